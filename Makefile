@@ -1,0 +1,79 @@
+# `make help` lists what there is. On a new machine, `make run` and `make test` need nothing but
+# Python 3.11 or newer: they make the virtual environment and install what is missing.
+
+PYTHON ?= python3
+VENV ?= .venv
+PORT ?= 8000
+
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# Checks and tests don't depend on a developer's own .env.
+HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
+
+.DEFAULT_GOAL := help
+.PHONY: help run web worker beat broker test storm check lint format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) STORM='--tasks 20000 --kills 45'"
+
+run: $(INSTALLED) .env ## Start web server, worker, beat and broker together
+	@exec $(BIN)/python -m jobsite.dev --port $(PORT)
+
+web: $(INSTALLED) .env ## Start the web server alone
+	@exec $(BIN)/python manage.py runserver 127.0.0.1:$(PORT)
+
+worker: $(INSTALLED) .env ## Start a worker alone
+	@exec $(BIN)/python manage.py runworker --queues high,default,low --reload
+
+beat: $(INSTALLED) .env ## Start beat alone
+	@exec $(BIN)/python manage.py runbeat
+
+broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
+	@exec $(BIN)/python manage.py runbroker
+
+# The whole suite comes last, so that its summary is what one sees at the end.
+test: $(INSTALLED) ## Run all tests: those that use a database on PostgreSQL, then all on SQLite
+	$(BIN)/python -m tests.with_postgres $(BIN)/python -m pytest \
+		$(addprefix --ignore=tests/,unit browser integration/broker integration/test_embedded.py \
+		e2e/test_dev.py e2e/test_second_project.py e2e/test_limits.py e2e/test_signals.py \
+		faults/test_network.py faults/test_outages.py faults/test_refusals.py \
+		faults/test_security.py)
+	$(BIN)/python -m pytest
+
+storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
+	$(BIN)/python -m tests.storm $(STORM)
+
+check: $(INSTALLED) lint ## Check style, types, settings and migrations
+	$(BIN)/mypy
+	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
+	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
+
+lint: $(INSTALLED) ## Check style alone
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(INSTALLED) ## Put the code into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean: ## Remove what was installed and built; databases and .env stay
+	@if [ -x $(BIN)/python ] && [ -d .jobs ]; then $(BIN)/python manage.py runbroker --stop || true; fi
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache staticfiles
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.env:
+	@cp .env.example .env
+	@echo "Made .env for development from .env.example."
+
+$(INSTALLED): requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python 3.11 or newer is needed: make PYTHON=python3.13 ..."; exit 1; }
+	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
+	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "Python can't make virtual environments (Debian: apt-get install python3-venv)."; \
+		exit 1; }
+	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
+		-r requirements-dev.txt > $(VENV)/pip.log 2>&1 || { \
+		cat $(VENV)/pip.log; echo "The installation failed."; exit 1; }
+	@touch $@

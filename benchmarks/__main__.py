@@ -1,0 +1,139 @@
+"""``python -m benchmarks MEASURE``: measure this program and, with ``--peers``, the others."""
+
+import argparse
+import json
+import signal
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from . import report
+from .bench import Bench, BenchmarkError
+from .measures import ALL as MEASURES
+from .measures import Measure
+from .measures.base import Figures
+from .servers import postgres, temporary_folder, valkey
+from .systems import ALL as SYSTEMS
+from .systems import System
+
+DATABASES = ("none", "sqlite", "postgres")
+#: What ``--tasks`` is compared with: our backlog when nothing is said.
+USUAL_TASKS = 150_000
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Measure this program and its peers on servers of their own, in one run.",
+        epilog=f"Systems: {', '.join(SYSTEMS)}. benchmarks/README.md explains the figures.",
+    )
+    parser.add_argument("measure", choices=MEASURES, help="what to measure")
+    parser.add_argument("--peers", action="store_true", help="measure the peers as well")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds; medians are shown (3)")
+    parser.add_argument(
+        "--tasks",
+        type=int,
+        default=USUAL_TASKS,
+        help=f"our backlog ({USUAL_TASKS}); those of the others are cut or grown alike",
+    )
+    parser.add_argument("--json", type=Path, help="write everything to this file as well")
+    parser.add_argument("--only", default="", help="systems to measure, by name, with commas")
+    parser.add_argument(
+        "--database",
+        choices=DATABASES,
+        action="append",
+        help="keep to the variants with results there (may be given more than once)",
+    )
+    options = parser.parse_args()
+    if options.rounds < 1 or options.tasks < 1:
+        parser.error("--rounds and --tasks must be at least 1")
+    unknown = set(filter(None, options.only.split(","))) - set(SYSTEMS)
+    if unknown:
+        parser.error(f"no such system: {', '.join(unknown)}; there are: {', '.join(SYSTEMS)}")
+    return options
+
+
+def chosen(options: argparse.Namespace, measure: Measure) -> list[System]:
+    """Return the systems to measure, this program's first."""
+    if options.only:
+        return [SYSTEMS[name] for name in options.only.split(",") if name]
+    systems = [SYSTEMS[name] for name in measure.systems]
+    if not options.peers:
+        systems = [system for system in systems if not system.peer]
+    if options.database:
+        wanted = {"" if name == "none" else name for name in options.database}
+        systems = [system for system in systems if _fits(system, wanted)]
+    return systems
+
+
+def _fits(system: System, wanted: set[str]) -> bool:
+    """Whether it keeps its results in a wanted place; peers in Redis are nobody's variants."""
+    return system.results in wanted or system.results == "redis"
+
+
+def measured(
+    measure: Measure, systems: list[System], bench: Bench, rounds: int
+) -> dict[str, list[Figures]]:
+    """Run every system once, then every system again: the machine's moods fall on all alike."""
+    figures: dict[str, list[Figures]] = {}
+    for number in range(1, rounds + 1):
+        for system in systems:
+            print(f"round {number}/{rounds}: {system.name} …", file=sys.stderr, flush=True)
+            try:
+                figures.setdefault(system.name, []).append(measure.run(system, bench))
+            except BenchmarkError as error:
+                print(f"{system.name} could not be measured: {error}", file=sys.stderr)
+    return {name: found for name, found in figures.items() if found}
+
+
+def main() -> int:
+    """Measure, print the table, write the JSON; return 1 when a system could not be measured."""
+    options = arguments()
+    measure = MEASURES[options.measure]
+    systems = chosen(options, measure)
+    # Ended politely or by Ctrl-C, the servers and workers end with us.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _interrupt)
+    with ExitStack() as stack:
+        folder = stack.enter_context(temporary_folder())
+        server = stack.enter_context(valkey(folder))
+        database = None
+        if any(system.results == "postgres" for system in systems):
+            database = stack.enter_context(postgres(folder))
+        bench = Bench(folder, server, database, scale=options.tasks / USUAL_TASKS)
+        figures = measured(measure, systems, bench, options.rounds)
+        where = report.machine(bench, systems)
+    show(measure, figures, where, options)
+    wanted = len(systems) * options.rounds
+    return 0 if sum(map(len, figures.values())) == wanted else 1
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def show(
+    measure: Measure,
+    figures: dict[str, list[Figures]],
+    where: dict[str, object],
+    options: argparse.Namespace,
+) -> None:
+    """Print the table, and write the JSON if a file was named."""
+    print(f"\n{measure.title}; medians of {options.rounds} rounds")
+    packages = where.pop("packages")
+    assert isinstance(packages, dict)
+    print("; ".join(f"{key} {value}" for key, value in where.items() if value))
+    print(", ".join(f"{name} {number}" for name, number in packages.items()), end="\n\n")
+    print(report.table(measure, figures))
+    if options.json:
+        everything = report.as_json(measure, figures, {**where, "packages": packages})
+        options.json.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit("Ended; the servers and workers that were started are ended as well.")

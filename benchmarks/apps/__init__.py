@@ -1,0 +1,1 @@
+"""One module a system: its tasks and how they are sent, as a user of it would write them."""

@@ -1,0 +1,18 @@
+"""What can be measured, by name. Each measure runs one system once and returns its figures."""
+
+from . import beat, enqueue, idle, latency, memory, throughput
+from .base import Measure
+
+ALL: dict[str, Measure] = {
+    measure.name: measure
+    for measure in (
+        throughput.MEASURE,
+        latency.MEASURE,
+        enqueue.MEASURE,
+        idle.MEASURE,
+        memory.MEASURE,
+        beat.MEASURE,
+    )
+}
+
+__all__ = ["ALL", "Measure"]

@@ -1,0 +1,41 @@
+"""This program, without results and with them in Django's database."""
+
+from dataclasses import dataclass
+
+from ..bench import Bench
+from .base import System
+from .rows import count_rows
+
+#: Keys of the queue ``bench`` that hold messages, and the command that counts them.
+FLIGHT = "{bench}:inflight:*"
+
+
+@dataclass
+class Jobsite(System):
+    """``manage.py runworker`` with this folder's own settings module."""
+
+    def commands(self, processes: int) -> list[list[str]]:
+        command = ["manage.py", "runworker", "--queues", "bench"]
+        return [[*command, "--processes", str(processes)]]
+
+    def environment(self, bench: Bench) -> dict[str, str]:
+        return {**super().environment(bench), "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+
+    def waiting(self, bench: Bench) -> int:
+        redis = bench.valkey.client
+        flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
+        return redis.llen("bench") + flying
+
+    def recorded(self, bench: Bench) -> int | None:
+        if not self.results:
+            return None
+        url = self.environment(bench)["BENCH_DATABASE_URL"]
+        return count_rows(url, "jobs_taskresult", "state = 'SUCCESS'")
+
+
+APP = "benchmarks.apps.jobsite"
+SYSTEMS = [
+    Jobsite("jobsite", APP, "jobsite", backlog=150_000, peer=False),
+    Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
+    Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
+]

@@ -1,0 +1,19 @@
+"""Counting the rows of a results table from outside, without Django."""
+
+import sqlite3
+
+
+def count_rows(url: str, table: str, where: str) -> int:
+    """Return how many rows of ``table`` satisfy ``where`` in the database at ``url``."""
+    query = f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608 - constants of ours
+    if url.startswith("sqlite:///"):
+        connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20)
+        try:
+            return int(connection.execute(query).fetchone()[0])
+        finally:
+            connection.close()
+    import psycopg
+
+    with psycopg.connect(url) as postgres:
+        row = postgres.execute(query).fetchone()
+        return int(row[0]) if row else 0

@@ -1,0 +1,23 @@
+"""The tasks that are measured."""
+
+import os
+
+from benchmarks import work
+from jobs import task
+
+WITHOUT_RESULTS = not os.environ.get("BENCH_RESULTS")
+
+
+@task(name="noop", queue="bench", ignore_result=WITHOUT_RESULTS)
+def noop(number: int) -> None:
+    work.noop(number)
+
+
+@task(name="echo", queue="bench", ignore_result=WITHOUT_RESULTS)
+def echo(number: int) -> int:
+    return work.echo(number)
+
+
+@task(name="stamp", queue="bench", ignore_result=WITHOUT_RESULTS)
+def stamp(at: int) -> None:
+    work.stamp(at)

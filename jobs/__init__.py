@@ -1,0 +1,60 @@
+"""Background jobs for Django: Redis dispatches, the database is the ledger.
+
+    from jobs import task
+
+    @task
+    def send_invoice(pk): ...
+
+    send_invoice.delay(order.pk)
+
+The names below are the public API. They load at first use, since Django imports this package
+before models can load.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jobs.canvas import Signature as Signature
+    from jobs.canvas import chain as chain
+    from jobs.canvas import signature as signature
+    from jobs.cron import crontab as crontab
+    from jobs.declaring import Periodic as Periodic
+    from jobs.periodic import add_periodic_task as add_periodic_task
+    from jobs.registry import Task as Task
+    from jobs.registry import shared_task as shared_task
+    from jobs.registry import task as task
+    from jobs.request import Request as Request
+    from jobs.results import AsyncResult as AsyncResult
+    from jobs.states import State as State
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "AsyncResult": "jobs.results",
+    "Periodic": "jobs.declaring",
+    "Request": "jobs.request",
+    "Signature": "jobs.canvas",
+    "State": "jobs.states",
+    "Task": "jobs.registry",
+    "add_periodic_task": "jobs.periodic",
+    "chain": "jobs.canvas",
+    "crontab": "jobs.cron",
+    "shared_task": "jobs.registry",
+    "signature": "jobs.canvas",
+    "task": "jobs.registry",
+}
+
+__all__ = [*_PUBLIC]  # noqa: PLE0604  all of them strings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

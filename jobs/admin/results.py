@@ -1,0 +1,288 @@
+"""The ledger in the admin: what was sent, what became of it, and why.
+
+Everything here has to stay fast on a ledger of many million rows. So nothing is counted, pages go
+by key (see `jobs.admin.keyset`), and what can be asked is what an index answers:
+
+=================  ===========================================================================
+state, task        their indexes, each in the order of the list
+sent               the range of ids made in that time, on the primary key
+id                 the primary key, for a whole id as for its beginning
+queue              no index: rows are read from the newest on until the page is full, which is
+                   quick for a queue in use; together with *sent* it is quick for every queue
+=================  ===========================================================================
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
+from django.db.models import QuerySet
+from django.db.models.functions import Left
+from django.http import HttpRequest, HttpResponse
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from jobs import broker, registry
+from jobs.admin import attempts, words
+from jobs.admin.actions import ResultActions
+from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
+from jobs.admin.keyset import KeysetChangeList
+from jobs.admin.survey import TROUBLE
+from jobs.broker.base import Revocation
+from jobs.models import TaskResult
+from jobs.states import TERMINAL, State
+
+#: Characters of the arguments, and of the error, that the list reads from the database.
+_HEAD = 200
+
+#: The beginning of a UUID. What is shorter is more likely meant as part of a name ("add").
+_ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
+
+
+@admin.register(TaskResult)
+class ResultAdmin(ResultActions):
+    """Looked at and, with the permissions, run again, revoked and deleted; never added or changed
+    by hand."""
+
+    list_display = (
+        "state_badge",
+        "task_and_id",
+        "sent",
+        "took",
+        "call",
+        "queue",
+        "attempts",
+        "worker",
+    )
+    list_display_links = ("task_and_id",)
+    list_filter = ("state", TaskFilter, QueueFilter, SentFilter)
+    list_per_page = 50
+    # Sorted by id alone, newest first: any other order would sort the whole table.
+    ordering = ("-id",)
+    sortable_by = ()
+    search_fields = ("id", "task")
+    search_help_text = _("An id or its first 8 characters or more, or a part of a task's name.")
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+
+    class Media:
+        css = {"all": ["jobs/admin.css"]}
+
+    # ------------------------------------------------------------------ permissions
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: TaskResult | None = None) -> bool:
+        return False
+
+    # ------------------------------------------------------------------ the list
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        # Django's own title asks to select one, as if for something.
+        return super().changelist_view(
+            request, {"title": gettext("Results"), **(extra_context or {})}
+        )
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        if request.GET.get("state__exact") == State.RETRY:
+            return _RETRIED
+        return self.list_display
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return _ResultList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult], search_term: str
+    ) -> tuple[QuerySet[TaskResult], bool]:
+        """One question that one index answers, chosen by what the text looks like.
+
+        Several joined by OR, or "contains" on a column, would read the whole table. Names are
+        therefore searched among the tasks that this code knows, in memory.
+        """
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if self.model._default_manager.filter(pk=term).exists():
+            return queryset.filter(pk=term), False
+        if _ID_START.fullmatch(term):
+            # The range is what an index can use with every database and collation: "g" comes after
+            # all that a UUID has. The prefix then makes it exact.
+            start = term.lower()
+            return queryset.filter(pk__gte=start, pk__lt=f"{start}g", pk__startswith=start), False
+        known = [name for name in registry.tasks if term.lower() in name.lower()]
+        return queryset.filter(task__in=known or [term]), False
+
+    @admin.display(description=_("state"))
+    def state_badge(self, row: TaskResult) -> SafeString:
+        badge = _badge(row)
+        if row.state not in (State.FAILURE, State.RETRY) or not row.error_type:
+            return badge
+        why = [row.error_type.rpartition(".")[2]]
+        if row.state == State.RETRY and row.eta:
+            why.append(words.next_attempt(row, timezone.now()))
+        lines = format_html_join("", '<span class="jobs-why">{}</span>', ((line,) for line in why))
+        return badge + lines
+
+    @admin.display(description=_("task"))
+    def task_and_id(self, row: TaskResult) -> SafeString:
+        # The end of the id: what is sent within a minute has the same beginning.
+        short = row.pk if len(row.pk) <= 13 else f"…{row.pk[-12:]}"
+        return format_html('{} <span class="jobs-id" title="{}">{}</span>', row.task, row.pk, short)
+
+    @admin.display(description=_("arguments"))
+    def call(self, row: Any) -> SafeString:
+        text = words.call(row.args_head, row.kwargs_head, whole=_HEAD)
+        return format_html('<code class="jobs-call">{}</code>', text)
+
+    @admin.display(description=_("next attempt"), empty_value="")
+    def next_attempt(self, row: TaskResult) -> SafeString | None:
+        if row.eta is None:
+            return None
+        away = words.away(row.eta, timezone.now())
+        return format_html('<span class="jobs-time">{}<br>{}</span>', words.moment(row.eta), away)
+
+    @admin.display(description=_("error"))
+    def why(self, row: Any) -> str:
+        return words.error(row.error_type, row.error_head)
+
+    @admin.display(description=_("sent"))
+    def sent(self, row: TaskResult) -> SafeString:
+        day, _space, time = words.moment(row.created_at).partition(" ")
+        return format_html('<span class="jobs-time">{}<br>{}</span>', day, time)
+
+    @admin.display(description=_("took"), empty_value="")
+    def took(self, row: TaskResult) -> SafeString | None:
+        spans = ((_("waited"), words.wait_time(row)), (_("ran"), words.run_time(row)))
+        lines = [(label, words.duration(span)) for label, span in spans if span is not None]
+        return format_html_join(SafeString("<br>"), '<span class="jobs-took">{} {}</span>', lines)
+
+    # ------------------------------------------------------------------ one result
+
+    def get_readonly_fields(
+        self, request: HttpRequest, obj: TaskResult | None = None
+    ) -> tuple[str, ...]:
+        return tuple(name for _title, rows in _FIELDS for name in rows)
+
+    def get_fieldsets(self, request: HttpRequest, obj: TaskResult | None = None) -> Any:
+        left_out = set()
+        if obj is not None:
+            left_out |= set() if obj.state == State.SUCCESS else {"outcome"}
+            left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
+            left_out |= set() if attempts.may_have(obj) else {"failed_attempts"}
+        fieldsets = []
+        for title, names in _FIELDS:
+            fields = [n for n in names if n.removesuffix("_text") not in left_out]
+            if fields:
+                fieldsets.append((title, {"fields": fields}))
+        return fieldsets
+
+    @admin.display(description=_("state"))
+    def in_words(self, row: TaskResult) -> SafeString:
+        return format_html(
+            '{} <span class="jobs-sentence">{}</span>',
+            _badge(row),
+            f"{words.sentence(row, timezone.now())}{_revocation(row)}",
+        )
+
+    @admin.display(description=_("task"))
+    def task_link(self, row: TaskResult) -> SafeString:
+        url = reverse("admin:jobs_taskresult_changelist", current_app=self.admin_site.name)
+        query = urlencode({"task": row.task})
+        more = gettext("all results of this task")
+        return format_html(
+            '{} <a class="jobs-more" href="{}?{}">{}</a>', row.task, url, query, more
+        )
+
+    @admin.display(description=_("arguments"))
+    def args_text(self, row: TaskResult) -> SafeString:
+        return _pre(words.pretty(row.args))
+
+    @admin.display(description=_("keyword arguments"))
+    def kwargs_text(self, row: TaskResult) -> SafeString:
+        return _pre(words.pretty(row.kwargs))
+
+    @admin.display(description=_("returned"))
+    def outcome_text(self, row: TaskResult) -> SafeString | str:
+        if row.result is None:
+            return gettext("Not kept: the task ignores its result.")
+        return _pre(words.pretty(row.result))
+
+    @admin.display(description=_("error"))
+    def error_text(self, row: TaskResult) -> SafeString:
+        return _pre(f"{row.error_type}: {row.error}" if row.error_type else row.error)
+
+    @admin.display(description=_("traceback"))
+    def traceback_text(self, row: TaskResult) -> SafeString:
+        return _pre(row.traceback)
+
+    @admin.display(description=_("in order"))
+    def failed_attempts_text(self, row: TaskResult) -> SafeString:
+        return attempts.table(row)
+
+    @admin.display(description=_("times"))
+    def timeline(self, row: TaskResult) -> SafeString:
+        lines = words.timeline(row, timezone.now())
+        cells = format_html_join(
+            "", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>', lines
+        )
+        return format_html('<table class="jobs-timeline"><tbody>{}</tbody></table>', cells)
+
+
+class _ResultList(KeysetChangeList):
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[TaskResult]:
+        """Without the columns that can hold megabytes: a page would load fifty of each."""
+        rows: QuerySet[TaskResult] = super().get_queryset(request, *args, **kwargs)
+        large = ("args", "kwargs", "result", "error", "traceback", "message")
+        return rows.defer(*large).annotate(
+            args_head=Left("args", _HEAD),
+            kwargs_head=Left("kwargs", _HEAD),
+            error_head=Left("error", _HEAD),
+        )
+
+
+def _badge(row: TaskResult) -> SafeString:
+    return format_html(
+        '<span class="jobs-state jobs-state-{}">{}</span>',
+        row.state.lower(),
+        row.get_state_display(),
+    )
+
+
+def _revocation(row: TaskResult) -> str:
+    """What a row doesn't say: that its task will not run any more once a worker sees to it."""
+    if row.state in TERMINAL:
+        return ""
+    try:
+        (said,) = broker.get().revoked(row.queue, [row.pk])
+    except TROUBLE:
+        return ""
+    if said is Revocation.NONE:
+        return ""
+    return " " + gettext("It is revoked: a worker will end it when its turn comes.")
+
+
+def _pre(text: str) -> SafeString:
+    return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)
+
+
+#: The page of one result: titles and what stands under them.
+_FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (None, ("in_words", "task_link", "id", "queue", "worker", "attempts", "timeline")),
+    (_("Call"), ("args_text", "kwargs_text")),
+    (_("Outcome"), ("outcome_text", "error_text", "traceback_text")),
+    (_("Failed attempts"), ("failed_attempts_text",)),
+)
+
+#: The columns of what waits for a retry: which attempt, why, and when again.
+_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "call", "queue")

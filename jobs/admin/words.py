@@ -1,0 +1,276 @@
+"""What the admin says about a result: values, times and states in words."""
+
+from __future__ import annotations
+
+import datetime as dt
+import pprint
+from collections.abc import Callable
+from typing import Any
+
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from jobs import conf, serialization
+from jobs.exceptions import MessageError, Reject, TimeLimitExceeded, WorkerLost
+from jobs.models import TaskResult
+from jobs.states import State
+
+#: Characters of a stored value that a page shows: laying out a megabyte would take seconds.
+SHOWN = 20_000
+
+
+def _name(kind: type[Exception]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+#: Names of the errors whose messages become dead letters.
+DEAD = {_name(kind) for kind in (*MessageError.__subclasses__(), Reject, WorkerLost)}
+
+#: Characters of a call in a list.
+_SHORT = 60
+
+
+def duration(span: dt.timedelta) -> str:
+    """A length of time in its two largest units; below a minute as seconds or milliseconds."""
+    seconds = max(span.total_seconds(), 0.0)
+    if seconds < 0.9995:
+        return _("%(n)d ms") % {"n": round(seconds * 1000)}
+    if seconds < 59.95:
+        return _("%(n)s s") % {"n": f"{seconds:.3g}"}
+    whole = round(seconds)
+    if whole < 3600:
+        return _("%(m)d min %(s)d s") % {"m": whole // 60, "s": whole % 60}
+    if whole < 86400:
+        return _("%(h)d h %(m)d min") % {"h": whole // 3600, "m": whole % 3600 // 60}
+    return _("%(d)d d %(h)d h") % {"d": whole // 86400, "h": whole % 86400 // 3600}
+
+
+def moment(at: dt.datetime, *, millis: bool = False) -> str:
+    """A moment in the current time zone, in the one form that every reader of logs knows."""
+    local = timezone.localtime(at)
+    text = date_format(local, "Y-m-d H:i:s")
+    return f"{text}.{local.microsecond // 1000:03d}" if millis else text
+
+
+def away(at: dt.datetime, now: dt.datetime) -> str:
+    """How far a moment is from now: ``in 20 s`` or ``20 s ago``."""
+    if at > now:
+        return _("in %(span)s") % {"span": duration(at - now)}
+    return _("%(span)s ago") % {"span": duration(now - at)}
+
+
+# ------------------------------------------------------------------------------ values
+
+
+def pretty(text: str) -> str:
+    """A stored value laid out as Python; as it is stored when it can't be read, cut when long."""
+    if len(text) > SHOWN:
+        rest = len(text) - SHOWN
+        more = ngettext("%(n)s more character", "%(n)s more characters", rest)
+        return f"{text[:SHOWN]}\n… {more % {'n': f'{rest:,}'}}"
+    try:
+        return pprint.pformat(serialization.loads(text), width=88, sort_dicts=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+def call(args: str, kwargs: str, *, whole: int) -> str:
+    """Arguments in one short line, as they were written in the call.
+
+    A text of ``whole`` characters or more may be cut off, and is shown as it is stored.
+    """
+    parts = [*_parts(args, whole), *_parts(kwargs, whole)]
+    line = ", ".join(parts).replace("\n", " ")
+    return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"
+
+
+def _parts(text: str, whole: int) -> list[str]:
+    value: Any = None
+    if len(text) < whole:
+        try:
+            value = serialization.loads(text)
+        except (ValueError, RecursionError):
+            return [text]
+    if isinstance(value, list):
+        return [repr(item) for item in value]
+    if isinstance(value, dict):
+        return [f"{name}={item!r}" for name, item in value.items()]
+    return [text[1:]]
+
+
+# ------------------------------------------------------------------------------ states
+
+
+def sentence(row: TaskResult, now: dt.datetime) -> str:
+    """What an operator asks first: why did it fail, is it running, when is it tried again?"""
+    said = _SENTENCES.get(row.state)
+    return said(row, now) if said else ""
+
+
+def _pending(row: TaskResult, now: dt.datetime) -> str:
+    if row.eta and row.eta > now:
+        return _("Waits for its time, %(at)s (%(away)s).") % _when(row.eta, now)
+    if row.published_at is None:
+        return _(
+            "Committed, but not yet handed to queue “%(queue)s”. Any running worker or beat does "
+            "that %(seconds)g seconds after the commit, when Redis can be reached."
+        ) % {"queue": row.queue, "seconds": conf.get().relay_after_seconds}
+    return _(
+        "In queue “%(queue)s” since %(at)s (%(away)s), waiting for a worker or running on one now."
+    ) % {"queue": row.queue, **_when(row.published_at, now)}
+
+
+def _started(row: TaskResult, now: dt.datetime) -> str:
+    if row.started_at is None:
+        return _("Runs on %(worker)s.") % {"worker": row.worker}
+    return _("Runs on %(worker)s since %(at)s (%(away)s).") % {
+        "worker": row.worker,
+        **_when(row.started_at, now),
+    }
+
+
+def _retry(row: TaskResult, now: dt.datetime) -> str:
+    why = _("Attempt %(n)d failed with %(error)s.") % {"n": row.attempts, "error": _error(row)}
+    if row.eta is None:
+        return why + " " + _("It will be tried again.")
+    if row.eta <= now:
+        return why + " " + _("It was due again at %(at)s (%(away)s).") % _when(row.eta, now)
+    return why + " " + _("It will be tried again at %(at)s (%(away)s).") % _when(row.eta, now)
+
+
+def _success(row: TaskResult, now: dt.datetime) -> str:
+    ran = run_time(row)
+    if ran is None:
+        return _("Succeeded.")
+    return ngettext(
+        "Succeeded in %(ran)s, at the first attempt.",
+        "Succeeded in %(ran)s, at attempt %(n)d.",
+        max(row.attempts, 1),
+    ) % {"ran": duration(ran), "n": row.attempts}
+
+
+def next_attempt(row: TaskResult, now: dt.datetime) -> str:
+    """For a list: ``attempt 3 in 20 s``."""
+    told = {"n": row.attempts + 1, "away": away(row.eta or now, now)}
+    if row.eta and row.eta > now:
+        return _("attempt %(n)d %(away)s") % told
+    return _("attempt %(n)d due %(away)s") % told
+
+
+def _failure(row: TaskResult, now: dt.datetime) -> str:
+    told = {"error": _error(row), "n": row.attempts}
+    if row.error_type in DEAD:
+        where = _(
+            "The message went to the dead letters of queue “%(queue)s”, from where it can be put "
+            "back."
+        ) % {"queue": row.queue}
+        return f"{_given_up(row)} {where}"
+    if row.error_type == _name(TimeLimitExceeded):
+        return _(
+            "Ended at attempt %(n)d: it ran longer than its time limit, and its process was "
+            "killed. It will not be tried again."
+        ) % {"n": max(row.attempts, 1)}
+    return (
+        ngettext(
+            "Failed with %(error)s. It will not be tried again.",
+            "Failed at attempt %(n)d with %(error)s. It will not be tried again.",
+            max(row.attempts, 1),
+        )
+        % told
+    )
+
+
+def _given_up(row: TaskResult) -> str:
+    why = {"error": _error(row), "text": _first_line(row.error)}
+    if row.error_type == _name(WorkerLost):
+        return _("Given up: %(text)s.") % why
+    if row.error_type == _name(Reject):
+        return _("Rejected by the task itself: %(text)s.") % why
+    return _("Not run: %(error)s.") % why
+
+
+def _revoked(row: TaskResult, now: dt.datetime) -> str:
+    said = {
+        "expired": _("Expired before a worker was free. It did not run, and will not."),
+        "terminated": _("Revoked while it ran: its process was killed. It will not run again."),
+        "revoked": _("Revoked before it was started. It will not run."),
+        "": _("Revoked. It will not run."),
+    }
+    if row.error in said:
+        return said[row.error]
+    return _("Revoked: %(why)s. It will not run.") % {"why": row.error.rstrip(".")}
+
+
+def error(kind: str, text: str) -> str:
+    """An exception in one line."""
+    name = kind.rpartition(".")[2] or _("an error")
+    first = _first_line(text)
+    return f"{name}: {first}" if first else name
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0][:300].rstrip(".")
+
+
+def _error(row: TaskResult) -> str:
+    return error(row.error_type, row.error)
+
+
+_SENTENCES: dict[str, Callable[[TaskResult, dt.datetime], str]] = {
+    State.PENDING: _pending,
+    State.STARTED: _started,
+    State.RETRY: _retry,
+    State.SUCCESS: _success,
+    State.FAILURE: _failure,
+    State.REVOKED: _revoked,
+}
+
+
+def _when(at: dt.datetime, now: dt.datetime) -> dict[str, str]:
+    return {"at": moment(at), "away": away(at, now)}
+
+
+# ------------------------------------------------------------------------------ times
+
+
+def wait_time(row: TaskResult) -> dt.timedelta | None:
+    """From the moment the last attempt could run to its start."""
+    if row.started_at is None or row.state == State.REVOKED:
+        return None
+    ready = row.created_at
+    if row.eta and ready < row.eta <= row.started_at:
+        ready = row.eta
+    return max(row.started_at - ready, dt.timedelta(0))
+
+
+def run_time(row: TaskResult) -> dt.timedelta | None:
+    """How long the last attempt ran."""
+    if row.started_at is None or row.finished_at is None or row.state == State.REVOKED:
+        return None
+    return max(row.finished_at - row.started_at, dt.timedelta(0))
+
+
+def timeline(row: TaskResult, now: dt.datetime) -> list[tuple[str, str, str]]:
+    """What happened (label, moment, time since the step before), in order; what is still to come
+    says how far off it is."""
+    known = [
+        (row.created_at, _("Sent")),
+        (row.published_at, _("Put on the queue")),
+        (row.eta, _("To be tried again") if row.state == State.RETRY else _("Not before")),
+        # What is revoked has not started: a worker only noted that it never will.
+        (None if row.state == State.REVOKED else row.started_at, _("Started")),
+        (row.finished_at, _("Finished")),
+    ]
+    steps = sorted(((at, label) for at, label in known if at is not None), key=lambda s: s[0])
+    lines: list[tuple[str, str, str]] = []
+    before: dt.datetime | None = None
+    for at, label in steps:
+        if at > now:
+            since = away(at, now)
+        else:
+            since = f"+{duration(at - before)}" if before else away(at, now)
+        lines.append((label, moment(at, millis=True), since))
+        before = at
+    return lines

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class JobsConfig(AppConfig):
+    name = "jobs"
+    verbose_name = _("Jobs")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        # Models must be loaded; checks and tasks register, edits of schedules are told to beat.
+        from jobs import beat, checks, registry, tasks  # noqa: F401
+
+        # Web processes need the tasks too: the triggers stand beside them.
+        registry.autodiscover()

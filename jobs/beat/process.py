@@ -1,0 +1,125 @@
+"""The process: a tick, a pause, and now and then the outbox."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from django.db import Error as DatabaseError
+from django.db import connections, reset_queries
+from django.utils import timezone
+
+from jobs import publish
+from jobs.beat.bell import Bell
+from jobs.beat.sweep import sweep
+from jobs.beat.ticking import tick
+from jobs.exceptions import BrokerUnavailable
+
+log = logging.getLogger("jobs.beat")
+
+
+class Beat:
+    """One beat process: `step` repeated until `stop`."""
+
+    #: Longest pause, in seconds: how soon an edited schedule is seen while Redis is away.
+    look_seconds = 1.0
+    #: Shortest pause, in seconds, while another beat is at work on what is due.
+    yield_seconds = 0.05
+    #: Between two looks for messages that were committed and never published, in seconds.
+    upkeep_seconds = 5.0
+    #: Longest pause, in seconds, while the database is away.
+    retry_seconds = 10.0
+
+    def __init__(self, prepare: Callable[[], object] | None = None) -> None:
+        """``prepare``: to be done once, as soon as the database is there."""
+        self._prepare = prepare
+        self._stopping = False
+        self._bell = Bell()
+        self._upkeep_at = 0.0
+        self._sweep_at = 0.0
+        #: Key of the schedule that the sweep has come to.
+        self._swept = 0
+        self._failures = 0
+        self._problems: dict[str, type[Exception]] = {}
+
+    def run(self) -> None:
+        """Tick until `stop`."""
+        try:
+            while not self._stopping:
+                self._bell.wait(self.step())
+        finally:
+            self._bell.close()
+
+    def stop(self) -> None:
+        """End `run` after the present step. May be called by a signal handler or a thread."""
+        if not self._stopping:
+            self._stopping = True
+            self._bell.ring()
+
+    def stop_on_signals(self) -> None:
+        """Let SIGINT and SIGTERM stop it; the second one ends the process there and then."""
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(signum, self._on_signal)
+
+    def _on_signal(self, signum: int, _frame: object) -> None:
+        if self._stopping:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        self.stop()
+
+    def step(self) -> float:
+        """One look at the schedules, and now and then at the outbox; seconds until the next."""
+        _check_connections()
+        reset_queries()  # with DEBUG on, Django keeps every statement
+        ticked, due = self._attempt("send what is due", lambda: tick(timezone.now()))
+        if not ticked:
+            self._failures += 1
+            most = min(self.retry_seconds, 0.25 * 2.0 ** min(self._failures, 10))
+            return most * random.uniform(0.5, 1.0)  # noqa: S311  several beats: not all at once
+        self._failures = 0
+        if time.monotonic() >= self._upkeep_at:
+            self._upkeep_at = time.monotonic() + self.upkeep_seconds
+            if self._prepare and self._attempt("synchronise schedules", self._prepare)[0]:
+                self._prepare = None
+            self._attempt("publish what was left behind", publish.relay)
+        if time.monotonic() >= self._sweep_at:
+            self._sweep_at = time.monotonic() + self.look_seconds
+            self._attempt("look for edited schedules", self._sweep)
+        left = self.look_seconds if due is None else (due - timezone.now()).total_seconds()
+        return min(left if left > 0 else self.yield_seconds, self.look_seconds)
+
+    def _sweep(self) -> None:
+        self._swept = sweep(timezone.now(), self._swept)
+
+    def _attempt(self, what: str, job: Callable[[], Any]) -> tuple[bool, Any]:
+        """Run a job that may fail, logging when it begins to fail and when it works again."""
+        try:
+            result = job()
+        except Exception as error:
+            if self._problems.get(what) is not type(error):
+                self._problems[what] = type(error)
+                # Which server is away is said by its error; anything else is a fault to be found.
+                expected = isinstance(error, DatabaseError | BrokerUnavailable)
+                log.error(
+                    "beat could not %s and will keep trying: %s",
+                    what,
+                    error,
+                    exc_info=None if expected else error,
+                )
+            return False, None
+        if self._problems.pop(what, None):
+            log.info("beat can %s again", what)
+        return True, result
+
+
+def _check_connections() -> None:
+    """Close what is broken or too old. ``CONN_MAX_AGE = 0`` is meant for the end of a request: beat
+    would connect anew each second, and be late by that."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
+            connection.close_if_unusable_or_obsolete()

@@ -1,0 +1,130 @@
+"""From a schedule and a due time to a message in the outbox."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import hashlib
+import logging
+from collections.abc import Sequence
+
+from django.db import router, transaction
+from django.utils import timezone
+
+from jobs import conf, publish, registry, serialization
+from jobs.exceptions import SendError, UnknownQueue
+from jobs.message import Message, id_at, new_id
+from jobs.models import Schedule, TaskResult
+from jobs.states import State
+
+log = logging.getLogger("jobs.beat")
+
+
+def run_id(pk: object, due: dt.datetime) -> str:
+    """The id of a schedule's message for a due time: the same, whoever sends it and how often.
+
+    A UUID of version 7, as all ids, so that its row sorts by the due time.
+    """
+    due = due.astimezone(dt.UTC)
+    noise = hashlib.sha256(f"{pk}:{due.isoformat()}".encode()).digest()
+    return id_at(int(due.timestamp() * 1000), noise)
+
+
+def start_of(schedule: Schedule, due: dt.datetime) -> dt.datetime:
+    """The due time, later by a part of the jitter that every beat draws alike."""
+    if not schedule.jitter:
+        return due
+    drawn = hashlib.sha256(f"jitter:{run_id(schedule.pk, due)}".encode()).digest()
+    return due + schedule.jitter * (int.from_bytes(drawn[:4]) / 2**32)
+
+
+def run_of(schedule: Schedule, due: dt.datetime) -> Message:
+    """The message of a due time."""
+    return _message(schedule, run_id(schedule.pk, due), due)
+
+
+def send_now(schedule: Schedule) -> str:
+    """Send a schedule's task besides its due times; the id of the call.
+
+    Raises `SendError` when it can't be sent.
+    """
+    one = _message(schedule, new_id(), None)
+    _send_together([one], router.db_for_write(Schedule))
+    return one.id
+
+
+def send(runs: Sequence[Message], alias: str) -> None:
+    """Write messages to the outbox; what can't be sent becomes a failed result.
+
+    To be called in a transaction.
+    """
+    try:
+        _send_together(runs, alias)
+    except SendError:
+        for one in runs:
+            try:
+                _send_together([one], alias)
+            except SendError as error:
+                log.error("schedule %r: %s", one.headers["periodic_task_name"], error)
+                _refuse(one, error, alias)
+
+
+def _send_together(messages: Sequence[Message], alias: str) -> None:
+    queues = conf.get().queues
+    for one in messages:
+        if one.queue not in queues:
+            raise UnknownQueue(
+                f"Queue {one.queue!r} is not declared in JOBS['QUEUES']."
+                f"{conf.nearest(one.queue, queues)}"
+            )
+    with transaction.atomic(using=alias):
+        publish.send(messages, using=alias)
+
+
+def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Message:
+    task = registry.tasks.get(schedule.task)
+    queue = schedule.queue or (task.queue if task else "") or conf.get().default_queue
+    own = schedule.headers if isinstance(schedule.headers, dict) else {}
+    headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
+    eta = start_of(schedule, due) if due and schedule.jitter else None
+    expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
+    if task is not None:
+        with contextlib.suppress(TypeError, ValueError, UnknownQueue):
+            return task.message(
+                schedule.args,
+                schedule.kwargs,
+                queue=queue,
+                task_id=task_id,
+                headers=headers,
+                priority=schedule.priority,
+                eta=eta,
+                expires=expires,
+            )
+    # Whether it can be run is for the worker to say, whose code may be newer than what this
+    # process has loaded. If it can't, the message is kept there as a dead letter.
+    return Message(
+        task=schedule.task,
+        id=task_id,
+        queue=queue,
+        args=schedule.args,
+        kwargs=schedule.kwargs,
+        own_headers=headers,
+        priority=min(schedule.priority or 0, 9),
+        eta=eta,
+        expires=expires,
+    )
+
+
+def _refuse(one: Message, error: SendError, alias: str) -> None:
+    """Record as failed what can't be sent, so that it doesn't vanish, nor hold up the others."""
+    TaskResult.objects.using(alias).create(
+        id=one.id,
+        task=one.task,
+        queue=one.queue,
+        state=State.FAILURE,
+        args=serialization.dumps(one.args),
+        kwargs=serialization.dumps(one.kwargs),
+        error_type=f"{type(error).__module__}.{type(error).__qualname__}",
+        error=str(error),
+        finished_at=timezone.now(),
+    )

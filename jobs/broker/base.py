@@ -1,0 +1,281 @@
+"""The contract of a broker, and the values that cross it.
+
+A *consumer* is one claiming process, named uniquely for its lifetime. A *number* tells one of its
+deliveries from another; the consumer counts them up itself. Times are Unix seconds by the
+broker's own clock. Every verb raises `BrokerUnavailable` when the broker can't be reached, and is
+then safe to call again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+
+class Outgoing(NamedTuple):
+    """A message on its way to a queue."""
+
+    queue: str
+    raw: bytes
+    priority: int = 0
+    #: Unix seconds before which it must not run, or None.
+    due: float | None = None
+
+
+class Claim(NamedTuple):
+    """What one claim brought."""
+
+    #: Messages with their delivery numbers, in order.
+    messages: list[tuple[int, bytes]]
+    #: Seconds until the queue's next due message, or None when none waits.
+    next_due: float | None
+    #: Whether any task of this queue is revoked.
+    revocations: bool = False
+    #: Nothing was claimed, since what ``first`` numbered is settled: claim on from this number.
+    resume: int | None = None
+
+
+class Returned(NamedTuple):
+    """A delivery that goes back to its queue."""
+
+    number: int
+    priority: int = 0
+    #: The message's new wire form, or None to keep it as it is.
+    raw: bytes | None = None
+
+
+class Revocation(enum.IntEnum):
+    NONE = 0
+    #: It must not start.
+    REVOKED = 1
+    #: It must not go on either.
+    TERMINATE = 2
+
+
+class DeadLetter(NamedTuple):
+    """A message that can't be run, kept for a person."""
+
+    key: str
+    raw: bytes
+    reason: str
+    at: dt.datetime
+    #: Name of the worker that gave it up.
+    worker: str
+
+
+class Stats(NamedTuple):
+    """Counts of one queue at this instant."""
+
+    waiting: int
+    in_flight: int
+    due: int
+    dead: int
+    #: Consumers whose lease is running.
+    consumers: int
+
+
+class Consumer(NamedTuple):
+    """One consumer of a queue."""
+
+    name: str
+    #: Seconds until its lease ends; negative when it has.
+    lease: float
+    in_flight: int
+
+
+class Keeping(NamedTuple):
+    """How the broker's server keeps what it holds."""
+
+    #: What it does when its memory is full, in Redis's words; "": it doesn't tell.
+    eviction: str = ""
+    #: Whether it writes to disk; None: it doesn't tell.
+    on_disk: bool | None = None
+
+
+class Subscription(ABC):
+    """What comes in of one topic."""
+
+    @abstractmethod
+    def __call__(self, timeout: float) -> bool:
+        """Wait up to so many seconds for one notification; whether there was one."""
+
+    @abstractmethod
+    def fileno(self) -> int:
+        """What `select` can wait for. When it is ready there may be several notifications, or
+        none; calls with no time at all tell."""
+
+
+def ended(task_id: str) -> str:
+    """The topic of a task's end."""
+    return f"ended:{task_id}"
+
+
+class Broker(ABC):
+    """Dispatches messages; knows nothing of tasks, results or the database."""
+
+    # ------------------------------------------------------------------ producers
+
+    @abstractmethod
+    def push(self, messages: Sequence[Outgoing]) -> None:
+        """Put messages on their queues, or among their due ones, in one round trip, and wake an
+        idle consumer for each."""
+
+    # ------------------------------------------------------------------ consumers
+
+    @abstractmethod
+    def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
+        """Move what is due to the queue, then up to ``limit`` messages from the queue into flight
+        under this consumer, numbered from ``first``. Most urgent first, oldest first within.
+
+        A consumer that is given messages and isn't known to the queue gets a lease of this many
+        seconds. Repeated with the same ``first``, when the answer was lost, it gives the same
+        messages again, as long as they are held; after that a late repetition gets nothing.
+        """
+
+    @abstractmethod
+    def wait(self, queues: Sequence[str], timeout: float) -> None:
+        """Sleep until one of the queues may have a message, for ``timeout`` seconds at most.
+
+        A hint: it can return early, and it wakes one waiting consumer for each message.
+        """
+
+    @abstractmethod
+    def wait_and_claim(
+        self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
+    ) -> Claim:
+        """`wait` for a message of one queue, then `claim`, whether one came or not."""
+
+    @abstractmethod
+    def ack(
+        self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
+    ) -> int:
+        """Remove finished deliveries, and tell those who wait for the results of the tasks
+        ``ended`` (ids). How many of the deliveries were still held."""
+
+    @abstractmethod
+    def retry(
+        self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
+    ) -> bool:
+        """Swap a delivery for a message due later. False, and nothing done, when it is no longer
+        held."""
+
+    @abstractmethod
+    def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
+        """Give deliveries back to the front of their queue. How many were still held."""
+
+    @abstractmethod
+    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
+        """Move a delivery to the dead letters. False, and nothing done, when it is no longer
+        held."""
+
+    @abstractmethod
+    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
+        """Add a message to the dead letters that was acknowledged before."""
+
+    @abstractmethod
+    def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
+        """Those of these deliveries that the consumer still holds."""
+
+    @abstractmethod
+    def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
+        """What is said of each of these tasks."""
+
+    @abstractmethod
+    def leave(self, queue: str, consumer: str) -> None:
+        """A consumer that holds nothing is going; one that still holds something stays known, so
+        that it is reclaimed."""
+
+    # ------------------------------------------------------------------ supervisors
+
+    @abstractmethod
+    def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        """Give these consumers, known to the queue or not, a lease of this many seconds from
+        now."""
+
+    @abstractmethod
+    def expired(self, queue: str) -> list[str]:
+        """Consumers whose lease has ended."""
+
+    @abstractmethod
+    def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
+        """Give everything that a vanished consumer held back to the front of the queue, each
+        message as ``edit(number, message)`` returns it, and forget the consumer.
+        Any number of processes may do this at once. How many this call gave back."""
+
+    # ------------------------------------------------------------------ operators
+
+    @abstractmethod
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        """Remember for so long that a task is not to start and, with ``terminate``, not to go
+        on."""
+
+    @abstractmethod
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        """Forget what `revoke` said of a task."""
+
+    @abstractmethod
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        """Have a message that waits for its time be due now. False, and nothing done, when it
+        doesn't wait among the due ones."""
+
+    @abstractmethod
+    def stats(self, queue: str) -> Stats:
+        """Counts of the queue."""
+
+    @abstractmethod
+    def consumers(self, queue: str) -> list[Consumer]:
+        """Every known consumer, those with an ended lease included."""
+
+    @abstractmethod
+    def scan(self, queue: str) -> Iterator[bytes]:
+        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
+        server goes on with its work; what stays where it is comes at least once."""
+
+    @abstractmethod
+    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
+        """The newest ``count`` dead letters, or those older than the one with the key
+        ``before``."""
+
+    @abstractmethod
+    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
+        """The dead letter with this key, or None when it isn't there."""
+
+    @abstractmethod
+    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
+        """Put a dead letter back on its queue, or ``raw`` in its place. False when it isn't there
+        any more."""
+
+    @abstractmethod
+    def discard(self, queue: str, key: str) -> bool:
+        """Delete a dead letter. False when it isn't there any more."""
+
+    # ------------------------------------------------------------------ notifications
+
+    @abstractmethod
+    def subscribe(self, topic: str) -> contextlib.AbstractContextManager[Subscription]:
+        """From entering on, what is notified of this topic is noticed."""
+
+    @abstractmethod
+    def notify(self, topic: str) -> None:
+        """Wake everyone who is subscribed to this topic at this moment. A hint: nothing is kept
+        for those who are not."""
+
+    def listen(self, task_id: str) -> contextlib.AbstractContextManager[Subscription]:
+        """`subscribe` to the end of a task, which `ack` tells of."""
+        return self.subscribe(ended(task_id))
+
+    def keeping(self) -> Keeping:
+        """How the server keeps what it holds, as far as it tells."""
+        return Keeping()
+
+    @abstractmethod
+    def ping(self) -> None:
+        """Return when the broker answers."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close this thread's connections."""

@@ -1,0 +1,12 @@
+-- Put a dead letter back on its queue, or another message in its place, if it is still there.
+-- KEYS  dead, list, bell          ARGV  entry id, the other message or ''
+local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
+if not entry then return 0 end
+local fields = entry[2]
+local other = ARGV[2] ~= '' and ARGV[2]
+for i = 1, #fields, 2 do
+  if fields[i] == 'message' then redis.call('LPUSH', KEYS[2], other or fields[i + 1]) end
+end
+redis.call('XDEL', KEYS[1], ARGV[1])
+if redis.call('LLEN', KEYS[3]) < 64 then redis.call('LPUSH', KEYS[3], 1) end
+return 1

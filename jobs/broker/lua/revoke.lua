@@ -1,0 +1,8 @@
+-- Remember that a task is revoked, and forget what has been remembered long enough.
+-- KEYS  revoked                   ARGV  task id, for how long (ms), 't' to terminate it or ''
+-- Members are ids, of those to terminate with a 't:' in front.
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+if ARGV[3] ~= '' then redis.call('ZADD', KEYS[1], now + ARGV[2], 't:' .. ARGV[1]) end

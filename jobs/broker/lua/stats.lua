@@ -1,0 +1,18 @@
+-- Count what a queue holds. Bounded by the number of consumers.
+-- KEYS  list 0, list 3, list 6, list 9, consumers, due, dead        ARGV  prefix of inflight keys
+-- Returns {waiting, due, dead, now (ms), consumer, end of its lease (ms), in flight, ...}
+-- The inflight keys carry the queue's hash tag, so they are in the slot of the keys declared.
+local time = redis.call('TIME')
+local waiting = 0
+for list = 1, 4 do waiting = waiting + redis.call('LLEN', KEYS[list]) end
+local answer = {
+  waiting, redis.call('ZCARD', KEYS[6]), redis.call('XLEN', KEYS[7]),
+  time[1] * 1000 + math.floor(time[2] / 1000),
+}
+local consumers = redis.call('ZRANGE', KEYS[5], 0, 999, 'WITHSCORES')
+for i = 1, #consumers, 2 do
+  answer[#answer + 1] = consumers[i]
+  answer[#answer + 1] = consumers[i + 1]
+  answer[#answer + 1] = redis.call('HLEN', ARGV[1] .. consumers[i])
+end
+return answer

@@ -1,0 +1,358 @@
+"""The broker's contract in dicts, for test suites: ``JOBS["BROKER_URL"] = "memory://"``.
+
+Threads of one process share it; another process sees nothing of it, and nothing outlives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import os
+import select
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from jobs.broker.base import (
+    Broker,
+    Claim,
+    Consumer,
+    DeadLetter,
+    Outgoing,
+    Returned,
+    Revocation,
+    Stats,
+    Subscription,
+)
+from jobs.broker.base import ended as ended_topic
+
+#: Bells that ring at most: more waiting consumers than this are never woken at once.
+_BELLS = 64
+
+
+class MemoryBroker(Broker):
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        """``clock``: Unix seconds, by which leases end and messages fall due. A test that moves it
+        forward claims what has fallen due since; `wait` sleeps in real time."""
+        self._clock = clock
+        self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
+        #: Topic → those who are subscribed to it.
+        self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
+        self._dead_numbers = itertools.count(1)
+        # Guards all of the above; notified when a bell rings.
+        self._changed = threading.Condition()
+
+    # ------------------------------------------------------------------ producers
+
+    def push(self, messages: Sequence[Outgoing]) -> None:
+        with self._changed:
+            for name, raw, priority, due in messages:
+                queue = self._queues[name]
+                if due is None:
+                    queue.lists[priority // 3].append(raw)
+                else:
+                    queue.due[priority, raw] = due
+                self._ring(queue, 1)
+
+    # ------------------------------------------------------------------ consumers
+
+    def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            next_due = q.promote(now)
+            wait_for_due = None if next_due is None else next_due - now
+            held = q.in_flight.get(consumer, {})
+            if first in held:  # claimed by an earlier call of this number
+                again = itertools.takewhile(held.__contains__, range(first, first + limit))
+                messages = [(number, held[number]) for number in again]
+                return Claim(messages, wait_for_due, q.has_revocations(now))
+            if first < q.claimed[consumer]:
+                return Claim([], None, resume=q.claimed[consumer])
+            messages = list(enumerate(q.take(limit), first))
+            if messages:
+                q.leases.setdefault(consumer, now + lease)
+                q.in_flight[consumer].update(messages)
+                q.claimed[consumer] = first + len(messages)
+            if len(messages) < limit:
+                q.bells = 0
+            return Claim(messages, wait_for_due, q.has_revocations(now))
+
+    def wait(self, queues: Sequence[str], timeout: float) -> None:
+        def ringing() -> _Queue | None:
+            return next((q for q in map(self._queues.__getitem__, queues) if q.bells), None)
+
+        with self._changed:
+            queue = self._changed.wait_for(ringing, max(timeout, 0))
+            if queue:
+                queue.bells -= 1
+
+    def wait_and_claim(
+        self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
+    ) -> Claim:
+        self.wait([queue], timeout)
+        return self.claim(queue, consumer, first, limit, lease)
+
+    def ack(
+        self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
+    ) -> int:
+        with self._changed:
+            held = sum(self._take_back(queue, consumer, number) is not None for number in numbers)
+            for task_id in ended:
+                self._tell(ended_topic(task_id))
+            return held
+
+    def retry(
+        self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
+    ) -> bool:
+        with self._changed:
+            if self._take_back(queue, consumer, number) is None:
+                return False
+            self._queues[queue].due[priority, raw] = due
+            self._ring(self._queues[queue], 1)
+            return True
+
+    def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
+        with self._changed:
+            q, held = self._queues[queue], 0
+            # The newest first: the oldest ends up where the next claim takes from.
+            for number, priority, new in sorted(deliveries, reverse=True, key=lambda d: d.number):
+                raw = self._take_back(queue, consumer, number)
+                if raw is not None:
+                    q.lists[priority // 3].appendleft(raw if new is None else new)
+                    held += 1
+            self._ring(q, held)
+            return held
+
+    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
+        with self._changed:
+            raw = self._take_back(queue, consumer, number)
+            if raw is None:
+                return False
+            self.bury(queue, raw, reason, worker)
+            return True
+
+    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
+        with self._changed:
+            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+            key = str(next(self._dead_numbers))
+            self._queues[queue].dead[key] = DeadLetter(key, raw, reason, now, worker)
+
+    def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
+        with self._changed:
+            return set(numbers) & self._queues[queue].in_flight.get(consumer, {}).keys()
+
+    def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
+        with self._changed:
+            known, now = self._queues[queue].revoked, self._clock()
+            told = [known.get(task_id, (Revocation.NONE, 0.0)) for task_id in ids]
+            return [said if ends > now else Revocation.NONE for said, ends in told]
+
+    def leave(self, queue: str, consumer: str) -> None:
+        with self._changed:
+            q = self._queues[queue]
+            if consumer not in q.in_flight:
+                q.leases.pop(consumer, None)
+
+    # ------------------------------------------------------------------ supervisors
+
+    def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        with self._changed:
+            leases, ends = self._queues[queue].leases, self._clock() + lease
+            leases.update(dict.fromkeys(consumers, ends))
+
+    def expired(self, queue: str) -> list[str]:
+        return [consumer.name for consumer in self.consumers(queue) if consumer.lease < 0]
+
+    def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
+        with self._changed:
+            held = list(self._queues[queue].in_flight.get(consumer, {}).items())
+        # Unlocked, since `edit` isn't ours; `release` looks again at what is still held.
+        edited = [edit(number, raw) for number, raw in held]
+        given_back = self.release(queue, consumer, edited)
+        self.leave(queue, consumer)
+        return given_back
+
+    # ------------------------------------------------------------------ operators
+
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
+            before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
+            said = Revocation.TERMINATE if terminate else before
+            q.revoked[task_id] = (said, now + seconds)
+
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        with self._changed:
+            self._queues[queue].revoked.pop(task_id, None)
+
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            due = q.due.get((priority, raw))
+            if due is None:
+                return False
+            q.due[priority, raw] = min(due, self._clock())
+            self._ring(q, 1)
+            return True
+
+    def stats(self, queue: str) -> Stats:
+        with self._changed:
+            q, consumers = self._queues[queue], self.consumers(queue)
+            return Stats(
+                waiting=sum(map(len, q.lists)),
+                in_flight=sum(consumer.in_flight for consumer in consumers),
+                due=len(q.due),
+                dead=len(q.dead),
+                consumers=sum(consumer.lease > 0 for consumer in consumers),
+            )
+
+    def consumers(self, queue: str) -> list[Consumer]:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            by_end = sorted((ends, name) for name, ends in q.leases.items())
+            return [
+                Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
+            ]
+
+    def scan(self, queue: str) -> Iterator[bytes]:
+        with self._changed:
+            q = self._queues[queue]
+            held = [raw for messages in q.in_flight.values() for raw in messages.values()]
+            waiting = itertools.chain(*q.lists)
+            dead = (letter.raw for letter in q.dead.values())
+            return iter([*(raw for _, raw in q.due), *waiting, *held, *dead])
+
+    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
+        with self._changed:
+            newest_first: Iterable[DeadLetter] = reversed(self._queues[queue].dead.values())
+            older = [d for d in newest_first if before is None or int(d.key) < int(before)]
+            return older[:count]
+
+    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
+        with self._changed:
+            return self._queues[queue].dead.get(key)
+
+    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            letter = q.dead.pop(key, None)
+            if letter is None:
+                return False
+            q.lists[priority // 3].append(raw or letter.raw)
+            self._ring(q, 1)
+            return True
+
+    def discard(self, queue: str, key: str) -> bool:
+        with self._changed:
+            return self._queues[queue].dead.pop(key, None) is not None
+
+    # ------------------------------------------------------------------ notifications
+
+    @contextlib.contextmanager
+    def subscribe(self, topic: str) -> Iterator[Subscription]:
+        subscription = _Subscription()
+        with self._changed:
+            self._subscriptions[topic].append(subscription)
+        try:
+            yield subscription
+        finally:
+            with self._changed:
+                self._subscriptions[topic].remove(subscription)
+                if not self._subscriptions[topic]:
+                    del self._subscriptions[topic]
+            subscription.close()
+
+    def notify(self, topic: str) -> None:
+        with self._changed:
+            self._tell(topic)
+
+    def ping(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    # ------------------------------------------------------------------ steps, under the lock
+
+    def _ring(self, queue: _Queue, count: int) -> None:
+        queue.bells = min(queue.bells + count, _BELLS)
+        self._changed.notify_all()
+
+    def _tell(self, topic: str) -> None:
+        for subscription in self._subscriptions.get(topic, ()):
+            subscription.tell()
+
+    def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
+        """Out of flight, or None when the delivery is no longer held."""
+        in_flight = self._queues[queue].in_flight
+        held = in_flight.get(consumer, {})
+        raw = held.pop(number, None)
+        if raw is not None and not held:
+            del in_flight[consumer]
+        return raw
+
+
+class _Subscription(Subscription):
+    """A pipe, so that `select` can wait for it: a byte for each notification."""
+
+    def __init__(self) -> None:
+        self._out, self._in = os.pipe()
+        os.set_blocking(self._in, False)
+
+    def __call__(self, timeout: float) -> bool:
+        ready = select.select([self._out], [], [], max(timeout, 0))[0]
+        return bool(ready and os.read(self._out, 1))
+
+    def fileno(self) -> int:
+        return self._out
+
+    def tell(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # there is more than enough to be woken by
+            os.write(self._in, b".")
+
+    def close(self) -> None:
+        os.close(self._out)
+        os.close(self._in)
+
+
+class _Queue:
+    """What one queue holds."""
+
+    def __init__(self) -> None:
+        #: A list for each of Celery's priority steps; the oldest message on the left.
+        self.lists: tuple[deque[bytes], ...] = (deque(), deque(), deque(), deque())
+        #: Priority and message → due time.
+        self.due: dict[tuple[int, bytes], float] = {}
+        #: Consumer → delivery number → message; a consumer that holds nothing has no entry.
+        self.in_flight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
+        #: Consumer → its next delivery number.
+        self.claimed: defaultdict[str, int] = defaultdict(int)
+        #: Consumer → end of its lease.
+        self.leases: dict[str, float] = {}
+        #: The newest last.
+        self.dead: dict[str, DeadLetter] = {}
+        #: Task id → what is said of it, and until when that is remembered.
+        self.revoked: dict[str, tuple[Revocation, float]] = {}
+        #: How many waiting consumers are to wake.
+        self.bells = 0
+
+    def promote(self, now: float) -> float | None:
+        """Move what is due to the lists; when the next of the others is due."""
+        ready = sorted((due, key) for key, due in self.due.items() if due <= now)
+        for _, (priority, raw) in ready:
+            self.lists[priority // 3].append(raw)
+            del self.due[priority, raw]
+        return min(self.due.values(), default=None)
+
+    def has_revocations(self, now: float) -> bool:
+        return any(ends > now for _, ends in self.revoked.values())
+
+    def take(self, limit: int) -> Iterator[bytes]:
+        """Up to ``limit`` messages, the most urgent first and the oldest first within."""
+        for messages in self.lists:
+            while messages and limit > 0:
+                limit -= 1
+                yield messages.popleft()

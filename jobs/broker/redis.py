@@ -1,0 +1,399 @@
+"""The broker on Redis or Valkey: names keys, runs scripts, reads their answers."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import itertools
+import math
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
+
+from jobs.broker import scripts
+from jobs.broker.base import (
+    Broker,
+    Claim,
+    Consumer,
+    DeadLetter,
+    Keeping,
+    Outgoing,
+    Returned,
+    Revocation,
+    Stats,
+    Subscription,
+)
+from jobs.broker.base import ended as ended_topic
+from jobs.broker.connection import Connections, Run
+from jobs.broker.scripts import Script
+from jobs.exceptions import BrokerUnavailable
+
+#: Celery's priority steps and separator on Redis.
+STEPS = (0, 3, 6, 9)
+SEPARATOR = "\x06\x16"
+
+#: What the key of a dead letter, a stream's entry id, looks like; others are nobody's.
+_ENTRY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+
+#: Most values in one call of a script: Lua can't unpack more than some thousands.
+_CHUNK = 1000
+
+#: Messages read at once when all are looked at.
+_PAGE = 200
+
+
+class RedisBroker(Broker):
+    def __init__(
+        self,
+        url: str,
+        *,
+        prefix: str = "",
+        timeout: float = 5.0,
+        revive: Callable[[], object] | None = None,
+    ) -> None:
+        """``timeout``: seconds for connecting and for the answer to one command.
+        ``revive``: called before each new connection; starts a server that may have gone."""
+        self._prefix = prefix
+        self._redis = Connections(url, timeout, revive)
+        self._names: dict[str, _Keys] = {}
+
+    def _keys(self, queue: str) -> _Keys:
+        keys = self._names.get(queue)
+        if keys is None:
+            keys = self._names[queue] = _Keys(self._prefix, queue)
+        return keys
+
+    # ------------------------------------------------------------------ producers
+
+    def push(self, messages: Sequence[Outgoing]) -> None:
+        groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
+        for queue, raw, priority, due in messages:
+            keys = self._keys(queue)
+            if due is None:
+                groups.setdefault((scripts.PUSH, keys.push[priority // 3]), []).append(raw)
+            else:
+                group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
+                group += (_ms(due), _member(priority, raw))
+        self._redis.run_all(
+            [(script, keys, part) for (script, keys), all_ in groups.items() for part in _cut(all_)]
+        )
+
+    # ------------------------------------------------------------------ consumers
+
+    def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
+        run = self._claim(queue, consumer, first, limit, lease)
+        return _claimed(self._redis.run_all([run])[0], first)
+
+    def wait(self, queues: Sequence[str], timeout: float) -> None:
+        bells = [self._keys(queue).bell for queue in queues]
+        self._redis.block(timeout, "BLPOP", *bells, 0)
+
+    def wait_and_claim(
+        self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
+    ) -> Claim:
+        # Sent together: the message comes with the answer to the bell, one way there and back
+        # earlier.
+        run = self._claim(queue, consumer, first, limit, lease)
+        answer = self._redis.block(timeout, "BLPOP", self._keys(queue).bell, 0, then=run)
+        return _claimed(answer, first)
+
+    def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
+        keys = self._keys(queue)
+        held = keys.inflight(consumer)
+        names = (*keys.lists, held, keys.consumers, keys.due, keys.bell, keys.revoked)
+        names = (*names, keys.claimed(consumer))
+        return scripts.CLAIM, names, (consumer, int(lease * 1000), first, min(limit, _CHUNK))
+
+    def ack(
+        self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
+    ) -> int:
+        key, channel = (self._keys(queue).inflight(consumer),), self._channel(ended_topic(""))
+        runs: list[Run] = [
+            (scripts.ACK, key, (channel, len(part), *part)) for part in _cut(numbers)
+        ]
+        runs += [(scripts.ACK, key, (channel, 0, *part)) for part in _cut(ended)]
+        return sum(self._redis.run_all(runs))
+
+    def retry(
+        self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
+    ) -> bool:
+        keys = self._keys(queue)
+        return bool(
+            self._redis.run(
+                scripts.RETRY,
+                (keys.inflight(consumer), keys.due, keys.bell),
+                number,
+                _ms(due),
+                _member(priority, raw),
+            )
+        )
+
+    def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
+        keys = self._keys(queue)
+        # The newest first: the oldest ends up where the next claim takes from.
+        newest_first = sorted(deliveries, key=lambda d: d.number, reverse=True)
+        args = [value for d in newest_first for value in (d.number, d.priority, d.raw or b"")]
+        where = (*keys.lists, keys.inflight(consumer), keys.bell)
+        # A multiple of three, so that no triple is cut.
+        runs: list[Run] = [(scripts.RELEASE, where, part) for part in _cut(args, 3 * 300)]
+        return sum(self._redis.run_all(runs))
+
+    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
+        keys = self._keys(queue)
+        where = (keys.inflight(consumer), keys.dead)
+        text = reason.encode("utf-8", "backslashreplace")
+        return bool(self._redis.run(scripts.DEAD_LETTER, where, number, text, worker))
+
+    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
+        text = reason.encode("utf-8", "backslashreplace")
+        fields = ("reason", text, "worker", worker, "message", raw)
+        self._redis.call("XADD", self._keys(queue).dead, "*", *fields)
+
+    def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
+        key = (self._keys(queue).inflight(consumer),)
+        runs: list[Run] = [(scripts.HELD, key, part) for part in _cut(numbers)]
+        answers = itertools.chain.from_iterable(self._redis.run_all(runs))
+        return {number for number, held in zip(numbers, answers, strict=True) if held}
+
+    def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
+        key = (self._keys(queue).revoked,)
+        runs: list[Run] = [(scripts.REVOKED, key, part) for part in _cut(ids)]
+        return [Revocation(said) for answer in self._redis.run_all(runs) for said in answer]
+
+    def leave(self, queue: str, consumer: str) -> None:
+        keys = self._keys(queue)
+        self._redis.run(scripts.FORGET, (keys.inflight(consumer), keys.consumers), consumer)
+
+    # ------------------------------------------------------------------ supervisors
+
+    def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        key = (self._keys(queue).consumers,)
+        self._redis.run_all(
+            [(scripts.RENEW, key, (int(lease * 1000), *part)) for part in _cut(consumers)]
+        )
+
+    def expired(self, queue: str) -> list[str]:
+        key = self._keys(queue).consumers
+        now = self._now()
+        found = self._redis.call("ZRANGEBYSCORE", key, "-inf", f"({now}", "LIMIT", 0, 100)
+        return [name.decode() for name in found]
+
+    def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
+        key = self._keys(queue).inflight(consumer)
+        given_back = 0
+        cursor: Any = 0
+        while True:
+            cursor, flat = self._redis.call("HSCAN", key, cursor, "COUNT", 300)
+            held = [
+                edit(int(number), raw) for number, raw in zip(flat[::2], flat[1::2], strict=True)
+            ]
+            given_back += self.release(queue, consumer, held)
+            if int(cursor) == 0:
+                break
+        self.leave(queue, consumer)
+        return given_back
+
+    # ------------------------------------------------------------------ operators
+
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        key = (self._keys(queue).revoked,)
+        flag = "t" if terminate else ""
+        self._redis.run(scripts.REVOKE, key, task_id, int(seconds * 1000), flag)
+
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        self._redis.call("ZREM", self._keys(queue).revoked, task_id, f"t:{task_id}")
+
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        where = self._keys(queue).schedule
+        return bool(self._redis.run(scripts.HASTEN, where, _member(priority, raw)))
+
+    def stats(self, queue: str) -> Stats:
+        (waiting, due, dead, _), consumers = self._survey(queue)
+        in_flight = sum(consumer.in_flight for consumer in consumers)
+        alive = sum(consumer.lease > 0 for consumer in consumers)
+        return Stats(waiting, in_flight, due, dead, alive)
+
+    def consumers(self, queue: str) -> list[Consumer]:
+        return self._survey(queue)[1]
+
+    def _survey(self, queue: str) -> tuple[list[int], list[Consumer]]:
+        keys = self._keys(queue)
+        head = (*keys.lists, keys.consumers, keys.due, keys.dead)
+        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
+        now = answer[3]
+        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
+        return answer[:4], [
+            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
+        ]
+
+    def scan(self, queue: str) -> Iterator[bytes]:
+        keys = self._keys(queue)
+        # Along their way, so that none is missed that goes on meanwhile.
+        for members in self._pages("ZSCAN", keys.due):
+            yield from (member.partition(b"|")[2] for member in members[::2])
+        for waiting in keys.lists:
+            yield from self._elements(waiting)
+        for consumers in self._pages("ZSCAN", keys.consumers):
+            for consumer in consumers[::2]:
+                for held in self._pages("HSCAN", keys.inflight(consumer.decode())):
+                    yield from held[1::2]
+        oldest = None
+        while letters := self.dead_letters(queue, _PAGE, oldest):
+            yield from (letter.raw for letter in letters)
+            oldest = letters[-1].key
+
+    def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
+        """The answers of a command that goes on from a cursor."""
+        cursor: Any = 0
+        while True:
+            cursor, page = self._redis.call(command, key, cursor, "COUNT", _PAGE)
+            yield page
+            if int(cursor) == 0:
+                return
+
+    def _elements(self, key: str) -> Iterator[bytes]:
+        """From the end where producers push: what is pushed meanwhile shifts the rest into the
+        pages that follow."""
+        start = 0
+        while page := self._redis.call("LRANGE", key, start, start + _PAGE - 1):
+            yield from page
+            start += _PAGE
+
+    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
+        if before is not None and not _ENTRY.fullmatch(before):
+            return []
+        newest = f"({before}" if before else "+"
+        found = self._redis.call("XREVRANGE", self._keys(queue).dead, newest, "-", "COUNT", count)
+        return [_dead_letter(key.decode(), fields) for key, fields in found]
+
+    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
+        if not _ENTRY.fullmatch(key):
+            return None
+        found = self._redis.call("XRANGE", self._keys(queue).dead, key, key)
+        return _dead_letter(found[0][0].decode(), found[0][1]) if found else None
+
+    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
+        keys = self._keys(queue)
+        where = (keys.dead, *keys.push[priority // 3])
+        return bool(_ENTRY.fullmatch(key)) and bool(
+            self._redis.run(scripts.REQUEUE, where, key, raw or b"")
+        )
+
+    def discard(self, queue: str, key: str) -> bool:
+        return bool(_ENTRY.fullmatch(key)) and bool(
+            self._redis.call("XDEL", self._keys(queue).dead, key)
+        )
+
+    # ------------------------------------------------------------------ notifications
+
+    @contextlib.contextmanager
+    def subscribe(self, topic: str) -> Iterator[Subscription]:
+        connection = self._redis.subscribe(self._channel(topic))
+        try:
+            yield _Subscription(connection, self._redis.address)
+        finally:
+            connection.disconnect()
+
+    def notify(self, topic: str) -> None:
+        self._redis.call("PUBLISH", self._channel(topic), 1)
+
+    def keeping(self) -> Keeping:
+        names = ("maxmemory-policy", "appendonly", "save")
+        try:
+            answers = self._redis.calls([("CONFIG", "GET", name) for name in names])
+        except (BrokerUnavailable, ResponseError) as error:
+            if isinstance(error, ResponseError) or isinstance(error.__cause__, NoPermissionError):
+                return Keeping()  # our user may not ask, or the server doesn't know the command
+            raise
+        told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
+        on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
+        return Keeping(told.get("maxmemory-policy", ""), on_disk)
+
+    def ping(self) -> None:
+        self._redis.call("PING")
+
+    def close(self) -> None:
+        self._redis.close()
+
+    def _channel(self, topic: str) -> str:
+        return f"{self._prefix}jobs:{topic}"
+
+    def _now(self) -> int:
+        """The server's clock in milliseconds."""
+        seconds, micros = self._redis.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+class _Subscription(Subscription):
+    def __init__(self, connection: Any, address: str) -> None:
+        self._connection = connection
+        self._address = address
+
+    def __call__(self, timeout: float) -> bool:
+        try:
+            if not self._connection.can_read(timeout=max(timeout, 0)):
+                return False
+            self._connection.read_response()
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
+        return True
+
+    def fileno(self) -> int:
+        # redis-py keeps it to itself.
+        return int(self._connection._sock.fileno())
+
+
+class _Keys:
+    """The names of one queue's keys: `jobs/broker/lua/README.md`."""
+
+    def __init__(self, prefix: str, queue: str) -> None:
+        names = [queue] + [f"{queue}{SEPARATOR}{step}" for step in STEPS[1:]]
+        #: A list for each priority step.
+        self.lists = tuple(prefix + name for name in names)
+        self._tag = f"{prefix}{{{queue}}}"
+        self.consumers = f"{self._tag}:consumers"
+        self.due = f"{self._tag}:due"
+        self.dead = f"{self._tag}:dead"
+        self.bell = f"{self._tag}:bell"
+        self.revoked = f"{self._tag}:revoked"
+        # Ready-made for the scripts of every send.
+        self.push = tuple((name, self.bell) for name in self.lists)
+        self.schedule = (self.due, self.bell)
+
+    def inflight(self, consumer: str) -> str:
+        return f"{self._tag}:inflight:{consumer}"
+
+    def claimed(self, consumer: str) -> str:
+        return f"{self._tag}:claimed:{consumer}"
+
+
+def _claimed(answer: list[Any], first: int) -> Claim:
+    next_due, revocations, *raws = answer
+    if revocations < 0:
+        return Claim([], None, resume=-revocations)
+    due = None if next_due < 0 else next_due / 1000
+    return Claim(list(enumerate(raws, first)), due, revocations > 0)
+
+
+def _ms(seconds: float) -> int:
+    # Up, never down: nothing runs before its time.
+    return math.ceil(seconds * 1000)
+
+
+def _member(priority: int, raw: bytes) -> bytes:
+    return b"%d|%b" % (priority, raw)
+
+
+def _cut(values: Sequence[Any], size: int = _CHUNK) -> Iterator[Sequence[Any]]:
+    for i in range(0, len(values), size):
+        yield values[i : i + size]
+
+
+def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    at = dt.datetime.fromtimestamp(int(key.partition("-")[0]) / 1000, dt.UTC)
+    return DeadLetter(
+        key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
+    )

@@ -1,0 +1,34 @@
+"""The Lua scripts, read once."""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import NamedTuple
+
+
+class Script(NamedTuple):
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    text = resources.files("jobs.broker").joinpath("lua", f"{name}.lua").read_text()
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+PUSH = _load("push")
+SCHEDULE = _load("schedule")
+CLAIM = _load("claim")
+ACK = _load("ack")
+RETRY = _load("retry")
+RELEASE = _load("release")
+DEAD_LETTER = _load("dead_letter")
+REQUEUE = _load("requeue")
+RENEW = _load("renew")
+FORGET = _load("forget")
+HELD = _load("held")
+HASTEN = _load("hasten")
+REVOKE = _load("revoke")
+REVOKED = _load("revoked")
+STATS = _load("stats")

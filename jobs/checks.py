@@ -1,0 +1,140 @@
+"""`manage.py check`: wrong settings and tasks, told with the nearest right one."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from typing import Any
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, register
+from django.core.checks import Warning as Doubt
+
+from jobs import broker, conf, periodic, registry
+from jobs.exceptions import BrokerUnavailable, ConfigurationError
+
+
+@register("jobs")
+def check_settings(**_: Any) -> list[CheckMessage]:
+    current, problems = conf.parse(getattr(settings, "JOBS", {}))
+    found: list[CheckMessage] = [Error(problem, id="jobs.E001") for problem in problems]
+    if not current.broker_url and not settings.DEBUG:
+        found.append(
+            Error(
+                "JOBS['BROKER_URL'] is empty and DEBUG is off.",
+                hint="Set it to the address of a Redis or Valkey server, such as "
+                "redis://localhost:6379/0; in the project of this repository by the environment "
+                "variable REDIS_URL. The embedded server is for development; for tests, "
+                "which Django runs with DEBUG off, memory:// needs no server.",
+                id="jobs.E002",
+            )
+        )
+    return found
+
+
+@register("jobs")
+def check_tasks(**_: Any) -> list[CheckMessage]:
+    queues = conf.parse(getattr(settings, "JOBS", {}))[0].queues
+    return [
+        Error(
+            f"Task {task.name!r} names the queue {task.queue!r}, which JOBS['QUEUES'] does not "
+            f"declare.{conf.nearest(task.queue, queues)}",
+            id="jobs.E003",
+        )
+        for task in registry.tasks.values()
+        if task.queue and task.queue not in queues
+    ]
+
+
+@register("jobs")
+def check_schedules(**_: Any) -> list[CheckMessage]:
+    if conf.parse(getattr(settings, "JOBS", {}))[1]:
+        return []  # jobs.E001
+    return [Error(problem, id="jobs.E004") for problem in periodic.problems()]
+
+
+# ------------------------------------------------------------------------ check --deploy
+
+
+@register("jobs", deploy=True)
+def check_open_queues(**_: Any) -> list[CheckMessage]:
+    queues = conf.peek().queues
+    return [
+        Doubt(
+            f"The queue {name!r} is open: whoever can write to Redis can call any task through it.",
+            hint="Needed only for senders that don't have this project's SECRET_KEY, such as "
+            "Celery's clients. Without them, take 'open' out of its options.",
+            id="jobs.W001",
+        )
+        for name, options in queues.items()
+        if options.open
+    ]
+
+
+@register("jobs", deploy=True)
+def check_password(**_: Any) -> list[CheckMessage]:
+    from redis.connection import parse_url
+
+    url = conf.peek().broker_url
+    if not url.startswith(("redis://", "rediss://")):
+        return []
+    try:
+        asked = parse_url(url)  # type: ignore[no-untyped-call]
+    except ValueError:
+        return []  # said when the broker is first used
+    if asked.get("password") or asked.get("ssl_certfile") or not _is_public(asked.get("host", "")):
+        return []
+    return [
+        Doubt(
+            f"Redis at {asked['host']}, a public address, is used without a password.",
+            hint="Set a password there (requirepass, or a user of its own) and put it into "
+            "JOBS['BROKER_URL']: rediss://user:password@host:6380/0. Better still, let it listen "
+            "on a private address alone.",
+            id="jobs.W002",
+        )
+    ]
+
+
+@register("jobs", deploy=True)
+def check_server(**_: Any) -> list[CheckMessage]:
+    """What its own settings say; a server that doesn't tell them is believed to be right."""
+    if not conf.peek().broker_url:
+        return []
+    try:
+        broker.get().ping()
+        keeping = broker.get().keeping()
+    except BrokerUnavailable as error:
+        hint = "Its settings were not looked at."
+        return [Doubt(str(error), hint=hint, id="jobs.W003")]
+    except ConfigurationError:
+        return []  # jobs.E001
+    found: list[CheckMessage] = []
+    if keeping.eviction not in ("", "noeviction"):
+        found.append(
+            Doubt(
+                f"Redis has the maxmemory-policy {keeping.eviction}.",
+                hint="Set it to noeviction. A message that is evicted is lost; when Redis is full "
+                "instead, sends fail, or wait in the database.",
+                id="jobs.W004",
+            )
+        )
+    if keeping.on_disk is False:
+        found.append(
+            Doubt(
+                "Redis writes nothing to disk: a restart loses every message.",
+                hint="Set 'appendonly yes' in its configuration. What was sent in a transaction "
+                "can be put back with `manage.py jobs_recover`.",
+                id="jobs.W005",
+            )
+        )
+    return found
+
+
+def _is_public(host: str) -> bool:
+    """Whether a name or address leads out of private networks."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # unknown here; jobs.W003 tells
+    addresses = [str(address[0]).partition("%")[0] for *_rest, address in found]
+    return any(ipaddress.ip_address(address).is_global for address in addresses)

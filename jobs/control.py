@@ -1,0 +1,125 @@
+"""What an operator does to messages: the admin's and the command line's verbs."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+
+from django.db import transaction
+from django.utils import timezone
+
+from jobs import broker, conf, ledger, message
+from jobs.broker.base import Outgoing
+from jobs.exceptions import BrokerUnavailable, MessageError, UnknownQueue
+from jobs.models import TaskResult
+from jobs.states import State
+
+log = logging.getLogger("jobs.control")
+
+#: Ended otherwise than well.
+_OVER = (State.FAILURE, State.REVOKED)
+
+
+def requeue(queue: str, key: str) -> bool:
+    """Put a dead letter back on its queue, to be run by whoever knows it now.
+
+    ``key``: that of the `DeadLetter`. False when it is gone already.
+    """
+    found = _find(queue, key)
+    if found is None:
+        return False
+    try:
+        sent = message.decode(found, queue, trusted=conf.get().queue(queue).open)
+    except MessageError:
+        # As unreadable as before, perhaps not for the next version of the code.
+        return broker.get().requeue(queue, key)
+    # First the row: a worker must not find the end recorded that this undoes.
+    ledger.reopen(sent.id)
+    # It would be given up again at once for what its former workers noted on it.
+    noted = sent.crashes or sent.killed or sent.unknown_since
+    raw = message.mark(found, **message.UNMARKED) if noted else None
+    return broker.get().requeue(queue, key, sent.priority, raw)
+
+
+def discard(queue: str, key: str) -> bool:
+    """Delete a dead letter for good; its call, if it has not ended, ends as REVOKED. False when it
+    is gone already."""
+    found = _find(queue, key)
+    if found is None:
+        return False
+    # Else `jobs.recovery` would find a call that is to run and is nowhere.
+    with contextlib.suppress(MessageError):  # nobody has vouched for it: the ledger isn't touched
+        sent = message.decode(found, queue, trusted=conf.get().queue(queue).open)
+        ledger.give_up(sent.id, "discarded")
+    return broker.get().discard(queue, key)
+
+
+def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0) -> None:
+    """Have a call end as REVOKED instead of being run, wherever it waits.
+
+    One that runs already goes on, unless ``terminate``: then its process is killed, and whatever
+    else that process was running is run again. ``remember``: for how many seconds the revocation
+    is kept on the broker; what is due later than that needs more.
+    """
+    for queue in conf.get().queues:
+        broker.get().revoke(queue, task_id, remember, terminate=terminate)
+
+
+def retry(task_id: str) -> bool:
+    """Run a failed or revoked call again, with all its attempts before it. False: there is no such
+    call, or its message is not kept."""
+    row = TaskResult.objects.using(ledger.alias()).filter(id=task_id, state__in=_OVER).first()
+    if row is None or not row.message:
+        return False
+    again = message.first_attempt(message.decode(bytes(row.message), row.queue, trusted=True))
+    raw = message.encode(again)
+    # What revoked it would revoke it again.
+    broker.get().unrevoke(row.queue, task_id)
+    with transaction.atomic(using=ledger.alias()):
+        ledger.reopen(task_id, raw)
+        for following in again.embed.get("chain") or ():
+            # Its place is kept: it is sent when this one has succeeded.
+            ledger.reopen((following.get("options") or {}).get("task_id") or "", b"")
+        pushed = Outgoing(row.queue, raw, again.priority)
+        transaction.on_commit(lambda: _push(task_id, pushed), using=ledger.alias())
+    return True
+
+
+def retry_now(task_id: str) -> bool:
+    """Run a call that waits for its next attempt without waiting any longer. False: there is no
+    such call, or its message doesn't wait."""
+    rows = TaskResult.objects.using(ledger.alias()).filter(id=task_id, state=State.RETRY)
+    row = rows.first()
+    if row is None:
+        return False
+    raw = bytes(row.message)
+    # As it was put among the due ones, or as `jobs.recovery` put it back.
+    put_back, priority = message.mark_redelivered(raw, crashed=False)
+    if not any(broker.get().hasten(row.queue, form, priority) for form in (raw, put_back)):
+        return False
+    # Unless the attempt is over already.
+    rows.filter(attempts=row.attempts, eta__gt=timezone.now()).update(eta=timezone.now())
+    return True
+
+
+def _push(task_id: str, pushed: Outgoing) -> None:
+    try:
+        broker.get().push([pushed])
+    except BrokerUnavailable as error:
+        log.warning("task %s is handed to the broker later: %s", task_id, error)
+        rows = TaskResult.objects.using(ledger.alias())
+        rows.filter(id=task_id, state=State.PENDING).update(published_at=None)
+
+
+def _find(queue: str, key: str) -> bytes | None:
+    letter = broker.get().dead_letter_at(_declared(queue), key)
+    return letter.raw if letter else None
+
+
+def _declared(queue: str) -> str:
+    queues = conf.get().queues
+    if queue not in queues:
+        raise UnknownQueue(
+            f"Queue {queue!r} is not declared in JOBS['QUEUES'].{conf.nearest(queue, queues)}"
+        )
+    return queue

@@ -1,0 +1,170 @@
+"""The error tree.
+
+    JobsError
+    ├── ConfigurationError          a setting or an option is wrong
+    ├── SendError                   raised at the call; nothing was sent
+    │   ├── NotSerializable         (also TypeError) an argument has no form in JSON
+    │   ├── MessageTooLarge         (also ValueError)
+    │   ├── UnknownQueue            (also ValueError) a queue nobody declared
+    │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
+    ├── MessageError                a message that can't be run: it becomes a dead letter
+    │   ├── MalformedMessage
+    │   ├── BadSignature
+    │   ├── UnknownTask
+    │   └── WrongArguments
+    ├── ControlFlow                 raised inside a task, to say what becomes of it
+    │   ├── Retry                   run it again later
+    │   ├── Reject                  put it among the dead letters, or back on the queue
+    │   └── Ignore                  acknowledge it and record nothing
+    ├── TaskEnded                   what ends a task other than its own doing
+    │   ├── SoftTimeLimitExceeded   raised inside the task
+    │   ├── TimeLimitExceeded       its process was killed
+    │   ├── WorkerLost              its process died, as often as JOBS["MAX_CRASHES"] allows
+    │   └── MaxRetriesExceeded      there is no other attempt left
+    └── ResultError                 raised by ``AsyncResult.get()``
+        ├── ResultTimeout           (also TimeoutError) no end within the timeout
+        ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
+        ├── TaskFailed              the task's own exception can't be rebuilt here
+        └── TaskRevoked             expired or revoked: it will not run
+
+The docstring of a class is its message when it is raised without one.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+
+
+class JobsError(Exception):
+    """Something went wrong in the job system."""
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*(args or ((self.__doc__ or "").strip(),)))
+
+
+class ConfigurationError(JobsError):
+    """The settings in JOBS are wrong; run `manage.py check`."""
+
+
+class SendError(JobsError):
+    """The task could not be sent."""
+
+
+class NotSerializable(SendError, TypeError):
+    """An argument can't be put into a message."""
+
+
+class MessageTooLarge(SendError, ValueError):
+    """The message is above JOBS["MESSAGE_MAX_BYTES"]."""
+
+
+class UnknownQueue(SendError, ValueError):
+    """The queue is not declared in JOBS["QUEUES"]."""
+
+
+class BrokerUnavailable(SendError, ConnectionError):
+    """Redis could not be reached."""
+
+
+class MessageError(JobsError):
+    """The message can't be run."""
+
+
+class MalformedMessage(MessageError):
+    """The message is not in Celery's message format."""
+
+
+class BadSignature(MessageError):
+    """The message was not signed by this project."""
+
+
+class UnknownTask(MessageError):
+    """No task of this name is known to this version of the code."""
+
+
+class WrongArguments(MessageError):
+    """The task does not take the message's arguments."""
+
+
+class ControlFlow(JobsError):
+    """Raised inside a task to say what becomes of it."""
+
+
+class Retry(ControlFlow):
+    """The task will be tried again."""
+
+    def __init__(
+        self,
+        text: str = "",
+        *,
+        exc: BaseException | None = None,
+        countdown: float | None = None,
+        eta: dt.datetime | None = None,
+        max_retries: int | None = None,
+        args: Sequence[object] | None = None,
+        kwargs: Mapping[str, object] | None = None,
+    ) -> None:
+        """``countdown``: seconds; with neither it nor ``eta``, the task's own delay. ``args`` and
+        ``kwargs``: those of the next attempt, where they are other than this one's."""
+        text = text or (repr(exc) if exc else "")
+        super().__init__(*([text] if text else []))
+        self.exc = exc
+        self.countdown = countdown
+        self.eta = eta
+        self.max_retries = max_retries
+        self.next_args = args
+        self.next_kwargs = kwargs
+
+
+class Reject(ControlFlow):
+    """The task rejected the message."""
+
+    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
+        """``requeue``: back to its queue instead of the dead letters."""
+        super().__init__(*([reason] if reason else []))
+        self.requeue = requeue
+
+
+class Ignore(ControlFlow):
+    """Nothing is recorded of this call."""
+
+
+class TaskEnded(JobsError):
+    """The task was ended from outside."""
+
+
+class SoftTimeLimitExceeded(TaskEnded):
+    """The task ran longer than its soft time limit."""
+
+
+class TimeLimitExceeded(TaskEnded):
+    """The task ran longer than its time limit; its process was killed."""
+
+
+class WorkerLost(TaskEnded):
+    """The processes that ran the task died each time."""
+
+
+class MaxRetriesExceeded(TaskEnded):
+    """The task has no attempt left."""
+
+
+class ResultError(JobsError):
+    """The task has no result to give."""
+
+
+class ResultTimeout(ResultError, TimeoutError):
+    """The task did not end within the timeout."""
+
+
+class ResultNotSerializable(ResultError, TypeError):
+    """What the task returned can't be stored as JSON."""
+
+
+class TaskFailed(ResultError):
+    """The task failed."""
+
+
+class TaskRevoked(ResultError):
+    """The task was revoked or expired before it could run."""

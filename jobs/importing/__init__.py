@@ -1,0 +1,1 @@
+"""Schedules out of other systems' tables."""

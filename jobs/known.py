@@ -1,0 +1,37 @@
+"""Tasks by name: the table that ``@task`` fills and everybody looks things up in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from jobs import conf
+from jobs.exceptions import UnknownTask
+
+
+class Sendable(Protocol):
+    """What senders need of a `jobs.Task`."""
+
+    name: str
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None: ...
+
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any: ...
+
+
+#: Name → task, of every task whose module has been imported.
+tasks: dict[str, Any] = {}
+
+
+def find(name: str) -> Sendable:
+    """Raises `UnknownTask`."""
+    try:
+        found: Sendable = tasks[name]
+    except KeyError:
+        raise UnknownTask(
+            f"No task {name!r} is known here.{conf.nearest(name, tasks)} Import the module that "
+            "has it, or correct the name."
+        ) from None
+    return found

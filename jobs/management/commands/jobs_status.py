@@ -1,0 +1,117 @@
+"""`manage.py jobs_status`."""
+
+from __future__ import annotations
+
+import json
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DatabaseError
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from jobs import broker, conf, ledger
+from jobs.broker.base import Stats
+from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.models import TaskResult
+
+#: Exit statuses.
+_PROBLEM, _AWAY = 1, 2
+
+#: Seconds that a committed message may stay unpublished where a worker or beat runs.
+_LONG = 60.0
+
+
+class Command(BaseCommand):
+    help = """\
+Say what the queues hold and who works on them.
+
+Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, or
+committed ones are not handed to the broker; 2 the broker is away."""
+    #: For probes: what is wrong with the settings is said without all of Django's checks.
+    requires_system_checks = ()
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        kwargs["formatter_class"] = RawDescriptionHelpFormatter
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+        parser.add_argument(
+            "--fail-on-dead", action="store_true", help=_("a dead letter is a problem, too")
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        stats: dict[str, Stats] = {}
+        oldest: float | None = None
+        status = _PROBLEM
+        try:
+            stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
+            oldest = _oldest_unpublished()
+            problems = _problems(stats, oldest, fail_on_dead=options["fail_on_dead"])
+        except BrokerUnavailable as error:
+            problems, status = [str(error)], _AWAY
+        except (ConfigurationError, DatabaseError) as error:
+            problems = [str(error)]
+        if options["json"]:
+            self.stdout.write(_as_json(stats, oldest, problems))
+        elif stats:
+            self._print(stats, oldest)
+        if problems:
+            raise CommandError("\n".join(problems), returncode=status)
+
+    def _print(self, stats: dict[str, Stats], oldest: float | None) -> None:
+        titles = [_("waiting"), _("in flight"), _("due later"), _("dead"), _("workers")]
+        width = max(map(len, [*stats, _("queue")]))
+        self.stdout.write("  ".join([_("queue").ljust(width), *titles]))
+        for queue, counts in stats.items():
+            cells = [f"{n:>{len(title)},}" for n, title in zip(counts, titles, strict=True)]
+            self.stdout.write("  ".join([queue.ljust(width), *cells]))
+        if oldest is not None:
+            self.stdout.write(_("oldest committed and not yet published: %.0f s ago") % oldest)
+
+
+def _oldest_unpublished() -> float | None:
+    """Its age in seconds."""
+    now = timezone.now()
+    rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
+    at = rows.order_by("created_at").values_list("created_at", flat=True).first()
+    return None if at is None else (now - at).total_seconds()
+
+
+def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bool) -> list[str]:
+    problems = []
+    for queue, counts in stats.items():
+        named = {"n": counts.waiting + counts.in_flight, "queue": repr(queue)}
+        if named["n"] and not counts.consumers:
+            problems.append(
+                _("%(n)d messages of the queue %(queue)s, and no worker claims from it.") % named
+            )
+        if counts.dead and fail_on_dead:
+            problems.append(
+                _("%(n)d dead letters of the queue %(queue)s; see jobs_dead_letters.")
+                % {**named, "n": counts.dead}
+            )
+    if oldest is not None and oldest > _LONG:
+        problems.append(
+            _("A message was committed %.0f s ago, and neither worker nor beat has published it.")
+            % oldest
+        )
+    return problems
+
+
+def _as_json(stats: dict[str, Stats], oldest: float | None, problems: list[str]) -> str:
+    queues = {
+        queue: {
+            "waiting": counts.waiting,
+            "in_flight": counts.in_flight,
+            "due": counts.due,
+            "dead": counts.dead,
+            "workers": counts.consumers,
+        }
+        for queue, counts in stats.items()
+    }
+    return json.dumps(
+        {"queues": queues, "oldest_unpublished_seconds": oldest, "problems": problems}, indent=2
+    )

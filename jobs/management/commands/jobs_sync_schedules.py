@@ -1,0 +1,68 @@
+"""`manage.py jobs_sync_schedules`."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from jobs import periodic
+from jobs.periodic import Step, Verb
+
+_WORDS = {
+    Verb.CREATED: gettext_lazy("created"),
+    Verb.CHANGED: gettext_lazy("changed"),
+    Verb.DROPPED: gettext_lazy("not declared any more: switched off"),
+    Verb.RETURNED: gettext_lazy("declared again"),
+    Verb.ADOPTED: gettext_lazy("adopted"),
+    Verb.TAKEN: gettext_lazy("left alone"),
+    Verb.REFUSED: gettext_lazy("not written"),
+}
+
+
+class Command(BaseCommand):
+    help = """\
+Write the schedules that code declares into the database, as beat does when it starts.
+
+What was edited in the admin stays as it is there. What code declares no more is switched off, not
+deleted. The exit status is 1 when something could not be written."""
+    # A wrong declaration is told by this command itself, and keeps back none of the others.
+    requires_system_checks: list[str] = []
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        kwargs["formatter_class"] = RawDescriptionHelpFormatter
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--dry-run", action="store_true", help=_("only say what there is to do")
+        )
+        parser.add_argument(
+            "--adopt",
+            action="store_true",
+            help=_(
+                "let schedules that were made in the admin under a declared name belong to the "
+                "code; their values stay"
+            ),
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        steps = periodic.synchronise(write=not options["dry_run"], adopt=options["adopt"])
+        for step in steps:
+            self._show(step)
+        failed = sum(step.failed for step in steps)
+        if not steps:
+            self.stdout.write(_("All schedules are as code declares them, or were edited."))
+        elif options["dry_run"]:
+            self.stdout.write(_("Nothing is written: this was a dry run."))
+        if failed:
+            raise CommandError(_("%d could not be written.") % failed)
+
+    def _show(self, step: Step) -> None:
+        line = f"{step.name}: {_WORDS[step.verb]}"
+        if step.detail:
+            line += f" ({step.detail})"
+        self.stdout.write(self.style.ERROR(line) if step.failed else line)

@@ -1,0 +1,117 @@
+"""``manage.py runbroker``: the embedded server in a terminal."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
+
+from jobs import conf
+from jobs.broker import embedded, embedded_folder
+from jobs.exceptions import JobsError
+
+_LOOK_SECONDS = 0.25
+
+
+class Command(BaseCommand):
+    help = """\
+Run the embedded broker (Valkey) of a development machine, and show its log.
+
+Nobody has to call this: web server, worker and beat start the broker by themselves when
+JOBS["BROKER_URL"] is empty, and it stays in the background. Ctrl-C here ends the broker that this
+command started. If it ran before, its log is shown and Ctrl-C leaves it running. What waits in
+it is on disk either way."""
+    requires_system_checks = ()
+    requires_migrations_checks = False
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        kwargs["formatter_class"] = RawDescriptionHelpFormatter
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument("--status", action="store_true", help=_("say whether it runs, and where"))
+        what.add_argument("--stop", action="store_true", help=_("end it and return"))
+        what.add_argument(
+            "--stop-at-exit",
+            action="store_true",
+            help=_("end it on Ctrl-C even if it ran before"),
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            folder = embedded_folder(conf.get().embedded_dir)
+            if options["status"]:
+                self._status(folder)
+            elif options["stop"]:
+                self._stop(folder)
+            else:
+                self._run(folder, always_stop=options["stop_at_exit"])
+        except JobsError as error:
+            raise CommandError(str(error)) from error
+
+    def _status(self, folder: Path) -> None:
+        url = embedded.running(folder)
+        if url is None:
+            raise CommandError(_("The embedded broker is not running."), returncode=1)
+        self.stdout.write(self._where(folder, url))
+
+    def _stop(self, folder: Path) -> None:
+        if embedded.stop(folder):
+            self.stdout.write(_("The embedded broker has ended; its data is on disk."))
+        else:
+            self.stdout.write(_("The embedded broker was not running."))
+
+    def _run(self, folder: Path, *, always_stop: bool) -> None:
+        if conf.get().broker_url:
+            self.stderr.write(
+                self.style.WARNING(
+                    _('JOBS["BROKER_URL"] is set: the project does not use this embedded broker.')
+                )
+            )
+        asked = _end_asked()
+        was_running = embedded.running(folder) is not None
+        log = embedded.log_file(folder)
+        shown_to = log.stat().st_size if log.exists() else 0
+        url = embedded.ensure(folder)
+        where = self._where(folder, url)
+        self.stdout.write(_("It was running already: %s") % where if was_running else where)
+        ended = self._follow(folder, shown_to, asked)
+        if ended:
+            raise CommandError(_("The embedded broker was ended by someone else."))
+        if always_stop or not was_running:
+            self._stop(folder)
+        else:
+            self.stdout.write(_("The embedded broker goes on; `runbroker --stop` ends it."))
+
+    def _where(self, folder: Path, url: str) -> str:
+        return _("The embedded broker runs as process %(pid)s at %(url)s") % {
+            "pid": embedded.pid(folder),
+            "url": url,
+        }
+
+    def _follow(self, folder: Path, start: int, asked: threading.Event) -> bool:
+        """Show what is added to the log until asked to end; True when the server ended first."""
+        with embedded.log_file(folder).open(errors="replace") as log:
+            log.seek(start)
+            while True:
+                last_look = asked.wait(_LOOK_SECONDS)
+                alive = embedded.pid(folder) is not None
+                for line in log:
+                    self.stdout.write(line, ending="")
+                self.stdout.flush()
+                if last_look or not alive:
+                    return not last_look
+
+
+def _end_asked() -> threading.Event:
+    """Set by Ctrl-C, SIGTERM, or the terminal's end."""
+    asked = threading.Event()
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda *_: asked.set())
+    return asked

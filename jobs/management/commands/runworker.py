@@ -1,0 +1,91 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from jobs.exceptions import ConfigurationError
+from jobs.worker import options
+from jobs.worker.supervisor import Supervisor
+
+
+class Command(BaseCommand):
+    help = (
+        "Run tasks. SIGTERM or Ctrl-C: finish what is running, give back the rest, end; "
+        "a second time: end now, and what was running goes back to its queue. SIGHUP: run new "
+        "code, once it has been shown to import. SIGQUIT: print what every thread is doing."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        add = parser.add_argument
+        add(
+            "-Q",
+            "--queues",
+            default="",
+            help="Names separated by commas, the most important "
+            "first. Default: all that JOBS['QUEUES'] declares, in its order.",
+        )
+        add(
+            "--processes",
+            type=int,
+            default=options.cores(),
+            metavar="N",
+            help="Child processes. Default: the number of cores, %(default)s.",
+        )
+        add(
+            "--threads",
+            type=int,
+            default=0,
+            metavar="M",
+            help="Threads for ordinary tasks in "
+            "each child. Default: one task at a time, in the main thread.",
+        )
+        add(
+            "--concurrency",
+            type=int,
+            default=100,
+            metavar="K",
+            help="'async def' tasks at once in each child. Default: %(default)s.",
+        )
+        add(
+            "--time-limit",
+            type=float,
+            metavar="S",
+            help="Kill the process of a task after S seconds, for tasks that have no limit of "
+            "their own.",
+        )
+        add(
+            "--soft-time-limit",
+            type=float,
+            metavar="S",
+            help="Raise SoftTimeLimitExceeded in a task after S seconds, likewise.",
+        )
+        add("-n", "--name", default="", help="Default: made of host and process.")
+        add(
+            "--health-file",
+            default="",
+            metavar="PATH",
+            help="A file touched every third of JOBS['LEASE_SECONDS'] while all is well, for "
+            "probes that look at its age; removed at the end.",
+        )
+        add("--burst", action="store_true", help="End when the queues are empty.")
+        add("--reload", action="store_true", help="Restart the children when code changes.")
+
+    def handle(self, **asked: Any) -> None:
+        try:
+            chosen = options.Options(
+                queues=tuple(options.split(asked["queues"])),
+                name=asked["name"] or options.default_name(),
+                processes=asked["processes"],
+                threads=asked["threads"],
+                concurrency=asked["concurrency"],
+                time_limit=asked["time_limit"],
+                soft_time_limit=asked["soft_time_limit"],
+                burst=asked["burst"],
+                reload=asked["reload"],
+                health_file=asked["health_file"],
+            )
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        sys.exit(Supervisor(chosen).run())

@@ -1,0 +1,46 @@
+"""One call of a task, and its form on the broker: Celery's protocol 2, signed.
+
+Start reading here. The format is described at
+https://docs.celeryq.dev/en/stable/internals/protocol.html. What this program adds, Celery's
+workers pass by:
+
+headers     ``jobs_ledger``   true: the call has a row in the ledger since it was sent
+properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
+            ``jobs_crashes``  how many times a worker vanished while it held this message
+            ``jobs_due``      true: the broker sees to the eta, by its own clock
+            ``jobs_killed``   why its process was killed: see `Killed`
+            ``jobs_unknown_since``  when a worker first didn't know the task (Unix seconds)
+
+The signature is over the headers as they are written here: without white space, in this order,
+and without ``redelivered``, which a Celery worker that shares the queue adds when it puts a
+message back. What lies in the properties is set on foreign messages too, for which nobody vouches.
+"""
+
+from jobs.message.call import (
+    HIDDEN,
+    UNMARKED,
+    Killed,
+    Message,
+    first_attempt,
+    hidden_by_sender,
+    next_attempt,
+)
+from jobs.message.ids import id_at, id_time, new_id
+from jobs.message.wire import decode, encode, mark, mark_redelivered
+
+__all__ = [
+    "HIDDEN",
+    "UNMARKED",
+    "Killed",
+    "Message",
+    "decode",
+    "encode",
+    "first_attempt",
+    "hidden_by_sender",
+    "id_at",
+    "id_time",
+    "mark",
+    "mark_redelivered",
+    "new_id",
+    "next_attempt",
+]

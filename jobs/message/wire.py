@@ -1,0 +1,298 @@
+"""A message's form on the broker: Celery's protocol 2. The package's docstring has the format."""
+
+from __future__ import annotations
+
+import binascii
+import contextlib
+import datetime as dt
+import os
+import socket
+from collections.abc import Iterator
+from typing import Annotated, Any, NoReturn
+
+import msgspec
+
+from jobs import conf, serialization
+from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
+from jobs.message.call import HEADERS, Message
+from jobs.message.signing import sign, verify
+
+_REPR_MAX = 1024
+_NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+_ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
+_plain = msgspec.json.Encoder().encode
+
+# ---------------------------------------------------------------------------- to the wire
+
+
+def encode(message: Message) -> bytes:
+    """The signed wire form.
+
+    Raises `NotSerializable` naming the argument, or `MessageTooLarge`.
+    """
+    body = message.body
+    if body is None:
+        body = message.body = _encode_body(message)
+    try:
+        headers = _plain(_headers(message))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise NotSerializable(
+            f"The headers {message.headers!r} of task {message.task!r} can't be sent: {error}."
+        ) from error
+    raw = _plain(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": msgspec.Raw(headers),
+            "properties": _properties(message, sign(headers, body)),
+        }
+    )
+    limit = conf.get().message_max_bytes
+    if len(raw) > limit:
+        raise MessageTooLarge(
+            f"The message of task {message.task!r} has {len(raw):,} bytes; "
+            f"JOBS['MESSAGE_MAX_BYTES'] allows {limit:,}. Store the data and send its key."
+        )
+    return raw
+
+
+def _headers(message: Message) -> dict[str, Any]:
+    """Celery's headers, each written even when empty, for Flower and for strict readers."""
+    headers: dict[str, Any] = {
+        "lang": "py",
+        "task": message.task,
+        "id": message.id,
+        "shadow": None,
+        "eta": message.eta and message.eta.isoformat(),
+        "expires": message.expires and message.expires.isoformat(),
+        "group": message.group,
+        "group_index": message.group_index,
+        "retries": message.retries,
+        "timelimit": message.timelimit,
+        "root_id": message.root_id or message.id,
+        "parent_id": message.parent_id,
+        "argsrepr": _short(message.shown_args),
+        "kwargsrepr": _short(message.shown_kwargs) if message.kwargs else "{}",
+        "origin": message.origin or _ORIGIN,
+        "ignore_result": message.ignore_result,
+    }
+    if message.ledger:
+        headers["jobs_ledger"] = True
+    if own := message.headers:
+        # A name of ours means what it means to us.
+        headers |= {name: value for name, value in own.items() if name not in HEADERS}
+    return headers
+
+
+def _properties(message: Message, signature: str) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        "correlation_id": message.id,
+        "reply_to": "",
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": message.queue},
+        "priority": message.priority,
+        "body_encoding": "base64",
+        # Unique for each attempt, which is all that Celery asks of it.
+        "delivery_tag": f"{message.id}.{message.retries}",
+        "jobs_sig": signature,
+    }
+    if message.eta:
+        properties["jobs_due"] = True
+    if message.crashes:
+        properties["jobs_crashes"] = message.crashes
+    return properties
+
+
+def _encode_body(message: Message) -> str:
+    try:
+        text = serialization.dumps_call(message.args, message.kwargs, message.embed or _NO_EMBED)
+    except (TypeError, ValueError, RecursionError) as error:
+        _name_culprit(message, error)
+    return binascii.b2a_base64(text, newline=False).decode()
+
+
+def _name_culprit(message: Message, error: Exception) -> NoReturn:
+    named = [(f"argument {n}", value) for n, value in enumerate(message.args, 1)]
+    named += [(f"argument {name!r}", value) for name, value in message.kwargs.items()]
+    for name, value in named:
+        try:
+            serialization.dumps(value)
+        except (TypeError, ValueError, RecursionError) as culprit:
+            hint = " Pass its primary key instead." if hasattr(value, "pk") else ""
+            raise NotSerializable(
+                f"{name} of task {message.task!r}, a {type(value).__name__}, "
+                f"can't be sent: {culprit}.{hint}"
+            ) from error
+    raise NotSerializable(f"task {message.task!r} can't be sent: {error}") from error
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _REPR_MAX else text[:_REPR_MAX] + "…"
+
+
+# -------------------------------------------------------------------------- from the wire
+
+
+_Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+
+
+class _Headers(msgspec.Struct):
+    task: _Name
+    id: _Name
+    eta: str | None = None
+    expires: str | None = None
+    retries: _Count | None = None
+    timelimit: tuple[float | None, float | None] | None = None
+    ignore_result: bool | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    origin: str | None = None
+    redelivered: bool | None = None
+    compression: str | None = None
+    jobs_ledger: bool = False
+
+
+class _Properties(msgspec.Struct):
+    body_encoding: str | None = None
+    priority: int | None = None
+    jobs_sig: str = ""
+    jobs_crashes: _Count = 0
+    jobs_due: bool = False
+    jobs_killed: str = ""
+    jobs_unknown_since: float = 0.0
+
+
+class _Envelope(msgspec.Struct):
+    body: str
+    headers: msgspec.Raw
+    properties: _Properties = msgspec.field(default_factory=_Properties)
+    content_type: str = msgspec.field(name="content-type", default="application/json")
+
+
+def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
+    """The message of a wire form that was found in this queue.
+
+    Raises `MalformedMessage`, or `BadSignature` unless ``trusted`` (the queue is open to
+    producers that can't sign).
+    """
+    try:
+        envelope = _envelope.decode(raw)
+        headers = _read_headers.decode(envelope.headers)
+        if not trusted and not verify(
+            envelope.properties.jobs_sig, bytes(envelope.headers), envelope.body
+        ):
+            raise BadSignature(
+                f"Not signed with this project's SECRET_KEY (queue {queue!r}). If foreign "
+                f"producers may send here, set JOBS['QUEUES'][{queue!r}] = {{'open': True}}."
+            )
+        return _message(envelope, headers, queue)
+    except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError
+        raise MalformedMessage(f"Not a message in Celery's format: {error}.") from error
+
+
+def _message(envelope: _Envelope, headers: _Headers, queue: str) -> Message:
+    if "\0" in headers.task or "\0" in headers.id:
+        raise ValueError("'task' and 'id' must be plain text")
+    args, kwargs, embed = _decode_body(envelope, headers)
+    properties = envelope.properties
+    return Message(
+        task=headers.task,
+        id=headers.id,
+        queue=queue,
+        args=args,
+        kwargs=kwargs,
+        embed=embed,
+        priority=_priority(properties.priority),
+        eta=_moment(headers.eta) if headers.eta else None,
+        expires=_moment(headers.expires) if headers.expires else None,
+        retries=headers.retries or 0,
+        ignore_result=headers.ignore_result,
+        root_id=headers.root_id,
+        parent_id=headers.parent_id,
+        group=headers.group,
+        group_index=headers.group_index,
+        timelimit=headers.timelimit or (None, None),
+        redelivered=bool(headers.redelivered),
+        ledger=headers.jobs_ledger,
+        crashes=properties.jobs_crashes,
+        held=properties.jobs_due,
+        killed=properties.jobs_killed,
+        unknown_since=properties.jobs_unknown_since,
+        origin=headers.origin,
+        own_headers=None,
+        body=envelope.body,
+        wire_headers=bytes(envelope.headers),
+    )
+
+
+def _decode_body(
+    envelope: _Envelope, headers: _Headers
+) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    if envelope.content_type != "application/json":
+        raise ValueError(f"content type {envelope.content_type!r}; only application/json is read")
+    if headers.compression:
+        raise ValueError("it is compressed, which is not read")
+    text: str | bytes = envelope.body
+    if envelope.properties.body_encoding == "base64":
+        text = binascii.a2b_base64(envelope.body, strict_mode=True)
+    try:
+        args, kwargs, embed = serialization.loads(text)
+    except (TypeError, RecursionError) as error:
+        raise ValueError(f"the body is not [args, kwargs, embed]: {error}") from error
+    if not (isinstance(args, list) and isinstance(kwargs, dict)):
+        raise ValueError("the body is not [args, kwargs, embed]")
+    # Nearly always, and compared sooner than looked through.
+    if embed == _NO_EMBED or not isinstance(embed, dict) or not any(embed.values()):
+        embed = {}
+    return args, kwargs, embed
+
+
+def mark_redelivered(raw: bytes, *, crashed: bool) -> tuple[bytes, int]:
+    """The wire form of a message that some worker has held, and its priority.
+
+    ``crashed``: that worker vanished. Signed or not, the message stays what it was; raises
+    `MalformedMessage`.
+    """
+    with _editing(raw) as envelope:
+        properties = envelope.setdefault("properties", {})
+        envelope["headers"]["redelivered"] = True
+        properties.setdefault("delivery_info", {})["redelivered"] = True
+        if crashed:
+            properties["jobs_crashes"] = properties.get("jobs_crashes", 0) + 1
+        return _plain(envelope), _priority(properties.get("priority"))
+
+
+def mark(raw: bytes, **properties: Any) -> bytes:
+    """The wire form of a message with these properties, which no signature covers."""
+    with _editing(raw) as envelope:
+        envelope.setdefault("properties", {}).update(properties)
+        return _plain(envelope)
+
+
+@contextlib.contextmanager
+def _editing(raw: bytes) -> Iterator[dict[str, Any]]:
+    try:
+        yield msgspec.json.decode(raw, type=dict[str, Any])
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise MalformedMessage(f"Not a message in Celery's format: {error!r}.") from error
+
+
+def _priority(value: int | None) -> int:
+    return min(max(int(value), 0), 9) if value else 0
+
+
+def _moment(text: str) -> dt.datetime:
+    moment = dt.datetime.fromisoformat(text)
+    try:
+        return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
+
+
+_envelope = msgspec.json.Decoder(_Envelope)
+_read_headers = msgspec.json.Decoder(_Headers)

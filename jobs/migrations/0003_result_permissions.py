@@ -1,0 +1,22 @@
+from django.db import migrations
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("jobs", "0002_failed_attempts"),
+    ]
+
+    operations = [
+        migrations.AlterModelOptions(
+            name="taskresult",
+            options={
+                "ordering": ["-id"],
+                "permissions": [
+                    ("retry_taskresult", "Can run failed tasks again"),
+                    ("revoke_taskresult", "Can revoke tasks"),
+                ],
+                "verbose_name": "result",
+                "verbose_name_plural": "results",
+            },
+        ),
+    ]

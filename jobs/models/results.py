@@ -1,0 +1,131 @@
+"""The ledger: one row for each call of a task."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from jobs.states import TERMINAL, State
+
+
+class TaskResultQuerySet(models.QuerySet["TaskResult"]):
+    def unpublished(self, before: dt.datetime) -> TaskResultQuerySet:
+        """Committed before this moment, and not yet known to be on the broker."""
+        return self.filter(
+            state=State.PENDING, published_at__isnull=True, created_at__lt=before
+        ).order_by("id")
+
+    def mark_published(self, ids: Iterable[str]) -> int:
+        return self.filter(id__in=list(ids), published_at__isnull=True).update(
+            published_at=timezone.now()
+        )
+
+    def ended(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids whose terminal state is recorded."""
+        found = self.filter(id__in=list(ids), state__in=TERMINAL)
+        return set(found.values_list("id", flat=True))
+
+
+class TaskResult(models.Model):
+    """One call of a task, from PENDING to its end: outbox, result and history in one row.
+
+    ``args``, ``kwargs`` and ``result`` are JSON texts (see `jobs.serialization`), not JSON
+    columns: the database never looks inside, and a text costs it nothing to store.
+    """
+
+    id = models.CharField(_("id"), primary_key=True, max_length=255)
+    task = models.CharField(_("task"), max_length=255)
+    queue = models.CharField(_("queue"), max_length=255)
+    state = models.CharField(_("state"), max_length=16, choices=State, default=State.PENDING)
+    args = models.TextField(_("arguments"), default="[]")
+    kwargs = models.TextField(_("keyword arguments"), default="{}")
+    result = models.TextField(_("result"), null=True)  # noqa: DJ001  null: there is none, not ""
+    error_type = models.CharField(_("exception"), max_length=255, blank=True, default="")
+    error = models.TextField(_("error"), blank=True, default="")
+    traceback = models.TextField(_("traceback"), blank=True, default="")
+    attempts = models.PositiveIntegerField(_("attempts"), default=0)
+    worker = models.CharField(_("worker"), max_length=255, blank=True, default="")
+    created_at = models.DateTimeField(_("sent"), default=timezone.now)
+    eta = models.DateTimeField(_("not before"), null=True, blank=True)
+    started_at = models.DateTimeField(_("started"), null=True, blank=True)
+    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
+    published_at = models.DateTimeField(_("published"), null=True, blank=True)
+    #: The wire form, for the relay, for recovery and for retrying after a failure; cleared on
+    #: success.
+    message = models.BinaryField(_("message"), default=b"", editable=False)
+
+    objects = TaskResultQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("result")
+        verbose_name_plural = _("results")
+        ordering: ClassVar = ["-id"]
+        permissions: ClassVar = [
+            ("retry_taskresult", _("Can run failed tasks again")),
+            ("revoke_taskresult", _("Can revoke tasks")),
+        ]
+        indexes: ClassVar = [
+            # The admin's list, filtered by state or by task, newest first.
+            models.Index(fields=["state", "-id"], name="jobs_result_state"),
+            models.Index(fields=["task", "-id"], name="jobs_result_task"),
+            # The relay's question; nearly always empty.
+            models.Index(
+                fields=["created_at"],
+                name="jobs_result_unpublished",
+                condition=Q(state="PENDING", published_at__isnull=True),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.task}[{self.id}]"
+
+
+class TaskAttempt(models.Model):
+    """An attempt at a task that failed and was followed by another."""
+
+    # Without a constraint in the database: a result may be deleted while its task is retried.
+    result = models.ForeignKey(
+        TaskResult,
+        on_delete=models.CASCADE,
+        db_constraint=False,
+        related_name="failed_attempts",
+        verbose_name=_("result"),
+    )
+    number = models.PositiveIntegerField(_("attempt"))
+    worker = models.CharField(_("worker"), max_length=255)
+    started_at = models.DateTimeField(_("started"), null=True)
+    finished_at = models.DateTimeField(_("finished"))
+    error_type = models.CharField(_("exception"), max_length=255)
+    error = models.TextField(_("error"))
+    traceback = models.TextField(_("traceback"))
+
+    class Meta:
+        verbose_name = _("failed attempt")
+        verbose_name_plural = _("failed attempts")
+        ordering: ClassVar = ["result", "number"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["result", "number"], name="jobs_attempt_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.result_id}#{self.number}"
+
+
+class Queues(TaskResult):
+    """The queues are on the broker and have no table of their own: a proxy, for the permissions."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        permissions: ClassVar = [
+            ("view_queues", _("Can view queues and dead letters")),
+            ("manage_queues", _("Can requeue and discard dead letters")),
+        ]
+        verbose_name = _("queue")
+        verbose_name_plural = _("queues")

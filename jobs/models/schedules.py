@@ -1,0 +1,337 @@
+"""Schedules: which task beat sends, when, and what came of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterable
+from typing import Any, ClassVar
+
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator
+from django.db import models, transaction
+from django.db.models import Q
+from django.utils.timezone import now as time_now
+from django.utils.translation import gettext_lazy as _
+
+from jobs import timing
+from jobs.models.checking import check_what_is_sent
+from jobs.models.planning import (
+    PLAN_FIELDS,
+    RULE_FIELDS,
+    announce_at_commit,
+    digest_of,
+    is_rule,
+)
+from jobs.models.schedule_runs import ScheduleRun
+
+#: What beat writes besides; an edit leaves it alone.
+_BEATS_FIELDS = PLAN_FIELDS | {"last_run_at", "runs", "skipped", "queued_for", "last_result"}
+#: The shortest time there is.
+_MOMENT = dt.timedelta(microseconds=1)
+
+
+class Misfire(models.TextChoices):
+    """What becomes of due times that nobody was there for."""
+
+    SKIP = "skip", _("skip them")
+    ONCE = "once", _("run once for all of them")
+    ALL = "all", _("run each of them")
+
+
+class Overlap(models.TextChoices):
+    """What becomes of a due time at which the last run has not ended."""
+
+    ALLOW = "allow", _("run beside it")
+    SKIP = "skip", _("skip it")
+    QUEUE = "queue", _("run once it has ended")
+
+
+class ScheduleQuerySet(models.QuerySet["Schedule"]):
+    """What is written past `Schedule.save` is planned anew as well: beat finds it `unplanned`."""
+
+    def unplanned(self) -> ScheduleQuerySet:
+        """Enabled, and nobody has worked out the next time."""
+        found = self.filter(enabled=True, next_run_at__isnull=True, planned_at__isnull=True)
+        return found.order_by("created_at")
+
+    def due(self, now: dt.datetime) -> ScheduleQuerySet:
+        return self.filter(enabled=True, next_run_at__lte=now).order_by("next_run_at")
+
+    def queued(self, now: dt.datetime) -> ScheduleQuerySet:
+        """A due time waits for the end of the last run."""
+        free = Q(paused_until__isnull=True) | Q(paused_until__lte=now)
+        return self.filter(free, enabled=True, queued_for__isnull=False).order_by("queued_for")
+
+    def earliest(self) -> dt.datetime | None:  # type: ignore[override]
+        """When the next schedule is due."""
+        found = self.filter(enabled=True, next_run_at__isnull=False)
+        at: dt.datetime | None = found.aggregate(at=models.Min("next_run_at"))["at"]
+        return at
+
+    def update(self, **values: Any) -> int:
+        """A new rule is planned anew, unless ``next_run_at`` is given as well. Disabling forgets
+        the due time that waits for the end of the last run. `bulk_update` comes here too."""
+        if not is_rule(values):
+            return super().update(**values)
+        values = {"next_run_at": None, "planned_for": "", "planned_at": None, **values}
+        if values.get("enabled") is False:
+            values["queued_for"] = None
+        count = super().update(**values)
+        announce_at_commit(self.db)
+        return count
+
+    update.alters_data = True  # type: ignore[attr-defined]
+
+    def bulk_create(
+        self,
+        objs: Iterable[Schedule],
+        batch_size: int | None = None,
+        ignore_conflicts: bool = False,
+        update_conflicts: bool = False,
+        update_fields: Collection[str] | None = None,
+        unique_fields: Collection[str] | None = None,
+    ) -> list[Schedule]:
+        """With ``update_conflicts``, a new rule is planned anew as well."""
+        if update_fields is not None and is_rule(update_fields):
+            update_fields = {*update_fields, *PLAN_FIELDS}
+        made = super().bulk_create(
+            objs, batch_size, ignore_conflicts, update_conflicts, update_fields, unique_fields
+        )
+        announce_at_commit(self.db)
+        return made
+
+    def delete(self) -> tuple[int, dict[str, int]]:
+        deleted = super().delete()
+        announce_at_commit(self.db)
+        return deleted
+
+    delete.alters_data = True  # type: ignore[attr-defined]
+    delete.queryset_only = True  # type: ignore[attr-defined]
+
+
+class Schedule(models.Model):
+    """A recurring rule: which task beat sends, and when.
+
+    Exactly one of ``crontab`` (in ``timezone``), ``interval`` and ``at`` is set. Due times of an
+    interval are ``start_at + k * interval`` or, without a start, ``created_at + k * interval``.
+    """
+
+    name = models.CharField(_("name"), max_length=200, unique=True)
+    description = models.TextField(_("description"), blank=True, default="")
+    labels = models.CharField(
+        _("labels"),
+        max_length=200,
+        blank=True,
+        default="",
+        help_text=_("Words to find it by, with commas between them."),
+    )
+
+    # What is sent.
+    task = models.CharField(_("task"), max_length=255)
+    args = models.JSONField(_("arguments"), default=list, blank=True)
+    kwargs = models.JSONField(_("keyword arguments"), default=dict, blank=True)
+    queue = models.CharField(_("queue"), max_length=255, blank=True, default="")
+    #: None: the task's own.
+    priority = models.PositiveSmallIntegerField(
+        _("priority"), null=True, blank=True, validators=[MaxValueValidator(9)]
+    )
+    #: After the due time; the run ends as REVOKED when no worker was free before.
+    expires = models.DurationField(_("expires after"), null=True, blank=True)
+    headers = models.JSONField(_("headers"), default=dict, blank=True)
+
+    # When.
+    crontab = models.CharField(_("crontab"), max_length=200, blank=True, default="")
+    interval = models.DurationField(_("interval"), null=True, blank=True)
+    at = models.DateTimeField(_("once at"), null=True, blank=True)
+    timezone = models.CharField(_("time zone"), max_length=64, default=timing.default_zone)
+    #: No due time before it; an interval counts from it.
+    start_at = models.DateTimeField(_("start"), null=True, blank=True)
+    #: No due time after it.
+    end_at = models.DateTimeField(_("end"), null=True, blank=True)
+    enabled = models.BooleanField(_("enabled"), default=True)
+    paused_until = models.DateTimeField(_("paused until"), null=True, blank=True)
+
+    # What when it can't be just so.
+    misfire = models.CharField(
+        _("missed runs"), max_length=8, choices=Misfire, default=Misfire.ONCE
+    )
+    #: With `Misfire.ALL`: how old a missed due time may be.
+    misfire_window = models.DurationField(
+        _("how far back"), default=dt.timedelta(days=1), blank=True
+    )
+    overlap = models.CharField(
+        _("while the last run goes on"), max_length=8, choices=Overlap, default=Overlap.ALLOW
+    )
+    #: Each run starts later than its due time by a random part of this.
+    jitter = models.DurationField(_("spread over"), null=True, blank=True)
+
+    # What beat writes.
+    created_at = models.DateTimeField(_("created"), default=time_now, editable=False)
+    next_run_at = models.DateTimeField(_("next run"), null=True, blank=True, editable=False)
+    #: The rule that `next_run_at` was worked out for, and when. Empty and None: nobody did, or
+    #: whoever wrote the row past `save` said itself when the next run is.
+    planned_for = models.CharField(max_length=16, default="", editable=False)
+    planned_at = models.DateTimeField(null=True, editable=False)
+    last_run_at = models.DateTimeField(_("last run"), null=True, blank=True, editable=False)
+    #: With `Overlap.QUEUE`: the due time that waits for the end of the last run.
+    queued_for = models.DateTimeField(_("waits since"), null=True, blank=True, editable=False)
+    runs = models.PositiveBigIntegerField(_("runs"), default=0, editable=False)
+    #: Due times that were let pass, by `misfire` or by `overlap`.
+    skipped = models.PositiveBigIntegerField(_("skipped"), default=0, editable=False)
+    #: The call that was sent last.
+    last_result = models.CharField(_("last result"), max_length=255, default="", editable=False)
+
+    #: What code says of it, by field; None: it was made in the admin.
+    declared = models.JSONField(_("declared in code"), null=True, editable=False)
+    #: Code said so once, and says so no more.
+    dropped = models.BooleanField(_("dropped from code"), default=False, editable=False)
+
+    objects = ScheduleQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("schedule")
+        verbose_name_plural = _("schedules")
+        ordering: ClassVar = ["name"]
+        permissions: ClassVar = [("run_schedule", _("Can run schedules now"))]
+        indexes: ClassVar = [
+            # Each tick's question.
+            models.Index(
+                fields=["next_run_at"], name="jobs_schedule_due", condition=Q(enabled=True)
+            ),
+            # Each look's: whose last run may have ended meanwhile. Nearly always empty.
+            models.Index(
+                fields=["queued_for"],
+                name="jobs_schedule_queued",
+                condition=Q(queued_for__isnull=False),
+            ),
+            # Each look's: what was written past `save`. Nearly always empty.
+            models.Index(
+                fields=["created_at"],
+                name="jobs_schedule_unplanned",
+                condition=Q(enabled=True, next_run_at__isnull=True, planned_at__isnull=True),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def save(self, **options: Any) -> None:
+        """Also works out when it is next due, if its rule is new, and tells beat.
+
+        An edit under the same rule leaves beat's columns alone: beat writes them meanwhile, and a
+        run that is due must not get lost. Raises `ValidationError` for a rule that isn't valid.
+        """
+        fields = options.pop("update_fields", None)
+        if fields is None and self.pk is not None and not self._state.adding:
+            ours = {f.name for f in self._meta.concrete_fields if not f.primary_key}
+            fields = ours - _BEATS_FIELDS
+        new = fields is None or self._is_new(set(RULE_FIELDS) & set(fields), options.get("using"))
+        if new:
+            written = self.plan(time_now())
+            fields = None if fields is None else {*fields, *written}
+        super().save(update_fields=fields, **options)
+        if new:
+            announce_at_commit(self._state.db or "default")
+
+    def delete(self, *args: Any, **options: Any) -> tuple[int, dict[str, int]]:
+        using = options.get("using") or self._state.db or "default"
+        deleted = super().delete(*args, **options)
+        announce_at_commit(using)
+        return deleted
+
+    def clean(self) -> None:
+        """Raises `ValidationError` by field for what could never be run, except for what only the
+        task itself can say of its arguments."""
+        timing.validate(
+            self.crontab,
+            self.interval,
+            self.timezone,
+            at=self.at,
+            start=self.start_at,
+            end=self.end_at,
+        )
+        if self.at and self.at <= time_now() and self._is_new({"at"}, None):
+            raise ValidationError({"at": ValidationError(_("This is past."), code="past")})
+        if self.rule().following((self.start_at or self.created_at) - _MOMENT) is None:
+            problem = ValidationError(_("No run falls before this end."), code="never")
+            raise ValidationError({"end_at": problem})
+        check_what_is_sent(self)
+
+    def _is_new(self, fields: Iterable[str], using: str | None) -> bool:
+        """Whether one of these differs from what is stored."""
+        parts = sorted(fields)
+        if self._state.adding or not parts:
+            return bool(parts)
+        stored = Schedule.objects.using(using or self._state.db).filter(pk=self.pk)
+        return stored.values_list(*parts).first() != tuple(getattr(self, f) for f in parts)
+
+    # ------------------------------------------------------------------ when it is due
+
+    def rule(self) -> timing.Rule:
+        return timing.Rule(
+            crontab=self.crontab,
+            interval=self.interval,
+            at=self.at,
+            zone=self.timezone,
+            start=self.start_at,
+            end=self.end_at,
+            anchor=self.created_at,
+        )
+
+    def following(self, after: dt.datetime) -> dt.datetime | None:
+        """The first due time after this moment and, if it is paused, not before that ends.
+
+        Raises `ValidationError` for a rule that isn't valid.
+        """
+        if self.paused_until is not None:
+            after = max(after, self.paused_until - _MOMENT)
+        return self.rule().following(after)
+
+    def next_runs(self, now: dt.datetime, count: int) -> list[dt.datetime]:
+        """The next due times after now, as if it were enabled; the first of a planned schedule is
+        the planned one. Without jitter.
+
+        Raises `ValidationError` for a rule that isn't valid.
+        """
+        due = self.following(now)
+        planned = self.next_run_at
+        if planned is not None and planned > now and self.planned_for == self.digest():
+            due = planned
+        found: list[dt.datetime] = []
+        while due is not None and len(found) < count:
+            found.append(due)
+            due = self.following(due)
+        return found
+
+    def digest(self) -> str:
+        """Of all that decides when it is due: equal for equal rules."""
+        return digest_of(getattr(self, field) for field in RULE_FIELDS)
+
+    def plan(self, now: dt.datetime) -> frozenset[str]:
+        """Work out the next time, without saving it; the fields that changed.
+
+        Raises `ValidationError` for a rule that isn't valid.
+        """
+        self.next_run_at = self.following(now) if self.enabled else None
+        self.planned_for, self.planned_at = self.digest(), now
+        if self.enabled:
+            return PLAN_FIELDS
+        self.queued_for = None
+        return PLAN_FIELDS | {"queued_for"}
+
+    def skip_next(self, now: dt.datetime) -> dt.datetime | None:
+        """Let the next due time pass, whichever it is by now; that time, or None when there is
+        none."""
+        rows = Schedule.objects.using(self._state.db)
+        with transaction.atomic(using=rows.db):
+            stored = rows.select_for_update().filter(pk=self.pk, enabled=True).first()
+            if stored is None or stored.next_run_at is None:
+                return None
+            due = stored.next_run_at
+            run = ScheduleRun(
+                schedule=stored, due_at=due, at=now, outcome=ScheduleRun.Outcome.SKIPPED
+            )
+            ScheduleRun.objects.using(rows.db).bulk_create([run], ignore_conflicts=True)
+            self.next_run_at = stored.following(max(due, now))
+            rows.filter(pk=self.pk).update(next_run_at=self.next_run_at)
+        return due

@@ -1,0 +1,105 @@
+"""The options of a task, as its decorator takes them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from jobs.conf import seconds_or_none
+from jobs.declaring import Periodic, Rule, check_rule
+from jobs.retry import Policy, Retries
+
+Acks = Literal["late", "early"]
+
+
+class TaskOptions(TypedDict, total=False):
+    """What ``@task(…)`` takes; `Options` has the meanings."""
+
+    name: str
+    queue: str
+    priority: int
+    bind: bool
+    ignore_result: bool
+    durable: bool
+    expires: float | dt.timedelta | None
+    atomic: bool
+    acks: Acks
+    time_limit: float | None
+    soft_time_limit: float | None
+    max_crashes: int | None
+    sensitive: list[str] | tuple[str, ...]
+    max_retries: int | None
+    default_retry_delay: float
+    autoretry_for: tuple[type[BaseException], ...]
+    dont_autoretry_for: tuple[type[BaseException], ...]
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    retry_when: Policy | None
+    schedule: Rule | Periodic | None
+    result_expires: float | dt.timedelta | Literal["settings"] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options(Retries):
+    """How a task is sent, run and tried again."""
+
+    #: Default: ``module.function``.
+    name: str = ""
+    #: Default: JOBS["DEFAULT_QUEUE"].
+    queue: str = ""
+    #: 0 (first) to 9.
+    priority: int = 0
+    #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
+    bind: bool = False
+    #: Nothing is recorded of a success.
+    ignore_result: bool = False
+    #: False: inside a transaction no ledger row is written; the task may be lost if the process
+    #: dies right after the commit.
+    durable: bool = True
+    #: Seconds (or a timedelta) after the send beyond which it isn't run any more.
+    expires: float | dt.timedelta | None = None
+    #: Run it, and record its result, in one transaction of the ledger's database: its effects
+    #: there happen exactly once.
+    atomic: bool = False
+    #: "late": acknowledged when its outcome is recorded, so run again if its process dies.
+    #: "early": acknowledged before it runs, so run at most once.
+    acks: Acks = "late"
+    #: Seconds after which the process that runs it is killed; None: the worker's own.
+    time_limit: float | None = None
+    #: Seconds after which `SoftTimeLimitExceeded` is raised in it; None: the worker's own.
+    soft_time_limit: float | None = None
+    #: How often processes may die while they run one call; None: JOBS["MAX_CRASHES"].
+    max_crashes: int | None = None
+    #: Names of parameters whose values are shown nowhere: logs, ledger, admin.
+    sensitive: list[str] | tuple[str, ...] = ()
+    #: Beat sends it by this rule: seconds, a timedelta or `jobs.crontab`; `jobs.Periodic` for
+    #: arguments and more.
+    schedule: Rule | Periodic | None = None
+    #: Seconds (or a timedelta) for which its results are kept, however they ended; None: for ever.
+    #: "settings": as JOBS["RESULT_EXPIRES"] says.
+    result_expires: float | dt.timedelta | Literal["settings"] | None = "settings"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.priority, bool) or self.priority not in range(10):
+            raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
+        if self.acks not in ("late", "early"):
+            raise ValueError(f"acks must be 'late' or 'early', not {self.acks!r}")
+        if self.atomic and (self.ignore_result or self.acks == "early"):
+            raise ValueError("an atomic task keeps a result and is acknowledged late")
+        for name in ("time_limit", "soft_time_limit"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise ValueError(f"{name} must be more than 0 seconds, not {limit!r}")
+        if self.schedule is not None and not isinstance(self.schedule, Periodic):
+            check_rule(self.schedule)
+        if self.result_expires != "settings":
+            _check_age(self.result_expires)
+
+
+def _check_age(age: object) -> None:
+    try:
+        seconds_or_none(age)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"result_expires {error}") from None

@@ -1,0 +1,268 @@
+"""The one door in: every message passes `send`.
+
+Inside a transaction the message becomes a ledger row of that transaction (the outbox) and is
+published once that has committed; outside, it goes straight to the broker. `relay` publishes what
+a process that died between commit and publishing left behind.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+from django.db import DatabaseError, connections, router, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.utils import timezone
+
+from jobs import broker, conf, message, serialization, signals
+from jobs.broker.base import Outgoing
+from jobs.conf import RetryPolicy
+from jobs.exceptions import BrokerUnavailable, MessageError
+from jobs.message import Message
+from jobs.models import TaskResult
+
+log = logging.getLogger("jobs.publish")
+
+#: Rows of one pass of the relay, and of one INSERT.
+_BATCH = 500
+
+
+def send(
+    messages: Sequence[Message],
+    *,
+    durable: bool = True,
+    using: str | None = None,
+    retry_policy: RetryPolicy | None = None,
+    once: Hashable | None = None,
+) -> bool:
+    """Send messages, as part of the current transaction when there is one.
+
+    ``durable=False``: no ledger row; published after the commit, and lost if that fails then.
+    ``using``: alias of the database whose transaction counts; by default the ledger's.
+    ``retry_policy``: for a broker that is away; by default that of the settings.
+    ``once``: nothing is sent when the transaction already holds a message sent with an equal one.
+
+    Whether they were sent.
+
+    Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`.
+    """
+    alias = using or router.db_for_write(TaskResult)
+    connection = connections[alias]
+    if connection.in_atomic_block:
+        if once is not None and _holds(connection, once):
+            return False
+        _send_at_commit(messages, connection, durable=durable, once=once)
+    else:
+        _push([_outgoing(m) for m in messages], retry_policy or conf.get().retry_policy)
+    if signals.task_enqueued.receivers:
+        for sent in messages:
+            signals.announce(signals.task_enqueued, sent.task, message=sent)
+    return True
+
+
+def _outgoing(sent: Message) -> Outgoing:
+    return Outgoing(sent.queue, message.encode(sent), sent.priority, _due(sent.eta))
+
+
+def _due(eta: dt.datetime | None) -> float | None:
+    if eta is None or (due := eta.timestamp()) <= time.time():
+        return None
+    return due
+
+
+def _push(outgoing: Sequence[Outgoing], policy: RetryPolicy) -> None:
+    try:
+        broker.get().push(outgoing)
+    except BrokerUnavailable:
+        # What is sent from now on may be there already: only the answer may have been lost.
+        outgoing = [_copy(o) for o in outgoing]
+        for pause in policy.pauses():
+            time.sleep(pause)
+            try:
+                return broker.get().push(outgoing)
+            except BrokerUnavailable:
+                continue
+        raise
+    return None
+
+
+def _copy(outgoing: Outgoing) -> Outgoing:
+    """To be sent a second time: whoever claims it asks the ledger whether the first has ended."""
+    try:
+        raw, priority = message.mark_redelivered(outgoing.raw, crashed=False)
+    except MessageError:
+        return outgoing  # whoever claims it makes it a dead letter
+    return outgoing._replace(raw=raw, priority=priority)
+
+
+# ------------------------------------------------------------------------------ the outbox
+
+
+class _Pending(NamedTuple):
+    """A message that waits for its transaction to commit."""
+
+    outgoing: Outgoing
+    #: Its ledger row, or None for a message that isn't durable.
+    id: str | None
+
+
+def _send_at_commit(
+    messages: Sequence[Message],
+    connection: BaseDatabaseWrapper,
+    *,
+    durable: bool,
+    once: Hashable | None,
+) -> None:
+    for sent in messages:
+        sent.ledger = durable
+    outgoing = [_outgoing(m) for m in messages]
+    if durable:
+        rows = [_row(m, o) for m, o in zip(messages, outgoing, strict=True)]
+        TaskResult.objects.using(connection.alias).bulk_create(rows, batch_size=_BATCH)
+    hook = _hook(connection)
+    hook.once.add(once)
+    hook.batch += [
+        _Pending(o, m.id if durable else None) for m, o in zip(messages, outgoing, strict=True)
+    ]
+
+
+def _row(sent: Message, outgoing: Outgoing) -> TaskResult:
+    return TaskResult(
+        id=sent.id,
+        task=sent.task,
+        queue=sent.queue,
+        args=serialization.dumps(sent.shown_args),
+        kwargs=serialization.dumps(sent.shown_kwargs),
+        eta=sent.eta,
+        message=outgoing.raw,
+    )
+
+
+class _Publish:
+    """The commit hook of all messages sent in a row under the same savepoints."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+        self.batch: list[_Pending] = []
+        self.once: set[Hashable] = set()
+
+    def __call__(self) -> None:
+        publish_committed(self.batch, self.alias)
+
+
+def _hook(connection: BaseDatabaseWrapper) -> _Publish:
+    """The hook that publishes what is sent at this moment in the transaction.
+
+    Django drops the hooks of a rolled-back savepoint. Messages therefore share a hook only with
+    the hook registered just before, and only under exactly the same savepoints: what rolls back
+    one rolls back the other.
+    """
+    hooks = connection.run_on_commit
+    if hooks:
+        savepoints, hook = hooks[-1][:2]
+        if isinstance(hook, _Publish) and set(savepoints) == set(connection.savepoint_ids):
+            return hook
+    hook = _Publish(connection.alias)
+    transaction.on_commit(hook, using=connection.alias)
+    return hook
+
+
+def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
+    return any(
+        isinstance(hook[1], _Publish) and once in hook[1].once for hook in connection.run_on_commit
+    )
+
+
+def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
+    """Publish after the commit. Never raises: the caller's transaction has succeeded, and what
+    fails here is the relay's to send."""
+    try:
+        pending = _with_rows(pending, alias)
+        durable = [p.id for p in pending if p.id is not None]
+    except DatabaseError as error:
+        log.warning("%d committed messages are left to the relay: %s", len(pending), error)
+        return
+    try:
+        _push([p.outgoing for p in pending], conf.get().retry_policy)
+    except Exception as error:  # also what the server refuses: a right, a key's type
+        lost = len(pending) - len(durable)
+        log.warning(
+            "%d committed messages wait in the ledger for the broker, %d that are not durable "
+            "are lost: %s",
+            len(durable),
+            lost,
+            error,
+            exc_info=None if isinstance(error, BrokerUnavailable) else error,
+        )
+        return
+    if durable:
+        _mark_published(durable, alias)
+
+
+def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
+    """Without those whose rows a savepoint took back that was rolled back by hand
+    (`transaction.savepoint_rollback`), of which Django's hooks know nothing."""
+    if not connections[alias].savepoint_state:
+        return pending  # this connection has never had a savepoint
+    rows = TaskResult.objects.using(alias)
+    kept: set[str | None] = {None}
+    for ids in _parts([p.id for p in pending if p.id]):
+        kept.update(rows.filter(id__in=ids).values_list("id", flat=True))
+    return [p for p in pending if p.id in kept]
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many as one statement may have parameters on every database."""
+    for start in range(0, len(ids), _BATCH):
+        yield ids[start : start + _BATCH]
+
+
+def _mark_published(ids: Sequence[str], alias: str) -> None:
+    try:
+        for part in _parts(ids):
+            TaskResult.objects.using(alias).mark_published(part)
+    except DatabaseError as error:
+        # The relay will send them again, marked as redelivered, so that none is recorded twice.
+        log.warning("%d published messages could not be marked as such: %s", len(ids), error)
+
+
+# ------------------------------------------------------------------------------- the relay
+
+
+def relay(now: dt.datetime | None = None) -> int:
+    """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished.
+
+    Any number of processes may do this at once. How many messages were published.
+    Raises `BrokerUnavailable` with nothing marked.
+    """
+    grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
+    before = (now or timezone.now()) - grace
+    total = 0
+    while True:
+        count = _relay_some(before)
+        total += count
+        if count < _BATCH:
+            return total
+
+
+def _relay_some(before: dt.datetime) -> int:
+    alias = router.db_for_write(TaskResult)
+    rows = TaskResult.objects.using(alias).unpublished(before)
+    if not rows.exists():
+        return 0  # without a write lock, which SQLite's transactions take at once
+    features = connections[alias].features
+    with transaction.atomic(using=alias):
+        if features.has_select_for_update:
+            rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
+        found = list(rows.only("id", "queue", "eta", "message")[:_BATCH])
+        broker.get().push([_again(row) for row in found])
+        TaskResult.objects.using(alias).mark_published(row.id for row in found)
+    return len(found)
+
+
+def _again(row: TaskResult) -> Outgoing:
+    # Its process may have died after publishing, before it could say so.
+    return _copy(Outgoing(row.queue, bytes(row.message), due=_due(row.eta)))

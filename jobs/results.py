@@ -1,0 +1,203 @@
+"""Reading the result of one call, and waiting for it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar, cast
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
+from django.db.models import QuerySet
+
+from jobs import broker, control, ledger, serialization
+from jobs.exceptions import BrokerUnavailable, ResultError, ResultTimeout, TaskFailed, TaskRevoked
+from jobs.models import TaskResult
+from jobs.states import TERMINAL, State
+
+R = TypeVar("R")
+
+#: Seconds after which the ledger is read although nothing was heard: a connection may have died.
+_DEAF = 30.0
+#: Seconds between two reads of the ledger while the broker can't tell that a task has ended.
+_WITHOUT_BROKER = 1.0
+
+
+class AsyncResult(Generic[R]):
+    """The handle of one call of a task: its state now, its result when it has ended."""
+
+    # A bulk makes as many of these as messages.
+    __slots__ = ("_ended", "_ignored", "id", "parent")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  Celery's name
+        *,
+        ignored: bool = False,
+        parent: AsyncResult[Any] | None = None,
+    ) -> None:
+        """``ignored``: the task keeps no result, so waiting for it would never end. ``parent``: of
+        the call before it in a chain."""
+        self.id = id
+        self.parent = parent
+        self._ignored = ignored
+        self._ended: TaskResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    # ------------------------------------------------------------------ looking
+
+    @property
+    def state(self) -> str:
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; an unknown id is PENDING."""
+        row = self._row()
+        return str(row.state) if row else str(State.PENDING)
+
+    status = state
+
+    @property
+    def result(self) -> R | BaseException | None:
+        """What the task returned, or the exception that ended it; None before its end."""
+        row = self._row()
+        if row is None or row.state not in TERMINAL:
+            return None
+        return _value(row) if row.state == State.SUCCESS else rebuild(row)
+
+    @property
+    def traceback(self) -> str | None:
+        """The text of the traceback when the task failed."""
+        row = self._row()
+        return row.traceback or None if row else None
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return self.state in TERMINAL
+
+    def successful(self) -> bool:
+        return self.state == State.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == State.FAILURE
+
+    def forget(self) -> None:
+        """Delete what is recorded of an ended call; one that hasn't ended stays, since its row is
+        what makes sure that it runs."""
+        _rows().filter(id=self.id, state__in=TERMINAL).delete()
+        self._ended = None
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """Have the call end as REVOKED: see `jobs.control.revoke`."""
+        control.revoke(self.id, terminate=terminate)
+
+    # ------------------------------------------------------------------ waiting
+
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+        """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
+
+        Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
+        `ResultTimeout`, or `ResultError` where waiting could never end.
+        """
+        row = self._row() or self._wait(timeout)
+        if row.state not in TERMINAL:
+            row = self._wait(timeout)
+        if row.state == State.SUCCESS:
+            return cast(R, _value(row))
+        error = rebuild(row)
+        if propagate:
+            raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
+        return cast(R, error)
+
+    async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+        """`get`, without blocking the event loop."""
+
+        def get() -> R:
+            try:
+                return self.get(timeout, propagate=propagate)
+            finally:
+                close_old_connections()
+
+        return await sync_to_async(get, thread_sensitive=False)()
+
+    def _wait(self, timeout: float | None) -> TaskResult:
+        self._refuse_hopeless_wait()
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            row = self._wait_once(ends)
+            if row is not None:
+                return row
+            if ends is not None and time.monotonic() >= ends:
+                raise ResultTimeout(f"Task {self.id} has not ended within {timeout:g} seconds.")
+
+    def _wait_once(self, ends: float | None) -> TaskResult | None:
+        """The ended row, or None after one notification, one time-out or one broken connection."""
+        try:
+            with broker.get().listen(self.id) as heard:
+                # Read only now: from here on an end can't pass unnoticed.
+                return self._row_if_ended() or self._hear(heard, ends)
+        except BrokerUnavailable:
+            time.sleep(_left(ends, _WITHOUT_BROKER))
+            return self._row_if_ended()
+
+    def _hear(self, heard: Callable[[float], bool], ends: float | None) -> TaskResult | None:
+        heard(_left(ends, _DEAF))
+        return self._row_if_ended()
+
+    def _refuse_hopeless_wait(self) -> None:
+        if self._ignored:
+            raise ResultError(f"Task {self.id} ignores its result: there is nothing to wait for.")
+        if connections[ledger.alias()].in_atomic_block:
+            row = _rows().filter(id=self.id).first()
+            if row and row.published_at is None and row.state == State.PENDING:
+                raise ResultError(
+                    f"Task {self.id} was sent in the transaction that is still open; it starts "
+                    "after the commit. Wait for its result outside of atomic()."
+                )
+
+    def _row_if_ended(self) -> TaskResult | None:
+        row = self._row()
+        return row if row and row.state in TERMINAL else None
+
+    def _row(self) -> TaskResult | None:
+        if self._ended is None:
+            row = _rows().filter(id=self.id).defer("message").first()
+            if row is None or row.state not in TERMINAL:
+                return row
+            self._ended = row
+        return self._ended
+
+
+def _rows() -> QuerySet[TaskResult]:
+    return TaskResult.objects.using(ledger.alias())
+
+
+def _left(ends: float | None, at_most: float) -> float:
+    return at_most if ends is None else max(0.0, min(at_most, ends - time.monotonic()))
+
+
+def _value(row: TaskResult) -> Any:
+    return None if row.result is None else serialization.loads(row.result)
+
+
+def rebuild(row: TaskResult) -> BaseException:
+    """The exception that ended a task: of its own class where that is imported here and can be
+    made from its arguments, else `TaskFailed`."""
+    if row.state == State.REVOKED:
+        return TaskRevoked(f"Task {row.id} did not run: {row.error}")
+    try:
+        stored = serialization.loads(row.result or "{}")
+        found: Any = sys.modules[stored["exc_module"]]
+        for name in stored["exc_type"].split("."):
+            found = getattr(found, name)
+        if isinstance(found, type) and issubclass(found, Exception):
+            return found(*stored["exc_message"])
+    except Exception:  # noqa: BLE001  whatever a foreign constructor raises, there is an answer
+        pass
+    return TaskFailed(f"{row.error_type}: {row.error}")

@@ -1,0 +1,110 @@
+"""How one call is sent: the options of ``apply_async``, as a value."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from django.utils import timezone
+
+from jobs import conf
+from jobs.conf import RetryPolicy
+
+#: Seconds from now, a span, or a moment.
+When = float | dt.timedelta | dt.datetime
+
+
+class SharedOptions(TypedDict, total=False):
+    """What the calls of a bulk may have in common; `Send` has the meanings."""
+
+    countdown: float | None
+    eta: dt.datetime | None
+    expires: When | None
+    queue: str | None
+    priority: int | None
+    headers: Mapping[str, Any] | None
+    ignore_result: bool | None
+    using: str | None
+    retry: bool
+    retry_policy: Mapping[str, Any] | None
+    link: Any
+    link_error: Any
+
+
+class SendOptions(SharedOptions, total=False):
+    """What ``apply_async`` takes; `Send` has the meanings."""
+
+    task_id: str | None
+    chain: Sequence[Mapping[str, Any]] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Options of a send. Raises `TypeError` or `ValueError` for those that can't be."""
+
+    #: Seconds from now; not before.
+    countdown: float | None = None
+    #: Aware; not before. Either this or ``countdown``.
+    eta: dt.datetime | None = None
+    #: Not after: it ends as REVOKED. Spans count from when it may start.
+    expires: When | None = None
+    queue: str | None = None
+    #: 0 (first) to 9.
+    priority: int | None = None
+    #: Instead of a new id. Sending twice under one id runs once only if the first has ended before
+    #: the second starts.
+    task_id: str | None = None
+    #: The caller's own, for ``self.request.headers``.
+    headers: Mapping[str, Any] | None = None
+    ignore_result: bool | None = None
+    #: Alias of the database whose transaction counts; default: the ledger's.
+    using: str | None = None
+    #: Calls (`jobs.Signature`), one or several, to be sent with its result when it has succeeded.
+    link: Any = None
+    #: Likewise, with its id when it has failed.
+    link_error: Any = None
+    #: JSON forms of the calls that follow it, the next one last: see `jobs.canvas.Chain`.
+    chain: Sequence[Mapping[str, Any]] | None = None
+    #: False: with the broker away, don't try again.
+    retry: bool = True
+    #: Keys of JOBS["RETRY_POLICY"], for a broker that is away.
+    retry_policy: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if self.countdown is not None and self.eta is not None:
+            raise TypeError("countdown and eta are given; give one of them")
+        if self.eta is not None and self.eta.tzinfo is None:
+            raise ValueError(f"eta has no time zone: {self.eta!r}")
+        if isinstance(self.expires, dt.datetime) and self.expires.tzinfo is None:
+            raise ValueError(f"expires has no time zone: {self.expires!r}")
+        if self.priority is not None and (
+            isinstance(self.priority, bool) or self.priority not in range(10)
+        ):
+            raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
+
+    def due(self) -> dt.datetime | None:
+        """When it may start, if not at once."""
+        if self.countdown is not None:
+            return timezone.now() + dt.timedelta(seconds=self.countdown)
+        return self.eta
+
+    def policy(self) -> RetryPolicy | None:
+        """For a broker that is away; None: that of the settings."""
+        if not self.retry:
+            return RetryPolicy(max_retries=0)
+        return conf.options_of(RetryPolicy, self.retry_policy) if self.retry_policy else None
+
+
+#: Names of `Send`'s options.
+OPTIONS = frozenset(field.name for field in dataclasses.fields(Send))
+
+
+def end(expires: When, due: dt.datetime | None) -> dt.datetime:
+    """The moment after which a call that may start at ``due`` (None: now) isn't run."""
+    if isinstance(expires, dt.datetime):
+        return expires
+    span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
+    return (due or timezone.now()) + span

@@ -1,0 +1,71 @@
+// Keeps the page of the queues up to date: fetches its changing part every few seconds, as long as
+// somebody can see it.
+"use strict";
+{
+    const region = document.getElementById("jobs-live");
+    const note = document.getElementById("jobs-live-note");
+    const pause = Number(region.dataset.seconds) * 1000;
+    let timer = 0;
+    let asking = false;
+
+    function show(html) {
+        // Somebody is copying a name out of it.
+        const chosen = document.getSelection();
+        if (chosen && !chosen.isCollapsed && region.contains(chosen.anchorNode)) {
+            return;
+        }
+        const focused = region.contains(document.activeElement) ? document.activeElement : null;
+        region.innerHTML = html;
+        if (focused && focused.href) {
+            const again = [...region.querySelectorAll("a")].find((a) => a.href === focused.href);
+            again?.focus({preventScroll: true});
+        }
+    }
+
+    function tell(text) {
+        note.textContent = text;
+        note.hidden = !text;
+        region.classList.toggle("jobs-stale", Boolean(text));
+    }
+
+    // Whether to go on asking.
+    async function refresh() {
+        let answer;
+        try {
+            answer = await fetch(region.dataset.url, {
+                cache: "no-store",
+                signal: AbortSignal.timeout(15000),
+            });
+            if (answer.redirected || answer.status === 403) {
+                tell(region.dataset.signedOut);
+                return false;
+            }
+            if (!answer.ok) {
+                throw new Error(answer.statusText);
+            }
+            show(await answer.text());
+            tell("");
+        } catch {
+            tell(region.dataset.stale);
+        }
+        return true;
+    }
+
+    async function step() {
+        window.clearTimeout(timer);
+        if (document.hidden || asking) {
+            return;
+        }
+        asking = true;
+        const goOn = await refresh();
+        asking = false;
+        if (goOn) {
+            timer = window.setTimeout(step, pause);
+        } else {
+            document.removeEventListener("visibilitychange", step);
+        }
+    }
+
+    document.addEventListener("visibilitychange", step);
+    timer = window.setTimeout(step, pause);
+}

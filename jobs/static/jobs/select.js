@@ -1,0 +1,20 @@
+// The box in the head of the dead letters chooses all of them.
+"use strict";
+{
+    const all = document.getElementById("jobs-all");
+    const boxes = [...document.querySelectorAll("#jobs-letters tbody input[name=key]")];
+
+    if (all) {
+        all.hidden = false;
+        all.addEventListener("change", () => {
+            for (const box of boxes) {
+                box.checked = all.checked;
+            }
+        });
+        for (const box of boxes) {
+            box.addEventListener("change", () => {
+                all.checked = boxes.every((b) => b.checked);
+            });
+        }
+    }
+}

@@ -1,0 +1,81 @@
+"""A child process of a worker: a whole consumer, with its own connections."""
+
+from __future__ import annotations
+
+import queue
+import signal
+from types import FrameType
+
+from django.db import connections
+
+from jobs import broker, signals
+from jobs.exceptions import BrokerUnavailable
+from jobs.worker.board import Board
+from jobs.worker.consumer import Consumer
+from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
+from jobs.worker.options import Options
+from jobs.worker.recorder import Recorder
+from jobs.worker.runners import AsyncRunner, SyncRunners
+
+
+class Child:
+    def __init__(self, consumer: str, options: Options, board: Board) -> None:
+        self.name = consumer
+        self.options = options
+        self.board = board
+        self.recorder = Recorder(consumer)
+        timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
+        limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
+        self.sync = SyncRunners(consumer, board, limits, self.recorder.add, self.recorder.flush)
+        self.loop = AsyncRunner(
+            consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed
+        )
+        self.consumer = Consumer(
+            consumer,
+            options.queues,
+            self.sync,
+            self.loop,
+            self.recorder,
+            board,
+            burst=options.burst,
+            stop=self.stop,
+        )
+        self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def run(self) -> None:
+        """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
+        signal.signal(signal.SIGTERM, self._on_sigterm)
+        self.recorder.start()
+        if self.options.threads:
+            self.sync.start(self.options.threads)
+        self.consumer.start()
+        self.board.set_ready()
+        signals.announce(signals.worker_ready, self.name, queues=self.options.queues)
+        if self.options.threads:
+            self._stop.get()
+        else:
+            self.sync.run()
+        signals.announce(signals.worker_stopping, self.name, queues=self.options.queues)
+        self._drain()
+
+    def stop(self) -> None:
+        """Claim nothing more and finish what runs. Safe in a signal handler: a `SimpleQueue` may
+        be put to while it is being put to."""
+        self.consumer.stop()
+        self.sync.stop()
+        self._stop.put(None)
+
+    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
+        self.stop()
+
+    def _drain(self) -> None:
+        self.consumer.join()
+        self.sync.join()
+        self.loop.stop()
+        self.recorder.stop()
+        connections.close_all()
+        try:
+            for name in self.options.queues:
+                broker.get().leave(name, self.name)
+        except BrokerUnavailable:
+            pass  # the supervisor, or the end of the lease, sees to it

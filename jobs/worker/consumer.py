@@ -1,0 +1,365 @@
+"""One child's claims: as much as its runners can use, and back what they can't.
+
+`step` is the loop's body; `run` repeats it in a thread of its own, so that a long task in the
+main thread holds up neither claims for the event loop nor the return of what waits behind it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from django.db import Error as DatabaseError
+from django.db import connections
+
+from jobs import broker, conf, ledger, message
+from jobs.broker.base import Claim, Returned, Revocation
+from jobs.exceptions import BrokerUnavailable, TaskRevoked
+from jobs.worker import prepare, record
+from jobs.worker.board import Board, key
+from jobs.worker.database import Care
+from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience
+from jobs.worker.record import Run
+from jobs.worker.recorder import FULL, Recorder
+from jobs.worker.runners import AHEAD, MOST, AsyncRunner, SyncRunners
+from jobs.worker.suspects import Suspects
+from jobs.worker.vital import vital
+
+log = logging.getLogger("jobs.worker")
+
+
+class Consumer:
+    def __init__(
+        self,
+        name: str,
+        queues: Sequence[str],
+        sync: SyncRunners,
+        loop: AsyncRunner,
+        recorder: Recorder,
+        board: Board,
+        *,
+        burst: bool,
+        stop: Callable[[], None],
+    ) -> None:
+        """``stop``: called when, with ``burst``, the queues are empty, or when this child has run
+        as many tasks as it may."""
+        self.name = name
+        self._queues = queues
+        self._sync = sync
+        self._async = loop
+        self._recorder = recorder
+        self._board = board
+        self._burst = burst
+        self._stop = stop
+        self._conf = conf.get()
+        self._poll = self._conf.poll_seconds
+        if any(self._conf.queue(queue).open for queue in queues):
+            self._poll = min(self._poll, 1.0)
+        #: Each queue's own: a claim whose answer was lost is repeated with the same number.
+        self._next_number = dict.fromkeys(queues, 1)
+        self._last_claim = 1
+        self._next_due: float | None = None
+        #: The only queue was just seen to be empty.
+        self._empty = False
+        #: A synchronous task had to be given back: claim nothing until a runner is free.
+        self._sync_waits = False
+        #: The same, of an ``async def`` task.
+        self._async_waits = False
+        self._suspects = Suspects(sync, loop)
+        #: What is on its way back to its queue, and stays here until the broker has it.
+        self._returning: list[Delivery] = []
+        self._next_look = 0.0
+        self._patience = Patience(
+            f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
+        )
+        #: Whether the broker has answered during this step.
+        self._answered = False
+        self._stopping = False
+        self.waiting = False
+        self._care = Care()
+        self._thread = threading.Thread(target=vital(self.run), name="jobs-consumer", daemon=True)
+
+    # ------------------------------------------------------------------ the loop
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Claim nothing more; safe in a signal handler."""
+        self._stopping = True
+
+    def join(self) -> None:
+        """Return when nothing can be claimed any more.
+
+        A consumer that only waits for messages holds none, and looks at nothing before it has
+        seen that it should stop: the process may end under it.
+        """
+        while self._thread.is_alive() and not self.waiting:
+            self._thread.join(0.02)
+
+    def run(self) -> None:
+        while not self._stopping:
+            try:
+                self.step()
+            except AWAY as error:
+                connections.close_all()
+                self._pause(self._patience.away(error))
+            else:
+                # The step as a whole: a broker that lets claim but not wait is not back.
+                if self._answered and self._patience.missing == BROKER:
+                    self._patience.back()
+        try:
+            self._give_back([*self._sync.take_back(), *self._suspects.take_back()])
+        except BrokerUnavailable as error:
+            log.warning("%s: the supervisor gives back what it holds: %s", self.name, error)
+        connections.close_all()
+        broker.get().close()
+
+    def step(self) -> None:
+        """Claim once, or wait for a reason to."""
+        self._answered = False
+        if self._returning:
+            self._give_back([])
+        if self._patience.missing == DATABASE:
+            self._ask_database()
+        finished = self._sync.finished + self._async.finished
+        if 0 < self._conf.max_tasks_per_child <= finished:
+            self._stop()
+            return
+        if self._sync.unstarted and self._sync.overrun():
+            self._sync_waits = True  # what would be claimed now would only come back
+            self._give_back(self._sync.take_back())
+        self._suspects.step()
+        room = self._room()
+        if room > 0:
+            # Asked first: what just ends may send more.
+            over = self._burst and self._is_idle() and self._recorder.idle
+            if self._empty or not self._claim(room):
+                self._found_nothing(room, over=over)
+            return
+        self._sync.freed.clear()
+        if self._room() <= 0:  # still: nobody was freed before the flag was cleared
+            self._sync.freed.wait(AHEAD if self._sync.unstarted else 1.0)
+        self._look_for_revocations()
+
+    def _ask_database(self) -> None:
+        """Claim nothing while what has to be looked up can't be: it would only come back."""
+        ledger.ended([""])
+        self._patience.back()
+
+    def _look_for_revocations(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            self._terminate_revoked()
+
+    # ------------------------------------------------------------------ how much
+
+    def _room(self) -> int:
+        """How many deliveries there is use for now."""
+        if self._suspects.busy:
+            return 0
+        if self._recorder.backlog > 4 * FULL:
+            return 0  # it can't write: what is held already is enough to lose sleep over
+        if self._sync.busy < self._sync.width:
+            self._sync_waits = False
+        if self._async.running < self._async.concurrency:
+            self._async_waits = False
+        if self._sync_waits or self._async_waits:
+            return 0
+        return max(self._sync_room(), self._async_room())
+
+    def _sync_room(self) -> int:
+        waiting = len(self._sync.unstarted)
+        target = self._sync.pace.target
+        if self._sync.overrun():
+            return 0
+        if target == 1:
+            # Long tasks: nothing is claimed ahead, so that it stays free for other workers.
+            return max(0, self._sync.width - self._sync.busy - waiting)
+        # Growing step by step: an average of few tasks may be wrong.
+        goal = min(target * self._sync.width, 2 * self._last_claim, MOST)
+        return goal if waiting * 2 < goal else 0
+
+    def _async_room(self) -> int:
+        if not self._async.wanted:
+            return 0
+        return min(self._async.concurrency - self._async.running, 2 * self._last_claim)
+
+    # ------------------------------------------------------------------ claiming
+
+    def _claim(self, room: int) -> int:
+        """How many messages were claimed; not 0 if it is to be tried again."""
+        claimed, again = 0, False
+        self._next_due = None
+        for queue in self._queues:
+            number, lease = self._next_number[queue], self._conf.lease_seconds
+            claim = broker.get().claim(queue, self.name, number, room - claimed, lease)
+            again |= claim.resume is not None
+            claimed += self._take(queue, claim)
+            if claimed >= room:
+                break
+        if claimed:
+            self._last_claim = claimed
+        return claimed or int(again)
+
+    def _take(self, queue: str, claim: Claim) -> int:
+        self._answered = True
+        self._next_number[queue] = claim.resume or self._next_number[queue] + len(claim.messages)
+        if claim.next_due is not None:
+            self._next_due = min(claim.next_due, self._next_due or claim.next_due)
+        if claim.messages:
+            self._dispatch(queue, claim)
+        return len(claim.messages)
+
+    def _dispatch(self, queue: str, claim: Claim) -> None:
+        now, claimed = time.time(), time.monotonic()
+        deliveries = []
+        trusted = self._conf.queue(queue).open
+        for number, raw in claim.messages:
+            prepared = prepare.prepare(
+                queue, number, raw, trusted=trusted, worker=self.name, now=now, claimed=claimed
+            )
+            if isinstance(prepared, Outcome):
+                prepared.claimed = claimed
+                self._recorder.add(prepared)
+            else:
+                deliveries.append(prepared)
+        deliveries = self._without_ended(deliveries, now)
+        if claim.revocations and deliveries:
+            deliveries = self._without_revoked(queue, deliveries, now)
+        deliveries = self._suspects.hold(deliveries)
+        sync = [d for d in deliveries if not d.task.is_async]
+        if len(sync) < len(deliveries):
+            self._dispatch_async([d for d in deliveries if d.task.is_async])
+        if sync and self._sync.overrun():
+            self._sync_waits = True
+            self._give_back(sync)
+        elif sync:
+            self._sync.submit(sync)
+
+    def _dispatch_async(self, deliveries: list[Delivery]) -> None:
+        # The claim was sized for synchronous tasks as well: it may have brought too many.
+        room = max(0, self._async.concurrency - self._async.running)
+        if deliveries[:room]:
+            self._async.submit(deliveries[:room])
+        if deliveries[room:]:
+            self._async_waits = True
+            self._give_back(deliveries[room:])
+
+    def _without_ended(self, deliveries: list[Delivery], now: float) -> list[Delivery]:
+        """Those whose end isn't recorded. Only what may have been delivered before is asked for:
+        what was put back, and what is older than a message that just comes: the relay may have
+        published it a second time, or somebody who had copied it."""
+        doubtful = [
+            d.message.id
+            for d in deliveries
+            if d.message.redelivered or (record.is_kept(d.message, d.task) and self._is_old(d, now))
+        ]
+        if not doubtful:
+            return deliveries
+        try:
+            ended = ledger.ended(doubtful)
+        except DatabaseError:
+            self._give_back(deliveries)
+            raise
+        finally:
+            self._care.between_tasks()
+        for delivery in deliveries:
+            if delivery.message.id in ended:
+                self._recorder.add(prepare.already_ended(delivery))
+        return [d for d in deliveries if d.message.id not in ended]
+
+    def _without_revoked(
+        self, queue: str, deliveries: list[Delivery], now: float
+    ) -> list[Delivery]:
+        try:
+            said = broker.get().revoked(queue, [d.message.id for d in deliveries])
+        except BrokerUnavailable:
+            self._returning += deliveries
+            raise
+        for delivery, revocation in zip(deliveries, said, strict=True):
+            if revocation:
+                run = Run(self.name, now)
+                self._recorder.add(prepare.end(delivery, run, TaskRevoked("revoked")))
+        return [d for d, revocation in zip(deliveries, said, strict=True) if not revocation]
+
+    def _terminate_revoked(self) -> None:
+        """Have this process killed if it runs a task that is not to go on."""
+        running = [*self._sync.running.copy().values(), *self._async.deliveries.copy().values()]
+        for queue in self._queues:
+            mine = [d for d in running if d.queue == queue]
+            if not mine:
+                continue
+            said = broker.get().revoked(queue, [d.message.id for d in mine])
+            self._answered = True
+            for delivery, revocation in zip(mine, said, strict=True):
+                if revocation is Revocation.TERMINATE:
+                    self._board.condemn(key(queue, delivery.number), time.monotonic())
+
+    def _is_old(self, delivery: Delivery, now: float) -> bool:
+        sent = message.id_time(delivery.message.id)
+        # Half of the relay's grace: clocks differ.
+        return sent is None or now - sent > self._conf.relay_after_seconds / 2
+
+    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
+        self._returning += deliveries
+        by_queue: dict[str, list[Returned]] = {}
+        for d in self._returning:
+            by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority))
+        for queue, returned in by_queue.items():
+            broker.get().release(queue, self.name, returned)
+            self._answered = True
+        # With the broker away they would have stayed, and the next step would try again.
+        self._returning.clear()
+
+    # ------------------------------------------------------------------ idling
+
+    def _found_nothing(self, room: int, *, over: bool) -> None:
+        if over:
+            self._stop()
+            return
+        # What runs may be revoked meanwhile.
+        timeout = self._poll if self._is_idle() else min(self._poll, 1.0)
+        if self._sync.unstarted or self._burst:
+            timeout = AHEAD
+        if self._next_due is not None:
+            timeout = min(timeout, self._next_due)
+        if self._patience.missing:
+            timeout = 0.0  # to learn whether waiting works again
+        self._wait(room, timeout)
+        self._look_for_revocations()
+
+    def _is_idle(self) -> bool:
+        return not (self._sync.unstarted or self._sync.busy or self._async.running)
+
+    def _wait(self, room: int, timeout: float) -> None:
+        # What it holds back for the runners is its own to give back, should it be told to stop now.
+        self.waiting = not self._sync.unstarted
+        try:
+            if self._stopping:
+                return
+            if len(self._queues) > 1 or self._burst:
+                broker.get().wait(self._queues, timeout)
+                return
+            claim = self._wait_and_claim(self._queues[0], room, timeout)
+        finally:
+            self.waiting = False
+        taken = self._take(self._queues[0], claim)
+        self._empty = not taken
+        self._last_claim = taken or self._last_claim
+
+    def _wait_and_claim(self, queue: str, room: int, timeout: float) -> Claim:
+        """What the bell rang for comes with it: a third of the way from `delay` to the task."""
+        self._empty = False
+        self._next_due = None
+        number, lease = self._next_number[queue], self._conf.lease_seconds
+        return broker.get().wait_and_claim(queue, self.name, number, room, lease, timeout)
+
+    def _pause(self, seconds: float) -> None:
+        self.waiting = True
+        time.sleep(seconds)
+        self.waiting = False

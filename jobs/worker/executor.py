@@ -1,0 +1,305 @@
+"""One delivery to one outcome, in small steps.
+
+The outcome is decided here, once; neither the broker nor, but for ``atomic`` tasks, the ledger is
+touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import time
+from typing import Any
+
+from django.db import InterfaceError, OperationalError, transaction
+
+from jobs import ledger, message, publish, signals
+from jobs.exceptions import (
+    Ignore,
+    MaxRetriesExceeded,
+    Reject,
+    ResultNotSerializable,
+    Retry,
+    SendError,
+    SoftTimeLimitExceeded,
+    WrongArguments,
+)
+from jobs.ledger import Record
+from jobs.request import current
+from jobs.worker import prepare, record
+from jobs.worker.following import after_end, after_success
+from jobs.worker.limits import Limits, Timer
+from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.record import Run
+
+log = logging.getLogger("jobs.worker")
+
+#: Seconds until a task whose transaction could not be committed is run again.
+_COMMIT_AGAIN = 1.0
+
+
+def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    """Call a synchronous task."""
+    try:
+        return _run(delivery, worker, limits)
+    except Exception as error:  # noqa: BLE001  it is logged there
+        return prepare.undecided(
+            delivery.queue, delivery.number, delivery.message.id, error, delivery.raw
+        )
+
+
+def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    sent, task = delivery.message, delivery.task
+    attempt = Run(worker, time.time())
+    token = current.set((sent, worker))
+    try:
+        signals.announce(signals.task_started, task, message=sent, worker=worker)
+        soft = limits.soft(sent, task)
+        if task.atomic:
+            return _run_atomic(delivery, attempt, limits.timer, soft)
+        if soft is None:
+            result = task(*sent.args, **sent.kwargs)
+        else:
+            with limits.timer.limit(soft):
+                result = task(*sent.args, **sent.kwargs)
+    except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
+        return _raised(delivery, attempt, error)
+    finally:
+        current.reset(token)
+    return _returned(delivery, attempt, result)
+
+
+async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    """Await an ``async def`` task."""
+    try:
+        return await _run_async(delivery, worker, limits)
+    except Exception as error:  # noqa: BLE001  it is logged there
+        return prepare.undecided(
+            delivery.queue, delivery.number, delivery.message.id, error, delivery.raw
+        )
+
+
+async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    sent, task = delivery.message, delivery.task
+    attempt = Run(worker, time.time())
+    # A coroutine has a context of its own: nothing to reset.
+    current.set((sent, worker))
+    try:
+        signals.announce(signals.task_started, task, message=sent, worker=worker)
+        soft = limits.soft(sent, task)
+        if soft is None:
+            result = await task(*sent.args, **sent.kwargs)
+        else:
+            result = await _within(soft, task(*sent.args, **sent.kwargs))
+    except BaseException as error:  # noqa: BLE001  as above
+        return _raised(delivery, attempt, error)
+    return _returned(delivery, attempt, result)
+
+
+async def _within(seconds: float, call: Any) -> Any:
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await call
+    except TimeoutError as error:
+        if limit.expired():
+            raise SoftTimeLimitExceeded(f"It ran longer than {seconds:g} s.") from error
+        raise  # the task's own
+
+
+class _EndedBefore(Exception):
+    """Another delivery of the call has recorded its end."""
+
+
+def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | None) -> Outcome:
+    """The task's effects and its result in one transaction: both or neither, and once."""
+    sent, task = delivery.message, delivery.task
+    returned = False
+    try:
+        with transaction.atomic(using=ledger.alias()):
+            with timer.limit(soft):
+                result = task(*sent.args, **sent.kwargs)
+            returned = True
+            row = record.of_success(sent, task, attempt, result)
+            assert row is not None, "an atomic task always has a row"
+            if not ledger.record([row]):
+                raise _EndedBefore
+            if sent.embed:
+                publish.send(after_success(sent, result), using=ledger.alias())
+    except _EndedBefore:
+        return prepare.already_ended(delivery)
+    except (InterfaceError, OperationalError) as error:
+        if not returned:
+            raise  # the task's own affair
+        # Should the commit have succeeded and only its answer be lost, the ledger will say so.
+        return _put_back(delivery, error)
+    _announce_success(delivery, attempt, result)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+
+
+# ---------------------------------------------------------------------------- the outcome
+
+
+def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
+    sent = delivery.message
+    try:
+        row = record.of_success(sent, delivery.task, attempt, result)
+        following = after_success(sent, result) if sent.embed else []
+    except (ResultNotSerializable, SendError) as error:
+        return _failed(delivery, attempt, error)
+    _announce_success(delivery, attempt, result)
+    outcome = _done(delivery, row)
+    outcome.following = following
+    return outcome
+
+
+def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
+    sent, task = delivery.message, delivery.task
+    if isinstance(error, Retry):
+        return _asked_again(delivery, attempt, error)
+    if isinstance(error, Ignore):
+        ignored = sent.id if record.is_kept(sent, task) else ""
+        return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
+    if isinstance(error, Reject):
+        return _rejected(delivery, attempt, error)
+    if isinstance(error, TypeError) and (wrong := _wrong_arguments(delivery)):
+        return prepare.end(delivery, attempt, wrong)
+    delay = task.options.delay(error, sent.retries)
+    if delay is not None:
+        return _again(delivery, attempt, error, time.time() + delay)
+    return _failed(delivery, attempt, error)
+
+
+def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
+    retries, policy = delivery.message.retries, delivery.task.options
+    cause: BaseException = asked.exc or asked
+    if policy.exhausted(retries, asked.max_retries):
+        if asked.exc is None:
+            cause = MaxRetriesExceeded(
+                f"Task {delivery.task.name!r}[{delivery.message.id}] has had "
+                f"{retries + 1} attempts."
+            )
+        return _failed(delivery, attempt, cause)
+    if asked.eta is not None:
+        due = asked.eta.timestamp()
+    else:
+        pause = policy.pause(retries) if asked.countdown is None else asked.countdown
+        due = time.time() + pause
+    return _again(delivery, attempt, cause, due, asked)
+
+
+def _again(
+    delivery: Delivery,
+    attempt: Run,
+    error: BaseException,
+    due: float,
+    asked: Retry | None = None,
+) -> Outcome:
+    """Another attempt at ``due`` (Unix seconds)."""
+    sent, task = delivery.message, delivery.task
+    following = message.next_attempt(
+        sent,
+        eta=dt.datetime.fromtimestamp(due, dt.UTC),
+        args=asked.next_args if asked else None,
+        kwargs=asked.next_kwargs if asked else None,
+    )
+    raw = message.encode(following)
+    row, over = record.of_retry(sent, task, raw, due, attempt, error)
+    signals.announce(
+        signals.task_retried,
+        task,
+        message=sent,
+        exception=error,
+        countdown=max(0.0, due - time.time()),
+        worker=attempt.worker,
+    )
+    return Outcome(
+        Kind.LATER,
+        delivery.queue,
+        delivery.number,
+        record=row,
+        attempt=over,
+        raw=raw,
+        priority=sent.priority,
+        due=due,
+        failed=True,
+    )
+
+
+def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
+    if not error.requeue:
+        return prepare.end(delivery, attempt, error)
+    return Outcome(
+        Kind.LATER,
+        delivery.queue,
+        delivery.number,
+        raw=message.mark_redelivered(delivery.raw, crashed=False)[0],
+        priority=delivery.message.priority,
+        due=time.time(),
+    )
+
+
+def _put_back(delivery: Delivery, error: Exception) -> Outcome:
+    """To be run again as if it had not been: nothing of it has stayed."""
+    log.warning(
+        "task %s[%s] could not be committed and is run again: %s",
+        delivery.task.name,
+        delivery.message.id,
+        error,
+    )
+    return Outcome(
+        Kind.LATER,
+        delivery.queue,
+        delivery.number,
+        raw=message.mark_redelivered(delivery.raw, crashed=False)[0],
+        priority=delivery.message.priority,
+        due=time.time() + _COMMIT_AGAIN,
+        failed=True,
+    )
+
+
+def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
+    sent, task = delivery.message, delivery.task
+    row = record.of_failure(sent, task, delivery.raw, attempt, error)
+    signals.announce(
+        signals.task_failed,
+        task,
+        message=sent,
+        exception=error,
+        runtime=time.time() - attempt.started,
+        worker=attempt.worker,
+    )
+    outcome = _done(delivery, row, failed=True)
+    if sent.embed:
+        outcome.following, outcome.also = after_end(sent, delivery.raw, attempt, error)
+    return outcome
+
+
+def _wrong_arguments(delivery: Delivery) -> WrongArguments | None:
+    """Asked only after the call has failed, so that calls which don't fail pay nothing."""
+    try:
+        delivery.task.check_arguments(delivery.message.args, delivery.message.kwargs)
+    except TypeError as mismatch:
+        return WrongArguments(str(mismatch))
+    return None
+
+
+def _done(delivery: Delivery, row: Record | None, *, failed: bool = False) -> Outcome:
+    ended = delivery.message.id if row else ""
+    return Outcome(
+        Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, failed=failed
+    )
+
+
+def _announce_success(delivery: Delivery, attempt: Run, result: Any) -> None:
+    if not signals.task_succeeded.receivers:
+        return  # the usual case, at every task
+    signals.announce(
+        signals.task_succeeded,
+        delivery.task,
+        message=delivery.message,
+        result=result,
+        runtime=time.time() - attempt.started,
+        worker=attempt.worker,
+    )

@@ -1,0 +1,164 @@
+"""A message as it was claimed, to the delivery to run or, where it isn't to be run, its outcome."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from jobs import conf, message
+from jobs.exceptions import (
+    MessageError,
+    Reject,
+    TaskEnded,
+    TaskRevoked,
+    TimeLimitExceeded,
+    UnknownTask,
+    WorkerLost,
+)
+from jobs.message import Message
+from jobs.registry import tasks
+from jobs.states import State
+from jobs.worker import record
+from jobs.worker.following import Following, after_end
+from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.record import Run
+
+log = logging.getLogger("jobs.worker")
+
+#: Seconds before a message whose task is unknown here is offered again.
+_OFFER_AGAIN = 5.0
+
+
+def prepare(
+    queue: str,
+    number: int,
+    raw: bytes,
+    *,
+    worker: str,
+    now: float,
+    claimed: float = 0.0,
+    trusted: bool | None = None,
+) -> Delivery | Outcome:
+    """The delivery to run or, for a message that is not to be run now, its outcome.
+
+    ``now``: Unix seconds. ``claimed``: monotonic ones. ``trusted``: whether the queue is open;
+    None: as the settings say.
+    """
+    if trusted is None:
+        trusted = conf.get().queue(queue).open
+    try:
+        return _prepare(queue, number, raw, trusted, worker, now, claimed)
+    except Exception as error:  # noqa: BLE001  it is logged there
+        return undecided(queue, number, "", error)
+
+
+def undecided(queue: str, number: int, task_id: str, error: Exception, raw: bytes = b"") -> Outcome:
+    """No message may end the process, which would claim it again, and again end."""
+    log.error("message %s of queue %s stops here", task_id or number, queue, exc_info=error)
+    why = f"No outcome could be made of it: {type(error).__name__}: {record.text_of(error)}"
+    return Outcome(Kind.DEAD, queue, number, ended=task_id, reason=why, raw=raw, failed=True)
+
+
+def _prepare(
+    queue: str, number: int, raw: bytes, trusted: bool, worker: str, now: float, claimed: float
+) -> Delivery | Outcome:
+    try:
+        sent = message.decode(raw, queue, trusted=trusted)
+    except MessageError as error:
+        # Nobody has vouched for it: the ledger is not touched.
+        return Outcome(Kind.DEAD, queue, number, reason=reason(error))
+    task = tasks.get(sent.task)
+    if task is None:
+        return _unknown(queue, number, raw, sent, Run(worker, now))
+    sent.sensitive = task.sensitive
+    delivery = Delivery(queue, number, raw, sent, task, claimed)
+    if sent.crashes or sent.killed:
+        ended = _lost(delivery)
+        if ended is not None:
+            return end(delivery, Run(worker, now), ended)
+    if sent.expires is not None and sent.expires.timestamp() <= now:
+        return end(delivery, Run(worker, now), TaskRevoked("expired"))
+    if sent.eta is not None and not sent.held and sent.eta.timestamp() > now:
+        return _not_yet(delivery, sent.eta.timestamp())
+    return delivery
+
+
+def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
+    """The outcome of a delivery that is not run, or no longer: REVOKED, FAILURE, or for one that
+    kills workers the dead letters besides."""
+    state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
+    kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
+    sent = delivery.message
+    row = record.of_failure(sent, delivery.task, delivery.raw, run, why, state)
+    # A dead letter may be put back, and its chain go on.
+    after = Following() if kind is Kind.DEAD else after_end(sent, delivery.raw, run, why, state)
+    return Outcome(
+        kind,
+        delivery.queue,
+        delivery.number,
+        record=row,
+        ended=sent.id,
+        reason=reason(why) if kind is Kind.DEAD else "",
+        raw=delivery.raw if kind is Kind.DEAD else b"",
+        following=after.messages,
+        also=after.ends,
+    )
+
+
+def already_ended(delivery: Delivery) -> Outcome:
+    """Its outcome is recorded: a former delivery got as far as that."""
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=delivery.message.id)
+
+
+def reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
+    """Why a message that its former processes did not survive is not run again."""
+    sent, task = delivery.message, delivery.task
+    if sent.killed == message.Killed.TIME_LIMIT:
+        return TimeLimitExceeded(f"Task {task.name!r} ran longer than its time limit.")
+    if sent.killed == message.Killed.REVOKED:
+        return TaskRevoked("terminated")
+    own = task.options.max_crashes
+    most = conf.get().max_crashes if own is None else own
+    if sent.crashes > most:
+        return WorkerLost(
+            f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "
+            f"task {task.name!r}[{sent.id}]; {most} may."
+        )
+    return None
+
+
+def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Outcome:
+    """While new code is being rolled out, other workers may know the task."""
+    first_seen = sent.unknown_since or run.started
+    if run.started - first_seen < conf.get().unknown_task_seconds:
+        again = message.mark(raw, jobs_unknown_since=first_seen, jobs_due=True)
+        return Outcome(
+            Kind.LATER,
+            queue,
+            number,
+            raw=again,
+            priority=sent.priority,
+            due=time.time() + _OFFER_AGAIN,
+        )
+    error = UnknownTask(
+        f"No task {sent.task!r} is known here.{conf.nearest(sent.task, tasks)} Deploy the code "
+        "that has it and requeue the message, or discard it."
+    )
+    row = record.of_failure(sent, None, raw, run, error)
+    return Outcome(Kind.DEAD, queue, number, record=row, ended=sent.id, reason=reason(error))
+
+
+def _not_yet(delivery: Delivery, eta: float) -> Outcome:
+    """From a producer that knows no due set (Celery)."""
+    return Outcome(
+        Kind.LATER,
+        delivery.queue,
+        delivery.number,
+        raw=message.mark(delivery.raw, jobs_due=True),
+        priority=delivery.message.priority,
+        due=eta,
+    )

@@ -1,0 +1,203 @@
+"""What the ledger is told of one delivery."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+import traceback
+from typing import Any, NamedTuple
+
+from jobs import conf, message, serialization
+from jobs.exceptions import ResultNotSerializable
+from jobs.ledger import Attempt, Record
+from jobs.message import Message
+from jobs.registry import Task
+from jobs.states import State
+
+_UTC = dt.UTC
+_from_timestamp = dt.datetime.fromtimestamp
+
+
+class Run(NamedTuple):
+    """One attempt: by whom, and when it began (Unix seconds)."""
+
+    worker: str
+    started: float
+
+
+def ignores_result(sent: Message, task: Task[..., Any]) -> bool:
+    return task.ignore_result if sent.ignore_result is None else sent.ignore_result
+
+
+def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
+    """Whether there is a row. A call that ignores its result and was sent outside a transaction
+    never has one."""
+    if sent.ledger or (task is not None and task.atomic):
+        return True
+    return not (sent.ignore_result if task is None else ignores_result(sent, task))
+
+
+def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Record | None:
+    """Raises `ResultNotSerializable`."""
+    if not is_kept(sent, task):
+        return None
+    text = None if ignores_result(sent, task) else result_text(result, task)
+    return _record(sent, State.SUCCESS, run, message=b"", result=text)
+
+
+def of_failure(
+    sent: Message,
+    task: Task[..., Any] | None,
+    raw: bytes,
+    run: Run,
+    error: BaseException,
+    state: State = State.FAILURE,
+) -> Record | None:
+    """With ``state`` REVOKED: why it will not run."""
+    return failure(sent, raw, run, error, state) if is_kept(sent, task) else None
+
+
+def failure(
+    sent: Message, raw: bytes, run: Run, error: BaseException, state: State = State.FAILURE
+) -> Record:
+    """`of_failure`, kept or not."""
+    told = describe(error)
+    return _record(
+        sent,
+        state,
+        run,
+        message=raw,
+        result=told.stored,
+        error_type=told.kind,
+        error=told.text,
+        traceback=told.traceback,
+    )
+
+
+def of_retry(
+    sent: Message, task: Task[..., Any], again: bytes, due: float, run: Run, error: BaseException
+) -> tuple[Record | None, Attempt | None]:
+    """The row that waits, and the attempt that is over. ``again``: the message of the next, which
+    is due at ``due`` (Unix seconds)."""
+    if not is_kept(sent, task):
+        return None, None
+    told = describe(error)
+    waiting = _record(
+        sent,
+        State.RETRY,
+        run,
+        message=again,
+        error_type=told.kind,
+        error=told.text,
+        traceback=told.traceback,
+    )._replace(eta=_from_timestamp(due, _UTC), finished_at=None)
+    over = Attempt(
+        result_id=sent.id,
+        number=sent.retries + 1,
+        worker=run.worker,
+        started_at=waiting.started_at,
+        finished_at=_from_timestamp(time.time(), _UTC),
+        error_type=told.kind,
+        error=told.text,
+        traceback=told.traceback,
+    )
+    return waiting, over
+
+
+def result_text(result: Any, task: Task[..., Any]) -> str:
+    """The JSON of what a task returned; raises `ResultNotSerializable`."""
+    if result is None:
+        return "null"
+    try:
+        text = serialization.dumps(result)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ResultNotSerializable(
+            f"Task {task.name!r} returned a {type(result).__name__} that can't be stored: {error}. "
+            "Return what JSON holds, or set ignore_result=True."
+        ) from error
+    limit = conf.get().result_max_bytes
+    if len(text) > limit:
+        raise ResultNotSerializable(
+            f"Task {task.name!r} returned {len(text):,} bytes of JSON; JOBS['RESULT_MAX_BYTES'] "
+            f"allows {limit:,}. Store the data and return its key."
+        )
+    return text
+
+
+def _record(
+    sent: Message,
+    state: State,
+    run: Run,
+    *,
+    message: bytes,
+    result: str | None = None,
+    error_type: str = "",
+    error: str = "",
+    traceback: str = "",
+) -> Record:
+    began = _from_timestamp(run.started, _UTC)
+    return Record(
+        id=sent.id,
+        task=sent.task,
+        queue=sent.queue,
+        state=state.value,
+        args=serialization.dumps(sent.shown_args) if sent.args else "[]",
+        kwargs=serialization.dumps(sent.shown_kwargs) if sent.kwargs else "{}",
+        result=result,
+        error_type=error_type,
+        error=error,
+        traceback=traceback,
+        attempts=sent.retries + 1,
+        worker=run.worker,
+        created_at=_sent_at(sent) or began,
+        eta=sent.eta,
+        started_at=began,
+        finished_at=_from_timestamp(time.time(), _UTC),
+        published_at=began,
+        message=message,
+    )
+
+
+def _sent_at(sent: Message) -> dt.datetime | None:
+    seconds = message.id_time(sent.id)
+    return None if seconds is None else _from_timestamp(seconds, _UTC)
+
+
+class Described(NamedTuple):
+    """An exception as it is stored."""
+
+    kind: str
+    text: str
+    traceback: str
+    #: Celery's JSON form of it, from which `jobs.results` rebuilds it.
+    stored: str
+
+
+def describe(error: BaseException) -> Described:
+    kind = type(error)
+    trace = "".join(traceback.format_exception(error))
+    args = [value if _is_plain(value) else text_of(value) for value in error.args]
+    stored = {"exc_type": kind.__qualname__, "exc_message": args, "exc_module": kind.__module__}
+    name = f"{kind.__module__}.{kind.__qualname__}"[:255]
+    return Described(name, _clean(text_of(error)), _clean(trace), serialization.dumps(stored))
+
+
+def text_of(value: object) -> str:
+    """`str`, also of what fails at that."""
+    try:
+        return str(value)
+    except Exception as error:  # noqa: BLE001  any class may have got its __str__ wrong
+        return f"<{type(value).__name__} without a text: its __str__ raises {type(error).__name__}>"
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        serialization.dumps(value)
+    except (TypeError, ValueError, RecursionError):
+        return False
+    return True
+
+
+def _clean(text: str) -> str:
+    """Without what PostgreSQL can't store in a text."""
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()

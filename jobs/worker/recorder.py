@@ -1,0 +1,250 @@
+"""Outcomes to the ledger and the broker, in batches: recorded first, acknowledged then.
+
+Killed between the two, the next delivery finds the outcome recorded and only acknowledges.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Sequence
+
+from django.db import DataError, connections, transaction
+
+from jobs import broker, conf, ledger, publish
+from jobs.broker.base import Outgoing
+from jobs.ledger import Attempt, Record
+from jobs.worker.database import Care
+from jobs.worker.outcome import Kind, Outcome
+from jobs.worker.patience import AWAY, Patience
+from jobs.worker.vital import vital
+
+log = logging.getLogger("jobs.worker")
+
+#: Most outcomes of one transaction.
+FULL = 500
+#: Longest time, in seconds, that an outcome waits for others while the worker is busy.
+LINGER = 0.02
+
+
+class Recorder:
+    """A thread that writes down what the runners have done."""
+
+    def __init__(self, consumer: str) -> None:
+        self._consumer = consumer
+        self._outcomes: deque[Outcome] = deque()
+        self._wake = threading.Event()
+        #: Set by whoever knows that no outcome will follow soon.
+        self._urgent = False
+        self._stopping = False
+        self._writing = False
+        self._care = Care()
+        self._patience = Patience(
+            "the {what} is away; finished tasks wait to be recorded",
+            "the {what} is back; finished tasks are recorded",
+            longest=2.0,
+        )
+        self._thread = threading.Thread(target=vital(self._loop), name="jobs-recorder", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Return when everything is written."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything is written, and what follows is sent."""
+        return not self._outcomes and not self._writing
+
+    @property
+    def backlog(self) -> int:
+        return len(self._outcomes)
+
+    def add(self, outcome: Outcome) -> None:
+        self._outcomes.append(outcome)
+        count = len(self._outcomes)
+        if count == 1 or count >= FULL:
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Don't wait for more."""
+        self._urgent = True
+        self._wake.set()
+
+    def _loop(self) -> None:
+        while self._outcomes or not self._stopping:
+            self._linger()
+            self.step()
+        connections.close_all()
+        broker.get().close()
+
+    def _linger(self) -> None:
+        """Until a batch is worth its transaction."""
+        if not self._outcomes and not self._wake.wait(1.0 if self._care.pending else None):
+            self._care.now()
+        ends = time.monotonic() + LINGER
+        while True:
+            self._wake.clear()  # before looking: what is set from here on ends the wait
+            if len(self._outcomes) >= FULL or self._urgent or self._stopping:
+                break
+            if not self._wake.wait(ends - time.monotonic()):
+                break
+        self._urgent = False
+
+    def step(self) -> None:
+        """Write down one batch; keeps trying until it is written."""
+        self._writing = True
+        self._write_batch()
+        self._writing = False
+
+    def _write_batch(self) -> None:
+        batch = [self._outcomes.popleft() for _ in range(min(FULL, len(self._outcomes)))]
+        if not batch:
+            return
+        self._persist(lambda: self._drop_lost(batch))
+        dead = [o for o in batch if o.kind is Kind.DEAD]
+        # The letter first: were the failure recorded before it, a crash between the two would
+        # have the next delivery acknowledged as ended, and the message gone.
+        self._persist(lambda: self._bury(dead))
+        records = [o.record for o in batch if o.record is not None]
+        records += [record for o in batch for record in o.also]
+        attempts = [o.attempt for o in batch if o.attempt is not None]
+        following = [o for o in batch if o.following]
+        if records or following:
+            self._persist(lambda: _write(records, attempts, following))
+            self._care.between_tasks()
+        ignored = [o.ignored for o in batch if o.ignored]
+        if ignored:
+            self._persist(lambda: ledger.forget(ignored))
+        self._persist(lambda: self._settle(batch))
+
+    def _persist(self, step: Callable[[], None]) -> None:
+        """Repeat a step that is safe to repeat until it succeeds."""
+        while True:
+            try:
+                step()
+            except AWAY as error:
+                connections.close_all()
+                time.sleep(self._patience.away(error))
+            else:
+                self._patience.back()
+                return
+
+    def _drop_lost(self, batch: list[Outcome]) -> None:
+        """Without the outcomes of deliveries that were taken away, since their lease had ended:
+        another worker has them.
+
+        A lease can't have ended of what was claimed less than half of it ago.
+        """
+        since = time.monotonic() - conf.get().lease_seconds / 2
+        old: dict[str, list[int]] = defaultdict(list)
+        for o in batch:
+            if o.claimed < since and o.held:
+                old[o.queue].append(o.number)
+        for queue, numbers in old.items():
+            lost = set(numbers) - broker.get().held(queue, self._consumer, numbers)
+            for o in [o for o in batch if o.queue == queue and o.number in lost and o.held]:
+                log.warning(
+                    "task %s was taken over by another worker; its outcome here is dropped",
+                    o.ended or o.number,
+                )
+                batch.remove(o)
+
+    def _bury(self, dead: Sequence[Outcome]) -> None:
+        for outcome in [o for o in dead if o.kind is Kind.DEAD]:
+            log.error(
+                "message %s of queue %s is a dead letter: %s",
+                outcome.ended or f"number {outcome.number}",
+                outcome.queue,
+                outcome.reason,
+            )
+            if outcome.held:
+                broker.get().dead_letter(
+                    outcome.queue, self._consumer, outcome.number, outcome.reason, self._consumer
+                )
+            else:
+                broker.get().bury(outcome.queue, outcome.raw, outcome.reason, self._consumer)
+            outcome.kind = Kind.DONE  # should the next be refused: not a second time
+
+    def _settle(self, batch: Sequence[Outcome]) -> None:
+        numbers: dict[str, list[int]] = defaultdict(list)
+        ended: dict[str, list[str]] = defaultdict(list)
+        for outcome in batch:
+            if outcome.kind is Kind.LATER:
+                self._postpone(outcome)
+            elif outcome.kind is Kind.DONE:
+                numbers[outcome.queue].append(outcome.number)
+            if outcome.ended:
+                ended[outcome.queue].append(outcome.ended)
+            if outcome.also:
+                ended[outcome.queue] += [record.id for record in outcome.also]
+        for queue in numbers.keys() | ended.keys():
+            broker.get().ack(queue, self._consumer, numbers[queue], ended[queue])
+
+    def _postpone(self, outcome: Outcome) -> None:
+        port, queue = broker.get(), outcome.queue
+        raw, priority, due = outcome.raw, outcome.priority, outcome.due
+        if outcome.held:
+            port.retry(queue, self._consumer, outcome.number, raw, priority, due)
+        else:
+            port.push([Outgoing(queue, raw, priority, due)])
+            outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
+
+
+def _write(
+    records: Sequence[Record],
+    attempts: Sequence[Attempt] = (),
+    following: Sequence[Outcome] = (),
+) -> None:
+    try:
+        with transaction.atomic(using=ledger.alias()):
+            ledger.record(records)
+            if attempts:
+                ledger.record_attempts(attempts)
+            if following:
+                _send_following(following)
+    except (DataError, ArithmeticError, TypeError, ValueError) as error:
+        # The last three are what drivers raise for values that they can't hand over.
+        if len(records) > 1:
+            for item in records:
+                _write(
+                    [item],
+                    [a for a in attempts if a.result_id == item.id],
+                    [o for o in following if o.record is item],
+                )
+            _write([], [], [o for o in following if o.record is None])
+            return
+        # No later try could store it, and its task has run: keep what can be kept.
+        log.exception("the record of task %s can't be stored as it is", records[0].id)
+        ledger.record([_bare(records[0], error)])
+
+
+def _send_following(outcomes: Sequence[Outcome]) -> None:
+    """In the transaction that records the ends: whatever happens then, both are there or none."""
+    standing = ledger.standing([o.record for o in outcomes if o.record is not None])
+    messages = [
+        message
+        for o in outcomes
+        if o.record is None or o.record.id in standing
+        for message in o.following
+    ]
+    # Run a second time, it would send the same again.
+    new = ledger.not_sent([message.id for message in messages])
+    publish.send([message for message in messages if message.id in new], using=ledger.alias())
+
+
+def _bare(item: Record, error: Exception) -> Record:
+    text = f"The outcome ({item.state}) could not be stored: {error}"
+    return item._replace(
+        args="[]", kwargs="{}", result=None, eta=None, error=_plain(text), traceback=""
+    )
+
+
+def _plain(text: str) -> str:
+    return text.replace("\0", "").encode("utf-8", "replace").decode()

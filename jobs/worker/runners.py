@@ -1,0 +1,301 @@
+"""Where tasks run: in the child's main thread, in a pool of threads, or on an event loop.
+
+Deliveries wait in one deque, from whose left end runners take and from whose right end the
+consumer takes back. Both ends are atomic in CPython, so no lock is paid for each task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from jobs import broker
+from jobs.exceptions import BrokerUnavailable
+from jobs.registry import tasks
+from jobs.worker import executor
+from jobs.worker.board import Board, key
+from jobs.worker.database import Care
+from jobs.worker.limits import Limits
+from jobs.worker.outcome import Delivery, Outcome
+
+#: A claim should bring about as much work, in seconds, as this.
+AHEAD = 0.05
+#: Most deliveries of one claim.
+MOST = 500
+
+
+class Pace:
+    """How many deliveries make `AHEAD` seconds of work, by a moving average of what ran."""
+
+    def __init__(self) -> None:
+        self._average = AHEAD  # one at a time, until it is known better
+
+    def note(self, runtime: float) -> None:
+        # Quick to slow down, since a long task holds up what was claimed behind it.
+        weight = 0.5 if runtime > self._average else 0.1
+        self._average += (runtime - self._average) * weight
+
+    @property
+    def target(self) -> int:
+        return max(1, min(MOST, int(AHEAD / max(self._average, 1e-6))))
+
+
+class SyncRunners:
+    """Runs synchronous tasks in the calling thread (`run`) or in threads (`start`)."""
+
+    def __init__(
+        self,
+        worker: str,
+        board: Board,
+        limits: Limits,
+        done: Callable[[Outcome], None],
+        idle: Callable[[], None],
+    ):
+        """``board``: its first places are those of these runners."""
+        self._worker = worker
+        self._board = board
+        self._limits = limits
+        #: What is running now, by place on the board.
+        self.running: dict[int, Delivery] = {}
+        self._done = done
+        self._idle = idle
+        self.unstarted: deque[Delivery] = deque()
+        self.pace = Pace()
+        #: Set when a runner has little left to do.
+        self.freed = threading.Event()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+        #: When each busy runner started its task (monotonic), by thread id.
+        self._started: dict[int, float] = {}
+        self.finished = 0
+
+    @property
+    def width(self) -> int:
+        """How many tasks can run at once."""
+        return max(1, len(self._threads))
+
+    @property
+    def busy(self) -> int:
+        return len(self._started)
+
+    def overrun(self) -> bool:
+        """Whether every runner is in a task that lasts longer than what is claimed ahead should."""
+        started = list(self._started.values())
+        return len(started) == self.width and time.monotonic() - max(started) > AHEAD
+
+    def submit(self, deliveries: Sequence[Delivery]) -> None:
+        self.unstarted.extend(deliveries)
+        for _ in range(min(len(deliveries), self.width)):
+            self._wake.put(None)
+
+    def take_back(self) -> list[Delivery]:
+        """What no runner has started yet."""
+        taken = []
+        try:
+            while True:
+                taken.append(self.unstarted.pop())
+        except IndexError:
+            return taken
+
+    def start(self, threads: int) -> None:
+        self._threads = [
+            threading.Thread(target=self.run, args=(n,), name=f"jobs-task-{n}", daemon=True)
+            for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Make `run` return after the task it is in. Safe in a signal handler."""
+        self._stopping = True
+        for _ in range(self.width):
+            self._wake.put(None)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def run(self, place: int = 0) -> None:
+        """Run tasks until `stop`. ``place``: this runner's on the board."""
+        care = Care()
+        me = threading.get_ident()
+        while not self._stopping:
+            self._run_unstarted(me, place, care)
+            self.freed.set()
+            self._idle()
+            try:
+                self._wake.get(timeout=1.0 if care.pending else None)
+            except queue.Empty:
+                care.now()
+        connections.close_all()
+
+    def _run_unstarted(self, me: int, place: int, care: Care) -> None:
+        clock = time.monotonic
+        started = clock()
+        while not self._stopping:
+            try:
+                delivery = self.unstarted.popleft()
+            except IndexError:
+                break
+            self._started[me] = started
+            outcome = self._run_one(delivery, place, started)
+            if outcome is not None:
+                self._done(outcome)
+            ended = clock()
+            self.pace.note(ended - started)
+            self.finished += 1
+            started = ended
+            if outcome is None or outcome.failed:
+                care.now()
+            else:
+                care.between_tasks()
+            if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
+                self.freed.set()
+        self._started.pop(me, None)
+
+    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome | None:
+        """None: it was lost before it could be acknowledged, as its task asks for."""
+        hard = self._limits.hard(delivery.message, delivery.task)
+        ends = math.inf if hard is None else now + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends)
+        self.running[place] = delivery
+        try:
+            early = delivery.task.acks_early
+            if early and not ack_early(delivery, self._worker):
+                return None
+            outcome = executor.run(delivery, self._worker, self._limits)
+        finally:
+            self._board.end(place)
+            del self.running[place]
+        outcome.claimed, outcome.held = delivery.claimed, not early
+        return outcome
+
+
+def ack_early(delivery: Delivery, consumer: str) -> bool:
+    """Acknowledge a delivery before it runs: from here on it can be lost, and can't be run twice.
+    False: somebody else has it."""
+    while True:
+        try:
+            return bool(broker.get().ack(delivery.queue, consumer, [delivery.number]))
+        except BrokerUnavailable:
+            time.sleep(1.0)  # the supervisor says that it is away
+
+
+class AsyncRunner:
+    """Runs ``async def`` tasks on an event loop in a thread of its own, started at first use."""
+
+    def __init__(
+        self,
+        worker: str,
+        concurrency: int,
+        board: Board,
+        limits: Limits,
+        done: Callable[[Outcome], None],
+        freed: threading.Event,
+    ):
+        """``board``: its last ``concurrency`` places are those of this runner."""
+        self._worker = worker
+        self._board = board
+        self._limits = limits
+        #: What is running now, by place on the board.
+        self.deliveries: dict[int, Delivery] = {}
+        self._places = list(range(board.places - concurrency, board.places))
+        self.concurrency = concurrency
+        #: Whether there is any task for it.
+        self.wanted = any(task.is_async for task in tasks.values())
+        self._done = done
+        self._freed = freed
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self.finished = 0
+        #: Counted by the loop's thread and by the consumer's.
+        self.running = 0
+        self._counting = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._care = Care()
+        #: The next look at the connections of the thread in which Django works for this loop.
+        self._look: asyncio.TimerHandle | None = None
+
+    def submit(self, deliveries: Sequence[Delivery]) -> None:
+        if self._loop is None:
+            self._start()
+        assert self._loop is not None
+        with self._counting:
+            self.running += len(deliveries)
+        self._loop.call_soon_threadsafe(self._begin, deliveries)
+
+    def stop(self) -> None:
+        """Return when all that was submitted has ended."""
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="jobs-async", daemon=True
+        )
+        self._thread.start()
+
+    def _begin(self, deliveries: Sequence[Delivery]) -> None:
+        assert self._loop is not None
+        for delivery in deliveries:
+            task = self._loop.create_task(self._one(delivery))
+            self._tasks.add(task)  # the loop itself keeps only weak references
+            task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, delivery: Delivery) -> None:
+        # Only this thread takes and gives places; there are as many as tasks at once.
+        place = self._places.pop()
+        hard = self._limits.hard(delivery.message, delivery.task)
+        ends = math.inf if hard is None else time.monotonic() + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends)
+        self.deliveries[place] = delivery
+        try:
+            early = delivery.task.acks_early
+            if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
+                return
+            outcome = await executor.run_async(delivery, self._worker, self._limits)
+            outcome.claimed, outcome.held = delivery.claimed, not early
+            self._done(outcome)
+            self.finished += 1
+            self._look_after_connections(failed=outcome.failed)
+        finally:
+            self._board.end(place)
+            del self.deliveries[place]
+            self._places.append(place)
+            with self._counting:
+                self.running -= 1
+            self._freed.set()
+
+    def _look_after_connections(self, *, failed: bool) -> None:
+        """At most once a second, but soon after a task that failed: see `Care`."""
+        assert self._loop is not None
+        if self._look is not None and failed:
+            self._look.cancel()
+            self._look = None
+        if self._look is None:
+            self._look = self._loop.call_later(0 if failed else 1.0, self._begin_look)
+
+    def _begin_look(self) -> None:
+        assert self._loop is not None
+        self._look = None
+        look = self._loop.create_task(sync_to_async(self._care.now)())
+        self._tasks.add(look)
+        look.add_done_callback(self._tasks.discard)
+
+    async def _finish(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)

@@ -1,0 +1,110 @@
+"""What keeps the queues in order; safe on every worker at once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+from collections.abc import Collection, Mapping, Sequence
+
+from django.db import close_old_connections, connections
+
+from jobs import broker, conf, message, publish
+from jobs.broker.base import Returned
+from jobs.exceptions import MessageError
+from jobs.message import Killed
+from jobs.worker.board import key
+from jobs.worker.patience import AWAY, Patience
+
+log = logging.getLogger("jobs.worker")
+
+
+def give_back(
+    queues: Sequence[str],
+    consumer: str,
+    *,
+    blamed: Collection[int] | None = (),
+    killed: Mapping[int, Killed] | None = None,
+) -> int:
+    """Return to their queues what a consumer held that is gone. How many messages.
+
+    ``blamed``: the deliveries (keys of the board) that were running when the process died by
+    itself; None: nobody knows, so all of them. ``killed``: those for which it was killed.
+    """
+    killed = killed or {}
+
+    def returned(queue: str, number: int, raw: bytes) -> Returned:
+        place = key(queue, number)
+        try:
+            crashed = blamed is None or place in blamed
+            marked, priority = message.mark_redelivered(raw, crashed=crashed)
+            if place in killed:
+                marked = message.mark(marked, jobs_killed=killed[place])
+        except MessageError:
+            return Returned(number)  # whoever claims it next makes it a dead letter
+        return Returned(number, priority, marked)
+
+    return sum(
+        broker.get().reclaim(queue, consumer, functools.partial(returned, queue))
+        for queue in queues
+    )
+
+
+def reclaim_expired(queues: Sequence[str]) -> int:
+    """Give back what vanished machines held: consumers whose lease has ended. How many
+    messages."""
+    count = 0
+    for queue in queues:
+        for consumer in broker.get().expired(queue):
+            returned = give_back([queue], consumer, blamed=None)
+            log.warning(
+                "the lease of %s has ended; %d of its messages are back in queue %s",
+                consumer,
+                returned,
+                queue,
+            )
+            count += returned
+    return count
+
+
+class Relay:
+    """A thread that publishes what others left in the outbox."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._patience = Patience(
+            "the relay can't publish what waits in the ledger, for the {what} is away",
+            "the relay can publish again: the {what} is back",
+        )
+        self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """Whether it has ended within ``timeout`` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        every = max(1.0, conf.get().relay_after_seconds)
+        while not self._stopping.wait(every):
+            self.step()
+        connections.close_all()
+
+    def step(self) -> None:
+        """One pass; what fails is tried again at the next."""
+        try:
+            count = publish.relay()
+        except AWAY as error:
+            self._patience.away(error)
+            connections.close_all()
+            return
+        finally:
+            close_old_connections()
+        self._patience.back()
+        if count:
+            log.warning("the relay published %d messages that were left in the ledger", count)

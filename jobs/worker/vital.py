@@ -1,0 +1,27 @@
+"""Threads without which a child process would be alive and deaf."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+
+log = logging.getLogger("jobs.worker")
+
+
+def vital(loop: Callable[[], None]) -> Callable[[], None]:
+    """A thread's target that ends the process when it raises what it should never raise.
+
+    The supervisor then gives back what the process held and starts another, which is better than
+    a worker that looks healthy and claims or records nothing.
+    """
+
+    def guarded() -> None:
+        try:
+            loop()
+        except BaseException:
+            log.critical("a vital thread of the worker failed; the process ends", exc_info=True)
+            logging.shutdown()
+            os._exit(70)
+
+    return guarded

@@ -1,0 +1,1 @@
+"""The Django project around the app `jobs`: its settings, and a small demonstration site."""

@@ -1,0 +1,210 @@
+"""`python -m jobsite.dev`: web server, worker, beat and broker together, for development.
+
+This is what `make run` starts once everything is installed. Each part is an ordinary `manage.py`
+process; a line of its output is shown behind the part's name. When one ends, all end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import django
+from django.conf import settings
+from django.core.management import call_command
+
+ROOT = Path(__file__).resolve().parent.parent
+QUEUES = "high,default,low"
+USER = PASSWORD = "admin"  # noqa: S105 - it is printed, and for development only
+#: How long, in seconds, the parts may take to end; the worker lets running tasks finish.
+STOP_SECONDS = 40.0
+_LOOK_SECONDS = 0.1
+_COLOURS = {"web": 36, "worker": 32, "beat": 35, "broker": 33}
+_terminal = threading.Lock()
+
+
+class Part:
+    """One `manage.py` process in a process group of its own."""
+
+    def __init__(self, name: str, *command: str) -> None:
+        self.name = name
+        self.process = subprocess.Popen(
+            [sys.executable, "manage.py", *command],
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "DJANGO_RUNSERVER_HIDE_WARNING": "true"},
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._show, daemon=True)
+        self._reader.start()
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def signal(self, signum: signal.Signals) -> None:
+        """To the whole group, as a terminal does on Ctrl-C."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signum)
+
+    def finish(self) -> None:
+        """Leave nothing of it behind: neither a process nor an unread line."""
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+        self._reader.join(timeout=2)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+
+    def _show(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            say(line.rstrip("\n"), self.name)
+
+
+def say(line: str, name: str = "") -> None:
+    label = f"{name:<6} |"
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        label = f"\033[{_COLOURS.get(name, 1)}m{label}\033[0m"
+    with _terminal:
+        print(label, line, flush=True)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m jobsite.dev", description=__doc__)
+    parser.add_argument("--port", type=int, default=8000, help="of the web server")
+    port = parser.parse_args().port
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+    django.setup()
+    if not settings.DEBUG:
+        raise SystemExit(
+            "This starts development servers, and DEBUG is off. Set DEBUG=on in .env; on a "
+            "server, run the web server, `runworker` and `runbeat` as services."
+        )
+    refuse_taken(port)
+    sign_in = prepare()
+    interrupts: list[int] = []
+    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(signum, lambda received, _frame: interrupts.append(received))
+    parts: list[Part] = []
+    try:
+        parts += start(port)
+        return watch(parts, port, sign_in, interrupts)
+    finally:
+        stop(parts, interrupts)
+
+
+def refuse_taken(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise SystemExit(
+                f"Port {port} can't be used ({error.strerror}). Choose another: "
+                f"make run PORT={port + 1}"
+            ) from error
+
+
+def prepare() -> str:
+    """Bring the database up to date; gives the words on how to sign in."""
+    from django.contrib.auth import get_user_model
+    from django.db import connections
+
+    call_command("migrate", interactive=False, verbosity=1 if sys.stdout.isatty() else 0)
+    users = get_user_model()._default_manager
+    try:
+        if not users.filter(is_superuser=True).exists():
+            users.create_superuser(USER, f"{USER}@example.com", PASSWORD)
+        known = users.filter(username=USER, is_superuser=True).first()
+        if known is not None and known.check_password(PASSWORD):
+            return f"sign in as {USER} with the password {PASSWORD}"
+        return "sign in with the superuser of your database"
+    finally:
+        connections.close_all()
+
+
+def start(port: int) -> list[Part]:
+    """All parts in the order in which they end; the broker only where the settings name none."""
+    parts = [
+        Part("web", "runserver", f"127.0.0.1:{port}"),
+        Part("worker", "runworker", "--queues", QUEUES, "--reload"),
+        Part("beat", "runbeat"),
+    ]
+    if not settings.JOBS.get("BROKER_URL"):
+        parts.append(Part("broker", "runbroker", "--stop-at-exit"))
+    return parts
+
+
+def watch(parts: list[Part], port: int, sign_in: str, interrupts: list[int]) -> int:
+    """Until Ctrl-C, or until a part ends by itself; the exit status."""
+    announced = False
+    while not interrupts:
+        for part in parts:
+            if part.ended():
+                say(f"{part.name} ended by itself ({describe(part.process.returncode)}).")
+                return 1
+        if not announced and answers(port):
+            announced = True
+            announce(port, sign_in)
+        time.sleep(_LOOK_SECONDS)
+    return 0
+
+
+def describe(status: int) -> str:
+    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
+
+
+def answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return True
+    return False
+
+
+def announce(port: int, sign_in: str) -> None:
+    site = f"http://127.0.0.1:{port}/"
+    say("")
+    say("Jobsite is running.")
+    say(f"  Site    {site}")
+    say(f"  Admin   {site}admin/   {sign_in}")
+    say("  Ctrl-C ends all of it; a second one at once.")
+    say("")
+
+
+def stop(parts: list[Part], interrupts: list[int]) -> None:
+    """End what uses the broker first, then the broker, so that nothing misses it."""
+    say("Ending …")
+    asked = len(interrupts)
+    end([part for part in parts if part.name != "broker"], lambda: len(interrupts) > asked)
+    end([part for part in parts if part.name == "broker"], lambda: False)
+    say("All has ended.")
+
+
+def end(parts: list[Part], hurried: Callable[[], bool]) -> None:
+    for part in parts:
+        part.signal(signal.SIGINT)
+    deadline = time.monotonic() + STOP_SECONDS
+    while not all(part.ended() for part in parts):
+        if hurried() or time.monotonic() > deadline:
+            break
+        time.sleep(_LOOK_SECONDS)
+    for part in parts:
+        if not part.ended():
+            say(f"{part.name} did not end in time and was killed.")
+        part.finish()
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError):
+        sys.exit(main())

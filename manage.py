@@ -1,0 +1,21 @@
+#!/usr/bin/env python
+"""Django's command line for this project: ``manage.py help`` lists what there is."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "jobsite.settings")
+    try:
+        from django.core.management import execute_from_command_line
+    except ImportError as error:
+        raise SystemExit(
+            "Django is not installed in this Python. `make run` sets up a virtual environment "
+            "in .venv; then use .venv/bin/python manage.py."
+        ) from error
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

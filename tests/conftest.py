@@ -1,0 +1,86 @@
+"""Fixtures for every test: servers, and processes of the project.
+
+===============  ==================================================================
+`valkey_server`  the run's Valkey server
+`broker_url`     its URL, emptied for this test, and set as ``JOBS["BROKER_URL"]``
+`own_valkey`     a Valkey server of this test alone, which may be killed or frozen
+`project`        real `manage.py` processes on this test's database and broker
+===============  ==================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings as django_settings
+from pytest_django import Settings
+
+from tests import services
+from tests.project import Project
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, and skip those for PostgreSQL on another database."""
+    engine = django_settings.DATABASES["default"]["ENGINE"]
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in ("e2e", "faults", "browser"):
+            item.add_marker(folder)
+        if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
+            item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
+
+
+@pytest.fixture(scope="session")
+def valkey_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.Valkey]:
+    """The run's Valkey server, shared by tests; ask for `broker_url` to have it empty."""
+    with services.valkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def broker_url(valkey_server: services.Valkey, settings: Settings) -> str:
+    """URL of an empty Valkey server, which ``JOBS["BROKER_URL"]`` names during this test."""
+    with valkey_server.client() as client:
+        client.flushall()
+        client.config_resetstat()
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": valkey_server.url}
+    return valkey_server.url
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path, settings: Settings) -> Iterator[services.Valkey]:
+    """A Valkey server of this test alone, named by ``JOBS["BROKER_URL"]``.
+
+    ``own_valkey.kill()``, ``.start()``, ``.restart()`` and ``with own_valkey.frozen():`` do to it
+    what happens to servers. It costs about 0.1 s; use `broker_url` where none of that is needed.
+    """
+    with services.valkey(tmp_path / "valkey") as server:
+        settings.JOBS = {**settings.JOBS, "BROKER_URL": server.url}
+        yield server
+
+
+@pytest.fixture
+def project(
+    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path
+) -> Iterator[Project]:
+    """Real processes of this project, on the test's database and a Valkey of its own.
+
+    The test and the processes share both, so the test sends tasks and reads rows as usual::
+
+        def test_a_task_runs(project):
+            project.manage("runworker", "--processes", "1")
+            result = add.delay(1, 2)
+            assert result.get(timeout=10) == 3
+            project.wait_for(lambda: TaskResult.objects.filter(state="SUCCESS").exists())
+
+    ``project.manage(*args, **env)`` starts ``manage.py`` and returns its `Process`: a `Popen` with
+    ``.output()`` (what it has printed so far), ``.wait_for_output(text)``, ``.stop()`` (SIGTERM,
+    gives the exit status) and ``.kill_group()``. ``project.run(*args)`` waits for the end and
+    returns what was printed. ``project.env``, ``project.database_url`` and ``project.redis_url``
+    are what the processes get, ``project.valkey`` is the server. What is still running at the end
+    of the test is killed, with all its children.
+    """
+    with Project(own_valkey, tmp_path) as running:
+        yield running

@@ -1,0 +1,139 @@
+"""Real `runbeat` processes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import signal
+from itertools import pairwise
+
+import pytest
+
+from jobs import broker, message
+from jobs.beat import run_id
+from jobs.models import Schedule, ScheduleRun, TaskResult
+from tests.project import Project
+
+SECOND = dt.timedelta(seconds=1)
+
+
+@pytest.fixture(autouse=True)
+def _no_other_schedules(transactional_db: None) -> None:
+    """The demonstration site brings some of its own."""
+    Schedule.objects.all().delete()
+
+
+def every_second(name: str = "tick") -> Schedule:
+    return Schedule.objects.create(name=name, task="tests.no_such_task", interval=SECOND)
+
+
+def sent() -> int:
+    return TaskResult.objects.count()
+
+
+def runs(schedule: Schedule) -> list[tuple[dt.datetime, dt.datetime]]:
+    """Due time and moment of sending of each row, by due time; ids must be those of the due times.
+
+    Ids hold milliseconds, the schedule's grid tells the rest.
+    """
+    assert schedule.last_run_at is not None
+    found = []
+    for row in TaskResult.objects.filter(task=schedule.task).order_by("id"):
+        stamp = message.id_time(row.id)
+        assert stamp is not None
+        second = dt.datetime.fromtimestamp(int(stamp), dt.UTC)
+        due = second.replace(microsecond=schedule.last_run_at.microsecond)
+        assert row.id == run_id(schedule.pk, due)
+        found.append((due, row.created_at))
+    return found
+
+
+def test_kill_9_neither_loses_nor_doubles_a_due_time(project: Project) -> None:
+    schedule = every_second()
+    for _ in range(3):
+        before = sent()
+        process = project.manage("runbeat")
+        project.wait_for(lambda before=before: sent() >= before + 2, what="two more runs")
+        process.kill_group()
+    before = sent()
+    process = project.manage("runbeat")
+    project.wait_for(lambda: sent() >= before + 2, what="runs after the last restart")
+    assert process.stop() == 0
+
+    schedule.refresh_from_db()
+    found = runs(schedule)
+    assert len({due for due, _ in found}) == len(found) == schedule.runs
+    assert found[-1][0] == schedule.last_run_at
+    # Dead for less than the grace that misfires have, it was late and missed nothing.
+    assert {following - due for (due, _), (following, _) in pairwise(found)} == {SECOND}
+    assert schedule.skipped == 0
+
+
+def test_two_beats_share_the_schedules(project: Project) -> None:
+    schedules = [every_second(f"s{n}") for n in range(5)]
+    beats = [project.manage("runbeat") for _ in range(2)]
+    for process in beats:
+        process.wait_for_output("Beat is running")
+    project.wait_for(lambda: sent() >= 15, what="three runs each")
+    beats[0].kill_group()
+    before = sent()
+    project.wait_for(lambda: sent() >= before + 10, what="two more runs each")
+    assert beats[1].stop() == 0
+    for schedule in schedules:
+        schedule.refresh_from_db()
+    assert sum(schedule.runs for schedule in schedules) == sent()
+    waiting = broker.get().stats("default").waiting
+    # A kill between publishing and saying so leaves the last ones to be published again.
+    assert sent() - 5 <= waiting <= sent() + 5
+
+
+def test_an_edit_counts_within_a_second(project: Project) -> None:
+    schedule = Schedule.objects.create(
+        name="slow", task="tests.no_such_task", interval=dt.timedelta(days=1)
+    )
+    process = project.manage("runbeat")
+    process.wait_for_output("Beat is running")
+    schedule.interval = SECOND
+    schedule.save()
+    edited = dt.datetime.now(dt.UTC)
+    project.wait_for(lambda: sent() >= 1)
+    first = ScheduleRun.objects.earliest("due_at")
+    # Due at the grid's first second, and sent then, not when beat looks next.
+    assert first.due_at <= edited + SECOND
+    assert first.at - first.due_at < SECOND
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_ends_at_once_and_cleanly(project: Project, signum: signal.Signals) -> None:
+    process = project.manage("runbeat")
+    process.wait_for_output("Beat is running")
+    assert process.stop(signum, timeout=5) == 0
+    first, *_, last = process.output().splitlines()
+    assert (first, last) == ("Beat is running. Ctrl-C ends it.", "Beat has ended.")
+
+
+def test_a_second_signal_forces_the_end(project: Project) -> None:
+    every_second()
+    process = project.manage("runbeat")
+    project.wait_for(lambda: sent() >= 1)
+    with project.valkey.frozen():
+        # Committed; now it publishes, and waits for an answer that doesn't come.
+        project.wait_for(TaskResult.objects.filter(published_at=None).exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.poll() is None
+
+        def forced() -> bool:
+            process.send_signal(signal.SIGTERM)
+            return process.poll() is not None
+
+        project.wait_for(forced, 3, what="the forced end")
+    assert process.returncode == -signal.SIGTERM
+
+
+def test_help_explains(project: Project) -> None:
+    assert "each due time is sent once" in " ".join(project.run("runbeat", "--help").split())
+
+
+def test_a_wrong_address_is_said_at_the_start(project: Project) -> None:
+    output = project.run("runbeat", status=1, REDIS_URL="nonsense://")
+    assert "JOBS['BROKER_URL'] is not usable" in output
+    assert "Traceback" not in output

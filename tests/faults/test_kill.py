@@ -1,0 +1,120 @@
+"""kill -9 of a child, and of the whole worker: nothing is lost, each task is recorded once."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from jobs import broker, chain
+from jobs.models import TaskResult
+from jobs.states import State
+from tests.models import Run
+from tests.project import Project
+from tests.services import wait_for
+from tests.tasks import hold_interpreter, kill_child, trace, wait_at
+from tests.workers import Gate, alive, children, on_redis, ready_worker, settled
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+def every_one_ran(labels: list[str]) -> None:
+    """Each has its one SUCCESS, and a trace at least."""
+    rows = TaskResult.objects.filter(task="tests.tasks.trace")
+    assert rows.count() == rows.filter(state=State.SUCCESS).count() == len(labels)
+    assert set(Run.objects.values_list("label", flat=True)) == set(labels)
+
+
+def test_a_child_is_killed_in_the_middle_of_a_thousand(project: Project) -> None:
+    worker = ready_worker(project, "--processes", "2")
+    labels = [str(n) for n in range(1000)]
+    trace.enqueue_many([(label,) for label in labels])
+    killed = []
+    for share in (100, 400, 700):
+        wait_for(lambda share=share: Run.objects.count() >= share, what=f"{share} runs")
+        child = children(worker)[0]
+        os.kill(child, signal.SIGKILL)
+        killed.append(child)
+    settled()
+    every_one_ran(labels)
+    # What ran twice is at most what was in hand and not yet recorded at the kills.
+    assert Run.objects.count() <= 1000 + 3 * 500
+    assert worker.output().count("killed by SIGKILL") == 3
+    wait_for(lambda: len(children(worker)) == 2, what="the new child")
+    assert not set(killed) & set(children(worker))
+    assert worker.stop() == 0
+
+
+def test_a_killed_childs_work_is_back_within_a_second(project: Project, gate: Gate) -> None:
+    worker = ready_worker(project, "--processes", "2")
+    result = wait_at.delay(gate.path)
+    gate.wait_for()
+    before = set(children(worker))
+    (holder,) = gate.processes()
+    os.kill(holder, signal.SIGKILL)
+    # The other child has it, long before a lease ends. How soon is measured by the storm.
+    gate.wait_for(2, timeout=5)
+    gate.open()
+    assert result.get(timeout=10) in before - {holder}
+    settled()
+
+
+def test_a_task_that_kills_its_child_is_tried_again(project: Project, tmp_path: Path) -> None:
+    worker = ready_worker(project, "--processes", "1")
+    result = kill_child.delay(str(tmp_path / "once"))
+    assert result.get(timeout=20) == "alive"
+    assert "killed by SIGKILL" in worker.output()
+
+
+def test_the_supervisor_is_killed(project: Project, gate: Gate) -> None:
+    short_lease = {"LEASE_SECONDS": 1.0}
+    labels = [str(n) for n in range(300)]
+    first = ready_worker(project, "--processes", "2", jobs=short_lease)
+    held = [wait_at.delay(gate.path) for _ in range(2)]
+    gate.wait_for(2)
+    pids = children(first)
+    trace.enqueue_many([(label,) for label in labels])
+    first.kill()
+    wait_for(lambda: not any(alive(pid) for pid in pids), what="the children to end")
+    assert on_redis()[1] >= 2
+    gate.open()
+    second = ready_worker(project, "--processes", "2", jobs=short_lease)
+    for result in held:
+        assert result.get(timeout=20)
+    settled()
+    every_one_ran(labels)
+    assert "the lease of" in second.output()
+    assert second.stop() == 0
+    assert broker.get().consumers("default") == []
+
+
+def test_a_task_that_blocks_its_process_keeps_its_message(project: Project) -> None:
+    """The lease is the supervisor's affair: it is renewed though no thread of the child can run."""
+    worker = ready_worker(project, "--processes", "2", jobs={"LEASE_SECONDS": 1.0})
+    result = hold_interpreter.delay(2.5)
+    assert result.get(timeout=60) >= 2.5
+    settled()
+    assert TaskResult.objects.get().attempts == 1
+    assert "the lease of" not in worker.output()
+
+
+def test_chains_go_on_through_kills(project: Project) -> None:
+    """What follows a call is recorded with its end: it is neither lost nor sent twice."""
+    worker = ready_worker(project, "--processes", "2")
+    steps = [trace.si(f"step {n}") for n in range(3)]
+    last = [chain(*steps).delay() for _ in range(100)]
+    for share in (60, 180):
+        wait_for(lambda share=share: Run.objects.count() >= share, what=f"{share} runs")
+        os.kill(children(worker)[0], signal.SIGKILL)
+    for result in last:
+        result.get(timeout=30)
+    settled()
+    rows = TaskResult.objects.filter(task=trace.name)
+    assert rows.count() == rows.filter(state=State.SUCCESS).count() == 300
+    assert {Run.objects.filter(label=f"step {n}").count() >= 100 for n in range(3)} == {True}
+    assert worker.stop() == 0

@@ -1,0 +1,86 @@
+"""People with and without permissions, rows of the ledger, and dead letters."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+from django.utils import timezone
+
+from jobs import broker, message
+from jobs.message import Message
+from jobs.models import TaskResult
+
+SIGN_IN = "/admin/login/"
+
+
+def staff(*permissions: str, superuser: bool = False) -> Client:
+    """A client signed in as somebody new who may use the admin and has these permissions."""
+    user = User.objects.create_user(
+        f"user{User.objects.count()}", password="a", is_staff=True, is_superuser=superuser
+    )
+    for permission in permissions:
+        app, _, codename = permission.partition(".")
+        user.user_permissions.add(
+            Permission.objects.get(content_type__app_label=app, codename=codename)
+        )
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+@pytest.fixture
+def root(db: None) -> Client:
+    """Signed in as a superuser."""
+    return staff(superuser=True)
+
+
+def row(**values: Any) -> TaskResult:
+    """A row of the ledger, saved: a task that succeeded, unless told otherwise."""
+    now = timezone.now()
+    defaults: dict[str, Any] = {
+        "id": message.new_id(),
+        "task": "shop.tasks.send_receipt",
+        "queue": "default",
+        "state": "SUCCESS",
+        "args": "[17]",
+        "kwargs": '{"copy":true}',
+        "result": '"sent"',
+        "attempts": 1,
+        "worker": "worker-1",
+        "created_at": now - dt.timedelta(seconds=10),
+        "published_at": now - dt.timedelta(seconds=9),
+        "started_at": now - dt.timedelta(seconds=5),
+        "finished_at": now - dt.timedelta(seconds=3),
+    }
+    return TaskResult.objects.create(**{**defaults, **values})
+
+
+def bury(raw: bytes, *, queue: str = "default", reason: str = "UnknownTask: who?") -> str:
+    """Make a dead letter of this message; gives its key."""
+    port = broker.get()
+    port.bury(queue, raw, reason, "the-worker")
+    return port.dead_letters(queue, 1)[0].key
+
+
+def letter(
+    task: str = "shop.tasks.gone", *, queue: str = "default", **values: Any
+) -> tuple[str, Message]:
+    """A dead letter that can be read: its key, and its message."""
+    sent = Message(task=task, id=message.new_id(), queue=queue, **values)
+    return bury(message.encode(sent), queue=queue), sent
+
+
+@pytest.fixture
+def no_counting(django_assert_num_queries: Any) -> Callable[[Any], None]:
+    """Checks that none of the captured queries counts."""
+
+    def check(captured: Any) -> None:
+        for query in captured.captured_queries:
+            assert "COUNT(" not in query["sql"].upper(), query["sql"]
+
+    return check

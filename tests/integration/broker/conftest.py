@@ -1,0 +1,58 @@
+"""The brokers under test: the contract's tests ask for `broker` and so run once for each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import redis
+
+from jobs.broker.base import Broker
+from jobs.broker.memory import MemoryBroker
+from jobs.broker.redis import RedisBroker
+from tests.services import Valkey
+
+
+@pytest.fixture
+def client(broker_url: str) -> Iterator[redis.Redis]:
+    """A plain client of the emptied server, for looking at keys."""
+    with redis.Redis.from_url(broker_url) as plain:
+        yield plain
+
+
+@pytest.fixture
+def redis_broker(broker_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(broker_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["redis", "memory"])
+def broker(request: pytest.FixtureRequest) -> Broker:
+    if request.param == "memory":
+        return MemoryBroker()
+    return request.getfixturevalue("redis_broker")
+
+
+@pytest.fixture
+def asleep(broker: Broker, request: pytest.FixtureRequest) -> Callable[[], int]:
+    """How many threads are asleep in the broker's `wait`."""
+    if isinstance(broker, MemoryBroker):
+        return lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
+    plain: redis.Redis = request.getfixturevalue("client")
+    return lambda: plain.info("clients")["blocked_clients"]
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+@pytest.fixture
+def lone_broker(own_valkey: Valkey) -> Iterator[RedisBroker]:
+    """A broker on `own_valkey`, which the test may kill."""
+    broker = RedisBroker(own_valkey.url, timeout=0.5)
+    yield broker
+    broker.close()

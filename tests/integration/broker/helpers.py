@@ -1,0 +1,40 @@
+"""Short ways to say what the broker's tests say often."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jobs.broker.base import Broker, Outgoing
+
+LEASE = 60.0
+
+
+def push(broker: Broker, *raws: bytes, queue: str = "mail", priority: int = 0) -> None:
+    broker.push([Outgoing(queue, raw, priority) for raw in raws])
+
+
+def claim(broker: Broker, limit: int = 10, *, by: str = "w1", first: int = 1) -> list[bytes]:
+    """The messages of one claim on the queue ``mail``."""
+    return [raw for _, raw in broker.claim("mail", by, first, limit, LEASE).messages]
+
+
+def expire(broker: Broker, consumer: str, queue: str = "mail") -> None:
+    """End a consumer's lease now; it becomes known by that."""
+    broker.renew(queue, [consumer], -1)
+
+
+def numbered(count: int) -> list[bytes]:
+    return [b"message %d" % n for n in range(count)]
+
+
+def waiting(broker: Broker) -> list[bytes]:
+    """What waits on the queue ``mail``, the next first; takes it, and gives it to nobody."""
+    return claim(broker, 1000, by="the end of the test", first=1_000_000)
+
+
+def dead(broker: Broker, raws: Iterable[bytes], reason: str = "no such task") -> None:
+    """Make dead letters of new messages, the last one the newest."""
+    for number, raw in enumerate(raws, 500_000):
+        push(broker, raw)
+        broker.claim("mail", "undertaker", number, 1, LEASE)
+        assert broker.dead_letter("mail", "undertaker", number, reason, "worker-1")

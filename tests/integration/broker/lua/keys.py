@@ -1,0 +1,10 @@
+"""The keys of the queue ``mail``, written out, as `jobs/broker/lua/README.md` has them."""
+
+LISTS = ("mail", "mail\x06\x163", "mail\x06\x166", "mail\x06\x169")
+INFLIGHT = "{mail}:inflight:w1"
+CLAIMED = "{mail}:claimed:w1"
+CONSUMERS = "{mail}:consumers"
+DUE = "{mail}:due"
+DEAD = "{mail}:dead"
+BELL = "{mail}:bell"
+REVOKED = "{mail}:revoked"

@@ -1,0 +1,40 @@
+import redis
+
+from jobs.broker.scripts import RELEASE
+from tests.integration.broker.lua.keys import BELL, INFLIGHT, LISTS
+
+KEYS = (*LISTS, INFLIGHT, BELL)
+
+
+def test_to_the_right_end_of_the_lists_of_their_priorities(run, dump, client: redis.Redis):
+    client.hset(INFLIGHT, mapping={1: b"a", 2: b"b", 3: b"c"})
+    client.lpush(LISTS[0], b"waits")
+    assert run(RELEASE, KEYS, 3, 9, b"c2", 2, 2, b"", 1, 0, b"") == 3
+    assert dump() == {
+        LISTS[0]: [b"waits", b"b", b"a"],
+        LISTS[3]: [b"c2"],
+        BELL: [b"1", b"1", b"1"],
+    }
+
+
+def test_every_priority_has_its_step(run, dump, client: redis.Redis):
+    client.hset(INFLIGHT, mapping={n: b"%d" % n for n in range(10)})
+    run(RELEASE, KEYS, *[value for n in range(10) for value in (n, n, b"")])
+    left = dump()
+    assert [left[name] for name in LISTS] == [
+        [b"0", b"1", b"2"],
+        [b"3", b"4", b"5"],
+        [b"6", b"7", b"8"],
+        [b"9"],
+    ]
+
+
+def test_what_is_not_held_stays_away(run, dump, client: redis.Redis):
+    client.hset(INFLIGHT, 1, b"a")
+    assert run(RELEASE, KEYS, 9, 0, b"x", 1, 0, b"", 1, 0, b"") == 1
+    assert dump() == {LISTS[0]: [b"a"], BELL: [b"1"]}
+
+
+def test_nothing_held_rings_for_nobody(run, dump):
+    assert run(RELEASE, KEYS, 9, 0, b"") == 0
+    assert dump() == {}

@@ -1,0 +1,46 @@
+"""Somebody else's key in a place of ours: the script fails, and no message is lost by it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+
+from jobs.broker import scripts
+from tests.integration.broker.lua.keys import (
+    BELL,
+    CLAIMED,
+    CONSUMERS,
+    DEAD,
+    DUE,
+    INFLIGHT,
+    LISTS,
+    REVOKED,
+)
+
+HELD = {b"1": b"held"}
+CASES: dict[str, tuple[str, Any, tuple[str, ...], list[Any]]] = {
+    "release": (LISTS[0], scripts.RELEASE, (*LISTS, INFLIGHT, BELL), [1, 0, ""]),
+    "dead_letter": (DEAD, scripts.DEAD_LETTER, (INFLIGHT, DEAD), [1, "why", "w1"]),
+    "retry": (DUE, scripts.RETRY, (INFLIGHT, DUE, BELL), [1, 99, "0|again"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_held_stays(case: str, client: redis.Redis, run: Any) -> None:
+    key, script, keys, args = CASES[case]
+    client.hset(INFLIGHT, mapping={"1": "held"})
+    client.set(key, "somebody else's")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        run(script, keys, *args)
+    assert client.hgetall(INFLIGHT) == HELD
+
+
+def test_what_is_due_stays(client: redis.Redis, run: Any) -> None:
+    client.zadd(DUE, {"0|due": 1})
+    client.set(LISTS[0], "somebody else's")
+    keys = (*LISTS, INFLIGHT, CONSUMERS, DUE, BELL, REVOKED, CLAIMED)
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        run(scripts.CLAIM, keys, "w1", 5_000, 1, 10)
+    assert client.zscore(DUE, "0|due") == 1

@@ -1,0 +1,196 @@
+"""The contract of every broker: sleeping until there is something to do."""
+
+from __future__ import annotations
+
+import select
+import statistics
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import pytest
+
+from jobs.broker.base import Broker, Outgoing, Returned
+from tests.integration.broker.helpers import LEASE, claim, dead, push
+from tests.services import wait_for
+
+
+def seconds_of(broker: Broker, queues: list[str], timeout: float) -> float:
+    start = time.monotonic()
+    broker.wait(queues, timeout)
+    return time.monotonic() - start
+
+
+def test_it_returns_at_its_timeout(broker: Broker) -> None:
+    seconds_of(broker, ["mail"], 0.001)  # connects
+    late = [seconds_of(broker, ["mail"], 0.05) - 0.05 for _ in range(7)]
+    assert min(late) >= -0.002
+    assert statistics.median(late) < 0.025
+
+
+def test_no_time_at_all(broker: Broker) -> None:
+    for timeout in (0, -1):
+        assert seconds_of(broker, ["mail"], timeout) < 2
+
+
+def test_a_message_that_came_before(broker: Broker) -> None:
+    push(broker, b"a")
+    assert seconds_of(broker, ["other", "mail"], 20) < 10
+
+
+def test_a_message_that_comes_meanwhile(
+    broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
+) -> None:
+    waiter = threads.submit(seconds_of, broker, ["other", "mail"], 20)
+    wait_for(lambda: asleep() == 1)
+    push(broker, b"a")
+    assert waiter.result(timeout=10) < 10
+
+
+def two_asleep(
+    broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
+) -> set[Future[None]]:
+    waiters = {threads.submit(broker.wait, ["mail"], 20) for _ in range(2)}
+    wait_for(lambda: asleep() == 2)
+    return waiters
+
+
+def test_one_message_wakes_one_of_two(
+    broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
+) -> None:
+    waiters = two_asleep(broker, asleep, threads)
+    push(broker, b"a")
+    woken, others = wait(waiters, timeout=10, return_when="FIRST_COMPLETED")
+    assert len(woken) == 1
+    wait_for(lambda: asleep() == 1)
+    push(broker, b"b")
+    assert not wait(others, timeout=10).not_done
+
+
+def test_two_messages_wake_two(
+    broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
+) -> None:
+    waiters = two_asleep(broker, asleep, threads)
+    push(broker, b"a", b"b")
+    assert not wait(waiters, timeout=10).not_done
+
+
+def test_each_way_back_to_the_queue_wakes_one(
+    broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
+) -> None:
+    dead(broker, [b"dead"])
+    push(broker, b"a", b"b", b"c")
+    claim(broker)
+    claim(broker)  # finds the queue empty, so that no bell rings any more
+    letter = broker.dead_letters("mail", 1)[0]
+    ways: list[Callable[[], object]] = [
+        lambda: broker.release("mail", "w1", [Returned(1)]),
+        lambda: broker.retry("mail", "w1", 2, b"b2", 0, time.time() - 1),
+        lambda: broker.reclaim("mail", "w1", lambda number, raw: Returned(number)),
+        lambda: broker.requeue("mail", letter.key),
+        lambda: broker.push([Outgoing("mail", b"later", 0, time.time() + 60)]),
+    ]
+    for way in ways:
+        waiter = threads.submit(broker.wait, ["mail"], 20)
+        wait_for(lambda: asleep() == 1)
+        way()
+        waiter.result(timeout=10)
+
+
+def test_an_emptied_queue_rings_no_more(broker: Broker) -> None:
+    push(broker, b"a", b"b", b"c")
+    claim(broker)
+    start = time.monotonic()
+    broker.wait(["mail"], 0.05)
+    assert time.monotonic() - start >= 0.048
+
+
+def test_waiting_again_and_again(broker: Broker) -> None:
+    for _ in range(5):
+        push(broker, b"a")
+        assert seconds_of(broker, ["mail"], 20) < 10
+        assert claim(broker, 1) == [b"a"]
+
+
+def test_the_end_of_a_task_is_heard(broker: Broker) -> None:
+    with broker.listen("id-1") as heard:
+        assert heard(0) is False
+        broker.ack("mail", "w1", [], ["id-1"])
+        assert heard(10) is True
+
+
+def test_it_was_noted_before_anybody_asked(broker: Broker) -> None:
+    with broker.listen("id-1") as heard:
+        broker.ack("mail", "w1", [], ["other", "id-1"])
+        assert heard(10) is True
+
+
+def test_other_tasks_are_not_heard(broker: Broker) -> None:
+    with broker.listen("id-1") as heard:
+        broker.ack("mail", "w1", [], ["id-2", "id-11", ""])
+        start = time.monotonic()
+        assert heard(0.02) is False
+        assert time.monotonic() - start >= 0.019
+        assert heard(-1) is False
+
+
+def test_all_listeners_hear(broker: Broker, threads: ThreadPoolExecutor) -> None:
+    with broker.listen("id-1") as one, broker.listen("id-1") as two:
+        answers = [threads.submit(one, 20), threads.submit(two, 20)]
+        broker.ack("mail", "w1", [], [f"other-{n}" for n in range(2_000)] + ["id-1"])
+        assert [answer.result(timeout=10) for answer in answers] == [True, True]
+
+
+def test_acks_and_ends_in_one_call(broker: Broker) -> None:
+    push(broker, b"a")
+    claim(broker)
+    with broker.listen("id-1") as heard:
+        assert broker.ack("mail", "w1", [1], ["id-1"]) == 1
+        assert heard(10)
+
+
+def test_ping_and_close(broker: Broker) -> None:
+    broker.ping()
+    broker.close()
+    broker.close()
+    broker.ping()  # connects anew
+
+
+def test_a_topic_is_heard_by_those_subscribed_to_it(broker: Broker) -> None:
+    broker.notify("schedules")  # nobody is there: it is not kept
+    with broker.subscribe("schedules") as one, broker.subscribe("other") as other:
+        assert not one(0.01)
+        broker.notify("schedules")
+        broker.notify("schedules")
+        assert one(10)
+        assert one(10)
+        assert not one(0)
+        assert not other(0.01)
+
+
+def test_a_subscription_can_be_waited_for_beside_others(broker: Broker) -> None:
+    with broker.subscribe("schedules") as heard:
+        assert select.select([heard], [], [], 0)[0] == []
+        broker.notify("schedules")
+        assert select.select([heard], [], [], 10)[0] == [heard]
+        assert heard(0)
+        assert select.select([heard], [], [], 0)[0] == []
+
+
+def test_what_one_waits_for_comes_with_the_bell(
+    broker: Broker, threads: ThreadPoolExecutor
+) -> None:
+    waiter = threads.submit(broker.wait_and_claim, "mail", "w1", 1, 10, LEASE, 20)
+    push(broker, b"a")
+    assert waiter.result(timeout=10).messages == [(1, b"a")]
+    # Its answer may have been lost: the same number gets the same message.
+    assert broker.wait_and_claim("mail", "w1", 1, 10, LEASE, 0).messages == [(1, b"a")]
+    assert broker.ack("mail", "w1", [1]) == 1
+
+
+def test_nothing_comes_in_time(broker: Broker) -> None:
+    due = time.time() + 60
+    broker.push([Outgoing("mail", b"later", 0, due)])
+    found = broker.wait_and_claim("mail", "w1", 1, 10, LEASE, 0.01)
+    assert found.messages == []
+    assert found.next_due == pytest.approx(60, abs=5)

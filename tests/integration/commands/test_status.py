@@ -1,0 +1,130 @@
+"""`manage.py jobs_status`."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+
+import pytest
+from django.utils import timezone
+from pytest_django import Settings
+
+from jobs import broker
+from jobs.models import TaskResult
+from tests.integration.commands.helpers import fail, run
+from tests.project import Project
+from tests.tasks import trace
+from tests.workers import put
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def bury() -> None:
+    put(b"not json")
+    ((number, _),) = broker.get().claim("default", "reader", 1, 1, 60).messages
+    broker.get().dead_letter("default", "reader", number, "why", "reader")
+
+
+def test_all_is_well(broker_url: str) -> None:
+    broker.get().renew("default", ["one", "two"], 60)
+    trace.delay("waiting")
+    trace.apply_async(("due",), countdown=3600)
+    printed = run("jobs_status")
+    assert [" ".join(line.split()) for line in printed.splitlines()] == [
+        "queue waiting in flight due later dead workers",
+        "high 0 0 0 0 0",
+        "default 1 0 1 0 2",
+        "low 0 0 0 0 0",
+    ]
+
+
+def test_messages_without_a_worker(broker_url: str) -> None:
+    trace.delay("a")
+    status, printed, wrong = fail("jobs_status")
+    assert status == 1
+    assert printed.startswith("queue")
+    assert wrong == "1 messages of the queue 'default', and no worker claims from it."
+
+
+def test_those_of_a_vanished_worker(broker_url: str) -> None:
+    trace.delay("a")
+    broker.get().claim("default", "gone", 1, 1, 60)
+    assert run("jobs_status")
+    broker.get().renew("default", ["gone"], -1)
+    assert fail("jobs_status")[0] == 1
+
+
+def test_what_is_due_later_needs_no_worker_now(broker_url: str) -> None:
+    trace.apply_async(("due",), countdown=3600)
+    assert run("jobs_status")
+
+
+def test_dead_letters_if_asked(broker_url: str) -> None:
+    bury()
+    broker.get().leave("default", "reader")
+    assert run("jobs_status")
+    status, _, wrong = fail("jobs_status", "--fail-on-dead")
+    assert (status, "1 dead letters of the queue 'default'" in wrong) == (1, True)
+
+
+def test_what_nobody_publishes(broker_url: str) -> None:
+    half_a_minute_ago = timezone.now() - dt.timedelta(seconds=30)
+    row = TaskResult.objects.create(id="a", task="x", queue="default", created_at=half_a_minute_ago)
+    assert "not yet published: 30 s ago" in run("jobs_status")
+    row.created_at = timezone.now() - dt.timedelta(minutes=5)
+    row.save()
+    status, _, wrong = fail("jobs_status")
+    assert status == 1
+    assert "committed 300 s ago" in wrong
+
+
+def test_the_broker_is_away(db: None) -> None:
+    status, printed, wrong = fail("jobs_status")
+    assert (status, printed) == (2, "")
+    assert "can't be used" in wrong
+
+
+def test_settings_that_are_wrong(settings: Settings) -> None:
+    settings.JOBS = {"BROKER_ULR": "x"}
+    status, _, wrong = fail("jobs_status")
+    assert status == 1
+    assert "Did you mean 'BROKER_URL'?" in wrong
+
+
+def test_json(broker_url: str) -> None:
+    broker.get().renew("high", ["one"], 60)
+    told = json.loads(run("jobs_status", "--json"))
+    assert told["queues"]["high"] == {
+        "waiting": 0,
+        "in_flight": 0,
+        "due": 0,
+        "dead": 0,
+        "workers": 1,
+    }
+    assert list(told["queues"]) == ["high", "default", "low"]
+    assert (told["problems"], told["oldest_unpublished_seconds"]) == ([], None)
+
+
+def test_json_of_a_problem(broker_url: str) -> None:
+    trace.delay("a")
+    status, printed, wrong = fail("jobs_status", "--json")
+    assert status == 1
+    assert json.loads(printed)["problems"] == [wrong]
+
+
+def test_json_of_a_broker_that_is_away(db: None) -> None:
+    status, printed, wrong = fail("jobs_status", "--json")
+    assert status == 2
+    assert json.loads(printed) == {
+        "queues": {},
+        "oldest_unpublished_seconds": None,
+        "problems": [wrong],
+    }
+
+
+def test_exit_statuses_of_the_process(project: Project) -> None:
+    assert project.run("jobs_status").startswith("queue")
+    trace.delay("a")
+    assert "no worker claims" in project.run("jobs_status", status=1)
+    project.valkey.stop()
+    assert "Traceback" not in project.run("jobs_status", status=2)

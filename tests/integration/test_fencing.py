@@ -1,0 +1,127 @@
+"""A worker whose deliveries were taken away changes nothing any more."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from jobs import broker, task
+from jobs.broker.base import Claim
+from jobs.models import TaskResult
+from jobs.states import State
+from jobs.worker import executor, prepare, upkeep
+from jobs.worker.limits import Limits, ThreadTimer
+from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.recorder import Recorder
+from jobs.worker.runners import ack_early
+from tests.tasks import add, fail
+from tests.workers import on_redis, put_message
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+
+LIMITS = Limits(ThreadTimer())
+
+
+@task(autoretry_for=(ValueError,), default_retry_delay=3600)
+def fails_and_waits() -> None:
+    raise ValueError("slow")
+
+
+def claim(worker: str, first: int = 1) -> Claim:
+    return broker.get().claim("default", worker, first, 10, 60)
+
+
+def outcome_of(worker: str, number: int, raw: bytes, *, claimed: float) -> Outcome:
+    """What this worker makes of a delivery that it claimed so many seconds ago."""
+    prepared = prepare.prepare("default", number, raw, worker=worker, now=time.time())
+    if isinstance(prepared, Outcome):
+        return prepared
+    outcome = executor.run(prepared, worker, LIMITS)
+    outcome.claimed = time.monotonic() - claimed
+    return outcome
+
+
+def lost_outcome(task_name: str, *args: Any, claimed: float = 3600) -> tuple[Recorder, Outcome]:
+    """Of a slow worker's only delivery, which is back on the queue by the time it is done."""
+    put_message(task=task_name, args=list(args))
+    ((number, raw),) = claim("slow").messages
+    outcome = outcome_of("slow", number, raw, claimed=claimed)
+    assert upkeep.give_back(["default"], "slow", blamed=None) == 1
+    return Recorder("slow"), outcome
+
+
+def write(recorder: Recorder, *outcomes: Outcome) -> None:
+    for outcome in outcomes:
+        recorder.add(outcome)
+    recorder.step()
+
+
+@pytest.mark.parametrize("name", [add.name, fail.name, fails_and_waits.name, "nobody's"])
+@pytest.mark.parametrize("claimed_by_another", [True, False])
+def test_a_lost_outcome_changes_nothing(
+    name: str, claimed_by_another: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = {add.name: (1, 2), fail.name: ("wrong",)}.get(name, ())
+    recorder, outcome = lost_outcome(name, *args)
+    # Where a message that was never run came back its claim's time isn't known.
+    outcome.claimed = time.monotonic() - 3600
+    if claimed_by_another:
+        claim("quick")
+    write(recorder, outcome)
+    assert TaskResult.objects.count() == 0
+    stats = broker.get().stats("default")
+    assert (stats.waiting, stats.in_flight) == ((0, 1) if claimed_by_another else (1, 0))
+    assert (stats.due, stats.dead) == (0, 0)
+    assert "was taken over by another worker; its outcome here is dropped" in caplog.text
+
+
+def test_others_of_its_batch_are_written() -> None:
+    ids = [put_message(task=add.name, args=[n, n]) for n in range(3)]
+    messages = claim("slow").messages
+    outcomes = [outcome_of("slow", number, raw, claimed=3600) for number, raw in messages]
+    broker.get().ack("default", "slow", [2])  # as if it had been taken away
+    write(Recorder("slow"), *outcomes)
+    rows = TaskResult.objects.values_list("id", flat=True)
+    assert set(rows) == {ids[0], ids[2]}
+    assert on_redis() == (0, 0)
+
+
+def test_what_was_just_claimed_is_not_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease can't have ended so soon; asking would cost every batch a round trip."""
+    put_message(task=add.name, args=[1, 2])
+    ((number, raw),) = claim("w").messages
+    monkeypatch.setattr(broker.get(), "held", None)
+    write(Recorder("w"), outcome_of("w", number, raw, claimed=0.0))
+    assert TaskResult.objects.get().state == State.SUCCESS
+
+
+def test_its_verbs_do_nothing() -> None:
+    recorder, outcome = lost_outcome(fails_and_waits.name, claimed=0.0)
+    assert outcome.kind is Kind.LATER
+    recorder._settle([outcome])
+    assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
+    dead = Outcome(Kind.DEAD, "default", outcome.number, reason="why")
+    recorder._bury([dead])
+    assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
+
+
+def test_one_that_is_acknowledged_early_does_not_start() -> None:
+    put_message(task=add.name, args=[1, 2])
+    ((number, raw),) = claim("slow").messages
+    prepared = prepare.prepare("default", number, raw, worker="slow", now=time.time())
+    assert isinstance(prepared, Delivery)
+    upkeep.give_back(["default"], "slow")
+    assert ack_early(prepared, "slow") is False
+    assert on_redis() == (1, 0)
+
+
+def test_one_that_was_acknowledged_early_is_recorded_however_late() -> None:
+    put_message(task=add.name, args=[1, 2])
+    ((number, raw),) = claim("slow").messages
+    outcome = outcome_of("slow", number, raw, claimed=3600)
+    broker.get().ack("default", "slow", [number])
+    outcome.held = False
+    write(Recorder("slow"), outcome)
+    assert TaskResult.objects.get().state == State.SUCCESS

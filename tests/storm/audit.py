@@ -1,0 +1,94 @@
+"""What was promised, and what became of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from jobs import broker, conf
+from jobs.exceptions import BrokerUnavailable
+from jobs.models import TaskResult
+from jobs.states import TERMINAL, State
+from tests.storm.models import Effect, End, Sent
+
+#: Kinds whose effects are promised to happen exactly once.
+ATOMIC = ("atomic", "atomic_flaky")
+
+
+class Noted(NamedTuple):
+    """What the senders know. Ids, with their kinds."""
+
+    promised: dict[str, str]
+    #: The send outside a transaction raised, or its process was killed: it may run.
+    possible: dict[str, str]
+    rolled_back: set[str]
+
+
+def noted(logs: Iterable[Path]) -> Noted:
+    lines = [line.split() for log in logs for line in log.read_text().splitlines()]
+    said: dict[str, dict[str, str]] = {"outside": {}, "trying": {}, "rolled-back": {}}
+    for became, *sent in lines:
+        for kind, _, id_ in (word.partition(":") for word in sent):
+            said.setdefault(became, {})[id_] = kind
+    promised = dict(Sent.objects.values_list("id", "kind")) | said["outside"]
+    return Noted(promised, said["trying"] | promised, set(said["rolled-back"]))
+
+
+def settled() -> bool:
+    """Whether nothing waits, runs or is due anywhere."""
+    try:
+        queues = [broker.get().stats(queue) for queue in conf.get().queues]
+        if any(q.waiting or q.in_flight or q.due for q in queues):
+            return False
+        return not TaskResult.objects.exclude(state__in=TERMINAL).exists()
+    except BrokerUnavailable:
+        pass  # this process's connections were cut as well
+    except DatabaseError:
+        connection.close()
+    return False
+
+
+def violations(known: Noted) -> dict[str, list[str]]:
+    """Promise → ids of the tasks for which it was broken."""
+    states = dict(TaskResult.objects.values_list("id", "state"))
+    effects = Counter(Effect.objects.values_list("task", flat=True))
+    atomic = Counter(Effect.objects.filter(kind__in=ATOMIC).values_list("task", flat=True))
+    ends = Counter(End.objects.values_list("task", flat=True))
+    return {
+        "lost": [
+            i for i, kind in known.promised.items() if _is_lost(kind, states.get(i), effects[i])
+        ],
+        "recorded twice": [i for i, count in ends.items() if count > 1],
+        "rolled back, but run": sorted((effects.keys() | states.keys()) - known.possible.keys()),
+        "atomic effects doubled": [i for i, count in atomic.items() if count > 1],
+        "atomic effect without its result": [i for i in atomic if states.get(i) != State.SUCCESS],
+        "atomic result without its effect": [
+            i
+            for i, kind in known.possible.items()
+            if kind in ATOMIC and states.get(i) == State.SUCCESS and not atomic[i]
+        ],
+        "dead letters": [
+            letter.reason
+            for queue in conf.get().queues
+            for letter in broker.get().dead_letters(queue, 100)
+        ],
+    }
+
+
+def _is_lost(kind: str, state: str | None, effects: int) -> bool:
+    """Whether a promised task hasn't ended as it should have."""
+    if kind == "broken":
+        return state != State.FAILURE
+    if kind == "quiet":  # outside a transaction it has no row
+        return state not in (None, State.SUCCESS) or not effects
+    return state != State.SUCCESS or not effects
+
+
+def ran_again() -> int:
+    """How many tasks left their effect more than once, which only atomic ones promise not to."""
+    return sum(n > 1 for n in Counter(Effect.objects.values_list("task", flat=True)).values())

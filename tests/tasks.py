@@ -1,0 +1,273 @@
+"""Tasks that the tests send. Those with a `Gate` run for as long as the test wants them to."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+from jobs import Task, shared_task, task
+from jobs.exceptions import SoftTimeLimitExceeded
+from tests.models import Author, Run
+
+#: Longest stay, in seconds, before a gate that nobody opens.
+PATIENCE = 60.0
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text for you")
+
+
+class TwoArguments(Exception):
+    """Can't be made from its `args`."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(f"{code}: {text}")
+
+
+@task
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+@task
+def echo(value: Any) -> Any:
+    return value
+
+
+@shared_task
+def trace(label: str) -> None:
+    """Leave a row."""
+    Run.objects.create(label=label)
+
+
+@task(ignore_result=True)
+def quiet_trace(label: str) -> str:
+    Run.objects.create(label=label)
+    return "nobody sees this"
+
+
+@task(durable=False)
+def light_trace(label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@task
+def fail_with(kind: str) -> None:
+    """Raise what is hard to record."""
+    if kind == "unprintable":
+        raise Unprintable
+    if kind == "two arguments":
+        raise TwoArguments(7, "seven")
+    if kind == "local":
+
+        class LocalError(Exception):
+            pass
+
+        raise LocalError("made in a function")
+    if kind == "cause":
+        try:
+            raise KeyError("inner")
+        except KeyError as inner:
+            raise RuntimeError("outer") from inner
+    raise AssertionError(kind)
+
+
+@task
+def leave() -> None:
+    sys.exit(3)
+
+
+@task
+def return_object() -> object:
+    return object()
+
+
+@task
+def return_text(length: int) -> str:
+    return "x" * length
+
+
+@task
+def kill_child(path: str) -> str:
+    """End the child process the hard way, the first time only."""
+    try:
+        Path(path).touch(exist_ok=False)
+    except FileExistsError:
+        return "alive"
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still here")
+
+
+@task(bind=True)
+def who(self: Task[..., Any], *args: Any, **kwargs: Any) -> dict[str, Any]:
+    request = self.request
+    return {
+        "id": request.id,
+        "retries": request.retries,
+        "queue": request.queue,
+        "worker": request.worker,
+        "headers": dict(request.headers),
+        "args": list(request.args),
+        "kwargs": dict(request.kwargs),
+        "root_id": request.root_id,
+        "parent_id": request.parent_id,
+        "redelivered": request.redelivered,
+    }
+
+
+@task
+def send_who() -> str:
+    """The id of a task sent by this one."""
+    return who.delay().id
+
+
+@task
+def where() -> tuple[int, str]:
+    """Process, and "main" or the name of another thread."""
+    thread = threading.current_thread()
+    return os.getpid(), "main" if thread is threading.main_thread() else thread.name
+
+
+@task
+async def async_where() -> tuple[int, str]:
+    await asyncio.sleep(0)
+    return os.getpid(), threading.current_thread().name
+
+
+@task
+async def async_add(a: int, b: int) -> int:
+    await asyncio.sleep(0)
+    return a + b
+
+
+@task
+async def async_fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@task
+async def async_fail_unprintable() -> None:
+    raise Unprintable
+
+
+@task
+async def async_count_authors() -> int:
+    return await Author.objects.acount()
+
+
+@task
+def wait_at(gate: str) -> int:
+    """Stay until the gate opens; the process that did."""
+    _arrive(gate)
+    ends = time.monotonic() + PATIENCE
+    while not Path(gate, "open").exists() and time.monotonic() < ends:
+        time.sleep(0.005)
+    return os.getpid()
+
+
+@task
+async def async_wait_at(gate: str) -> int:
+    _arrive(gate)
+    ends = time.monotonic() + PATIENCE
+    while not Path(gate, "open").exists() and time.monotonic() < ends:
+        await asyncio.sleep(0.005)
+    return os.getpid()
+
+
+@task
+def hold_interpreter(seconds: float) -> float:
+    """Keep the interpreter's lock for so long, but for a moment now and then, as a long loop in C
+    does; how long it took."""
+    began = time.monotonic()
+    while time.monotonic() - began < seconds:
+        sum(itertools.repeat(1, 20_000_000))
+    return time.monotonic() - began
+
+
+@task
+def connections_of_database() -> int:
+    """How many connections this process's user has to the database (PostgreSQL)."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+        return int(cursor.fetchone()[0])
+
+
+@task
+def greet_author(pk: int) -> None:
+    Run.objects.create(label=f"author {pk}")
+
+
+@task
+def index_book(pk: int) -> None:
+    Run.objects.create(label=f"book {pk}")
+
+
+def _arrive(gate: str) -> None:
+    Path(gate, f"arrived-{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}").touch()
+
+
+# ------------------------------------------------------------------- limits, crashes, reloads
+
+
+@task
+def spin(seconds: float) -> str:
+    """Be busy in Python."""
+    ends = time.monotonic() + seconds
+    while time.monotonic() < ends:
+        pass
+    return "done"
+
+
+@task
+def tidy_up(seconds: float) -> str:
+    """Be busy, and use the time between the soft limit and the hard one."""
+    try:
+        ends = time.monotonic() + seconds
+        while time.monotonic() < ends:
+            pass
+    except SoftTimeLimitExceeded:
+        return "tidied up"
+    return "done"
+
+
+@task
+async def async_nap(seconds: float) -> str:
+    await asyncio.sleep(seconds)
+    return "done"
+
+
+@task(time_limit=0.7)
+def wait_within_limit(gate: str) -> int:
+    """`wait_at`, for so long."""
+    return wait_at(gate)
+
+
+@task(time_limit=0.7)
+async def async_wait_within_limit(gate: str) -> int:
+    """Block the event loop, as nothing in it should."""
+    return wait_at(gate)
+
+
+@task
+def poison(antidote: str) -> str:
+    """Kill the process as often as it runs, while there is no such file."""
+    if Path(antidote).exists():
+        return "alive"
+    Run.objects.create(label="poison")
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("still here")

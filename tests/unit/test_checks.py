@@ -1,0 +1,189 @@
+"""`manage.py check` tells what is wrong with the settings and the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.core.checks import run_checks
+from pytest_django import Settings
+
+from jobs import checks, conf, registry, task
+from jobs.exceptions import ConfigurationError
+from tests.services import Valkey
+
+GOOD = {"BROKER_URL": "redis://localhost:6379/0"}
+
+
+@pytest.fixture(autouse=True)
+def _table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "tasks", {})
+
+
+def found() -> list[tuple[str | None, str]]:
+    return [(m.id, m.msg) for m in run_checks(tags=["jobs"])]
+
+
+def test_good_settings(settings: Settings) -> None:
+    settings.JOBS = GOOD
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        ({"BROKER_ULR": "x"}, "JOBS['BROKER_ULR'] is not a setting. Did you mean 'BROKER_URL'?"),
+        ({"LEASE_SECONDS": "15"}, "JOBS['LEASE_SECONDS'] must be a number, not '15'."),
+        ({"LEASE_SECONDS": 0.1}, "JOBS['LEASE_SECONDS'] must be at least 1, not 0.1."),
+        (
+            {"DEFAULT_QUEUE": "mial", "QUEUES": {"mail": {}}},
+            "JOBS['DEFAULT_QUEUE'] is 'mial', which JOBS['QUEUES'] does not declare. "
+            "Did you mean 'mail'?",
+        ),
+        (
+            {"QUEUES": {"default": {"opne": True}}},
+            "JOBS['QUEUES'] has the unknown option 'opne'. Did you mean 'open'?.",
+        ),
+    ],
+)
+def test_wrong_settings(settings: Settings, jobs: dict[str, Any], message: str) -> None:
+    settings.JOBS = {**GOOD, **jobs}
+    assert found() == [("jobs.E001", message)]
+    with pytest.raises(ConfigurationError):
+        conf.get()
+
+
+def test_every_problem_is_told_at_once(settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "POLL_SECONDS": 0, "MESSAGE_MAX_BYTES": None, "NONSENSE": 1}
+    assert len(found()) == 3
+
+
+def test_not_a_dict(settings: Settings) -> None:
+    settings.JOBS = ["redis://localhost"]
+    assert ("jobs.E001", "JOBS must be a dict, not list.") in found()
+
+
+def test_no_broker_in_production(settings: Settings) -> None:
+    settings.JOBS = {}
+    settings.DEBUG = False
+    assert [found_id for found_id, _ in found()] == ["jobs.E002"]
+    settings.DEBUG = True
+    assert found() == []
+
+
+def test_a_task_of_an_undeclared_queue(settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "QUEUES": {"default": {}, "mail": {}}}
+
+    @task(name="letter", queue="mial")
+    def letter() -> None: ...
+
+    assert found() == [
+        (
+            "jobs.E003",
+            "Task 'letter' names the queue 'mial', which JOBS['QUEUES'] does not declare. "
+            "Did you mean 'mail'?",
+        )
+    ]
+
+
+def test_a_schedule_that_can_not_be(settings: Settings) -> None:
+    entry = {"task": "gone", "schedule": 60}
+    settings.JOBS = {**GOOD, "BEAT_SCHEDULE": {"often": entry}}
+    told = "The schedule 'often', by JOBS['BEAT_SCHEDULE']: no task is called 'gone'."
+    assert found() == [("jobs.E004", told)]
+    settings.JOBS = {**GOOD, "BEAT_SCHEDULE": {"often": 60}}
+    assert [found_id for found_id, _ in found()] == ["jobs.E001"]
+
+
+# ------------------------------------------------------------------------ check --deploy
+
+
+def doubts() -> list[tuple[str | None, str]]:
+    found = run_checks(tags=["jobs"], include_deployment_checks=True)
+    assert all(m.hint for m in found)
+    return [(m.id, m.msg) for m in found]
+
+
+@pytest.fixture
+def server(own_valkey: Valkey, settings: Settings) -> Iterator[redis.Redis]:
+    """A server with nothing to be said about."""
+    settings.JOBS = {**GOOD, "BROKER_URL": own_valkey.url}
+    with own_valkey.client() as client:
+        yield client
+
+
+def test_a_good_server(server: redis.Redis) -> None:
+    assert doubts() == []
+
+
+def test_a_server_that_evicts(server: redis.Redis) -> None:
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    assert doubts() == [("jobs.W004", "Redis has the maxmemory-policy allkeys-lru.")]
+
+
+def test_a_server_that_keeps_nothing(server: redis.Redis) -> None:
+    server.config_set("appendonly", "no")
+    text = "Redis writes nothing to disk: a restart loses every message."
+    assert doubts() == [("jobs.W005", text)]
+    server.config_set("save", "3600 1")
+    assert doubts() == []
+
+
+def test_a_server_that_does_not_tell(server: redis.Redis, settings: Settings) -> None:
+    server.config_set("maxmemory-policy", "allkeys-lru")
+    server.execute_command("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+@all", "-@admin")
+    url = settings.JOBS["BROKER_URL"].replace("//", "//shop:pw@")
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": url}
+    assert doubts() == []
+
+
+def test_a_server_that_is_away(own_valkey: Valkey, settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "BROKER_URL": own_valkey.url}
+    own_valkey.stop()
+    ((found_id, text),) = doubts()
+    assert found_id == "jobs.W003"
+    assert "can't be used" in text
+
+
+def test_open_queues(settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "BROKER_URL": "memory://", "QUEUES": {"default": {}, "in": OPEN}}
+    text = "The queue 'in' is open: whoever can write to Redis can call any task through it."
+    assert doubts() == [("jobs.W001", text)]
+
+
+OPEN = {"open": True}
+
+
+@pytest.mark.parametrize(
+    ("url", "exposed"),
+    [
+        ("redis://9.9.9.9:6379/0", True),
+        ("rediss://[2620:fe::fe]/0", True),
+        ("redis://:secret@9.9.9.9/0", False),
+        ("redis://9.9.9.9/0?password=secret", False),
+        ("rediss://9.9.9.9/0?ssl_certfile=client.pem", False),
+        ("redis://10.1.2.3/0", False),
+        ("redis://127.0.0.1/0", False),
+        ("redis://[::1]/0", False),
+        ("redis://localhost/0", False),
+        ("unix:///run/redis.sock", False),
+        ("memory://", False),
+        ("", False),
+        ("redis://nobody.invalid/0", False),
+        ("redis://localhost/0?db=x", False),
+    ],
+)
+def test_a_public_address_without_a_password(settings: Settings, url: str, exposed: bool) -> None:
+    settings.JOBS = {"BROKER_URL": url}
+    found = [(m.id, m.msg) for m in checks.check_password()]
+    assert [found_id for found_id, _ in found] == (["jobs.W002"] if exposed else [])
+    assert "secret" not in str(found)
+
+
+def test_wrong_settings_break_no_check(settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "POLL_SECONDS": 0}
+    assert [m.id for m in run_checks(tags=["jobs"], include_deployment_checks=True)] == [
+        "jobs.E001"
+    ]

@@ -1,0 +1,77 @@
+"""What a child writes on its board, its supervisor reads: in another process, and after its end."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.message import Killed
+from jobs.worker.board import Board, Running, key
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    made = Board.make(3)
+    yield made
+    made.close()
+
+
+def test_a_new_board_is_empty(board: Board) -> None:
+    assert board.running() == []
+    assert not board.ready
+
+
+def test_what_begins_and_ends(board: Board) -> None:
+    board.begin(0, 11)
+    board.begin(2, 13, 99.5)
+    limit = Killed.TIME_LIMIT
+    assert board.running() == [Running(11, math.inf, limit), Running(13, 99.5, limit)]
+    board.end(0)
+    board.begin(2, 14)
+    assert board.running() == [Running(14, math.inf, limit)]
+
+
+def test_being_ready_is_not_a_task(board: Board) -> None:
+    board.set_ready()
+    assert board.ready
+    assert board.running() == []
+
+
+def test_condemned(board: Board) -> None:
+    board.begin(1, 12, 99.5)
+    assert board.condemn(12, 50.0) is True
+    assert board.running() == [Running(12, 50.0, Killed.REVOKED)]
+    assert board.condemn(13, 50.0) is False
+    board.end(1)
+    board.begin(1, 15)  # the next in its place is not
+    assert board.running() == [Running(15, math.inf, Killed.TIME_LIMIT)]
+
+
+def test_it_outlives_the_process_that_wrote_on_it(board: Board) -> None:
+    code = (
+        "import os, signal, sys; from jobs.worker.board import Board; "
+        "board = Board(int(sys.argv[1]), 3); board.set_ready(); board.begin(1, 7, 5.0); "
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code, str(board.fd)], pass_fds=[board.fd], check=False, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert board.ready
+    assert board.running() == [Running(7, 5.0, Killed.TIME_LIMIT)]
+
+
+def test_keys_tell_deliveries_apart() -> None:
+    found = {key(queue, number) for queue in ("a", "b", "mail") for number in range(1, 2000)}
+    assert len(found) == 3 * 1999
+    for number in (0, 1, 2**31, 2**40):
+        assert 0 < key("mail", number) < 2**63
+        board = Board.make(1)
+        board.begin(0, key("mail", number))
+        assert [place.delivery for place in board.running()] == [key("mail", number)]
+        board.close()

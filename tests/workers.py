@@ -1,0 +1,159 @@
+"""Workers for tests: the real one, in this process or in processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from jobs import broker, conf, message
+from jobs.broker.base import DeadLetter, Outgoing
+from jobs.exceptions import BrokerUnavailable
+from jobs.message import Message
+from jobs.worker.board import Board
+from jobs.worker.child import Child
+from jobs.worker.options import Options
+from tests.project import ROOT, Process, Project
+from tests.services import wait_for
+
+_numbers = itertools.count(1)
+
+
+def work(queues: Sequence[str] = (), **options: Any) -> None:
+    """Run everything that waits on the queues in this process, as ``runworker --burst`` does."""
+    name = f"here/{next(_numbers)}"
+    chosen = Options(queues=tuple(queues or conf.get().queues), name=name, burst=True, **options)
+    board = Board.make(chosen.places)
+    child = Child(name, chosen, board)
+    exits: list[int] = []
+
+    def end(code: int) -> None:
+        """A vital thread has failed, which ends a worker's process, but not the tests'."""
+        exits.append(code)
+        child.stop()
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "_exit", end)
+        try:
+            child.run()
+        except BaseException:
+            child.stop()
+            raise
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            board.close()
+    assert not exits, "a thread of the worker raised what ends its process: see the log"
+
+
+def put(raw: bytes, queue: str = "default", priority: int = 0) -> None:
+    """Put these bytes on a queue, past everything that checks them."""
+    broker.get().push([Outgoing(queue, raw, priority)])
+
+
+def put_message(queue: str = "default", **fields: Any) -> str:
+    """Put a signed message on a queue, past the checks of `Task`; its id."""
+    sent = Message(id=fields.pop("id", message.new_id()), queue=queue, **fields)
+    put(message.encode(sent), queue)
+    return sent.id
+
+
+def dead_letters(queue: str = "default") -> list[DeadLetter]:
+    return broker.get().dead_letters(queue, 100)
+
+
+class _Abort(Exception):
+    pass
+
+
+@contextlib.contextmanager
+def rolled_back() -> Iterator[None]:
+    """An atomic block, a savepoint inside of another one, that ends with an exception."""
+    with contextlib.suppress(_Abort), transaction.atomic():
+        yield
+        raise _Abort
+
+
+class Gate:
+    """Holds the tasks `wait_at` and `async_wait_at`, which get ``gate.path``."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True)
+        self.path = str(folder)
+        self._folder = folder
+
+    def arrived(self) -> int:
+        """How many have come to it."""
+        return len(list(self._folder.glob("arrived-*")))
+
+    def processes(self) -> list[int]:
+        """Process ids of those that have come to it, each as often as it came."""
+        return [int(path.name.split("-")[1]) for path in self._folder.glob("arrived-*")]
+
+    def wait_for(self, count: int = 1, timeout: float = 20) -> None:
+        wait_for(lambda: self.arrived() >= count, timeout, what=f"{count} tasks at the gate")
+
+    def open(self) -> None:
+        (self._folder / "open").touch()
+
+
+def start_worker(project: Project, *args: str, jobs: dict[str, Any] | None = None) -> Process:
+    """Start ``runworker``, with these settings in JOBS besides the project's."""
+    env = {}
+    if jobs:
+        name = f"settings_{next(_numbers)}"
+        text = f"from tests.settings import *\nJOBS = {{**JOBS, **{jobs!r}}}\n"
+        (project.folder / f"{name}.py").write_text(text)
+        env["DJANGO_SETTINGS_MODULE"] = name
+        env["PYTHONPATH"] = os.pathsep.join([str(project.folder), str(ROOT)])
+    return project.manage("runworker", *args, **env)
+
+
+def ready_worker(project: Project, *args: str, jobs: dict[str, Any] | None = None) -> Process:
+    """`start_worker`, and wait until all its children claim."""
+    process = start_worker(project, *args, jobs=jobs)
+    count = int(args[args.index("--processes") + 1])
+    wait_for(
+        lambda: process.output().count(" ready, queues") >= count or process.poll() is not None,
+        what="the children to be ready",
+    )
+    assert process.poll() is None, process.output()
+    return process
+
+
+def children(process: Process) -> list[int]:
+    """Process ids of a worker's children, in the order of their start."""
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    return sorted(int(pid) for pid in found.split())
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended and is not yet reaped doesn't."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def settled(queue: str = "default") -> None:
+    """Wait until nothing of a queue waits or is in flight, through an outage of the broker."""
+
+    def nothing() -> bool:
+        with contextlib.suppress(BrokerUnavailable):
+            return on_redis(queue) == (0, 0)
+        return False
+
+    wait_for(nothing, what=f"everything of queue {queue} to be acknowledged")
+
+
+def on_redis(queue: str = "default") -> tuple[int, int]:
+    """Messages of a queue that wait, and that are in flight."""
+    stats = broker.get().stats(queue)
+    return stats.waiting, stats.in_flight
