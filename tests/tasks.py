@@ -236,13 +236,12 @@ def spin(seconds: float) -> str:
 @task
 def tidy_up(seconds: float) -> str:
     """Be busy, and use the time between the soft limit and the hard one."""
+    # In a call: the jump back of a `while` that stands in the `try` itself is not covered by it, as
+    # Python 3.12 and later compile it, and the exception may come just there.
     try:
-        ends = time.monotonic() + seconds
-        while time.monotonic() < ends:
-            pass
+        return spin(seconds)
     except SoftTimeLimitExceeded:
         return "tidied up"
-    return "done"
 
 
 @task
