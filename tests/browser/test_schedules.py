@@ -89,8 +89,9 @@ def test_a_schedule_is_made_edited_and_fires(
 
     browser.find_element("css selector", "input[name=kind][value=interval]").click()
     write(browser, "#id_interval_0", "1")
+    see(browser, "#jobs-preview", "every minute")
     Select(browser.find_element("id", "id_interval_1")).select_by_value("1")
-    wait_for(lambda: "every second" in text(browser, "#jobs-preview"))
+    see(browser, "#jobs-preview", "every second")
     browser.find_element("name", "_continue").click()
     wait_for(lambda: TaskResult.objects.filter(state="SUCCESS", result="5").count() >= 2)
 

@@ -171,15 +171,20 @@
 
     // ------------------------------------------------------------------ start
 
+    function changed({target}) {
+        if (target.name === "kind") {
+            showKind();
+        }
+        if (!target.name || ASKED.includes(target.name)) {
+            later();
+        }
+    }
+
     if (kinds.length) {
-        form.addEventListener("input", (event) => {
-            if (event.target.name === "kind") {
-                showKind();
-            }
-            if (!event.target.name || ASKED.includes(event.target.name)) {
-                later();
-            }
-        });
+        // What fills in forms for people does not always tell of both.
+        for (const kind of ["input", "change"]) {
+            form.addEventListener(kind, changed);
+        }
         showKind();
         misfire.addEventListener("change", showWindow);
         showWindow();
