@@ -4,8 +4,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
+# How many processes share the tests: more than cores, since many tests wait for other processes.
+PARALLEL ?= 3
 
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest -n $(PARALLEL) --dist loadgroup
 INSTALLED := $(VENV)/.installed
 # Checks and tests don't depend on a developer's own .env.
 HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
@@ -15,7 +18,7 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) STORM='--tasks 20000 --kills 45'"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) PARALLEL=$(PARALLEL) STORM='--tasks 20000 --kills 45'"
 
 run: $(INSTALLED) .env ## Start web server, worker, beat and broker together
 	@exec $(BIN)/python -m jobsite.dev --port $(PORT)
@@ -34,12 +37,12 @@ broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
 
 # The whole suite comes last, so that its summary is what one sees at the end.
 test: $(INSTALLED) ## Run all tests: those that use a database on PostgreSQL, then all on SQLite
-	$(BIN)/python -m tests.with_postgres $(BIN)/python -m pytest \
+	$(BIN)/python -m tests.with_postgres $(PYTEST) \
 		$(addprefix --ignore=tests/,unit browser integration/broker integration/test_embedded.py \
 		e2e/test_dev.py e2e/test_second_project.py e2e/test_limits.py e2e/test_signals.py \
 		faults/test_network.py faults/test_outages.py faults/test_refusals.py \
 		faults/test_security.py)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
 	$(BIN)/python -m tests.storm $(STORM)

@@ -28,6 +28,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in ("e2e", "faults", "browser"):
             item.add_marker(folder)
+        if folder == "browser":
+            item.add_marker(pytest.mark.xdist_group("browser"))  # one Chromium for all of them
         if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
             item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
 
