@@ -11,7 +11,7 @@ import difflib
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,12 @@ from django.core.signals import setting_changed
 
 from jobs.exceptions import ConfigurationError
 
+#: Celery's priority steps on Redis.
+STEPS = (0, 3, 6, 9)
+
+#: What an exchange compares with the keys of its queues: `jobs.routing.exchanges`.
+EXCHANGE_KINDS = ("direct", "topic", "fanout")
+
 
 @dataclass(frozen=True, slots=True)
 class Queue:
@@ -29,6 +35,11 @@ class Queue:
     #: Whether unsigned messages are run: for queues that programs without this project's
     #: SECRET_KEY (Celery clients) send to. Anyone who can write to Redis can then call any task.
     open: bool = False
+    #: Exchange that it is bound to; empty: JOBS["DEFAULT_EXCHANGE"], if it has a routing key.
+    exchange: str = ""
+    #: Routing key (for a topic exchange, pattern) that it is bound with, or several; empty: its
+    #: own name.
+    routing_key: str | tuple[str, ...] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +71,16 @@ class Conf:
     queues: Mapping[str, Queue] = field(default_factory=lambda: {"default": Queue()})
     #: Where a task goes whose decorator and call name no queue.
     default_queue: str = "default"
+    #: Whether queues that are not in QUEUES may be named all the same, with a queue's defaults.
+    create_missing_queues: bool = False
+    #: Name of an exchange → its kind: "direct", "topic" or "fanout".
+    exchanges: Mapping[str, str] = field(default_factory=dict)
+    #: Exchange of routing keys that come without one. Empty: a key is the name of a queue.
+    default_exchange: str = ""
+    #: Where tasks go, by name, pattern or function: see `jobs.routing`.
+    task_routes: Any = field(default_factory=dict)
+    #: The lists of a queue: each is for the priorities from its own to below the next one.
+    priority_steps: tuple[int, ...] = STEPS
     #: Module looked for in each installed app to find its tasks.
     task_module: str = "tasks"
     #: How long, in seconds, the messages of a vanished machine stay with it before others may
@@ -107,8 +128,14 @@ class Conf:
     schedule_runs_expire: float | None = 2_592_000.0
 
     def queue(self, name: str) -> Queue:
-        """Options of a queue; raises `KeyError` when it isn't declared."""
+        """Options of a queue; raises `KeyError` when it isn't declared and has to be."""
+        if name not in self.queues and self.knows(name):
+            return Queue()
         return self.queues[name]
+
+    def knows(self, queue: str) -> bool:
+        """Whether a queue may be used: it is declared, or needs not to be."""
+        return queue in self.queues or (self.create_missing_queues and is_queue_name(queue))
 
 
 _NUMBERS = {
@@ -174,7 +201,7 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
         except (TypeError, ValueError) as error:
             problems.append(f"JOBS[{key!r}] {error}.")
     conf = Conf(**values)
-    if conf.default_queue not in conf.queues:
+    if not conf.knows(conf.default_queue):
         problems.append(
             f"JOBS['DEFAULT_QUEUE'] is {conf.default_queue!r}, which JOBS['QUEUES'] does not "
             f"declare.{nearest(conf.default_queue, conf.queues)}"
@@ -193,6 +220,14 @@ def nearest(word: str, known: Any) -> str:
 def _typed(name: str, value: Any) -> Any:
     if name == "queues":
         return _queues(value)
+    if name == "priority_steps":
+        return _priority_steps(value)
+    if name == "task_routes":
+        return value  # `jobs.routing` reads it
+    if name == "exchanges":
+        return _exchanges(value)
+    if name == "create_missing_queues":
+        return _yes_or_no(value)
     if name == "retry_policy":
         return options_of(RetryPolicy, value)
     if name == "beat_schedule":
@@ -226,9 +261,54 @@ def _queues(value: Any) -> Mapping[str, Queue]:
     if not isinstance(value, Mapping) or not value:
         raise TypeError("must be a dict of queue name → options, with at least one queue")
     for name in value:
-        if not isinstance(name, str) or not name or set(name) & set("{}\x06\x16"):
+        if not is_queue_name(name):
             raise ValueError(f"has {name!r}: a queue's name is text without braces")
-    return {name: options_of(Queue, options) for name, options in value.items()}
+    return {name: options_of(Queue, _with_keys(options)) for name, options in value.items()}
+
+
+def is_queue_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and not set(name) & set("{}\x06\x16")
+
+
+def _with_keys(options: Any) -> Any:
+    """Options of a queue whose routing keys, if there are several, are a tuple."""
+    keys = options.get("routing_key") if isinstance(options, Mapping) else None
+    if keys is None or isinstance(keys, str):
+        return options
+    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+        raise TypeError(f"option 'routing_key' must be text or a list of texts, not {keys!r}")
+    return {**options, "routing_key": tuple(keys)}
+
+
+def _exchanges(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of exchange name → kind, not {value!r}")
+    for name, kind in value.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"has {name!r}: an exchange's name is text")
+        if kind not in EXCHANGE_KINDS:
+            raise ValueError(
+                f"has {kind!r} for {name!r}: a kind is {', '.join(map(repr, EXCHANGE_KINDS))}."
+                f"{nearest(str(kind), EXCHANGE_KINDS)}"
+            )
+    return dict(value)
+
+
+def _priority_steps(value: Any) -> tuple[int, ...]:
+    told = "must be whole numbers from 0 to 9, ascending, the first of them 0"
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(f"{told}, not {value!r}")
+    if any(isinstance(step, bool) or step not in range(10) for step in value):
+        raise ValueError(f"{told}, not {value!r}")
+    if not value or value[0] != 0 or sorted(set(value)) != list(value):
+        raise ValueError(f"{told}, not {value!r}")
+    return tuple(value)
+
+
+def _yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"must be True or False, not {value!r}")
+    return value
 
 
 def _beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
@@ -278,6 +358,8 @@ def options_of(kind: type[Any], value: Any) -> Any:
             raise ValueError(f"has the unknown option {key!r}.{nearest(str(key), known)}")
         if known[key] == "bool" and not isinstance(option, bool):
             raise TypeError(f"option {key!r} must be True or False, not {option!r}")
+        if known[key] == "str" and not isinstance(option, str):
+            raise TypeError(f"option {key!r} must be text, not {option!r}")
         if known[key] in ("int", "float") and (
             isinstance(option, bool) or not isinstance(option, int | float) or option < 0
         ):

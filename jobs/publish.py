@@ -49,6 +49,8 @@ def send(
 
     Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`.
     """
+    if any(one.copies for one in messages):
+        messages = [each for one in messages for each in message.spread(one)]
     alias = using or router.db_for_write(TaskResult)
     connection = connections[alias]
     if connection.in_atomic_block:

@@ -167,7 +167,7 @@ def _doubts(schedule: Schedule, old: PeriodicTask) -> list[str]:
             task.check_arguments(schedule.args, schedule.kwargs)
         except TypeError as error:
             found.append(str(error))
-    if schedule.queue and schedule.queue not in conf.get().queues:
+    if schedule.queue and not conf.get().knows(schedule.queue):
         found.append(_("JOBS['QUEUES'] does not declare its queue %s.") % schedule.queue)
         schedule.queue = ""
     if old.routing_key and not old.queue:

@@ -82,7 +82,7 @@ def test_a_task_of_an_undeclared_queue(settings: Settings) -> None:
     assert found() == [
         (
             "jobs.E003",
-            "Task 'letter' names the queue 'mial', which JOBS['QUEUES'] does not declare. "
+            "Task 'letter' can't be sent to queue 'mial', which JOBS['QUEUES'] does not declare. "
             "Did you mean 'mail'?",
         )
     ]

@@ -25,7 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "cron.py",
         "declaring.py",
         "options.py",
-        "routing.py",
+        "routing/",
         "parameters.py",
         "sending.py",
     ),
