@@ -99,7 +99,7 @@ class Router:
                     f"Task {name!r} can't be sent: {shown} of JOBS['TASK_ROUTES']: {error!r}"
                 ) from error
         named = {key: options[key] for key in Route._fields if options.get(key) is not None}
-        route = Route(**named).over(said).over(decorated)
+        route = Route(**named).over(said.over(decorated))
         return self.lead(name, route), route.priority or 0
 
     def problems(self, tasks: Iterable[Routable]) -> Iterator[tuple[str, str]]:
