@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import difflib
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,24 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from jobs import queues
 from jobs.exceptions import ConfigurationError
+from jobs.queues import STEPS, Queue, is_queue_name
+from jobs.values import nearest, options_of, seconds_or_none, yes_or_no
 
-#: Celery's priority steps on Redis.
-STEPS = (0, 3, 6, 9)
-
-#: What an exchange compares with the keys of its queues: `jobs.routing.exchanges`.
-EXCHANGE_KINDS = ("direct", "topic", "fanout")
-
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Options of one entry of ``JOBS["QUEUES"]``."""
-
-    #: Whether unsigned messages are run: for queues that programs without this project's
-    #: SECRET_KEY (Celery clients) send to. Anyone who can write to Redis can then call any task.
-    open: bool = False
-    #: Exchange that it is bound to; empty: JOBS["DEFAULT_EXCHANGE"], if it has a routing key.
-    exchange: str = ""
-    #: Routing key (for a topic exchange, pattern) that it is bound with, or several; empty: its
-    #: own name.
-    routing_key: str | tuple[str, ...] = ""
+__all__ = [
+    "STEPS",
+    "Conf",
+    "Queue",
+    "RetryPolicy",
+    "get",
+    "nearest",
+    "options_of",
+    "parse",
+    "peek",
+    "seconds_or_none",
+    "signing_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,25 +204,17 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
     return conf, problems
 
 
-def nearest(word: str, known: Any) -> str:
-    """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    if not close and word.upper() in known:
-        close = [word.upper()]
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def _typed(name: str, value: Any) -> Any:
     if name == "queues":
-        return _queues(value)
+        return queues.queues(value)
     if name == "priority_steps":
-        return _priority_steps(value)
+        return queues.priority_steps(value)
     if name == "task_routes":
         return value  # `jobs.routing` reads it
     if name == "exchanges":
-        return _exchanges(value)
+        return queues.exchanges(value)
     if name == "create_missing_queues":
-        return _yes_or_no(value)
+        return yes_or_no(value)
     if name == "retry_policy":
         return options_of(RetryPolicy, value)
     if name == "beat_schedule":
@@ -257,60 +244,6 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
-def _queues(value: Any) -> Mapping[str, Queue]:
-    if not isinstance(value, Mapping) or not value:
-        raise TypeError("must be a dict of queue name → options, with at least one queue")
-    for name in value:
-        if not is_queue_name(name):
-            raise ValueError(f"has {name!r}: a queue's name is text without braces")
-    return {name: options_of(Queue, _with_keys(options)) for name, options in value.items()}
-
-
-def is_queue_name(name: Any) -> bool:
-    return isinstance(name, str) and bool(name) and not set(name) & set("{}\x06\x16")
-
-
-def _with_keys(options: Any) -> Any:
-    """Options of a queue whose routing keys, if there are several, are a tuple."""
-    keys = options.get("routing_key") if isinstance(options, Mapping) else None
-    if keys is None or isinstance(keys, str):
-        return options
-    if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
-        raise TypeError(f"option 'routing_key' must be text or a list of texts, not {keys!r}")
-    return {**options, "routing_key": tuple(keys)}
-
-
-def _exchanges(value: Any) -> Mapping[str, str]:
-    if not isinstance(value, Mapping):
-        raise TypeError(f"must be a dict of exchange name → kind, not {value!r}")
-    for name, kind in value.items():
-        if not isinstance(name, str) or not name:
-            raise TypeError(f"has {name!r}: an exchange's name is text")
-        if kind not in EXCHANGE_KINDS:
-            raise ValueError(
-                f"has {kind!r} for {name!r}: a kind is {', '.join(map(repr, EXCHANGE_KINDS))}."
-                f"{nearest(str(kind), EXCHANGE_KINDS)}"
-            )
-    return dict(value)
-
-
-def _priority_steps(value: Any) -> tuple[int, ...]:
-    told = "must be whole numbers from 0 to 9, ascending, the first of them 0"
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise TypeError(f"{told}, not {value!r}")
-    if any(isinstance(step, bool) or step not in range(10) for step in value):
-        raise ValueError(f"{told}, not {value!r}")
-    if not value or value[0] != 0 or sorted(set(value)) != list(value):
-        raise ValueError(f"{told}, not {value!r}")
-    return tuple(value)
-
-
-def _yes_or_no(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError(f"must be True or False, not {value!r}")
-    return value
-
-
 def _beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
     if not isinstance(value, Mapping):
         raise TypeError(f"must be a dict of name → schedule, not {value!r}")
@@ -331,42 +264,6 @@ def _result_expires(value: Any) -> Mapping[str, float | None]:
         if state not in usual:
             raise ValueError(f"has {state!r}, which is no end of a task.{nearest(state, usual)}")
     return {**usual, **{state: seconds_or_none(age) for state, age in value.items()}}
-
-
-def seconds_or_none(value: Any) -> float | None:
-    """A number of seconds or a timedelta, as seconds; raises `TypeError` or `ValueError`."""
-    if isinstance(value, dt.timedelta):
-        value = value.total_seconds()
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"must be seconds, a timedelta or None, not {value!r}")
-    if value < 0:
-        raise ValueError(f"must be at least 0 seconds, not {value!r}")
-    return float(value)
-
-
-def options_of(kind: type[Any], value: Any) -> Any:
-    """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise TypeError(f"must be a dict, not {value!r}")
-    known = {f.name: f.type for f in dataclasses.fields(kind)}
-    for key, option in value.items():
-        if key not in known:
-            raise ValueError(f"has the unknown option {key!r}.{nearest(str(key), known)}")
-        if known[key] == "bool" and not isinstance(option, bool):
-            raise TypeError(f"option {key!r} must be True or False, not {option!r}")
-        if known[key] == "str" and not isinstance(option, str):
-            raise TypeError(f"option {key!r} must be text, not {option!r}")
-        if known[key] in ("int", "float") and (
-            isinstance(option, bool) or not isinstance(option, int | float) or option < 0
-        ):
-            raise TypeError(f"option {key!r} must be a number from 0, not {option!r}")
-        if known[key] == "int" and not isinstance(option, int):
-            raise TypeError(f"option {key!r} must be a whole number, not {option!r}")
-    return kind(**value)
 
 
 def _forget(*, setting: str, **_: Any) -> None:

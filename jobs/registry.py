@@ -304,13 +304,11 @@ class Task(Generic[P, R]):
         router, plan = routing.get(), self._plan
         if plan is None or plan.router is not router:
             plan = self._plan = router.plan(self)
-        address, priority = plan.address, plan.route.priority or 0
-        if plan.asks:
-            address = None
-        elif send.queue or send.exchange or send.routing_key or address is None:
+        address = plan.address
+        if address is None or send.queue or send.exchange or send.routing_key:
             named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
-            address = router.lead(self.name, named.over(plan.route))
-        return address, priority
+            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
+        return address, plan.priority
 
     def _ask(self, sent: Message, send: Send) -> None:
         """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""

@@ -42,8 +42,9 @@ class Plan(NamedTuple):
     asks: bool
     #: What settings and decorator say.
     route: Route
-    #: Where that leads; None: nowhere, unless a call says more.
+    #: Where that leads; None: it takes a call to tell.
     address: Address | None
+    priority: int
 
 
 class Router:
@@ -59,10 +60,10 @@ class Router:
         functions, said = self._routes.of(task.name)
         route = said.over(task.route)
         try:
-            address = self.lead(task.name, route)
+            address = None if functions else self.lead(task.name, route)
         except (UnknownQueue, NoRoute):
-            address = None
-        return Plan(self, bool(functions), route, address)
+            address = None  # unless a call says more
+        return Plan(self, bool(functions), route, address, route.priority or 0)
 
     def lead(self, name: str, route: Route) -> Address:
         """Where a route leads a task of this name. Raises `UnknownQueue` or `NoRoute`."""

@@ -8,14 +8,17 @@ from collections.abc import Iterable
 class _Node:
     """The patterns that begin alike, down to here."""
 
-    __slots__ = ("ends", "following", "number")
+    __slots__ = ("any", "closure", "ends", "following")
 
-    def __init__(self, number: int) -> None:
-        self.number = number
+    def __init__(self, word: str = "") -> None:
+        #: Whether it stands behind a "#", which may take further words.
+        self.any = word == "#"
         #: Word → how the patterns go on.
         self.following: dict[str, _Node] = {}
         #: What those stand for that end here.
         self.ends: list[int] = []
+        #: Where one is on arriving here: here, and behind a "#" that takes no word.
+        self.closure: dict[_Node, None] = {self: None}
 
 
 class Topics:
@@ -24,8 +27,8 @@ class Topics:
 
     def __init__(self, patterns: Iterable[tuple[str, int]]) -> None:
         """Patterns with what each stands for."""
-        self._count = 1
-        self._root = _Node(0)
+        self._root = _Node()
+        self._start = self._root.closure
         for pattern, meaning in patterns:
             self._add(pattern, meaning)
 
@@ -37,35 +40,31 @@ class Topics:
             before = word
             found = node.following.get(word)
             if found is None:
-                found = node.following[word] = _Node(self._count)
-                self._count += 1
+                found = node.following[word] = _Node(word)
+                if found.any:
+                    node.closure[found] = None
             node = found
         node.ends.append(meaning)
 
     def find(self, key: str) -> list[int]:
         """What the patterns stand for that a key fits, each once, in order."""
-        words = _words(key)
-        total = len(words)
         found: set[int] = set()
-        # Ways on which it fits so far: a node, and how many words led there. Each is gone once, so
-        # that patterns with many "#" cost no more than their size.
-        ways = [(self._root, 0)]
-        seen = set()
-        while ways:
-            node, used = ways.pop()
-            if (node.number, used) in seen:
-                continue
-            seen.add((node.number, used))
-            following = node.following
-            if "#" in following:
-                ways += [(following["#"], more) for more in range(used, total + 1)]
-            if used == total:
-                found.update(node.ends)
-                continue
-            if words[used] in following:
-                ways.append((following[words[used]], used + 1))
-            if "*" in following:
-                ways.append((following["*"], used + 1))
+        # The nodes that the words so far lead to: each once, so that patterns with many "#" cost no
+        # more than their size.
+        nodes = self._start
+        for word in _words(key):
+            reached: dict[_Node, None] = {}
+            for node in nodes:
+                if node.any:
+                    reached[node] = None  # one word more of any number
+                following = node.following
+                if word in following:
+                    reached.update(following[word].closure)
+                if "*" in following:
+                    reached.update(following["*"].closure)
+            nodes = reached
+        for node in nodes:
+            found.update(node.ends)
         return sorted(found)
 
 
