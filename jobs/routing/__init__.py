@@ -111,20 +111,16 @@ class Router:
             if problem := self._problem(f"Task {task.name!r}", route):
                 yield task.name, problem
         for pattern, route in self._routes:
+            if route.routing_key and not route.exchange:
+                continue  # tasks may name the exchange
             if problem := self._problem(f"JOBS['TASK_ROUTES']: {pattern}", route):
                 yield "", problem
 
     def _problem(self, what: str, route: Route) -> str:
-        if route.routing_key and not route.exchange and not route.queue:
-            return ""  # a task's decorator or a call may name the exchange
         try:
             self.lead("", route)
         except (UnknownQueue, NoRoute) as error:
-            if (
-                route.exchange
-                and not route.routing_key
-                and self._exchanges.needs_key(route.exchange)
-            ):
+            if not route.routing_key and self._exchanges.needs_key(route.exchange):
                 return ""  # a call may name the key
             return str(error).replace("Task ''", what, 1)
         return ""

@@ -99,12 +99,19 @@ def test_a_routing_key_that_no_queue_is_bound_with(settings: Settings) -> None:
     @task(name="key at the call", exchange="media")
     def later() -> None: ...
 
+    @task(name="no exchange", routing_key="mial")
+    def plain() -> None: ...
+
     told = (
         "Task 'letter' can't be sent to the topic exchange 'media' with the routing key "
         "'mial.new', which JOBS['QUEUES'] binds no queue with. Did you mean 'mail.new'?"
     )
-    assert found() == [("jobs.E003", told)]
-    settings.JOBS = {**jobs, "TASK_ROUTES": {"letter": "mail"}}
+    other = (
+        "Task 'no exchange' can't be sent to the routing key 'mial' without an exchange, which "
+        "JOBS['QUEUES'] declares no queue for. Did you mean 'mail'?"
+    )
+    assert found() == [("jobs.E003", told), ("jobs.E003", other)]
+    settings.JOBS = {**jobs, "TASK_ROUTES": {"letter": "mail", "no *": {"routing_key": "mail"}}}
     assert found() == []
 
 
