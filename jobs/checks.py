@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Doubt
 
-from jobs import broker, conf, periodic, registry
+from jobs import broker, conf, periodic, registry, routing
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
 
@@ -34,16 +34,15 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("jobs")
 def check_tasks(**_: Any) -> list[CheckMessage]:
-    queues = conf.parse(getattr(settings, "JOBS", {}))[0].queues
-    return [
-        Error(
-            f"Task {task.name!r} names the queue {task.queue!r}, which JOBS['QUEUES'] does not "
-            f"declare.{conf.nearest(task.queue, queues)}",
-            id="jobs.E003",
-        )
-        for task in registry.tasks.values()
-        if task.queue and task.queue not in queues
-    ]
+    """Where tasks and JOBS["TASK_ROUTES"] say that calls go, as far as it is known beforehand."""
+    current, wrong = conf.parse(getattr(settings, "JOBS", {}))
+    if wrong:
+        return []  # jobs.E001
+    try:
+        problems = list(routing.Router(current).problems(registry.tasks.values()))
+    except ConfigurationError as error:
+        return [Error(str(error), id="jobs.E005")]
+    return [Error(text, id="jobs.E003" if task else "jobs.E005") for task, text in problems]
 
 
 @register("jobs")

@@ -6,8 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime as dt
-import difflib
 import functools
 import hashlib
 import math
@@ -19,16 +17,24 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import setting_changed
 
+from jobs import queues
 from jobs.exceptions import ConfigurationError
+from jobs.queues import STEPS, Queue, is_queue_name
+from jobs.values import nearest, options_of, seconds_or_none, yes_or_no
 
-
-@dataclass(frozen=True, slots=True)
-class Queue:
-    """Options of one entry of ``JOBS["QUEUES"]``."""
-
-    #: Whether unsigned messages are run: for queues that programs without this project's
-    #: SECRET_KEY (Celery clients) send to. Anyone who can write to Redis can then call any task.
-    open: bool = False
+__all__ = [
+    "STEPS",
+    "Conf",
+    "Queue",
+    "RetryPolicy",
+    "get",
+    "nearest",
+    "options_of",
+    "parse",
+    "peek",
+    "seconds_or_none",
+    "signing_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +66,16 @@ class Conf:
     queues: Mapping[str, Queue] = field(default_factory=lambda: {"default": Queue()})
     #: Where a task goes whose decorator and call name no queue.
     default_queue: str = "default"
+    #: Whether queues that are not in QUEUES may be named all the same, with a queue's defaults.
+    create_missing_queues: bool = False
+    #: Name of an exchange → its kind: "direct", "topic" or "fanout".
+    exchanges: Mapping[str, str] = field(default_factory=dict)
+    #: Exchange of routing keys that come without one. Empty: a key is the name of a queue.
+    default_exchange: str = ""
+    #: Where tasks go, by name, pattern or function: see `jobs.routing`.
+    task_routes: Any = field(default_factory=dict)
+    #: The lists of a queue: each is for the priorities from its own to below the next one.
+    priority_steps: tuple[int, ...] = STEPS
     #: Module looked for in each installed app to find its tasks.
     task_module: str = "tasks"
     #: How long, in seconds, the messages of a vanished machine stay with it before others may
@@ -107,8 +123,14 @@ class Conf:
     schedule_runs_expire: float | None = 2_592_000.0
 
     def queue(self, name: str) -> Queue:
-        """Options of a queue; raises `KeyError` when it isn't declared."""
+        """Options of a queue; raises `KeyError` when it isn't declared and has to be."""
+        if name not in self.queues and self.knows(name):
+            return Queue()
         return self.queues[name]
+
+    def knows(self, queue: str) -> bool:
+        """Whether a queue may be used: it is declared, or needs not to be."""
+        return queue in self.queues or (self.create_missing_queues and is_queue_name(queue))
 
 
 _NUMBERS = {
@@ -174,7 +196,7 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
         except (TypeError, ValueError) as error:
             problems.append(f"JOBS[{key!r}] {error}.")
     conf = Conf(**values)
-    if conf.default_queue not in conf.queues:
+    if not conf.knows(conf.default_queue):
         problems.append(
             f"JOBS['DEFAULT_QUEUE'] is {conf.default_queue!r}, which JOBS['QUEUES'] does not "
             f"declare.{nearest(conf.default_queue, conf.queues)}"
@@ -182,17 +204,17 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
     return conf, problems
 
 
-def nearest(word: str, known: Any) -> str:
-    """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    if not close and word.upper() in known:
-        close = [word.upper()]
-    return f" Did you mean {close[0]!r}?" if close else ""
-
-
 def _typed(name: str, value: Any) -> Any:
     if name == "queues":
-        return _queues(value)
+        return queues.queues(value)
+    if name == "priority_steps":
+        return queues.priority_steps(value)
+    if name == "task_routes":
+        return value  # `jobs.routing` reads it
+    if name == "exchanges":
+        return queues.exchanges(value)
+    if name == "create_missing_queues":
+        return yes_or_no(value)
     if name == "retry_policy":
         return options_of(RetryPolicy, value)
     if name == "beat_schedule":
@@ -222,15 +244,6 @@ def _number(name: str, value: Any) -> float:
     return value
 
 
-def _queues(value: Any) -> Mapping[str, Queue]:
-    if not isinstance(value, Mapping) or not value:
-        raise TypeError("must be a dict of queue name → options, with at least one queue")
-    for name in value:
-        if not isinstance(name, str) or not name or set(name) & set("{}\x06\x16"):
-            raise ValueError(f"has {name!r}: a queue's name is text without braces")
-    return {name: options_of(Queue, options) for name, options in value.items()}
-
-
 def _beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
     if not isinstance(value, Mapping):
         raise TypeError(f"must be a dict of name → schedule, not {value!r}")
@@ -251,40 +264,6 @@ def _result_expires(value: Any) -> Mapping[str, float | None]:
         if state not in usual:
             raise ValueError(f"has {state!r}, which is no end of a task.{nearest(state, usual)}")
     return {**usual, **{state: seconds_or_none(age) for state, age in value.items()}}
-
-
-def seconds_or_none(value: Any) -> float | None:
-    """A number of seconds or a timedelta, as seconds; raises `TypeError` or `ValueError`."""
-    if isinstance(value, dt.timedelta):
-        value = value.total_seconds()
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise TypeError(f"must be seconds, a timedelta or None, not {value!r}")
-    if value < 0:
-        raise ValueError(f"must be at least 0 seconds, not {value!r}")
-    return float(value)
-
-
-def options_of(kind: type[Any], value: Any) -> Any:
-    """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
-    if isinstance(value, kind):
-        return value
-    if not isinstance(value, Mapping):
-        raise TypeError(f"must be a dict, not {value!r}")
-    known = {f.name: f.type for f in dataclasses.fields(kind)}
-    for key, option in value.items():
-        if key not in known:
-            raise ValueError(f"has the unknown option {key!r}.{nearest(str(key), known)}")
-        if known[key] == "bool" and not isinstance(option, bool):
-            raise TypeError(f"option {key!r} must be True or False, not {option!r}")
-        if known[key] in ("int", "float") and (
-            isinstance(option, bool) or not isinstance(option, int | float) or option < 0
-        ):
-            raise TypeError(f"option {key!r} must be a number from 0, not {option!r}")
-        if known[key] == "int" and not isinstance(option, int):
-            raise TypeError(f"option {key!r} must be a whole number, not {option!r}")
-    return kind(**value)
 
 
 def _forget(*, setting: str, **_: Any) -> None:

@@ -118,7 +118,7 @@ def _find(queue: str, key: str) -> bytes | None:
 
 def _declared(queue: str) -> str:
     queues = conf.get().queues
-    if queue not in queues:
+    if not conf.get().knows(queue):
         raise UnknownQueue(
             f"Queue {queue!r} is not declared in JOBS['QUEUES'].{conf.nearest(queue, queues)}"
         )

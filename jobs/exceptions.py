@@ -6,6 +6,7 @@
     │   ├── NotSerializable         (also TypeError) an argument has no form in JSON
     │   ├── MessageTooLarge         (also ValueError)
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
+    │   ├── NoRoute                 (also ValueError) a routing key no queue is bound to
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
@@ -61,6 +62,10 @@ class MessageTooLarge(SendError, ValueError):
 
 class UnknownQueue(SendError, ValueError):
     """The queue is not declared in JOBS["QUEUES"]."""
+
+
+class NoRoute(SendError, ValueError):
+    """No queue is bound to the routing key."""
 
 
 class BrokerUnavailable(SendError, ConnectionError):

@@ -18,6 +18,8 @@ class TaskOptions(TypedDict, total=False):
 
     name: str
     queue: str
+    exchange: str
+    routing_key: str
     priority: int
     bind: bool
     ignore_result: bool
@@ -49,6 +51,9 @@ class Options(Retries):
     name: str = ""
     #: Default: JOBS["DEFAULT_QUEUE"].
     queue: str = ""
+    #: Instead of a queue: to the queues that JOBS["QUEUES"] binds to it with this key.
+    exchange: str = ""
+    routing_key: str = ""
     #: 0 (first) to 9.
     priority: int = 0
     #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
@@ -84,6 +89,8 @@ class Options(Retries):
     def __post_init__(self) -> None:
         if isinstance(self.priority, bool) or self.priority not in range(10):
             raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
+        if self.queue and (self.exchange or self.routing_key):
+            raise ValueError("queue is given, and exchange or routing_key; a queue is all it takes")
         if self.acks not in ("late", "early"):
             raise ValueError(f"acks must be 'late' or 'early', not {self.acks!r}")
         if self.atomic and (self.ignore_result or self.acks == "early"):

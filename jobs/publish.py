@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import operator
 import time
 from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from jobs.message import Message
 from jobs.models import TaskResult
 
 log = logging.getLogger("jobs.publish")
+
+_COPIES = operator.attrgetter("copies")
 
 #: Rows of one pass of the relay, and of one INSERT.
 _BATCH = 500
@@ -49,6 +52,8 @@ def send(
 
     Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`.
     """
+    if any(map(_COPIES, messages)):
+        messages = [each for one in messages for each in message.spread(one)]
     alias = using or router.db_for_write(TaskResult)
     connection = connections[alias]
     if connection.in_atomic_block:

@@ -14,14 +14,15 @@ from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, triggers
+from jobs import conf, known, publish, routing, triggers
 from jobs.canvas import Signature, as_dicts
-from jobs.exceptions import ConfigurationError, Retry, UnknownQueue
+from jobs.exceptions import ConfigurationError, Retry
 from jobs.message import Message, new_id
 from jobs.options import Options, TaskOptions
 from jobs.parameters import places_of, shown, signature_of
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
+from jobs.routing import Address, Plan, Route
 from jobs.sending import OPTIONS, Send, SendOptions, SharedOptions, end
 
 P = ParamSpec("P")
@@ -55,6 +56,10 @@ class Task(Generic[P, R]):
         # Asked for at every call.
         self.queue = self.options.queue
         self.priority = self.options.priority
+        self.route = Route(
+            self.queue, self.options.exchange, self.options.routing_key, self.priority
+        )
+        self._plan: Plan | None = None
         self.bind = self.options.bind
         self.ignore_result = self.options.ignore_result
         self.durable = self.options.durable
@@ -133,10 +138,10 @@ class Task(Generic[P, R]):
 
         ``options``: see `jobs.sending.Send`. Raises `TypeError` for arguments that the task
         doesn't take, `TypeError` or `ValueError` for options that can't be, `NotSerializable`,
-        `MessageTooLarge`, `UnknownQueue`, and outside a transaction `BrokerUnavailable`.
+        `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
         send = self._send(options)
-        sent = self._message(args, kwargs or _NONE, self._shared(send), send.task_id)
+        sent = self._message(args, kwargs or _NONE, self._shared(send), send)
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
         return self._handle(sent)
 
@@ -172,9 +177,9 @@ class Task(Generic[P, R]):
         sent = []
         for call in calls:
             if isinstance(call, Mapping):
-                sent.append(self._message((), call, shared))
+                sent.append(self._message((), call, shared, send))
             else:
-                sent.append(self._message(call, _NONE, shared))
+                sent.append(self._message(call, _NONE, shared, send))
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         return [self._handle(message) for message in sent]
@@ -222,21 +227,23 @@ class Task(Generic[P, R]):
     ) -> Message:
         """The message of a call, checked and not sent."""
         send = self._send(options)
-        return self._message(args, kwargs, self._shared(send), send.task_id)
+        return self._message(args, kwargs, self._shared(send), send)
 
     def _message(
         self,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
         shared: Message,
-        task_id: str | None = None,
+        send: Send,
     ) -> Message:
         self.check_arguments(args, kwargs)
         # What `copy.copy` does, after a search for it that takes longer.
         sent: Message = shared.__copy__()  # type: ignore[attr-defined]
-        sent.id = task_id or new_id()
+        sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
+        if not sent.queue:
+            self._ask(sent, send)
         return sent
 
     def _send(self, options: Mapping[str, Any]) -> Send:
@@ -260,11 +267,12 @@ class Task(Generic[P, R]):
         expires = self.expires if send.expires is None else send.expires
         ignored = self.ignore_result if send.ignore_result is None else send.ignore_result
         running = current.get()
-        return Message(
+        address, priority = self._address(send)
+        shared = Message(
             task=self.name,
             id="",
-            queue=self._queue(send.queue),
-            priority=self.priority if send.priority is None else send.priority,
+            queue=address.queues[0] if address else "",
+            priority=priority if send.priority is None else send.priority,
             eta=eta,
             expires=None if expires is None else end(expires, eta),
             ignore_result=ignored,
@@ -274,6 +282,9 @@ class Task(Generic[P, R]):
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
         )
+        if address and address.exchange:
+            _put(shared, address)
+        return shared
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise `TypeError` when the function can't be called with these."""
@@ -287,15 +298,31 @@ class Task(Generic[P, R]):
     def _handle(self, sent: Message) -> AsyncResult[R]:
         return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
-    def _queue(self, asked: str | None) -> str:
-        current_conf = conf.get()
-        queue = asked or self.queue or current_conf.default_queue
-        if queue not in current_conf.queues:
-            raise UnknownQueue(
-                f"Task {self.name!r} can't be sent to queue {queue!r}, which JOBS['QUEUES'] does "
-                f"not declare.{conf.nearest(queue, current_conf.queues)}"
-            )
-        return queue
+    def _address(self, send: Send) -> tuple[Address | None, int]:
+        """Where a call goes, None when functions are to be asked with its arguments; and its
+        priority if it names none."""
+        router, plan = routing.get(), self._plan
+        if plan is None or plan.router is not router:
+            plan = self._plan = router.plan(self)
+        address = plan.address
+        if address is None or send.queue or send.exchange or send.routing_key:
+            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
+            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
+        return address, plan.priority
+
+    def _ask(self, sent: Message, send: Send) -> None:
+        """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
+        given = {name: getattr(send, name) for name in OPTIONS}
+        options = {name: value for name, value in given.items() if value is not None}
+        address, sent.priority = routing.get().find(
+            self.name, sent.args, sent.kwargs, options, self
+        )
+        _put(sent, address)
+
+
+def _put(sent: Message, address: Address) -> None:
+    for name, value in address.fields().items():
+        setattr(sent, name, value)
 
 
 def _embed(send: Send) -> dict[str, Any]:

@@ -24,6 +24,8 @@ class SharedOptions(TypedDict, total=False):
     eta: dt.datetime | None
     expires: When | None
     queue: str | None
+    exchange: str | None
+    routing_key: str | None
     priority: int | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
@@ -52,6 +54,10 @@ class Send:
     #: Not after: it ends as REVOKED. Spans count from when it may start.
     expires: When | None = None
     queue: str | None = None
+    #: Instead of a queue: to the queues that are bound to it with this key. Without an exchange,
+    #: the task's, or JOBS["DEFAULT_EXCHANGE"].
+    exchange: str | None = None
+    routing_key: str | None = None
     #: 0 (first) to 9.
     priority: int | None = None
     #: Instead of a new id. Sending twice under one id runs once only if the first has ended before
@@ -80,6 +86,8 @@ class Send:
             raise ValueError(f"eta has no time zone: {self.eta!r}")
         if isinstance(self.expires, dt.datetime) and self.expires.tzinfo is None:
             raise ValueError(f"expires has no time zone: {self.expires!r}")
+        if self.queue and (self.exchange or self.routing_key):
+            raise TypeError("queue is given, and exchange or routing_key; a queue is all it takes")
         if self.priority is not None and (
             isinstance(self.priority, bool) or self.priority not in range(10)
         ):

@@ -6,13 +6,14 @@ import contextlib
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.db import router, transaction
 from django.utils import timezone
 
-from jobs import conf, publish, registry, serialization
-from jobs.exceptions import SendError, UnknownQueue
+from jobs import conf, publish, registry, routing, serialization
+from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
 from jobs.states import State
@@ -70,30 +71,26 @@ def send(runs: Sequence[Message], alias: str) -> None:
 
 
 def _send_together(messages: Sequence[Message], alias: str) -> None:
-    queues = conf.get().queues
     for one in messages:
-        if one.queue not in queues:
-            raise UnknownQueue(
-                f"Queue {one.queue!r} is not declared in JOBS['QUEUES']."
-                f"{conf.nearest(one.queue, queues)}"
-            )
+        if not one.queue or not conf.get().knows(one.queue):
+            options = {"queue": one.queue} if one.queue else {}
+            _find(one.task, one.args, one.kwargs, options)  # raises what it raised before
     with transaction.atomic(using=alias):
         publish.send(messages, using=alias)
 
 
 def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Message:
     task = registry.tasks.get(schedule.task)
-    queue = schedule.queue or (task.queue if task else "") or conf.get().default_queue
     own = schedule.headers if isinstance(schedule.headers, dict) else {}
     headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
     eta = start_of(schedule, due) if due and schedule.jitter else None
     expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
     if task is not None:
-        with contextlib.suppress(TypeError, ValueError, UnknownQueue):
+        with contextlib.suppress(TypeError, ValueError):
             return task.message(
                 schedule.args,
                 schedule.kwargs,
-                queue=queue,
+                queue=schedule.queue or None,
                 task_id=task_id,
                 headers=headers,
                 priority=schedule.priority,
@@ -102,17 +99,31 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
             )
     # Whether it can be run is for the worker to say, whose code may be newer than what this
     # process has loaded. If it can't, the message is kept there as a dead letter.
+    options = {"queue": schedule.queue or None, "priority": schedule.priority}
+    try:
+        place = _find(schedule.task, schedule.args, schedule.kwargs, options)
+    except (UnknownQueue, NoRoute):
+        place = {"queue": schedule.queue}  # `_send_together` tells
     return Message(
         task=schedule.task,
         id=task_id,
-        queue=queue,
+        **place,
         args=schedule.args,
         kwargs=schedule.kwargs,
         own_headers=headers,
-        priority=min(schedule.priority or 0, 9),
         eta=eta,
         expires=expires,
     )
+
+
+def _find(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Where a call goes and its priority, as fields of its message. Raises `UnknownQueue` or
+    `NoRoute`."""
+    task = registry.tasks.get(name)
+    address, priority = routing.get().find(name, args, kwargs, options, task)
+    return {**address.fields(), "priority": min(priority, 9)}
 
 
 def _refuse(one: Message, error: SendError, alias: str) -> None:

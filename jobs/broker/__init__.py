@@ -21,7 +21,7 @@ def get() -> Broker:
     if current.broker_url == "memory://":
         from jobs.broker.memory import MemoryBroker
 
-        return MemoryBroker()
+        return MemoryBroker(steps=current.priority_steps)
     from jobs.broker.redis import RedisBroker
 
     if current.broker_url:
@@ -29,7 +29,11 @@ def get() -> Broker:
     else:
         url, revive = _embedded(current.embedded_dir)
     return RedisBroker(
-        url, prefix=current.key_prefix, timeout=current.socket_timeout, revive=revive
+        url,
+        prefix=current.key_prefix,
+        timeout=current.socket_timeout,
+        steps=current.priority_steps,
+        revive=revive,
     )
 
 

@@ -114,6 +114,12 @@ def ended(task_id: str) -> str:
     return f"ended:{task_id}"
 
 
+def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
+    """For each priority from 0 to 9, which of a queue's lists is its own: that of the last step
+    not above it."""
+    return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))
+
+
 class Broker(ABC):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 

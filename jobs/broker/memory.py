@@ -25,19 +25,24 @@ from jobs.broker.base import (
     Revocation,
     Stats,
     Subscription,
+    lists_of,
 )
 from jobs.broker.base import ended as ended_topic
+from jobs.conf import STEPS
 
 #: Bells that ring at most: more waiting consumers than this are never woken at once.
 _BELLS = 64
 
 
 class MemoryBroker(Broker):
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
+    ) -> None:
         """``clock``: Unix seconds, by which leases end and messages fall due. A test that moves it
-        forward claims what has fallen due since; `wait` sleeps in real time."""
+        forward claims what has fallen due since; `wait` sleeps in real time.
+        ``steps``: the priorities at which a queue's lists begin."""
         self._clock = clock
-        self._queues: defaultdict[str, _Queue] = defaultdict(_Queue)
+        self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
         self._dead_numbers = itertools.count(1)
@@ -51,7 +56,7 @@ class MemoryBroker(Broker):
             for name, raw, priority, due in messages:
                 queue = self._queues[name]
                 if due is None:
-                    queue.lists[priority // 3].append(raw)
+                    queue.of[priority].append(raw)
                 else:
                     queue.due[priority, raw] = due
                 self._ring(queue, 1)
@@ -120,7 +125,7 @@ class MemoryBroker(Broker):
             for number, priority, new in sorted(deliveries, reverse=True, key=lambda d: d.number):
                 raw = self._take_back(queue, consumer, number)
                 if raw is not None:
-                    q.lists[priority // 3].appendleft(raw if new is None else new)
+                    q.of[priority].appendleft(raw if new is None else new)
                     held += 1
             self._ring(q, held)
             return held
@@ -241,7 +246,7 @@ class MemoryBroker(Broker):
             letter = q.dead.pop(key, None)
             if letter is None:
                 return False
-            q.lists[priority // 3].append(raw or letter.raw)
+            q.of[priority].append(raw or letter.raw)
             self._ring(q, 1)
             return True
 
@@ -321,9 +326,11 @@ class _Subscription(Subscription):
 class _Queue:
     """What one queue holds."""
 
-    def __init__(self) -> None:
-        #: A list for each of Celery's priority steps; the oldest message on the left.
-        self.lists: tuple[deque[bytes], ...] = (deque(), deque(), deque(), deque())
+    def __init__(self, steps: Sequence[int]) -> None:
+        #: A list for each priority step; the oldest message on the left.
+        self.lists: tuple[deque[bytes], ...] = tuple(deque() for _ in steps)
+        #: Priority → its list.
+        self.of = [self.lists[n] for n in lists_of(steps)]
         #: Priority and message → due time.
         self.due: dict[tuple[int, bytes], float] = {}
         #: Consumer → delivery number → message; a consumer that holds nothing has no entry.
@@ -343,7 +350,7 @@ class _Queue:
         """Move what is due to the lists; when the next of the others is due."""
         ready = sorted((due, key) for key, due in self.due.items() if due <= now)
         for _, (priority, raw) in ready:
-            self.lists[priority // 3].append(raw)
+            self.of[priority].append(raw)
             del self.due[priority, raw]
         return min(self.due.values(), default=None)
 

@@ -24,14 +24,15 @@ from jobs.broker.base import (
     Revocation,
     Stats,
     Subscription,
+    lists_of,
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.connection import Connections, Run
 from jobs.broker.scripts import Script
+from jobs.conf import STEPS
 from jobs.exceptions import BrokerUnavailable
 
-#: Celery's priority steps and separator on Redis.
-STEPS = (0, 3, 6, 9)
+#: Celery's separator of queue and priority step.
 SEPARATOR = "\x06\x16"
 
 #: What the key of a dead letter, a stream's entry id, looks like; others are nobody's.
@@ -51,18 +52,24 @@ class RedisBroker(Broker):
         *,
         prefix: str = "",
         timeout: float = 5.0,
+        steps: Sequence[int] = STEPS,
         revive: Callable[[], object] | None = None,
     ) -> None:
         """``timeout``: seconds for connecting and for the answer to one command.
+        ``steps``: the priorities at which a queue's lists begin.
         ``revive``: called before each new connection; starts a server that may have gone."""
         self._prefix = prefix
+        self._steps = steps
+        #: Priority → its list, and the same in the form that the scripts read.
+        self._lists = lists_of(steps)
+        self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
         self._names: dict[str, _Keys] = {}
 
     def _keys(self, queue: str) -> _Keys:
         keys = self._names.get(queue)
         if keys is None:
-            keys = self._names[queue] = _Keys(self._prefix, queue)
+            keys = self._names[queue] = _Keys(self._prefix, queue, self._steps)
         return keys
 
     # ------------------------------------------------------------------ producers
@@ -72,7 +79,7 @@ class RedisBroker(Broker):
         for queue, raw, priority, due in messages:
             keys = self._keys(queue)
             if due is None:
-                groups.setdefault((scripts.PUSH, keys.push[priority // 3]), []).append(raw)
+                groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
             else:
                 group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
                 group += (_ms(due), _member(priority, raw))
@@ -101,10 +108,10 @@ class RedisBroker(Broker):
 
     def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
         keys = self._keys(queue)
-        held = keys.inflight(consumer)
-        names = (*keys.lists, held, keys.consumers, keys.due, keys.bell, keys.revoked)
-        names = (*names, keys.claimed(consumer))
-        return scripts.CLAIM, names, (consumer, int(lease * 1000), first, min(limit, _CHUNK))
+        mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
+        limit = min(limit, _CHUNK)
+        args = (consumer, int(lease * 1000), first, limit, self._digits)
+        return scripts.CLAIM, (*mine, keys.due, keys.bell, *keys.lists), args
 
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
@@ -134,8 +141,9 @@ class RedisBroker(Broker):
         keys = self._keys(queue)
         # The newest first: the oldest ends up where the next claim takes from.
         newest_first = sorted(deliveries, key=lambda d: d.number, reverse=True)
-        args = [value for d in newest_first for value in (d.number, d.priority, d.raw or b"")]
-        where = (*keys.lists, keys.inflight(consumer), keys.bell)
+        lists = self._lists
+        args = [v for d in newest_first for v in (d.number, lists[d.priority], d.raw or b"")]
+        where = (keys.inflight(consumer), keys.bell, *keys.lists)
         # A multiple of three, so that no triple is cut.
         runs: list[Run] = [(scripts.RELEASE, where, part) for part in _cut(args, 3 * 300)]
         return sum(self._redis.run_all(runs))
@@ -220,7 +228,7 @@ class RedisBroker(Broker):
 
     def _survey(self, queue: str) -> tuple[list[int], list[Consumer]]:
         keys = self._keys(queue)
-        head = (*keys.lists, keys.consumers, keys.due, keys.dead)
+        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
         answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
         now = answer[3]
         rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
@@ -276,7 +284,7 @@ class RedisBroker(Broker):
 
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
         keys = self._keys(queue)
-        where = (keys.dead, *keys.push[priority // 3])
+        where = (keys.dead, *keys.push[priority])
         return bool(_ENTRY.fullmatch(key)) and bool(
             self._redis.run(scripts.REQUEUE, where, key, raw or b"")
         )
@@ -348,8 +356,8 @@ class _Subscription(Subscription):
 class _Keys:
     """The names of one queue's keys: `jobs/broker/lua/README.md`."""
 
-    def __init__(self, prefix: str, queue: str) -> None:
-        names = [queue] + [f"{queue}{SEPARATOR}{step}" for step in STEPS[1:]]
+    def __init__(self, prefix: str, queue: str, steps: Sequence[int]) -> None:
+        names = [queue] + [f"{queue}{SEPARATOR}{step}" for step in steps[1:]]
         #: A list for each priority step.
         self.lists = tuple(prefix + name for name in names)
         self._tag = f"{prefix}{{{queue}}}"
@@ -358,8 +366,8 @@ class _Keys:
         self.dead = f"{self._tag}:dead"
         self.bell = f"{self._tag}:bell"
         self.revoked = f"{self._tag}:revoked"
-        # Ready-made for the scripts of every send.
-        self.push = tuple((name, self.bell) for name in self.lists)
+        # Ready-made for the scripts of every send, one for each priority.
+        self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
         self.schedule = (self.due, self.bell)
 
     def inflight(self, consumer: str) -> str:

@@ -167,7 +167,7 @@ def _doubts(schedule: Schedule, old: PeriodicTask) -> list[str]:
             task.check_arguments(schedule.args, schedule.kwargs)
         except TypeError as error:
             found.append(str(error))
-    if schedule.queue and schedule.queue not in conf.get().queues:
+    if schedule.queue and not conf.get().knows(schedule.queue):
         found.append(_("JOBS['QUEUES'] does not declare its queue %s.") % schedule.queue)
         schedule.queue = ""
     if old.routing_key and not old.queue:
@@ -181,7 +181,7 @@ def _losses(schedule: Schedule, old: PeriodicTask) -> list[str]:
     """What is not as it was, and does no harm."""
     found = []
     if old.exchange:
-        found.append(_("Its exchange %s is lost: here, queues have names alone.") % old.exchange)
+        found.append(_("Its exchange %s is lost: here, a schedule names a queue.") % old.exchange)
     if old.routing_key and old.queue:
         found.append(_("Its routing key %s is lost.") % old.routing_key)
     if old.priority is not None and old.priority > 9:

@@ -24,6 +24,7 @@ from jobs.message.call import (
     first_attempt,
     hidden_by_sender,
     next_attempt,
+    spread,
 )
 from jobs.message.ids import id_at, id_time, new_id
 from jobs.message.wire import decode, encode, mark, mark_redelivered
@@ -43,4 +44,5 @@ __all__ = [
     "mark_redelivered",
     "new_id",
     "next_attempt",
+    "spread",
 ]

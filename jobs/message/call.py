@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
+
+from jobs.message.ids import id_at, id_time
 
 #: Stands where a sensitive argument would.
 HIDDEN = "…"
@@ -62,6 +65,12 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     #: Some worker has held it before.
     redelivered: bool = False
     ledger: bool = False
+    #: What it was published to; the exchange is empty where a queue was named. A message that was
+    #: claimed doesn't say: it belongs to its queue.
+    exchange: str = ""
+    routing_key: str = ""
+    #: Further queues that get it, each as a message of its own: see `spread`.
+    copies: tuple[str, ...] = ()
     crashes: int = 0
     #: The broker sees to the eta, by its own clock.
     held: bool = False
@@ -141,6 +150,30 @@ def first_attempt(sent: Message) -> Message:
         killed="",
         unknown_since=0.0,
     )
+
+
+def spread(sent: Message) -> list[Message]:
+    """A message, and one for each further queue that it is to reach.
+
+    Those are calls of their own, under ids made from its id, so that each is run and recorded once
+    by itself. What follows the call follows the first alone.
+    """
+    made = int((id_time(sent.id) or 0) * 1000)
+    copies = [
+        msgspec.structs.replace(
+            sent,
+            id=id_at(made, hashlib.sha256(f"{sent.id}>{queue}".encode()).digest()),
+            queue=queue,
+            copies=(),
+            embed={},
+            root_id=sent.root_id or sent.id,
+            group=None,
+            group_index=None,
+            body=None,
+        )
+        for queue in sent.copies
+    ]
+    return [msgspec.structs.replace(sent, copies=()), *copies]
 
 
 def hidden_by_sender(sent: Message) -> frozenset[str]:

@@ -90,7 +90,10 @@ def _properties(message: Message, signature: str) -> dict[str, Any]:
         "correlation_id": message.id,
         "reply_to": "",
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": message.queue},
+        "delivery_info": {
+            "exchange": message.exchange,
+            "routing_key": message.routing_key or message.queue,
+        },
         "priority": message.priority,
         "body_encoding": "base64",
         # Unique for each attempt, which is all that Celery asks of it.

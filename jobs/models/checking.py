@@ -27,7 +27,7 @@ def check_what_is_sent(schedule: Any) -> None:
             problems[field] = ValidationError(_("This can't be negative."), code="negative")
     queues = conf.get().queues
     queue = schedule.queue
-    if queue and queue not in queues:
+    if queue and not conf.get().knows(queue):
         problems["queue"] = ValidationError(
             _("Queue “%(queue)s” is not declared in JOBS['QUEUES'].%(nearest)s"),
             code="queue",

@@ -211,7 +211,7 @@ def _problem(one: Declaration) -> str:
         return f"no task is called {one.task!r}.{conf.nearest(one.task, registry.tasks)}"
     declared, queues = one.periodic, conf.get().queues
     assert declared is not None
-    if declared.queue and declared.queue not in queues:
+    if declared.queue and not conf.get().knows(declared.queue):
         return (
             f"JOBS['QUEUES'] does not declare its queue {declared.queue!r}."
             f"{conf.nearest(declared.queue, queues)}"

@@ -37,6 +37,7 @@ class Child:
             self.loop,
             self.recorder,
             board,
+            weights=options.weights,
             burst=options.burst,
             stop=self.stop,
         )

@@ -17,7 +17,7 @@ from django.db import connections
 from jobs import broker, conf, ledger, message
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, TaskRevoked
-from jobs.worker import prepare, record
+from jobs.worker import order, prepare, record
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.outcome import Delivery, Outcome
@@ -41,6 +41,7 @@ class Consumer:
         recorder: Recorder,
         board: Board,
         *,
+        weights: Sequence[int] = (),
         burst: bool,
         stop: Callable[[], None],
     ) -> None:
@@ -48,6 +49,7 @@ class Consumer:
         as many tasks as it may."""
         self.name = name
         self._queues = queues
+        self._order = order.of(queues, weights)
         self._sync = sync
         self._async = loop
         self._recorder = recorder
@@ -195,10 +197,12 @@ class Consumer:
         """How many messages were claimed; not 0 if it is to be tried again."""
         claimed, again = 0, False
         self._next_due = None
-        for queue in self._queues:
+        for queue in self._order.next():
             number, lease = self._next_number[queue], self._conf.lease_seconds
-            claim = broker.get().claim(queue, self.name, number, room - claimed, lease)
+            wanted = room - claimed
+            claim = broker.get().claim(queue, self.name, number, wanted, lease)
             again |= claim.resume is not None
+            self._order.asked(queue, wanted, got=len(claim.messages))
             claimed += self._take(queue, claim)
             if claimed >= room:
                 break

@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 from django.utils import timezone
 
-from jobs import conf, message
+from jobs import conf, message, routing
+from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
 from jobs.registry import tasks
@@ -71,7 +72,7 @@ def _ends(sent: Message, rest: Sequence[Call], ended: Record) -> list[Record]:
         ended._replace(
             id=task_id,
             task=str(call.get("task")),
-            queue=_queue(call),
+            queue=_address(call)["queue"],
             args="[]",
             kwargs="{}",
             traceback="",
@@ -93,18 +94,18 @@ def _options(call: Call) -> Mapping[str, Any]:
     return call.get("options") or {}
 
 
-def _queue(call: Call) -> str:
-    task = tasks.get(str(call.get("task")))
-    asked = _options(call).get("queue") or (task.queue if task else "")
-    queues, default = conf.get().queues, conf.get().default_queue
-    if asked and asked not in queues:
-        log.error(
-            "%s is sent to queue %r: JOBS['QUEUES'] does not declare its queue %r",
-            call.get("task"),
-            default,
-            asked,
-        )
-    return asked if asked in queues else default
+def _address(call: Call) -> dict[str, Any]:
+    """Queue and priority, as fields of its message. By its own arguments: what the call before it
+    gives it is not looked at."""
+    name, options = str(call.get("task")), _options(call)
+    args, kwargs = call.get("args") or (), call.get("kwargs") or {}
+    try:
+        address, priority = routing.get().find(name, args, kwargs, options, tasks.get(name))
+        return {**address.fields(), "priority": min(max(int(priority), 0), 9)}
+    except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
+        default = conf.get().default_queue
+        log.error("%s is sent to queue %r: %s", name, default, error)
+        return {"queue": default}
 
 
 def _follow(
@@ -121,7 +122,7 @@ def _follow(
     return Message(
         task=name,
         id=options.get("task_id") or _derived(sent, n),
-        queue=_queue(call),
+        **_address(call),
         args=args if call.get("immutable") else [*before, *args],
         kwargs=dict(call.get("kwargs") or {}),
         embed={
@@ -130,7 +131,6 @@ def _follow(
             "chain": [*rest, *(options.get("chain") or ())] or None,
             "chord": None,
         },
-        priority=options.get("priority") or (task.priority if task else 0),
         eta=eta,
         expires=_expires(options, eta),
         ignore_result=options.get("ignore_result", task.ignore_result if task else None),

@@ -6,19 +6,25 @@ import dataclasses
 import json
 import os
 import socket
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
 
+#: How a worker can take from several queues: `jobs.worker.order`.
+ORDERS = ("strict", "weighted", "round-robin")
+
+_HEAVIEST = 1000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    #: Claimed from in this order.
     queues: tuple[str, ...]
     name: str
+    #: Of each queue: its share of what is claimed, while the others have messages as well. None:
+    #: the queues are claimed from in their order.
+    weights: tuple[int, ...] = ()
     #: Child processes.
     processes: int = 1
     #: Threads for synchronous tasks in each child; 0: its main thread.
@@ -38,11 +44,17 @@ class Options:
     def __post_init__(self) -> None:
         declared = conf.get().queues
         for queue in self.queues:
-            if queue not in declared:
+            if not conf.get().knows(queue):
                 raise ConfigurationError(
                     f"Queue {queue!r} is not declared in JOBS['QUEUES']."
                     f"{conf.nearest(queue, declared)}"
                 )
+        if len(set(self.queues)) < len(self.queues):
+            raise ConfigurationError(f"A queue is named twice: {', '.join(self.queues)}.")
+        if self.weights and len(self.weights) != len(self.queues):
+            raise ConfigurationError("Either each queue of a worker has a weight, or none has.")
+        if any(weight not in range(1, _HEAVIEST + 1) for weight in self.weights):
+            raise ConfigurationError(f"A queue's weight is a whole number from 1 to {_HEAVIEST}.")
         for limit in (self.time_limit, self.soft_time_limit):
             if limit is not None and limit <= 0:
                 raise ConfigurationError(f"A time limit must be more than 0 s, not {limit:g}.")
@@ -64,7 +76,8 @@ class Options:
     @classmethod
     def loads(cls, text: str) -> Options:
         values = json.loads(text)
-        return cls(**values | {"queues": tuple(values["queues"])})
+        tuples = {name: tuple(values[name]) for name in ("queues", "weights")}
+        return cls(**values | tuples)
 
 
 def cores() -> int:
@@ -79,7 +92,30 @@ def default_name() -> str:
     return f"worker-{os.getpid()}@{socket.gethostname()}"[:200]
 
 
-def split(queues: str) -> Sequence[str]:
-    """Names of a comma-separated list; empty: all that are declared."""
-    named = [name.strip() for name in queues.split(",") if name.strip()]
-    return named or list(conf.get().queues)
+def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and weights of a comma-separated list such as ``high:6,default:3,low``; empty: all
+    queues that are declared. ``order``: one of `ORDERS`, or empty: weighted if a weight is named.
+
+    Raises `ConfigurationError` for weights together with another order.
+    """
+    texts = [text.strip() for text in queues.split(",") if text.strip()]
+    found = [_weighed(text) for text in texts] or [(name, 0) for name in conf.get().queues]
+    names, weights = tuple(name for name, _ in found), tuple(weight for _, weight in found)
+    if any(weights) and order not in ("", "weighted"):
+        raise ConfigurationError(f"Weights are given, and the order {order!r}; give one of them.")
+    if any(weights) or order in ("weighted", "round-robin"):
+        return names, tuple(weight or 1 for weight in weights)
+    return names, ()
+
+
+def _weighed(text: str) -> tuple[str, int]:
+    """A queue's name and its weight, 0 where none is written."""
+    name, colon, weight = text.rpartition(":")
+    if not colon or text in conf.get().queues:
+        return text, 0
+    if not weight.strip().isdecimal() or int(weight) == 0:
+        raise ConfigurationError(
+            f"The weight of queue {name.strip()!r} must be a whole number from 1, not "
+            f"{weight.strip()!r}."
+        )
+    return name.strip(), int(weight)

@@ -166,6 +166,15 @@ def test_priorities_and_queues_in_order(project: Project) -> None:
     assert on_redis("low") == (4, 0)
 
 
+def test_queues_by_weight(project: Project) -> None:
+    for queue in ("low", "high"):
+        trace.enqueue_many([(queue,)] * 60, queue=queue)
+    worker = project.manage("runworker", *ONE, "--queues", "low:1,high:3", "--burst")
+    assert worker.wait(30) == 0, worker.output()
+    assert sorted(runs()) == ["high"] * 60 + ["low"] * 60
+    assert runs().index("high") < 60  # in strict order, all of the first would be first
+
+
 def test_an_undeclared_queue_is_named(project: Project) -> None:
     printed = project.run("runworker", "--queues", "hihg", status=1)
     assert "Queue 'hihg' is not declared" in printed

@@ -171,7 +171,7 @@ def test_what_is_lost_without_harm(old: Any) -> None:
     )
     made = imported(
         [
-            "Its exchange e is lost: here, queues have names alone.",
+            "Its exchange e is lost: here, a schedule names a queue.",
             "Its routing key r is lost.",
             "Its priority 200 is 9 here, the last.",
         ]

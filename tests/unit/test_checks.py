@@ -82,10 +82,66 @@ def test_a_task_of_an_undeclared_queue(settings: Settings) -> None:
     assert found() == [
         (
             "jobs.E003",
-            "Task 'letter' names the queue 'mial', which JOBS['QUEUES'] does not declare. "
+            "Task 'letter' can't be sent to queue 'mial', which JOBS['QUEUES'] does not declare. "
             "Did you mean 'mail'?",
         )
     ]
+
+
+def test_a_routing_key_that_no_queue_is_bound_with(settings: Settings) -> None:
+    bound = {"exchange": "media", "routing_key": "mail.new"}
+    jobs = {**GOOD, "EXCHANGES": {"media": "topic"}, "QUEUES": {"default": {}, "mail": bound}}
+    settings.JOBS = jobs
+
+    @task(name="letter", exchange="media", routing_key="mial.new")
+    def letter() -> None: ...
+
+    @task(name="key at the call", exchange="media")
+    def later() -> None: ...
+
+    @task(name="no exchange", routing_key="mial")
+    def plain() -> None: ...
+
+    told = (
+        "Task 'letter' can't be sent to the topic exchange 'media' with the routing key "
+        "'mial.new', which JOBS['QUEUES'] binds no queue with. Did you mean 'mail.new'?"
+    )
+    other = (
+        "Task 'no exchange' can't be sent to the routing key 'mial' without an exchange, which "
+        "JOBS['QUEUES'] declares no queue for. Did you mean 'mail'?"
+    )
+    assert found() == [("jobs.E003", told), ("jobs.E003", other)]
+    settings.JOBS = {**jobs, "TASK_ROUTES": {"letter": "mail", "no *": {"routing_key": "mail"}}}
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("jobs", "message"),
+    [
+        (
+            {"QUEUES": {"default": {}, "mail": {"exchange": "media"}}},
+            "JOBS['QUEUES']['mail'] is bound to the exchange 'media', which JOBS['EXCHANGES'] does "
+            "not declare.",
+        ),
+        (
+            {"TASK_ROUTES": {"shop.*": "defualt"}},
+            "JOBS['TASK_ROUTES']: 'shop.*' can't be sent to queue 'defualt', which JOBS['QUEUES'] "
+            "does not declare. Did you mean 'default'?",
+        ),
+        (
+            {"TASK_ROUTES": {"shop.*": {"exchange": "media"}}},
+            "JOBS['TASK_ROUTES']: 'shop.*' can't be sent to the exchange 'media', which "
+            "JOBS['EXCHANGES'] does not declare.",
+        ),
+        (
+            {"TASK_ROUTES": {"shop.*": {"quue": "default"}}},
+            "JOBS['TASK_ROUTES'] for 'shop.*': a route has no option 'quue'. Did you mean 'queue'?",
+        ),
+    ],
+)
+def test_wrong_routes(settings: Settings, jobs: dict[str, Any], message: str) -> None:
+    settings.JOBS = {**GOOD, **jobs}
+    assert found() == [("jobs.E005", message)]
 
 
 def test_a_schedule_that_can_not_be(settings: Settings) -> None:

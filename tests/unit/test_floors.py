@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "jobs"
 
 #: Floor → its files and folders (with a slash), below `jobs/`.
 FLOORS: dict[int, tuple[str, ...]] = {
-    1: ("exceptions.py", "conf.py", "signals.py", "serialization.py"),
+    1: ("exceptions.py", "values.py", "queues.py", "conf.py", "signals.py", "serialization.py"),
     2: (
         "message/",
         "states.py",
@@ -25,7 +25,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "cron.py",
         "declaring.py",
         "options.py",
-        "routing.py",
+        "routing/",
         "parameters.py",
         "sending.py",
     ),

@@ -1,50 +1,54 @@
 -- Promote what is due, then move messages from the queue into flight.
--- KEYS  list 0, list 3, list 6, list 9, inflight, consumers, due, bell, revoked, claimed
--- ARGV  consumer, lease (ms), number of the first delivery, limit
+-- KEYS  inflight, consumers, revoked, claimed, due, bell, list, ...   (one for each priority step)
+-- ARGV  consumer, lease (ms), number of the first delivery, limit,
+--       which list each priority from 0 to 9 has: ten digits, '0001112223' with Celery's steps
 -- Returns {ms until the next due message or -1, how many revocations hold, message, ...}
 --      or {-1, -n}: the number was given before and is settled; n is the next that is free
 --
 -- What removes comes before what adds: a full server refuses a script whose first write adds, and
 -- lets it go on once it has written. So a full server can be worked off.
 
+local DUE, BELL, LISTS = 5, 6, 7  -- the places of these keys; lists are the last
+
 -- Held already: an earlier call took it, and its answer was lost.
-local again = redis.call('HEXISTS', KEYS[5], ARGV[3]) == 1
+local again = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
 
 -- What an idle consumer finds nearly always.
-if not again and redis.call('EXISTS', KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[7], KEYS[8]) == 0 then
+if not again and redis.call('EXISTS', unpack(KEYS, DUE)) == 0 then
   return {-1, 0}
 end
 
 -- A late call, by a connection that its consumer has given up since: nobody would learn of what it
 -- took, and what is held under the numbers that follow would be overwritten.
 local number, left = tonumber(ARGV[3]), tonumber(ARGV[4])
-local free = tonumber(redis.call('GET', KEYS[10]) or 0)
+local free = tonumber(redis.call('GET', KEYS[4]) or 0)
 if not again and number < free then return {-1, -free} end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[7], '-inf', now, 'LIMIT', 0, 500)) do
-  local step = math.floor(tonumber(string.sub(member, 1, 1)) / 3)
-  redis.call('LLEN', KEYS[1 + step])  -- a key of another type fails here, with nothing lost
-  redis.call('ZREM', KEYS[7], member)
-  redis.call('LPUSH', KEYS[1 + step], string.sub(member, 3))
+for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[DUE], '-inf', now, 'LIMIT', 0, 500)) do
+  local place = string.sub(member, 1, 1) + 1
+  local list = KEYS[LISTS + string.sub(ARGV[5], place, place)]
+  redis.call('LLEN', list)  -- a key of another type fails here, with nothing lost
+  redis.call('ZREM', KEYS[DUE], member)
+  redis.call('LPUSH', list, string.sub(member, 3))
 end
 
-local answer = {-1, redis.call('ZCOUNT', KEYS[9], '(' .. now, '+inf')}
-local next_due = redis.call('ZRANGE', KEYS[7], 0, 0, 'WITHSCORES')[2]
+local answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf')}
+local next_due = redis.call('ZRANGE', KEYS[DUE], 0, 0, 'WITHSCORES')[2]
 if next_due then answer[1] = math.max(0, next_due - now) end
 
 if again then
   for held = number, number + left - 1 do
-    local message = redis.call('HGET', KEYS[5], held)
+    local message = redis.call('HGET', KEYS[1], held)
     if not message then break end
     answer[#answer + 1] = message
   end
   left = 0
 end
 
-for list = 1, 4 do
+for list = LISTS, #KEYS do
   if left == 0 then break end
   local messages = redis.call('RPOP', KEYS[list], left)
   if messages then
@@ -55,20 +59,20 @@ for list = 1, 4 do
       answer[#answer + 1] = message
       number = number + 1
     end
-    redis.call('HSET', KEYS[5], unpack(pairs_))
+    redis.call('HSET', KEYS[1], unpack(pairs_))
     left = left - #messages
   end
 end
 
 if number > tonumber(ARGV[3]) then
-  redis.call('SET', KEYS[10], number, 'PX', 86400000)
+  redis.call('SET', KEYS[4], number, 'PX', 86400000)
 end
 
 -- Whatever it holds can be reclaimed only if it is known.
-if #answer > 2 and not redis.call('ZSCORE', KEYS[6], ARGV[1]) then
-  redis.call('ZADD', KEYS[6], now + ARGV[2], ARGV[1])
+if #answer > 2 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+  redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 end
 
 -- The lists are empty: bells that still ring would wake consumers for nothing.
-if left > 0 then redis.call('DEL', KEYS[8]) end
+if left > 0 then redis.call('DEL', KEYS[BELL]) end
 return answer

@@ -1,15 +1,16 @@
 -- Count what a queue holds. Bounded by the number of consumers.
--- KEYS  list 0, list 3, list 6, list 9, consumers, due, dead        ARGV  prefix of inflight keys
+-- KEYS  consumers, due, dead, list, ...   (one for each priority step)
+-- ARGV  prefix of inflight keys
 -- Returns {waiting, due, dead, now (ms), consumer, end of its lease (ms), in flight, ...}
 -- The inflight keys carry the queue's hash tag, so they are in the slot of the keys declared.
 local time = redis.call('TIME')
 local waiting = 0
-for list = 1, 4 do waiting = waiting + redis.call('LLEN', KEYS[list]) end
+for list = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[list]) end
 local answer = {
-  waiting, redis.call('ZCARD', KEYS[6]), redis.call('XLEN', KEYS[7]),
+  waiting, redis.call('ZCARD', KEYS[2]), redis.call('XLEN', KEYS[3]),
   time[1] * 1000 + math.floor(time[2] / 1000),
 }
-local consumers = redis.call('ZRANGE', KEYS[5], 0, 999, 'WITHSCORES')
+local consumers = redis.call('ZRANGE', KEYS[1], 0, 999, 'WITHSCORES')
 for i = 1, #consumers, 2 do
   answer[#answer + 1] = consumers[i]
   answer[#answer + 1] = consumers[i + 1]

@@ -24,7 +24,16 @@ class Command(BaseCommand):
             "--queues",
             default="",
             help="Names separated by commas, the most important "
-            "first. Default: all that JOBS['QUEUES'] declares, in its order.",
+            "first; with weights, such as high:6,default:3,low:1, each gets its share. "
+            "Default: all that JOBS['QUEUES'] declares, in its order.",
+        )
+        add(
+            "--queue-order",
+            choices=options.ORDERS,
+            default="",
+            help="strict: the second queue is looked at when the first is empty. weighted: each "
+            "gets the share that its weight gives it, and 1 where none is written. round-robin: "
+            "each gets the same. Default: weighted if a weight is given, else strict.",
         )
         add(
             "--processes",
@@ -74,8 +83,10 @@ class Command(BaseCommand):
 
     def handle(self, **asked: Any) -> None:
         try:
+            queues, weights = options.split(asked["queues"], asked["queue_order"])
             chosen = options.Options(
-                queues=tuple(options.split(asked["queues"])),
+                queues=queues,
+                weights=weights,
                 name=asked["name"] or options.default_name(),
                 processes=asked["processes"],
                 threads=asked["threads"],

@@ -9,14 +9,15 @@ from tests.integration.broker.lua.keys import (
     DUE,
     INFLIGHT,
     LISTS,
+    PLACES,
     REVOKED,
 )
 
-KEYS = (*LISTS, INFLIGHT, CONSUMERS, DUE, BELL, REVOKED, CLAIMED)
+KEYS = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, DUE, BELL, *LISTS)
 
 
 def claim(run, *, first=1, limit=10, lease=5_000):
-    return run(CLAIM, KEYS, "w1", lease, first, limit)
+    return run(CLAIM, KEYS, "w1", lease, first, limit, PLACES)
 
 
 def test_into_flight_under_numbers(run, dump, client: redis.Redis):
@@ -34,6 +35,23 @@ def test_steps_are_emptied_in_turn(run, client: redis.Redis):
         client.lpush(name, b"%d first" % n, b"%d second" % n)
     assert claim(run, limit=3) == [-1, 0, b"0 first", b"0 second", b"1 first"]
     assert claim(run, limit=3, first=4) == [-1, 0, b"1 second", b"2 first", b"2 second"]
+
+
+def test_a_list_for_every_priority(run, client: redis.Redis):
+    lists = ["mail", *(f"mail\x06\x16{n}" for n in range(1, 10))]
+    client.lpush(lists[9], b"9 waits")
+    client.zadd(DUE, {b"%d|%d" % (n, n): 1 for n in range(9)})
+    keys = (*KEYS[: -len(LISTS)], *lists)
+    assert run(CLAIM, keys, "w1", 5_000, 1, 100, "0123456789")[2:] == [
+        *(b"%d" % n for n in range(9)),
+        b"9 waits",
+    ]
+
+
+def test_one_list_for_all_priorities(run, client: redis.Redis):
+    client.zadd(DUE, {b"9|first": 1, b"0|second": 2})
+    keys = (*KEYS[: -len(LISTS)], LISTS[0])
+    assert run(CLAIM, keys, "w1", 5_000, 1, 100, "0000000000")[2:] == [b"first", b"second"]
 
 
 def test_a_lease_by_the_server_s_clock(run, now, client: redis.Redis):

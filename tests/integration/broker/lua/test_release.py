@@ -3,13 +3,13 @@ import redis
 from jobs.broker.scripts import RELEASE
 from tests.integration.broker.lua.keys import BELL, INFLIGHT, LISTS
 
-KEYS = (*LISTS, INFLIGHT, BELL)
+KEYS = (INFLIGHT, BELL, *LISTS)
 
 
 def test_to_the_right_end_of_the_lists_of_their_priorities(run, dump, client: redis.Redis):
     client.hset(INFLIGHT, mapping={1: b"a", 2: b"b", 3: b"c"})
     client.lpush(LISTS[0], b"waits")
-    assert run(RELEASE, KEYS, 3, 9, b"c2", 2, 2, b"", 1, 0, b"") == 3
+    assert run(RELEASE, KEYS, 3, 3, b"c2", 2, 0, b"", 1, 0, b"") == 3
     assert dump() == {
         LISTS[0]: [b"waits", b"b", b"a"],
         LISTS[3]: [b"c2"],
@@ -17,16 +17,13 @@ def test_to_the_right_end_of_the_lists_of_their_priorities(run, dump, client: re
     }
 
 
-def test_every_priority_has_its_step(run, dump, client: redis.Redis):
+def test_to_each_of_any_number_of_lists(run, dump, client: redis.Redis):
+    lists = [f"list {n}" for n in range(10)]
     client.hset(INFLIGHT, mapping={n: b"%d" % n for n in range(10)})
-    run(RELEASE, KEYS, *[value for n in range(10) for value in (n, n, b"")])
+    args = [value for n in range(10) for value in (n, n, b"")]
+    run(RELEASE, (INFLIGHT, BELL, *lists), *args)
     left = dump()
-    assert [left[name] for name in LISTS] == [
-        [b"0", b"1", b"2"],
-        [b"3", b"4", b"5"],
-        [b"6", b"7", b"8"],
-        [b"9"],
-    ]
+    assert [left[name] for name in lists] == [[b"%d" % n] for n in range(10)]
 
 
 def test_what_is_not_held_stays_away(run, dump, client: redis.Redis):

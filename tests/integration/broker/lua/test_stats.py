@@ -4,7 +4,7 @@ import redis
 from jobs.broker.scripts import STATS
 from tests.integration.broker.lua.keys import CONSUMERS, DEAD, DUE, LISTS
 
-KEYS = (*LISTS, CONSUMERS, DUE, DEAD)
+KEYS = (CONSUMERS, DUE, DEAD, *LISTS)
 
 
 def test_counts_what_a_queue_holds(run, now, client: redis.Redis):

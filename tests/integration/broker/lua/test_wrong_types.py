@@ -16,12 +16,13 @@ from tests.integration.broker.lua.keys import (
     DUE,
     INFLIGHT,
     LISTS,
+    PLACES,
     REVOKED,
 )
 
 HELD = {b"1": b"held"}
 CASES: dict[str, tuple[str, Any, tuple[str, ...], list[Any]]] = {
-    "release": (LISTS[0], scripts.RELEASE, (*LISTS, INFLIGHT, BELL), [1, 0, ""]),
+    "release": (LISTS[0], scripts.RELEASE, (INFLIGHT, BELL, *LISTS), [1, 0, ""]),
     "dead_letter": (DEAD, scripts.DEAD_LETTER, (INFLIGHT, DEAD), [1, "why", "w1"]),
     "retry": (DUE, scripts.RETRY, (INFLIGHT, DUE, BELL), [1, 99, "0|again"]),
 }
@@ -40,7 +41,7 @@ def test_what_is_held_stays(case: str, client: redis.Redis, run: Any) -> None:
 def test_what_is_due_stays(client: redis.Redis, run: Any) -> None:
     client.zadd(DUE, {"0|due": 1})
     client.set(LISTS[0], "somebody else's")
-    keys = (*LISTS, INFLIGHT, CONSUMERS, DUE, BELL, REVOKED, CLAIMED)
+    keys = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, DUE, BELL, *LISTS)
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
-        run(scripts.CLAIM, keys, "w1", 5_000, 1, 10)
+        run(scripts.CLAIM, keys, "w1", 5_000, 1, 10, PLACES)
     assert client.zscore(DUE, "0|due") == 1

@@ -1,0 +1,140 @@
+"""From a task's name and options to queues: `get()` gives the settings' router.
+
+`topics.py` has the patterns of topic exchanges, `exchanges.py` the bindings, `routes.py` what
+``JOBS["TASK_ROUTES"]`` says. Whoever sends asks here, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
+
+from django.core.signals import setting_changed
+
+from jobs import conf
+from jobs.conf import Conf
+from jobs.exceptions import NoRoute, UnknownQueue
+from jobs.routing.exchanges import Address, Exchanges
+from jobs.routing.routes import Route, Routes, route_of
+
+__all__ = ["Address", "Plan", "Routable", "Route", "Router", "get"]
+
+
+class Routable(Protocol):
+    """What routing needs of a `jobs.Task`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def route(self) -> Route:
+        """What its decorator says."""
+        ...
+
+
+class Plan(NamedTuple):
+    """What is known of a task's calls before there is one."""
+
+    #: Whose settings these are.
+    router: Router
+    #: Whether functions have to be asked at each call.
+    asks: bool
+    #: What settings and decorator say.
+    route: Route
+    #: Where that leads; None: it takes a call to tell.
+    address: Address | None
+    priority: int
+
+
+class Router:
+    """The exchanges and routes of some settings."""
+
+    def __init__(self, settings: Conf) -> None:
+        """Raises `ConfigurationError` for bindings and routes that can't be."""
+        self._default = settings.default_queue
+        self._exchanges = Exchanges(settings)
+        self._routes = Routes(settings.task_routes)
+
+    def plan(self, task: Routable) -> Plan:
+        functions, said = self._routes.of(task.name)
+        route = said.over(task.route)
+        try:
+            address = None if functions else self.lead(task.name, route)
+        except (UnknownQueue, NoRoute):
+            address = None  # unless a call says more
+        return Plan(self, bool(functions), route, address, route.priority or 0)
+
+    def lead(self, name: str, route: Route) -> Address:
+        """Where a route leads a task of this name. Raises `UnknownQueue` or `NoRoute`."""
+        try:
+            if route.queue:
+                return self._exchanges.queue(route.queue)
+            if route.exchange or route.routing_key:
+                return self._exchanges.find(route.exchange, route.routing_key)
+            return self._exchanges.queue(self._default)
+        except (UnknownQueue, NoRoute) as error:
+            raise type(error)(f"Task {name!r} can't be sent to {error}") from None
+
+    def find(
+        self,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
+        task: Routable | None,
+    ) -> tuple[Address, int]:
+        """Where one call goes, and its priority. ``options``: those of the call, of which the
+        names of `Route` matter. Raises as `lead` does, also for a routing function that fails."""
+        decorated = task.route if task is not None else Route()
+        functions, said = self._routes.of(name)
+        for function in functions:
+            try:
+                answer = function(name, args, kwargs, options, task=task)
+                if answer is not None:
+                    said = route_of(answer, "what it answered")
+                    break
+            except Exception as error:  # anybody's function
+                shown = getattr(function, "__qualname__", repr(function))
+                raise NoRoute(
+                    f"Task {name!r} can't be sent: {shown} of JOBS['TASK_ROUTES']: {error!r}"
+                ) from error
+        named = {key: options[key] for key in Route._fields if options.get(key) is not None}
+        route = Route(**named).over(said.over(decorated))
+        return self.lead(name, route), route.priority or 0
+
+    def problems(self, tasks: Iterable[Routable]) -> Iterator[tuple[str, str]]:
+        """What can't be sent whatever a call says: the task's name, or "" for a route of the
+        settings, and a sentence."""
+        for task in tasks:
+            route = self._routes.of(task.name).route.over(task.route)
+            if problem := self._problem(f"Task {task.name!r}", route):
+                yield task.name, problem
+        for pattern, route in self._routes:
+            if route.routing_key and not route.exchange:
+                continue  # tasks may name the exchange
+            if problem := self._problem(f"JOBS['TASK_ROUTES']: {pattern}", route):
+                yield "", problem
+
+    def _problem(self, what: str, route: Route) -> str:
+        try:
+            self.lead("", route)
+        except (UnknownQueue, NoRoute) as error:
+            if not route.routing_key and self._exchanges.needs_key(route.exchange):
+                return ""  # a call may name the key
+            return str(error).replace("Task ''", what, 1)
+        return ""
+
+
+@functools.cache
+def get() -> Router:
+    """Raises `ConfigurationError`."""
+    return Router(conf.get())
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting == "JOBS":
+        get.cache_clear()
+
+
+setting_changed.connect(_forget, dispatch_uid="jobs.routing")

@@ -1,0 +1,162 @@
+"""``JOBS["TASK_ROUTES"]``, in Celery's forms: what it says of a task. Pure."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from django.utils.module_loading import import_string
+
+from jobs.conf import nearest
+from jobs.exceptions import ConfigurationError
+
+#: Called with name, args, kwargs and options of a call, and ``task``; None, or where it goes.
+RouterFunction = Callable[..., Any]
+
+
+class Route(NamedTuple):
+    """Where to, as far as somebody said so; empty or None for what wasn't said."""
+
+    queue: str = ""
+    exchange: str = ""
+    routing_key: str = ""
+    priority: int | None = None
+
+    def over(self, other: Route) -> Route:
+        """What this one says and, of what it leaves open, what the other one says.
+
+        A queue is a whole address: it lets nothing through of the other's, and is not taken over
+        by one that says something itself.
+        """
+        priority = other.priority if self.priority is None else self.priority
+        if self.queue or not (self.exchange or self.routing_key):
+            return (self if self.queue else other)._replace(priority=priority)
+        return Route(
+            exchange=self.exchange or other.exchange,
+            routing_key=self.routing_key or other.routing_key,
+            priority=priority,
+        )
+
+
+class Said(NamedTuple):
+    """What the settings say of one task."""
+
+    #: To be asked at each call, in order: the first that answers decides.
+    functions: tuple[RouterFunction, ...]
+    #: What holds if none of them does.
+    route: Route
+
+
+class Routes:
+    def __init__(self, raw: object) -> None:
+        """Raises `ConfigurationError` for what can't be a route."""
+        several = raw if isinstance(raw, list | tuple) else [raw] if raw else []
+        self._routers = [_router(one) for one in several]
+
+    def of(self, name: str) -> Said:
+        """What is said of the task of this name."""
+        functions: list[RouterFunction] = []
+        for router in self._routers:
+            if not isinstance(router, _Map):
+                functions.append(router)
+            elif (found := router.find(name)) is not None:
+                return Said(tuple(functions), found)
+        return Said(tuple(functions), Route())
+
+    def __iter__(self) -> Iterator[tuple[str, Route]]:
+        """Every pattern with its route, for checks."""
+        for router in self._routers:
+            if isinstance(router, _Map):
+                yield from router.said
+
+
+def route_of(value: Any, whose: str) -> Route:
+    """A route as one writes it: a queue's name, or a dict. ``whose``: who says so, for the text of
+    the `ConfigurationError`."""
+    if isinstance(value, str) and value:
+        return Route(queue=value)
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{whose}: a route is a queue's name or a dict, not {value!r}.")
+    for key, option in value.items():
+        if key not in Route._fields:
+            raise ConfigurationError(
+                f"{whose}: a route has no option {key!r}.{nearest(str(key), Route._fields)}"
+            )
+        if key == "priority":
+            if option is not None and (isinstance(option, bool) or option not in range(10)):
+                raise ConfigurationError(f"{whose}: priority must be 0 to 9, not {option!r}.")
+        elif option is not None and not isinstance(option, str):
+            raise ConfigurationError(f"{whose}: {key} must be text, not {option!r}.")
+    found = Route(**{key: option for key, option in value.items() if option is not None})
+    if found.queue and (found.exchange or found.routing_key):
+        raise ConfigurationError(f"{whose}: it names a queue, and an exchange or a routing_key.")
+    return found
+
+
+class _Map:
+    """Names and patterns with their routes: names first, then patterns in their order."""
+
+    def __init__(self, entries: Sequence[Any]) -> None:
+        self._names: dict[str, Route] = {}
+        self._patterns: list[tuple[re.Pattern[str], Route]] = []
+        #: For checks: as they were written.
+        self.said: list[tuple[str, Route]] = []
+        for entry in entries:
+            if not _is_pair(entry):
+                raise ConfigurationError(
+                    f"JOBS['TASK_ROUTES'] has {entry!r}, which must be a pair of a task's name, "
+                    "glob or compiled regular expression, and its route."
+                )
+            self._add(*entry)
+
+    def _add(self, pattern: Any, route: Any) -> None:
+        shown = repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
+        found = route_of(route, f"JOBS['TASK_ROUTES'] for {shown}")
+        self.said.append((shown, found))
+        if isinstance(pattern, re.Pattern):
+            self._patterns.append((pattern, found))
+        elif set(pattern) & set("*?["):
+            self._patterns.append((re.compile(fnmatch.translate(pattern)), found))
+        else:
+            self._names.setdefault(pattern, found)
+
+    def find(self, name: str) -> Route | None:
+        if name in self._names:
+            return self._names[name]
+        return next((route for pattern, route in self._patterns if pattern.match(name)), None)
+
+
+def _is_pair(entry: Any) -> bool:
+    return (
+        isinstance(entry, list | tuple)
+        and len(entry) == 2
+        and isinstance(entry[0], str | re.Pattern)
+        and bool(entry[0])
+    )
+
+
+def _router(one: Any) -> _Map | RouterFunction:
+    if isinstance(one, Mapping):
+        return _Map(list(one.items()))
+    if isinstance(one, str):
+        return _imported(one)
+    if callable(one):
+        return one  # type: ignore[no-any-return]
+    if isinstance(one, list | tuple):
+        return _Map([one] if _is_pair(one) else one)
+    raise ConfigurationError(
+        f"JOBS['TASK_ROUTES'] has {one!r}, which must be a dict, a list of pairs, a function, or "
+        "the dotted path of one."
+    )
+
+
+def _imported(path: str) -> RouterFunction:
+    try:
+        found = import_string(path)
+    except ImportError as error:
+        raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}: {error}.") from error
+    if not callable(found):
+        raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}, which is no function.")
+    return found  # type: ignore[no-any-return]

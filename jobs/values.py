@@ -1,0 +1,61 @@
+"""Values of settings and options: what kind they are of, and which word was meant."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime as dt
+import difflib
+import math
+from collections.abc import Mapping
+from typing import Any
+
+
+def nearest(word: str, known: Any) -> str:
+    """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    if not close and word.upper() in known:
+        close = [word.upper()]
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def yes_or_no(value: Any) -> bool:
+    """Raises `TypeError`."""
+    if not isinstance(value, bool):
+        raise TypeError(f"must be True or False, not {value!r}")
+    return value
+
+
+def seconds_or_none(value: Any) -> float | None:
+    """A number of seconds or a timedelta, as seconds; raises `TypeError` or `ValueError`."""
+    if isinstance(value, dt.timedelta):
+        value = value.total_seconds()
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TypeError(f"must be seconds, a timedelta or None, not {value!r}")
+    if value < 0:
+        raise ValueError(f"must be at least 0 seconds, not {value!r}")
+    return float(value)
+
+
+def options_of(kind: type[Any], value: Any) -> Any:
+    """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict, not {value!r}")
+    known = {f.name: f.type for f in dataclasses.fields(kind)}
+    for key, option in value.items():
+        if key not in known:
+            raise ValueError(f"has the unknown option {key!r}.{nearest(str(key), known)}")
+        if known[key] == "bool" and not isinstance(option, bool):
+            raise TypeError(f"option {key!r} must be True or False, not {option!r}")
+        if known[key] == "str" and not isinstance(option, str):
+            raise TypeError(f"option {key!r} must be text, not {option!r}")
+        if known[key] in ("int", "float") and (
+            isinstance(option, bool) or not isinstance(option, int | float) or option < 0
+        ):
+            raise TypeError(f"option {key!r} must be a number from 0, not {option!r}")
+        if known[key] == "int" and not isinstance(option, int):
+            raise TypeError(f"option {key!r} must be a whole number, not {option!r}")
+    return kind(**value)
