@@ -27,6 +27,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.connection import Connections, Run
+from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
 from jobs.exceptions import BrokerUnavailable
 
@@ -44,7 +45,7 @@ _CHUNK = 1000
 _PAGE = 200
 
 
-class RedisBroker(Broker):
+class RedisBroker(RedisOperating, Broker):
     def __init__(
         self,
         url: str,
@@ -103,7 +104,7 @@ class RedisBroker(Broker):
         keys = self._keys(queue)
         held = keys.inflight(consumer)
         names = (*keys.lists, held, keys.consumers, keys.due, keys.bell, keys.revoked)
-        names = (*names, keys.claimed(consumer))
+        names = (*names, keys.claimed(consumer), keys.paused)
         return scripts.CLAIM, names, (consumer, int(lease * 1000), first, min(limit, _CHUNK))
 
     def ack(
@@ -358,6 +359,7 @@ class _Keys:
         self.dead = f"{self._tag}:dead"
         self.bell = f"{self._tag}:bell"
         self.revoked = f"{self._tag}:revoked"
+        self.paused = f"{self._tag}:paused"
         # Ready-made for the scripts of every send.
         self.push = tuple((name, self.bell) for name in self.lists)
         self.schedule = (self.due, self.bell)
@@ -370,11 +372,11 @@ class _Keys:
 
 
 def _claimed(answer: list[Any], first: int) -> Claim:
-    next_due, revocations, *raws = answer
+    next_due, revocations, paused, *raws = answer
     if revocations < 0:
         return Claim([], None, resume=-revocations)
     due = None if next_due < 0 else next_due / 1000
-    return Claim(list(enumerate(raws, first)), due, revocations > 0)
+    return Claim(list(enumerate(raws, first)), due, revocations > 0, None, paused > 0)
 
 
 def _ms(seconds: float) -> int:
