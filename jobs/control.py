@@ -15,15 +15,18 @@ from django.utils import timezone
 from jobs import broker, conf, known, ledger, message
 from jobs import inspecting as inspect
 from jobs.broker.base import Outgoing
+from jobs.broker.operating import Pause
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.models import TaskResult
-from jobs.moving import change_priority, move, purge
+from jobs.moving import change_priority, find, move, purge
 from jobs.pausing import pause, pause_task, paused, paused_tasks, resume, resume_task
 from jobs.states import State
 
 __all__ = [
+    "Pause",
     "change_priority",
     "discard",
+    "find",
     "inspect",
     "move",
     "pause",
