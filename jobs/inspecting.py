@@ -90,24 +90,27 @@ def registered() -> list[str]:
 def workers() -> list[Worker]:
     """Workers that are alive, by name."""
     alive, found = _consumers(), []
-    for name, text in broker.get().reports().items():
-        said = json.loads(text)
-        if alive.isdisjoint(said["consumers"]):
-            broker.get().report(name, None)  # it was killed, and can't do so itself
-            continue
-        found.append(
-            Worker(
-                name=name,
-                host=said["host"],
-                pid=said["pid"],
-                started=_moment(said["started"]),
-                queues=said["queues"],
-                processes=said["processes"],
-                processed=said["processed"],
-                current=list(_current(said["running"])),
-            )
-        )
+    for queue in conf.get().queues:
+        for name, text in broker.get().reports(queue).items():
+            said = json.loads(text)
+            if alive.isdisjoint(said["consumers"]):
+                broker.get().report(queue, name, None)  # it was killed, and can't do so itself
+            else:
+                found.append(_worker(name, said))
     return sorted(found)
+
+
+def _worker(name: str, said: dict[str, Any]) -> Worker:
+    return Worker(
+        name=name,
+        host=said["host"],
+        pid=said["pid"],
+        started=_moment(said["started"]),
+        queues=said["queues"],
+        processes=said["processes"],
+        processed=said["processed"],
+        current=list(_current(said["running"])),
+    )
 
 
 def _consumers() -> set[str]:

@@ -43,8 +43,6 @@ class MemoryBroker(MemoryOperating, Broker):
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
         self._dead_numbers = itertools.count(1)
-        #: Worker → what it said last.
-        self._reports: dict[str, bytes] = {}
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -345,6 +343,8 @@ class _Queue:
         self.revoked: dict[str, tuple[Revocation, float]] = {}
         #: Task, or "" for the whole queue → why it is paused.
         self.paused: dict[str, Pause] = {}
+        #: Worker → what it said last.
+        self.reports: dict[str, bytes] = {}
         #: How many waiting consumers are to wake.
         self.bells = 0
 

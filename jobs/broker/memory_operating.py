@@ -16,7 +16,6 @@ class MemoryOperating(Operating):
     #: Of `jobs.broker.memory`, which says what a queue holds.
     _queues: defaultdict[str, Any]
     _changed: threading.Condition
-    _reports: dict[str, bytes]
 
     def _ring(self, queue: Any, count: int) -> None:
         raise NotImplementedError
@@ -108,13 +107,14 @@ class MemoryOperating(Operating):
 
     # ------------------------------------------------------------------ workers
 
-    def report(self, worker: str, text: bytes | None) -> None:
+    def report(self, queue: str, worker: str, text: bytes | None) -> None:
         with self._changed:
+            reports = self._queues[queue].reports
             if text is None:
-                self._reports.pop(worker, None)
+                reports.pop(worker, None)
             else:
-                self._reports[worker] = text
+                reports[worker] = text
 
-    def reports(self) -> Mapping[str, bytes]:
+    def reports(self, queue: str) -> Mapping[str, bytes]:
         with self._changed:
-            return dict(self._reports)
+            return dict(self._queues[queue].reports)

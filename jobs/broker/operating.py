@@ -114,9 +114,10 @@ class Operating(ABC):
     # ------------------------------------------------------------------ workers
 
     @abstractmethod
-    def report(self, worker: str, text: bytes | None) -> None:
-        """Keep what a worker says of itself in place of what it said before; None: it is gone."""
+    def report(self, queue: str, worker: str, text: bytes | None) -> None:
+        """Keep what a worker of a queue says of itself in place of what it said before; None: it
+        is gone."""
 
     @abstractmethod
-    def reports(self) -> Mapping[str, bytes]:
+    def reports(self, queue: str) -> Mapping[str, bytes]:
         """Worker → what it said last. One that was killed has not said that it is gone."""

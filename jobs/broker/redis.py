@@ -360,6 +360,7 @@ class _Keys:
         self.bell = f"{self._tag}:bell"
         self.revoked = f"{self._tag}:revoked"
         self.paused = f"{self._tag}:paused"
+        self.workers = f"{self._tag}:workers"
         # Ready-made for the scripts of every send.
         self.push = tuple((name, self.bell) for name in self.lists)
         self.schedule = (self.due, self.bell)

@@ -28,12 +28,12 @@ class Keys(Protocol):
     bell: str
     revoked: str
     paused: str
+    workers: str
 
     def inflight(self, consumer: str) -> str: ...
 
 
 class RedisOperating(Operating):
-    _prefix: str
     _redis: Connections
 
     def _keys(self, queue: str) -> Keys:
@@ -136,15 +136,15 @@ class RedisOperating(Operating):
 
     # ------------------------------------------------------------------ workers
 
-    def report(self, worker: str, text: bytes | None) -> None:
-        key = f"{self._prefix}jobs:workers"
+    def report(self, queue: str, worker: str, text: bytes | None) -> None:
+        key = self._keys(queue).workers
         if text is None:
             self._redis.call("HDEL", key, worker)
         else:
             self._redis.call("HSET", key, worker, text)
 
-    def reports(self) -> Mapping[str, bytes]:
-        flat = self._redis.call("HGETALL", f"{self._prefix}jobs:workers")
+    def reports(self, queue: str) -> Mapping[str, bytes]:
+        flat = self._redis.call("HGETALL", self._keys(queue).workers)
         return {name.decode(): text for name, text in zip(flat[::2], flat[1::2], strict=True)}
 
 

@@ -53,12 +53,12 @@ class Reporter:
             "consumers": [slot.consumer for slot in self._slots if slot.process],
             "running": self._said,
         }
-        broker.get().report(self._options.name, json.dumps(said).encode())
+        broker.get().report(self._options.queues[0], self._options.name, json.dumps(said).encode())
 
     def leave(self) -> None:
         """Nothing more is to be said. A broker that is away finds out by the leases."""
         with contextlib.suppress(BrokerUnavailable):
-            broker.get().report(self._options.name, None)
+            broker.get().report(self._options.queues[0], self._options.name, None)
 
     def _running(self) -> list[Place]:
         # What the boards have is monotonic.

@@ -84,7 +84,7 @@ def test_a_worker_that_was_killed_is_not_told() -> None:
     }
     sent = add.delay(1, 2)
     broker.get().claim("default", "w/1.a", 1, 1, 60)
-    broker.get().report("w", json.dumps(said).encode())
+    broker.get().report("default", "w", json.dumps(said).encode())
     (worker,) = inspect.workers()
     assert (worker.name, worker.host, worker.pid, worker.processed) == ("w", "box", 7, 3)
     (running,) = worker.current  # the other delivery has ended since
@@ -93,4 +93,4 @@ def test_a_worker_that_was_killed_is_not_told() -> None:
     assert inspect.active() == [running]
     broker.get().renew("default", ["w/1.a"], -1)
     assert inspect.workers() == []
-    assert broker.get().reports() == {}
+    assert broker.get().reports("default") == {}

@@ -160,8 +160,8 @@ def test_every_verb_of_control_is_documented_with_its_options() -> None:
     described = dict(re.findall(r"^\| `(\w+)\(([^`]*)\)` \|", section, re.MULTILINE))
     verbs = {
         name: verb
-        for name, verb in vars(control).items()
-        if inspect.isfunction(verb) and verb.__module__ == control.__name__ and name[0] != "_"
+        for name in control.__all__
+        if inspect.isfunction(verb := getattr(control, name))
     }
     assert set(described) == set(verbs)
     for name, verb in verbs.items():

@@ -88,7 +88,8 @@ def _line(item: Any) -> str:
             return " ".join([_at(item.since), item.consumer, _line(item.call)])
         case Revoked():
             until = _at(dt.datetime.fromtimestamp(item.until, dt.UTC))
-            return f"{item.id} {until}" + (f" {_('terminate')}" if item.terminate else "")
+            parts = [item.id, until, _("terminate") if item.terminate else ""]
+            return " ".join(part for part in parts if part)
         case Worker():
             own = _("%(name)s: process %(pid)d on %(host)s since %(at)s, %(n)d tasks run") % {
                 **item._asdict(),

@@ -136,7 +136,7 @@ def test_what_each_process_does_now(root: Client, broker_url: str) -> None:
         "consumers": ["w/1.a"],
         "running": running,
     }
-    broker.get().report("w", json.dumps(report).encode())
+    broker.get().report("default", "w", json.dumps(report).encode())
     page = root.get(LIVE).content.decode()
     assert page.count("tests.tasks.add") == 5
     assert "1 min 30 s" in page

@@ -93,11 +93,11 @@ def test_what_is_revoked(broker: Broker) -> None:
 
 
 def test_what_workers_say_of_themselves(broker: Broker) -> None:
-    assert broker.reports() == {}
-    broker.report("one", b"busy")
-    broker.report("two", b"idle")
-    broker.report("one", b"idle")
-    assert broker.reports() == {"one": b"idle", "two": b"idle"}
-    broker.report("one", None)
-    broker.report("three", None)
-    assert broker.reports() == {"two": b"idle"}
+    assert broker.reports("mail") == {}
+    broker.report("mail", "one", b"busy")
+    broker.report("mail", "two", b"idle")
+    broker.report("mail", "one", b"idle")
+    assert broker.reports("mail") == {"one": b"idle", "two": b"idle"}
+    broker.report("mail", "one", None)
+    broker.report("mail", "three", None)
+    assert broker.reports("mail") == {"two": b"idle"}
