@@ -58,8 +58,9 @@ def move(queue: str, to: str, *, task_id: str = "") -> int:
     _check_alike(known.queue(queue), known.queue(to))
 
     def push(messages: Sequence[Waiting]) -> Sequence[str]:
-        broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
+        # The ledger first: should it be away, nothing is there twice.
         ledger.moved(_ids(queue, messages), to)
+        broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
         return ()
 
     if not task_id:
@@ -81,8 +82,8 @@ def change_priority(queue: str, task_id: str, priority: int) -> bool:
         return True
 
     def push(_messages: Sequence[Waiting]) -> Sequence[str]:
-        broker.get().push([Outgoing(queue, *changed)])
         ledger.rewritten(task_id, changed.raw)
+        broker.get().push([Outgoing(queue, *changed)])
         return ()
 
     return bool(_one(queue, found, push))
