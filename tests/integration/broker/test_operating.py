@@ -44,6 +44,9 @@ def test_what_is_taken_is_leased(broker: Broker) -> None:
     ]
     assert broker.take("mail", "op", 5, 10, LEASE) == []
     assert broker.held("mail", "op", range(1, 6)) == {1, 2, 3, 4}
+    ((name, lease, held),) = broker.consumers("mail")
+    assert (name, held) == ("op", 4)
+    assert LEASE - 30 < lease <= LEASE
     assert broker.ack("mail", "op", [1, 2]) == 2
     expire(broker, "op")
     assert broker.expired("mail") == ["op"]
