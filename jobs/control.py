@@ -1,4 +1,8 @@
-"""What an operator does to messages: the admin's and the command line's verbs."""
+"""What an operator does: the admin's and the command line's verbs.
+
+Here are those for single calls; those for queues and tasks are in `jobs.pausing` and
+`jobs.moving`, and what is looked at in `jobs.inspecting`, here as ``control.inspect``.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,35 @@ import logging
 from django.db import transaction
 from django.utils import timezone
 
-from jobs import broker, conf, ledger, message
+from jobs import broker, conf, known, ledger, message
+from jobs import inspecting as inspect
 from jobs.broker.base import Outgoing
-from jobs.exceptions import BrokerUnavailable, MessageError, UnknownQueue
+from jobs.broker.operating import Pause
+from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.models import TaskResult
+from jobs.moving import change_priority, find, move, purge
+from jobs.pausing import pause, pause_task, paused, paused_tasks, resume, resume_task
 from jobs.states import State
+
+__all__ = [
+    "Pause",
+    "change_priority",
+    "discard",
+    "find",
+    "inspect",
+    "move",
+    "pause",
+    "pause_task",
+    "paused",
+    "paused_tasks",
+    "purge",
+    "requeue",
+    "resume",
+    "resume_task",
+    "retry",
+    "retry_now",
+    "revoke",
+]
 
 log = logging.getLogger("jobs.control")
 
@@ -112,14 +140,5 @@ def _push(task_id: str, pushed: Outgoing) -> None:
 
 
 def _find(queue: str, key: str) -> bytes | None:
-    letter = broker.get().dead_letter_at(_declared(queue), key)
+    letter = broker.get().dead_letter_at(known.queue(queue), key)
     return letter.raw if letter else None
-
-
-def _declared(queue: str) -> str:
-    queues = conf.get().queues
-    if not conf.get().knows(queue):
-        raise UnknownQueue(
-            f"Queue {queue!r} is not declared in JOBS['QUEUES'].{conf.nearest(queue, queues)}"
-        )
-    return queue

@@ -1,4 +1,4 @@
-"""Tasks by name: the table that ``@task`` fills and everybody looks things up in."""
+"""Tasks and queues by name. The table that ``@task`` fills and everybody looks things up in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from jobs import conf
-from jobs.exceptions import UnknownTask
+from jobs.exceptions import UnknownQueue, UnknownTask
 
 
 class Sendable(Protocol):
@@ -35,3 +35,12 @@ def find(name: str) -> Sendable:
             "has it, or correct the name."
         ) from None
     return found
+
+
+def queue(name: str) -> str:
+    """The same name, of a queue that is declared; raises `UnknownQueue`."""
+    settings = conf.get()
+    if not settings.knows(name):
+        near = conf.nearest(name, settings.queues)
+        raise UnknownQueue(f"Queue {name!r} is not declared in JOBS['QUEUES'].{near}")
+    return name

@@ -15,6 +15,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from jobs.models import TaskAttempt, TaskResult
+from jobs.models.results import TaskResultQuerySet
 from jobs.states import TERMINAL, State
 
 
@@ -118,8 +119,27 @@ def forget(ids: Sequence[str]) -> None:
 
 def give_up(task_id: str, why: str) -> None:
     """A call that has not ended never will be run: it ends as REVOKED."""
-    rows = TaskResult.objects.using(alias()).filter(id=task_id).exclude(state__in=TERMINAL)
-    rows.update(state=State.REVOKED, error=why, finished_at=timezone.now())
+    give_up_all([task_id], why)
+
+
+def give_up_all(ids: Sequence[str], why: str) -> None:
+    """The same with several calls."""
+    _open(ids).update(state=State.REVOKED, error=why, finished_at=timezone.now())
+
+
+def moved(ids: Sequence[str], queue: str) -> None:
+    """The messages of these calls wait on another queue now."""
+    _open(ids).update(queue=queue)
+
+
+def rewritten(task_id: str, message: bytes) -> None:
+    """The message of this call is another one now."""
+    _open([task_id]).exclude(message=b"").update(message=message)
+
+
+def _open(ids: Sequence[str]) -> TaskResultQuerySet:
+    """Rows of those of these calls that have not ended."""
+    return TaskResult.objects.using(alias()).filter(id__in=ids).exclude(state__in=TERMINAL)
 
 
 def reopen(task_id: str, message: bytes | None = None) -> None:

@@ -19,6 +19,7 @@ from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 
 from jobs import broker, conf, control
+from jobs.admin.queue_verbs import QueueVerbs
 from jobs.admin.survey import TROUBLE, keys_from, letter_page, letter_rows, survey
 from jobs.models import Queues
 
@@ -45,7 +46,7 @@ _VERBS = {"requeue": control.requeue, "discard": control.discard}
 
 
 @admin.register(Queues)
-class QueuesAdmin(_ModelAdmin):
+class QueuesAdmin(QueueVerbs, _ModelAdmin):
     class Media:
         css = {"all": ["jobs/admin.css"]}
 
@@ -55,6 +56,9 @@ class QueuesAdmin(_ModelAdmin):
             ("live/", self.live_view, "live"),
             ("dead/<path:queue>/", self.dead_view, "dead"),
             ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
+            ("pause/<path:queue>/", self.pause_view, "pause"),
+            ("resume/<path:queue>/", self.resume_view, "resume"),
+            ("purge/<path:queue>/", self.purge_view, "purge"),
         ]
         return [
             path(route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_queues_{name}")
@@ -85,13 +89,18 @@ class QueuesAdmin(_ModelAdmin):
     ) -> TemplateResponse:
         """All queues; the page fetches `live_view` again and again."""
         self._check_may_view(request)
-        context = {"title": _("Queues"), "refresh": REFRESH, **survey(), **(extra_context or {})}
+        context = {
+            "title": _("Queues"),
+            "refresh": REFRESH,
+            **self._survey(request),
+            **(extra_context or {}),
+        }
         return self._page(request, "overview", context)
 
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self._check_may_view(request)
-        return TemplateResponse(request, "admin/jobs/queues/live.html", survey())
+        return TemplateResponse(request, "admin/jobs/queues/live.html", self._survey(request))
 
     def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """The dead letters of a queue, newest first; POST acts on the chosen ones."""
@@ -227,6 +236,9 @@ class QueuesAdmin(_ModelAdmin):
         messages.success(request, said % {"n": done})
 
     # ------------------------------------------------------------------ small things
+
+    def _survey(self, request: HttpRequest) -> dict[str, Any]:
+        return {**survey(), "may_manage": self.may_manage(request)}
 
     def _check_may_view(self, request: HttpRequest) -> None:
         if not self.has_view_permission(request):

@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import broker, conf, message, registry, serialization
+from jobs import broker, conf, control, message, registry, serialization
 from jobs.admin import words
 from jobs.broker.base import Consumer, DeadLetter, Stats
+from jobs.control import Pause, inspect
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
+from jobs.inspecting import Running
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
 
@@ -23,9 +25,26 @@ TROUBLE = (BrokerUnavailable, ConfigurationError)
 _SOME = 100
 
 
+#: Tasks of one process that are named.
+_NAMED = 5
+
+
+class PauseRow(NamedTuple):
+    """A queue or task of which nothing is handed out."""
+
+    name: str
+    pause: Pause
+
+    @property
+    def at(self) -> str:
+        return words.moment(self.pause.at)
+
+
 class QueueRow(NamedTuple):
     name: str
     stats: Stats
+    #: None when it isn't paused.
+    paused: PauseRow | None = None
 
     @property
     def deserted(self) -> bool:
@@ -41,6 +60,18 @@ class WorkerRow(NamedTuple):
     in_flight: int
     #: Seconds until its lease ends; negative when it has.
     lease: float
+    #: What it does now, the longest first.
+    running: tuple[Running, ...] = ()
+
+    @property
+    def doing(self) -> list[tuple[Running, str]]:
+        """The first of what it does now, each with how long it has done so."""
+        now = timezone.now()
+        return [(running, words.duration(now - running.since)) for running in self.running[:_NAMED]]
+
+    @property
+    def doing_besides(self) -> int:
+        return max(0, len(self.running) - _NAMED)
 
     @property
     def alive(self) -> bool:
@@ -73,19 +104,26 @@ def survey() -> dict[str, Any]:
     """What the broker says of every declared queue, or why it can't be asked."""
     queues: list[QueueRow] = []
     workers: dict[str, WorkerRow] = {}
+    tasks: list[PauseRow] = []
     problem = ""
     try:
-        asked = broker.get()
+        asked, paused = broker.get(), control.paused()
         for name in conf.get().queues:
-            queues.append(QueueRow(name, asked.stats(name)))
+            said = PauseRow(name, paused[name]) if name in paused else None
+            queues.append(QueueRow(name, asked.stats(name), said))
             for consumer in asked.consumers(name):
                 workers[consumer.name] = _joined(workers.get(consumer.name), name, consumer)
+        tasks = [PauseRow(name, said) for name, said in control.paused_tasks().items()]
+        for running in inspect.active():
+            if row := workers.get(running.consumer):
+                workers[row.name] = row._replace(running=(*row.running, running))
     except TROUBLE as error:
         # Half an answer would look like the whole.
-        problem, queues, workers = str(error), [], {}
+        problem, queues, workers, tasks = str(error), [], {}, []
     return {
         "problem": problem,
         "queues": queues,
+        "paused_tasks": tasks,
         "workers": sorted(workers.values()),
         "at": words.moment(timezone.now()),
     }

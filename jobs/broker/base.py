@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from jobs.broker.operating import Operating
+
 
 class Outgoing(NamedTuple):
     """A message on its way to a queue."""
@@ -37,6 +39,8 @@ class Claim(NamedTuple):
     revocations: bool = False
     #: Nothing was claimed, since what ``first`` numbered is settled: claim on from this number.
     resume: int | None = None
+    #: Whether any task of this queue is paused.
+    paused_tasks: bool = False
 
 
 class Returned(NamedTuple):
@@ -120,7 +124,7 @@ def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
     return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))
 
 
-class Broker(ABC):
+class Broker(Operating):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     # ------------------------------------------------------------------ producers
@@ -138,8 +142,9 @@ class Broker(ABC):
         under this consumer, numbered from ``first``. Most urgent first, oldest first within.
 
         A consumer that is given messages and isn't known to the queue gets a lease of this many
-        seconds. Repeated with the same ``first``, when the answer was lost, it gives the same
-        messages again, as long as they are held; after that a late repetition gets nothing.
+        seconds. Nothing is given of a paused queue. Repeated with the same ``first``, when the
+        answer was lost, it gives the same messages again, as long as they are held; after that a
+        late repetition gets nothing.
         """
 
     @abstractmethod

@@ -28,13 +28,15 @@ from jobs.broker.base import (
     lists_of,
 )
 from jobs.broker.base import ended as ended_topic
+from jobs.broker.memory_operating import MemoryOperating
+from jobs.broker.operating import Pause
 from jobs.conf import STEPS
 
 #: Bells that ring at most: more waiting consumers than this are never woken at once.
 _BELLS = 64
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(MemoryOperating, Broker):
     def __init__(
         self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
     ) -> None:
@@ -66,15 +68,18 @@ class MemoryBroker(Broker):
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
         with self._changed:
             q, now = self._queues[queue], self._clock()
+            held = q.in_flight.get(consumer, {})
+            if first < q.claimed[consumer] and first not in held:
+                return Claim([], None, resume=q.claimed[consumer])
+            if "" in q.paused and first not in held:
+                q.bells = 0
+                return Claim([], None)
             next_due = q.promote(now)
             wait_for_due = None if next_due is None else next_due - now
-            held = q.in_flight.get(consumer, {})
             if first in held:  # claimed by an earlier call of this number
                 again = itertools.takewhile(held.__contains__, range(first, first + limit))
                 messages = [(number, held[number]) for number in again]
-                return Claim(messages, wait_for_due, q.has_revocations(now))
-            if first < q.claimed[consumer]:
-                return Claim([], None, resume=q.claimed[consumer])
+                return q.claim(messages, wait_for_due, now)
             messages = list(enumerate(q.take(limit), first))
             if messages:
                 q.leases.setdefault(consumer, now + lease)
@@ -82,7 +87,7 @@ class MemoryBroker(Broker):
                 q.claimed[consumer] = first + len(messages)
             if len(messages) < limit:
                 q.bells = 0
-            return Claim(messages, wait_for_due, q.has_revocations(now))
+            return q.claim(messages, wait_for_due, now)
 
     def wait(self, queues: Sequence[str], timeout: float) -> None:
         def ringing() -> _Queue | None:
@@ -327,6 +332,7 @@ class _Queue:
     """What one queue holds."""
 
     def __init__(self, steps: Sequence[int]) -> None:
+        self.steps = steps
         #: A list for each priority step; the oldest message on the left.
         self.lists: tuple[deque[bytes], ...] = tuple(deque() for _ in steps)
         #: Priority → its list.
@@ -343,6 +349,10 @@ class _Queue:
         self.dead: dict[str, DeadLetter] = {}
         #: Task id → what is said of it, and until when that is remembered.
         self.revoked: dict[str, tuple[Revocation, float]] = {}
+        #: Task, or "" for the whole queue → why it is paused.
+        self.paused: dict[str, Pause] = {}
+        #: Worker → what it said last.
+        self.reports: dict[str, bytes] = {}
         #: How many waiting consumers are to wake.
         self.bells = 0
 
@@ -354,8 +364,10 @@ class _Queue:
             del self.due[priority, raw]
         return min(self.due.values(), default=None)
 
-    def has_revocations(self, now: float) -> bool:
-        return any(ends > now for _, ends in self.revoked.values())
+    def claim(self, messages: list[tuple[int, bytes]], next_due: float | None, now: float) -> Claim:
+        """These messages, with what is said of the queue."""
+        revocations = any(ends > now for _, ends in self.revoked.values())
+        return Claim(messages, next_due, revocations, paused_tasks=any(self.paused))
 
     def take(self, limit: int) -> Iterator[bytes]:
         """Up to ``limit`` messages, the most urgent first and the oldest first within."""

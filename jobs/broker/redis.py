@@ -28,6 +28,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.connection import Connections, Run
+from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
 from jobs.exceptions import BrokerUnavailable
@@ -45,7 +46,7 @@ _CHUNK = 1000
 _PAGE = 200
 
 
-class RedisBroker(Broker):
+class RedisBroker(RedisOperating, Broker):
     def __init__(
         self,
         url: str,
@@ -111,7 +112,7 @@ class RedisBroker(Broker):
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
         limit = min(limit, _CHUNK)
         args = (consumer, int(lease * 1000), first, limit, self._digits)
-        return scripts.CLAIM, (*mine, keys.due, keys.bell, *keys.lists), args
+        return scripts.CLAIM, (*mine, keys.paused, keys.due, keys.bell, *keys.lists), args
 
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
@@ -366,6 +367,8 @@ class _Keys:
         self.dead = f"{self._tag}:dead"
         self.bell = f"{self._tag}:bell"
         self.revoked = f"{self._tag}:revoked"
+        self.paused = f"{self._tag}:paused"
+        self.workers = f"{self._tag}:workers"
         # Ready-made for the scripts of every send, one for each priority.
         self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
         self.schedule = (self.due, self.bell)
@@ -378,11 +381,11 @@ class _Keys:
 
 
 def _claimed(answer: list[Any], first: int) -> Claim:
-    next_due, revocations, *raws = answer
+    next_due, revocations, paused, *raws = answer
     if revocations < 0:
         return Claim([], None, resume=-revocations)
     due = None if next_due < 0 else next_due / 1000
-    return Claim(list(enumerate(raws, first)), due, revocations > 0)
+    return Claim(list(enumerate(raws, first)), due, revocations > 0, None, paused > 0)
 
 
 def _ms(seconds: float) -> int:

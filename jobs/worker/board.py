@@ -1,9 +1,9 @@
 """What each runner of a child is doing, in memory that it shares with its supervisor.
 
 The child writes, the supervisor reads: which deliveries were running when the child died (only
-those are to blame), and until when each may run. A place is 24 bytes: an id that tells deliveries
-apart (0: idle), the end of its time (monotonic seconds; infinity: none), and why it is to be
-killed then.
+those are to blame), until when each may run, and since when it does. A place is 32 bytes: an id
+that tells deliveries apart (0: idle), the end of its time (monotonic seconds; infinity: none), why
+it is to be killed then, and its beginning (monotonic seconds).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import os
 import struct
 import tempfile
 import zlib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from jobs.message import Killed
 
-_PLACE = struct.Struct("<qdq")
+_PLACE = struct.Struct("<qdqd")
 _REASONS = [Killed.TIME_LIMIT, Killed.REVOKED]
 
 
@@ -29,11 +30,19 @@ class Running(NamedTuple):
     delivery: int
     ends: float
     reason: Killed
+    began: float = 0.0
 
 
 def key(queue: str, number: int) -> int:
     """Tells a delivery of one consumer from all others: numbers are each queue's own."""
     return _tag(queue) | number & 0x7FFF_FFFF
+
+
+def place_of(delivery: int, queues: Iterable[str]) -> tuple[str, int]:
+    """The queue, one of these, and the number of a delivery by its `key`; "" when it is of none."""
+    tag = delivery & ~0x7FFF_FFFF
+    queue = next((queue for queue in queues if _tag(queue) == tag), "")
+    return queue, delivery & 0x7FFF_FFFF
 
 
 @functools.cache
@@ -47,7 +56,7 @@ class Board:
     def __init__(self, fd: int, places: int) -> None:
         self.fd = fd
         self.places = places
-        # One more, by which the child says that it is ready.
+        # One more, by which the child says that it is ready, and how many tasks it has run.
         self._memory = mmap.mmap(fd, (places + 1) * _PLACE.size)
 
     @classmethod
@@ -65,21 +74,28 @@ class Board:
         """Whether the child has begun to claim."""
         return bool(self._read(self.places).delivery)
 
-    def set_ready(self) -> None:
-        self.begin(self.places, 1)
+    @property
+    def processed(self) -> int:
+        """How many tasks the child has run, as far as it has said so."""
+        return max(0, self._read(self.places).delivery - 1)
 
-    def begin(self, place: int, delivery: int, ends: float = math.inf) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0)
+    def set_ready(self, processed: int = 0) -> None:
+        self.begin(self.places, 1 + processed)
+
+    def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
+        _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0, began)
 
     def end(self, place: int) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, 0, math.inf, 0)
+        _PLACE.pack_into(self._memory, place * _PLACE.size, 0, math.inf, 0, 0.0)
 
     def condemn(self, delivery: int, now: float) -> bool:
         """Have the process that runs this delivery killed for its revocation. False: it isn't
         running."""
         for place in range(self.places):
-            if self._read(place).delivery == delivery:
-                _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, now, 1)
+            found = self._read(place)
+            if found.delivery == delivery:
+                where = place * _PLACE.size
+                _PLACE.pack_into(self._memory, where, delivery, now, 1, found.began)
                 return True
         return False
 
@@ -87,5 +103,5 @@ class Board:
         return [found for n in range(self.places) if (found := self._read(n)).delivery]
 
     def _read(self, place: int) -> Running:
-        delivery, ends, reason = _PLACE.unpack_from(self._memory, place * _PLACE.size)
-        return Running(delivery, ends, _REASONS[reason])
+        delivery, ends, reason, began = _PLACE.unpack_from(self._memory, place * _PLACE.size)
+        return Running(delivery, ends, _REASONS[reason], began)

@@ -16,6 +16,7 @@ from django.db import connections
 
 from jobs import broker, conf, ledger, message
 from jobs.broker.base import Claim, Returned, Revocation
+from jobs.broker.operating import Parking
 from jobs.exceptions import BrokerUnavailable, TaskRevoked
 from jobs.worker import order, prepare, record
 from jobs.worker.board import Board, key
@@ -128,6 +129,7 @@ class Consumer:
         if self._patience.missing == DATABASE:
             self._ask_database()
         finished = self._sync.finished + self._async.finished
+        self._board.set_ready(finished)
         if 0 < self._conf.max_tasks_per_child <= finished:
             self._stop()
             return
@@ -235,6 +237,8 @@ class Consumer:
         deliveries = self._without_ended(deliveries, now)
         if claim.revocations and deliveries:
             deliveries = self._without_revoked(queue, deliveries, now)
+        if claim.paused_tasks and deliveries:
+            deliveries = self._without_paused(queue, deliveries)
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
         if len(sync) < len(deliveries):
@@ -290,6 +294,16 @@ class Consumer:
                 run = Run(self.name, now)
                 self._recorder.add(prepare.end(delivery, run, TaskRevoked("revoked")))
         return [d for d, revocation in zip(deliveries, said, strict=True) if not revocation]
+
+    def _without_paused(self, queue: str, deliveries: list[Delivery]) -> list[Delivery]:
+        """Those whose tasks aren't paused; the others wait among what is due."""
+        asked = [Parking(d.number, d.message.priority, d.task.name) for d in deliveries]
+        try:
+            parked = broker.get().park(queue, self.name, asked)
+        except BrokerUnavailable:
+            self._returning += deliveries
+            raise
+        return [d for d in deliveries if d.number not in parked]
 
     def _terminate_revoked(self) -> None:
         """Have this process killed if it runs a task that is not to go on."""

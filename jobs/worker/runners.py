@@ -166,7 +166,7 @@ class SyncRunners:
         """None: it was lost before it could be acknowledged, as its task asks for."""
         hard = self._limits.hard(delivery.message, delivery.task)
         ends = math.inf if hard is None else now + hard
-        self._board.begin(place, key(delivery.queue, delivery.number), ends)
+        self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
         self.running[place] = delivery
         try:
             early = delivery.task.acks_early
@@ -260,8 +260,9 @@ class AsyncRunner:
         # Only this thread takes and gives places; there are as many as tasks at once.
         place = self._places.pop()
         hard = self._limits.hard(delivery.message, delivery.task)
-        ends = math.inf if hard is None else time.monotonic() + hard
-        self._board.begin(place, key(delivery.queue, delivery.number), ends)
+        now = time.monotonic()
+        ends = math.inf if hard is None else now + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
         self.deliveries[place] = delivery
         try:
             early = delivery.task.acks_early

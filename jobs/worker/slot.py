@@ -48,6 +48,20 @@ class Slot:
         #: Ends in a row that came too soon.
         self._failures = 0
         self._killed: dict[int, Killed] = {}
+        #: Tasks that its former children have run.
+        self._processed = 0
+
+    @property
+    def processed(self) -> int:
+        """How many tasks its children have run, as far as they have said so."""
+        own = self._board.processed if self.process and self._board else 0
+        return self._processed + own
+
+    def running(self) -> list[tuple[int, float]]:
+        """The deliveries (keys of the board) that its child is in, and since when (monotonic)."""
+        if self.process is None or self._board is None:
+            return []
+        return [(place.delivery, place.began) for place in self._board.running()]
 
     @property
     def ready(self) -> bool:
@@ -81,6 +95,7 @@ class Slot:
             self.process.stdin.close()
         self.process = None
         running = frozenset(place.delivery for place in self._board.running())
+        self._processed += self._board.processed
         self._board.close()
         crashed = code != 0 and not stopping and not self._killed
         if crashed:

@@ -22,6 +22,7 @@ from jobs.worker.health import Health
 from jobs.worker.options import Options
 from jobs.worker.patience import Patience
 from jobs.worker.reload import Watch, importable
+from jobs.worker.reports import Reporter
 from jobs.worker.slot import Left, Slot
 
 log = logging.getLogger("jobs.worker")
@@ -43,6 +44,7 @@ class Supervisor:
         self._reload_asked = False
         self._relay = upkeep.Relay()
         self._health = Health(options.health_file)
+        self._reporter = Reporter(options, self._slots)
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
@@ -72,6 +74,7 @@ class Supervisor:
             select.select([wakeup], [], [], self._pause())
             _empty(wakeup)
         self._relay.stop()
+        self._reporter.leave()
         self._health.remove()
         log.info("worker %s stopped", self.options.name)
         return 0
@@ -157,9 +160,10 @@ class Supervisor:
     # ------------------------------------------------------------------ leases
 
     def _keep_order(self) -> None:
-        """Give back what dead children held; renew and reclaim when it is time."""
-        to_return = bool(self._left) and not self._patience.missing
-        if not to_return and time.monotonic() < self._next_renewal:
+        """Give back what dead children held; renew, reclaim and report when it is time."""
+        now = time.monotonic()
+        urgent = bool(self._left) or self._reporter.has_news(now)
+        if (self._patience.missing or not urgent) and now < self._next_renewal:
             return
         try:
             while self._left:
@@ -168,6 +172,7 @@ class Supervisor:
                 self._left.pop(0)
             if time.monotonic() >= self._next_renewal:
                 self._renew()
+            self._reporter.report()
         except BrokerUnavailable as error:
             self._next_renewal = time.monotonic() + self._patience.away(error)
         else:

@@ -159,9 +159,7 @@ def test_every_verb_of_control_is_documented_with_its_options() -> None:
     section = section_of(REFERENCE / "tasks.md", "Control")
     described = dict(re.findall(r"^\| `(\w+)\(([^`]*)\)` \|", section, re.MULTILINE))
     verbs = {
-        name: verb
-        for name, verb in vars(control).items()
-        if inspect.isfunction(verb) and verb.__module__ == control.__name__ and name[0] != "_"
+        name: verb for name in control.__all__ if inspect.isfunction(verb := getattr(control, name))
     }
     assert set(described) == set(verbs)
     for name, verb in verbs.items():

@@ -1,28 +1,39 @@
 -- Promote what is due, then move messages from the queue into flight.
--- KEYS  inflight, consumers, revoked, claimed, due, bell, list, ...   (one for each priority step)
+-- KEYS  inflight, consumers, revoked, claimed, paused, due, bell, list, ...  (one for each
+--       priority step)
 -- ARGV  consumer, lease (ms), number of the first delivery, limit,
 --       which list each priority from 0 to 9 has: ten digits, '0001112223' with Celery's steps
--- Returns {ms until the next due message or -1, how many revocations hold, message, ...}
---      or {-1, -n}: the number was given before and is settled; n is the next that is free
+-- Returns {ms until the next due message or -1, how many revocations hold, how many tasks are
+--       paused, message, ...}; of a paused queue no messages, and the next due one is not told
+--      or {-1, -n, 0}: the number was given before and is settled; n is the next that is free
 --
 -- What removes comes before what adds: a full server refuses a script whose first write adds, and
 -- lets it go on once it has written. So a full server can be worked off.
 
-local DUE, BELL, LISTS = 5, 6, 7  -- the places of these keys; lists are the last
+local DUE, BELL, LISTS = 6, 7, 8  -- the places of these keys; lists are the last
 
 -- Held already: an earlier call took it, and its answer was lost.
 local again = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
 
 -- What an idle consumer finds nearly always.
 if not again and redis.call('EXISTS', unpack(KEYS, DUE)) == 0 then
-  return {-1, 0}
+  return {-1, 0, 0}
 end
 
 -- A late call, by a connection that its consumer has given up since: nobody would learn of what it
 -- took, and what is held under the numbers that follow would be overwritten.
 local number, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local free = tonumber(redis.call('GET', KEYS[4]) or 0)
-if not again and number < free then return {-1, -free} end
+if not again and number < free then return {-1, -free, 0} end
+
+local paused = redis.call('HLEN', KEYS[5])
+if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
+  if not again then
+    redis.call('DEL', KEYS[BELL])  -- whatever rings, there is nothing to come for
+    return {-1, 0, 0}
+  end
+  paused = paused - 1
+end
 
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -35,7 +46,7 @@ for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[DUE], '-inf', now, 'LIM
   redis.call('LPUSH', list, string.sub(member, 3))
 end
 
-local answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf')}
+local answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf'), paused}
 local next_due = redis.call('ZRANGE', KEYS[DUE], 0, 0, 'WITHSCORES')[2]
 if next_due then answer[1] = math.max(0, next_due - now) end
 
@@ -69,7 +80,7 @@ if number > tonumber(ARGV[3]) then
 end
 
 -- Whatever it holds can be reclaimed only if it is known.
-if #answer > 2 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
+if #answer > 3 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 end
 

@@ -14,6 +14,7 @@ from django.utils.translation import ngettext
 from jobs import broker, conf, control, message
 from jobs.broker.base import DeadLetter
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
+from jobs.management.asking import is_sure
 
 #: Dead letters read at once.
 _PAGE = 100
@@ -81,19 +82,11 @@ Newest first: queue, key, when, which task, why."""
         question = ngettext(
             "Delete %d dead letter for good?", "Delete %d dead letters for good?", len(places)
         ) % len(places)
-        if places and not sure and not self._is_sure(question):
+        if places and not sure and not is_sure(question):
             raise CommandError(_("Nothing was deleted."))
         done = _each(control.discard, iter(places))
         said = ngettext("%d dead letter deleted.", "%d dead letters deleted.", done)
         self.stdout.write(said % done)
-
-    def _is_sure(self, question: str) -> bool:
-        try:
-            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
-        except EOFError:
-            raise CommandError(
-                _("Nobody is there to ask. Use --yes to delete without a question.")
-            ) from None
 
 
 def _queues(asked: str | None) -> list[str]:

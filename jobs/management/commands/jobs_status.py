@@ -11,9 +11,11 @@ from django.db import DatabaseError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import broker, conf, ledger
+from jobs import broker, conf, control, ledger
 from jobs.broker.base import Stats
+from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management import pauses
 from jobs.models import TaskResult
 
 #: Exit statuses.
@@ -44,10 +46,13 @@ committed ones are not handed to the broker; 2 the broker is away."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         stats: dict[str, Stats] = {}
+        queues: dict[str, Pause] = {}
+        tasks: dict[str, Pause] = {}
         oldest: float | None = None
         status = _PROBLEM
         try:
             stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
+            queues, tasks = control.paused(), control.paused_tasks()
             oldest = _oldest_unpublished()
             problems = _problems(stats, oldest, fail_on_dead=options["fail_on_dead"])
         except BrokerUnavailable as error:
@@ -55,9 +60,11 @@ committed ones are not handed to the broker; 2 the broker is away."""
         except (ConfigurationError, DatabaseError) as error:
             problems = [str(error)]
         if options["json"]:
-            self.stdout.write(_as_json(stats, oldest, problems))
+            self.stdout.write(_as_json(stats, queues, tasks, oldest, problems))
         elif stats:
             self._print(stats, oldest)
+            for line in pauses.lines(queues, tasks):
+                self.stdout.write(line)
         if problems:
             raise CommandError("\n".join(problems), returncode=status)
 
@@ -101,7 +108,13 @@ def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bo
     return problems
 
 
-def _as_json(stats: dict[str, Stats], oldest: float | None, problems: list[str]) -> str:
+def _as_json(
+    stats: dict[str, Stats],
+    paused: dict[str, Pause],
+    tasks: dict[str, Pause],
+    oldest: float | None,
+    problems: list[str],
+) -> str:
     queues = {
         queue: {
             "waiting": counts.waiting,
@@ -113,5 +126,12 @@ def _as_json(stats: dict[str, Stats], oldest: float | None, problems: list[str])
         for queue, counts in stats.items()
     }
     return json.dumps(
-        {"queues": queues, "oldest_unpublished_seconds": oldest, "problems": problems}, indent=2
+        {
+            "queues": queues,
+            "paused_queues": pauses.plain(paused),
+            "paused_tasks": pauses.plain(tasks),
+            "oldest_unpublished_seconds": oldest,
+            "problems": problems,
+        },
+        indent=2,
     )

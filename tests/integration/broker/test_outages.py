@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 import redis
 
 from jobs.broker.base import Broker, Outgoing, Returned
+from jobs.broker.operating import Parking, Pause, Waiting
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from tests.integration.broker.helpers import LEASE, claim, numbered, push, waiting
@@ -45,6 +47,19 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "dead_letter_at": lambda b: b.dead_letter_at("mail", "1-0"),
     "requeue": lambda b: b.requeue("mail", "1-0"),
     "discard": lambda b: b.discard("mail", "1-0"),
+    "pause": lambda b: b.pause("mail", Pause("shop.x", "ada", "", dt.datetime.now(dt.UTC))),
+    "resume": lambda b: b.resume("mail", "shop.x"),
+    "paused": lambda b: b.paused("mail"),
+    "park": lambda b: b.park("mail", "w1", [Parking(1, 0, "shop.x")]),
+    "take": lambda b: b.take("mail", "w1", 9, 1, LEASE),
+    "pick": lambda b: b.pick("mail", "w1", 9, LEASE, Waiting(b"a", 0)),
+    "withdraw": lambda b: b.withdraw("mail", [Waiting(b"a", 0)]),
+    "browse": lambda b: list(b.browse("mail", due=False)),
+    "browse of due ones": lambda b: list(b.browse("mail", due=True)),
+    "holding": lambda b: b.holding("mail", "w1", [1]),
+    "revocations": lambda b: b.revocations("mail", 1),
+    "report": lambda b: b.report("mail", "worker", b"busy"),
+    "reports": lambda b: b.reports("mail"),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
     "ping": lambda b: b.ping(),

@@ -10,6 +10,7 @@ import redis
 
 from jobs.broker.base import Broker, Outgoing, Returned
 from jobs.broker.memory import MemoryBroker
+from jobs.broker.operating import Waiting
 from jobs.broker.redis import RedisBroker
 
 Make = Callable[[Sequence[int]], Broker]
@@ -90,6 +91,16 @@ def test_what_is_requeued_keeps_its_priority(make: Make) -> None:
     broker.push([Outgoing("mail", b"7", 7), Outgoing("mail", b"5", 5)])
     assert broker.requeue("mail", letter.key, 6)
     assert claimed(broker) == [b"5", b"letter", b"7"]
+
+
+def test_operators_see_and_take_each_priority(make: Make) -> None:
+    broker = make(range(10))
+    broker.push([Outgoing("mail", raw(n), n) for n in MIXED])
+    everything = [Waiting(raw(n), n) for n in range(10)]
+    assert list(broker.browse("mail", due=False)) == everything
+    assert broker.pick("mail", "operator", 1, 60, Waiting(b"7", 7))
+    del everything[7]
+    assert broker.take("mail", "operator", 2, 100, 60) == everything
 
 
 def test_keys_are_celery_s(broker_url: str, client: redis.Redis) -> None:

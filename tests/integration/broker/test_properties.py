@@ -7,6 +7,7 @@ be what the plain model below holds, message for message and in order.
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from abc import ABC, abstractmethod
 from collections import Counter
 from typing import Any
@@ -23,6 +24,7 @@ from hypothesis.stateful import (
 
 from jobs.broker.base import Broker, Outgoing, Returned
 from jobs.broker.memory import MemoryBroker
+from jobs.broker.operating import Pause, Waiting
 from jobs.broker.redis import RedisBroker
 from tests.integration.broker.helpers import LEASE, expire
 from tests.integration.broker.lua.keys import DEAD, DUE, LISTS
@@ -125,6 +127,7 @@ class Machine(RuleBasedStateMachine):
         self.perhaps_known: set[str] = set()  # claimed nothing: brokers may differ
         self.ended: set[str] = set()
         self.revoked: dict[str, int] = {}
+        self.paused = False
         self.gone: list[bytes] = []  # acked or discarded
         self.sent = 0
         self.next = Counter({"w1": 1, "w2": 1, "w3": 1})
@@ -148,6 +151,10 @@ class Machine(RuleBasedStateMachine):
         if answer_lost:
             self.broker.claim("mail", consumer, first, limit, LEASE)
         claimed = self.broker.claim("mail", consumer, first, limit, LEASE)
+        if self.paused:
+            assert (claimed.messages, claimed.next_due) == ([], None)
+            self.perhaps_known.add(consumer)
+            return
         ready = sorted((at, b"%d|%b" % key, key) for key, at in self.model.due.items() if at < FAR)
         for _, _, (priority, raw) in ready:
             self.model.waiting[priority // 3].append(raw)
@@ -163,6 +170,40 @@ class Machine(RuleBasedStateMachine):
             self.known.add(consumer)
         self.next[consumer] += len(taken)
         self.perhaps_known.add(consumer)
+
+    @rule()
+    def pause(self) -> None:
+        self.broker.pause("mail", Pause("", "ada", "", dt.datetime(2026, 3, 1, tzinfo=dt.UTC)))
+        self.paused = True
+
+    @rule()
+    def resume(self) -> None:
+        assert self.broker.resume("mail") is self.paused
+        self.paused = False
+
+    @rule(consumer=consumers, limit=st.integers(0, 6))
+    def take(self, consumer: str, limit: int) -> None:
+        """Paused or not, and nothing that is due."""
+        first, steps = self.next[consumer], self.model.waiting
+        expected = [Waiting(raw, 3 * n) for n, step in enumerate(steps) for raw in step][:limit]
+        assert list(self.broker.browse("mail", due=False))[:limit] == expected
+        assert self.broker.take("mail", consumer, first, limit, LEASE) == expected
+        for message in expected:
+            steps[message.priority // 3].remove(message.raw)
+        if expected:
+            held = {number: message.raw for number, message in enumerate(expected, first)}
+            self.model.held.setdefault(consumer, {}).update(held)
+            self.known.add(consumer)
+            self.ended.discard(consumer)
+        self.next[consumer] += len(expected)
+
+    @rule()
+    def withdraw(self) -> None:
+        due = list(self.broker.browse("mail", due=True))[:2]
+        assert self.broker.withdraw("mail", due) == len(due)
+        for raw, priority, _ in due:
+            del self.model.due[priority, raw]
+            self.gone.append(raw)
 
     @rule(consumer=consumers, which=st.lists(numbers, max_size=5))
     def ack(self, consumer: str, which: list[int]) -> None:

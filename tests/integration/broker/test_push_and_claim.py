@@ -18,7 +18,7 @@ def test_oldest_first(broker: Broker) -> None:
 
 
 def test_an_empty_queue_gives_nothing(broker: Broker) -> None:
-    assert broker.claim("mail", "w1", 1, 10, LEASE) == ([], None, False, None)
+    assert broker.claim("mail", "w1", 1, 10, LEASE) == ([], None, False, None, False)
 
 
 def test_a_claimed_message_is_claimed_by_nobody_else(broker: Broker) -> None:

@@ -9,7 +9,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import broker
+from jobs import broker, control
 from jobs.models import TaskResult
 from tests.integration.commands.helpers import fail, run
 from tests.project import Project
@@ -117,9 +117,23 @@ def test_json_of_a_broker_that_is_away(db: None) -> None:
     assert status == 2
     assert json.loads(printed) == {
         "queues": {},
+        "paused_queues": {},
+        "paused_tasks": {},
         "oldest_unpublished_seconds": None,
         "problems": [wrong],
     }
+
+
+def test_what_is_paused(broker_url: str) -> None:
+    control.pause("low", by="ada", why="the shop moves")
+    control.pause_task(trace.name, by="bob")
+    *_, queue, task = run("jobs_status").splitlines()
+    assert queue.startswith("queue low: paused by ada at 2")
+    assert queue.endswith(": the shop moves")
+    assert task.startswith("task tests.tasks.trace: paused by bob at 2")
+    told = json.loads(run("jobs_status", "--json"))
+    assert told["paused_queues"]["low"]["why"] == "the shop moves"
+    assert list(told["paused_tasks"]) == [trace.name]
 
 
 def test_exit_statuses_of_the_process(project: Project) -> None:

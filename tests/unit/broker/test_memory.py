@@ -31,11 +31,11 @@ def broker(clock: Clock) -> MemoryBroker:
 
 def test_time_passes_as_the_clock_says(broker: MemoryBroker, clock: Clock) -> None:
     broker.push([Outgoing("mail", b"a", 0, clock.now + 10)])
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 10, False, None)
+    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 10, False, None, False)
     clock.now += 9.5
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 0.5, False, None)
+    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 0.5, False, None, False)
     clock.now += 0.5
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([(1, b"a")], None, False, None)
+    assert broker.claim("mail", "w1", 1, 1, 60) == ([(1, b"a")], None, False, None, False)
 
 
 def test_leases_end_as_the_clock_says(broker: MemoryBroker, clock: Clock) -> None:

@@ -16,6 +16,7 @@ from tests.integration.broker.lua.keys import (
     DUE,
     INFLIGHT,
     LISTS,
+    PAUSED,
     PLACES,
     REVOKED,
 )
@@ -38,10 +39,19 @@ def test_what_is_held_stays(case: str, client: redis.Redis, run: Any) -> None:
     assert client.hgetall(INFLIGHT) == HELD
 
 
+def test_what_is_to_be_parked_stays(client: redis.Redis, run: Any) -> None:
+    client.hset(INFLIGHT, mapping={"1": "held"})
+    client.hset(PAUSED, "task", "said")
+    client.set(DUE, "somebody else's")
+    with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+        run(scripts.PARK, (INFLIGHT, DUE, PAUSED), 8_000, 1, 0, "task")
+    assert client.hgetall(INFLIGHT) == HELD
+
+
 def test_what_is_due_stays(client: redis.Redis, run: Any) -> None:
     client.zadd(DUE, {"0|due": 1})
     client.set(LISTS[0], "somebody else's")
-    keys = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, DUE, BELL, *LISTS)
+    keys = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, PAUSED, DUE, BELL, *LISTS)
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         run(scripts.CLAIM, keys, "w1", 5_000, 1, 10, PLACES)
     assert client.zscore(DUE, "0|due") == 1

@@ -1,0 +1,46 @@
+"""`manage.py jobs_move`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from jobs import broker, control, known
+from jobs.management.operating import OperatorCommand
+
+
+class Command(OperatorCommand):
+    help = """\
+Put the messages that wait on a queue on another one, in the same order.
+
+With --id only that one, which may also be due later. Killed on the way, some can be on both queues
+under the same id, and are run once like all that is delivered twice. Start it again for the
+rest."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("queue", help=_("name of the queue"))
+        parser.add_argument("to", help=_("name of the other queue"))
+        parser.add_argument("--id", default="", help=_("id of the only call to move"))
+        parser.add_argument("--dry-run", action="store_true", help=_("only count"))
+
+    def operate(self, **options: Any) -> None:
+        queue, to, task_id = (
+            known.queue(options["queue"]),
+            known.queue(options["to"]),
+            options["id"],
+        )
+        if options["dry_run"]:
+            found = control.find(queue, task_id) if task_id else None
+            count = int(found is not None) if task_id else broker.get().stats(queue).waiting
+            said = ngettext("%d message would be moved.", "%d messages would be moved.", count)
+        else:
+            count = control.move(queue, to, task_id=task_id)
+            said = ngettext("%d message moved.", "%d messages moved.", count)
+        if task_id and not count:
+            raise CommandError(
+                _("Call %(id)s doesn't wait on queue %(queue)s.") % {"id": task_id, "queue": queue}
+            )
+        self.stdout.write(said % count)

@@ -1,0 +1,48 @@
+"""`manage.py jobs_pause`."""
+
+from __future__ import annotations
+
+import getpass
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils.translation import gettext as _
+
+from jobs import control
+from jobs.management import pauses
+from jobs.management.operating import OperatorCommand
+
+
+class Command(OperatorCommand):
+    help = """\
+Hand out nothing of a queue, or start no call of a task, until jobs_resume.
+
+What runs already ends as usual, and what is sent meanwhile waits. It holds for every worker, also
+for one that starts later. Without a name it says what is paused, by whom, when and why."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("queue", nargs="*", help=_("names of queues"))
+        parser.add_argument(
+            "--task", action="append", default=[], metavar="NAME", help=_("pause this task")
+        )
+        parser.add_argument("--why", default="", help=_("the reason, for those who look"))
+        parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
+
+    def operate(self, **options: Any) -> None:
+        said = {"by": options["by"] or _user(), "why": options["why"]}
+        if not options["queue"] and not options["task"]:
+            for line in pauses.lines(control.paused(), control.paused_tasks()):
+                self.stdout.write(line)
+        for queue in options["queue"]:
+            control.pause(queue, **said)
+            self.stdout.write(_("Queue %s is paused.") % queue)
+        for task in options["task"]:
+            control.pause_task(task, **said)
+            self.stdout.write(_("Task %s is paused.") % task)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise CommandError(_("Say who you are with --by: %s") % error) from error

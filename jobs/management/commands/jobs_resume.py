@@ -1,0 +1,36 @@
+"""`manage.py jobs_resume`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils.translation import gettext as _
+
+from jobs import control
+from jobs.management.operating import OperatorCommand
+
+
+class Command(OperatorCommand):
+    help = """\
+Hand out again what jobs_pause has held back, at once.
+
+It may be said again at any time, and should be when it was interrupted."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("queue", nargs="*", help=_("names of queues"))
+        parser.add_argument(
+            "--task", action="append", default=[], metavar="NAME", help=_("resume this task")
+        )
+
+    def operate(self, **options: Any) -> None:
+        if not options["queue"] and not options["task"]:
+            raise CommandError(_("Name a queue, or a task with --task."))
+        for queue in options["queue"]:
+            was = control.resume(queue)
+            said = _("Queue %s is resumed.") if was else _("Queue %s was not paused.")
+            self.stdout.write(said % queue)
+        for task in options["task"]:
+            was = control.resume_task(task)
+            said = _("Task %s is resumed.") if was else _("Task %s was not paused.")
+            self.stdout.write(said % task)

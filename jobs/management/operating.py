@@ -1,0 +1,27 @@
+"""What the commands of operators have in common."""
+
+from __future__ import annotations
+
+from argparse import RawDescriptionHelpFormatter
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+
+from jobs.exceptions import JobsError
+
+
+class OperatorCommand(BaseCommand):
+    """A command whose help keeps its lines, and whose errors are said without a traceback."""
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
+        kwargs["formatter_class"] = RawDescriptionHelpFormatter
+        return super().create_parser(prog_name, subcommand, **kwargs)
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self.operate(**options)
+        except (JobsError, ValueError) as error:
+            raise CommandError(str(error)) from error
+
+    def operate(self, **options: Any) -> None:
+        raise NotImplementedError

@@ -1,0 +1,150 @@
+"""Whole queues paused, resumed and purged in the admin; what is shown of pauses and workers."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from django.contrib.messages import get_messages
+from django.db import transaction
+from django.test import Client
+
+from jobs import broker, control
+from jobs.broker.base import Outgoing
+from jobs.models import TaskResult
+from tests.integration.admin.conftest import SIGN_IN, staff
+from tests.services import Valkey
+from tests.tasks import add, trace
+
+pytestmark = pytest.mark.django_db
+
+OVERVIEW = "/admin/jobs/queues/"
+LIVE = "/admin/jobs/queues/live/"
+PAUSE = "/admin/jobs/queues/pause/default/"
+RESUME = "/admin/jobs/queues/resume/default/"
+PURGE = "/admin/jobs/queues/purge/default/"
+PAGES = [PAUSE, RESUME, PURGE]
+
+
+def said(response: object) -> str:
+    """The last message."""
+    return [str(m) for m in get_messages(response.wsgi_request)][-1]  # type: ignore[attr-defined]
+
+
+def test_a_queue_is_paused_with_a_reason(root: Client, broker_url: str) -> None:
+    assert 'name="why"' in root.get(PAUSE).content.decode()
+    assert control.paused() == {}
+    response = root.post(PAUSE, {"why": " <b>the shop moves</b> "})
+    assert response["Location"] == OVERVIEW
+    assert said(response) == "Queue “default” is paused."
+    pause = control.paused()["default"]
+    assert (pause.by, pause.why) == ("user0", "<b>the shop moves</b>")
+    for url in (OVERVIEW, LIVE):
+        page = root.get(url).content.decode()
+        assert "by user0 since 2" in page
+        assert "&lt;b&gt;the shop moves&lt;/b&gt;" in page
+        assert f'href="{RESUME}"' in page
+        assert f'href="{PAUSE}"' not in page
+
+
+def test_a_queue_is_resumed(root: Client, broker_url: str) -> None:
+    assert "is not paused" in root.get(RESUME).content.decode()
+    control.pause("default", by="ada", why="the shop moves")
+    broker.get().push([Outgoing("default", b"x")])
+    page = root.get(RESUME).content.decode()
+    assert "1 message waits, and will be run at once." in page
+    assert "paused by ada" in page
+    assert said(root.post(RESUME)) == "Queue “default” is resumed."
+    assert control.paused() == {}
+    assert said(root.post(RESUME)) == "Queue “default” was not paused."
+
+
+@pytest.mark.django_db(transaction=True)
+def test_purging_asks_first(root: Client, broker_url: str) -> None:
+    with transaction.atomic():
+        for n in range(3):
+            trace.delay(str(n))
+        trace.apply_async(("later",), countdown=600)
+    page = root.get(PURGE).content.decode()
+    assert "3 messages that wait on queue “default” will be deleted for good." in page
+    assert "Also 1 message that is due later" in page
+    assert broker.get().stats("default").waiting == 3
+    assert said(root.post(PURGE)) == "3 messages deleted."
+    assert broker.get().stats("default")[:3] == (0, 0, 1)
+    assert said(root.post(PURGE, {"due": "yes"})) == "1 message deleted."
+    assert set(TaskResult.objects.values_list("state", "error")) == {("REVOKED", "purged")}
+
+
+def test_each_needs_its_permission(broker_url: str) -> None:
+    control.pause("default")
+    broker.get().push([Outgoing("default", b"x")])
+    viewer = staff("jobs.view_queues", "jobs.delete_taskresult", "jobs.retry_taskresult")
+    for url in PAGES:
+        assert viewer.get(url).status_code == 403
+        assert viewer.post(url).status_code == 403
+        assert Client().post(url)["Location"].startswith(SIGN_IN)
+    page = viewer.get(LIVE).content.decode()
+    assert "paused" in page
+    assert not any(url in page for url in PAGES)
+    assert list(control.paused()) == ["default"]
+    assert broker.get().stats("default").waiting == 1
+    manager = staff("jobs.manage_queues")
+    assert PURGE in manager.get(LIVE).content.decode()
+    assert manager.post(RESUME).status_code == 302
+    assert control.paused() == {}
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_they_are_protected_from_other_sites(root: Client, broker_url: str, url: str) -> None:
+    control.pause("default")
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = root.cookies
+    assert strict.post(url).status_code == 403
+    assert strict.get(url).status_code == 200
+    assert list(control.paused()) == ["default"]
+
+
+@pytest.mark.parametrize("url", PAGES)
+def test_an_unknown_queue(root: Client, broker_url: str, url: str) -> None:
+    assert root.get(url.replace("default", "nowhere")).status_code == 404
+    assert root.post(url.replace("default", "nowhere")).status_code == 404
+
+
+def test_with_redis_away(root: Client, own_valkey: Valkey) -> None:
+    own_valkey.kill()
+    for url in PAGES:
+        response = root.post(url)
+        assert response.status_code == 302
+        assert "can't be used" in said(response)
+    assert root.get(PURGE).status_code == 302
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_each_process_does_now(root: Client, broker_url: str) -> None:
+    for n in range(7):
+        add.delay(n, n)
+    broker.get().claim("default", "w/1.a", 1, 7, 60)
+    running = [["default", "w/1.a", n, time.time() - 90] for n in range(1, 8)]
+    report = {
+        "host": "box",
+        "pid": 7,
+        "started": 1.7e9,
+        "queues": ["default"],
+        "processes": 1,
+        "processed": 3,
+        "consumers": ["w/1.a"],
+        "running": running,
+    }
+    broker.get().report("default", "w", json.dumps(report).encode())
+    page = root.get(LIVE).content.decode()
+    assert page.count("tests.tasks.add") == 5
+    assert "1 min 30 s" in page
+    assert "and 2 more" in page
+
+
+def test_a_paused_task_is_told(root: Client, broker_url: str) -> None:
+    control.pause_task(trace.name, by="ada", why="it mails twice")
+    page = root.get(LIVE).content.decode()
+    assert "Task “tests.tasks.trace” is paused by ada since 2" in page
+    assert "it mails twice" in page

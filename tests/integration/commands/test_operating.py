@@ -1,0 +1,135 @@
+"""`manage.py jobs_pause`, `jobs_resume`, `jobs_purge`, `jobs_move`, `jobs_priority` and
+`jobs_inspect`."""
+
+from __future__ import annotations
+
+import builtins
+import getpass
+import json
+
+import pytest
+from django.db import transaction
+
+from jobs import broker, control
+from jobs.models import TaskResult
+from tests.integration.commands.helpers import fail, run
+from tests.tasks import add, trace
+from tests.workers import on_redis
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+
+
+def answer(monkeypatch: pytest.MonkeyPatch, said: str | None) -> list[str]:
+    """Answer what is asked with this, or not at all; gives the questions."""
+    asked: list[str] = []
+
+    def ask(question: str) -> str:
+        asked.append(question)
+        if said is None:
+            raise EOFError
+        return said
+
+    monkeypatch.setattr(builtins, "input", ask)
+    return asked
+
+
+def test_pausing_and_resuming_queues() -> None:
+    printed = run("jobs_pause", "low", "high", "--why", "the shop moves", "--by", "ada")
+    assert printed.splitlines() == ["Queue low is paused.", "Queue high is paused."]
+    first, second = run("jobs_pause").splitlines()
+    assert first.startswith("queue high: paused by ada at 2")
+    assert second.endswith(": the shop moves")
+    assert run("jobs_resume", "low") == "Queue low is resumed.\n"
+    assert run("jobs_resume", "low") == "Queue low was not paused.\n"
+    assert list(control.paused()) == ["high"]
+
+
+def test_pausing_and_resuming_tasks() -> None:
+    assert run("jobs_pause", "--task", trace.name) == "Task tests.tasks.trace is paused.\n"
+    assert control.paused_tasks()[trace.name].by == getpass.getuser()
+    assert run("jobs_pause").startswith("task tests.tasks.trace: paused by")
+    assert run("jobs_resume", "--task", trace.name) == "Task tests.tasks.trace is resumed.\n"
+    assert run("jobs_resume", "--task", trace.name) == "Task tests.tasks.trace was not paused.\n"
+
+
+@pytest.mark.parametrize(
+    ("args", "wrong"),
+    [
+        (("jobs_pause", "nowhere"), "not declared"),
+        (("jobs_pause", "--task", "nothing"), "No task 'nothing' is known"),
+        (("jobs_resume",), "Name a queue"),
+        (("jobs_purge", "nowhere"), "not declared"),
+        (("jobs_move", "default", "nowhere"), "not declared"),
+        (("jobs_move", "default", "default"), "already"),
+        (("jobs_move", "default", "low", "--id", "x"), "doesn't wait on queue default"),
+        (("jobs_priority", "default", "x", "3"), "doesn't wait on queue default"),
+        (("jobs_inspect", "waiting", "nowhere"), "not declared"),
+    ],
+)
+def test_what_is_wrong_is_said(args: tuple[str, ...], wrong: str) -> None:
+    status, _, said = fail(*args)
+    assert (status, wrong in said) == (1, True), said
+
+
+def test_purging_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for n in range(3):
+        trace.delay(str(n))
+    trace.apply_async(("later",), countdown=600)
+    for said in ("", "n", None):
+        asked = answer(monkeypatch, said)
+        assert fail("jobs_purge", "default")[0] == 1
+        assert asked == ["Delete 3 messages of queue default for good? [y/N] "]
+    assert on_redis() == (3, 0)
+    assert "4 messages of queue default would be" in run(
+        "jobs_purge", "default", "--due", "--dry-run"
+    )
+    answer(monkeypatch, "y")
+    assert run("jobs_purge", "default") == "3 messages deleted.\n"
+    assert run("jobs_purge", "default", "--only-due", "--yes") == "1 message deleted.\n"
+    assert run("jobs_purge", "default", "--due") == "0 messages deleted.\n"
+    assert broker.get().stats("default")[:3] == (0, 0, 0)
+
+
+def test_moving() -> None:
+    ids = [trace.delay(str(n)).id for n in range(3)]
+    assert run("jobs_move", "default", "low", "--dry-run") == "3 messages would be moved.\n"
+    one = ("jobs_move", "default", "low", "--id", ids[1])
+    assert run(*one, "--dry-run") == "1 message would be moved.\n"
+    assert on_redis() == (3, 0)
+    assert run(*one) == "1 message moved.\n"
+    assert run("jobs_move", "default", "low") == "2 messages moved.\n"
+    assert (on_redis(), on_redis("low")) == ((0, 0), (3, 0))
+
+
+def test_another_priority() -> None:
+    with transaction.atomic():
+        task_id = trace.apply_async(("a",), priority=9).id
+    assert "would get the priority 2" in run("jobs_priority", "default", task_id, "2", "--dry-run")
+    assert run("jobs_priority", "default", task_id, "2") == f"{task_id} has the priority 2.\n"
+    assert [m.priority for m in broker.get().browse("default", due=False)] == [0]
+    assert TaskResult.objects.get(id=task_id).state == "PENDING"
+
+
+def test_looking() -> None:
+    control.pause_task(trace.name)
+    sent = add.delay(1, b=2)
+    add.apply_async((3, 4), countdown=600)
+    control.revoke("gone", terminate=True)
+    assert run("jobs_inspect", "waiting") == f'default tests.tasks.add[{sent.id}] [1] {{"b":2}}\n'
+    assert run("jobs_inspect", "waiting", "low") == ""
+    (later,) = run("jobs_inspect", "due").splitlines()
+    assert later.startswith("default 2")
+    assert later.endswith("[3,4]")
+    assert "gone" in run("jobs_inspect", "revoked")
+    assert "terminate" in run("jobs_inspect", "revoked")
+    assert add.name in run("jobs_inspect", "registered").splitlines()
+    assert run("jobs_inspect", "workers") == run("jobs_inspect", "active") == ""
+
+
+def test_looking_as_json() -> None:
+    sent = add.delay(1, b=2)
+    (told,) = json.loads(run("jobs_inspect", "waiting", "--json"))
+    assert (told["id"], told["args"], told["due"]) == (sent.id, "[1]", None)
+    assert json.loads(run("jobs_inspect", "workers", "--json")) == []
+    assert json.loads(run("jobs_inspect", "waiting", "--json", "--count", "0")) == []
+    assert add.name in json.loads(run("jobs_inspect", "registered", "--json"))
