@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, triggers
+from jobs import conf, known, progress, publish, triggers
 from jobs.canvas import Signature, as_dicts
 from jobs.exceptions import ConfigurationError, Retry, UnknownQueue
 from jobs.message import Message, new_id
@@ -112,6 +112,24 @@ class Task(Generic[P, R]):
             args=args,
             kwargs=kwargs,
         ) from exc
+
+    # ------------------------------------------------------------------ progress
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell whoever follows the running call that so much of ``total`` is done.
+
+        It costs some microseconds: at most five a second are sent, always the newest. Outside
+        of a worker it does nothing. Raises `TypeError` for what are no numbers.
+        """
+        progress.report(done, total, message)
+
+    def update_state(self, *, state: str | None = None, meta: Any = None) -> None:
+        """Give the running call a state of its own until it ends, and JSON that says more.
+
+        Sent as `progress` is. Raises `ValueError` for a state that only the worker can give,
+        `NotSerializable`, `MessageTooLarge`.
+        """
+        progress.update_state(state, meta)
 
     # ------------------------------------------------------------------ sending
 

@@ -270,3 +270,29 @@ def poison(antidote: str) -> str:
     Run.objects.create(label="poison")
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still here")
+
+
+# --------------------------------------------------------------- progress, long work, batches
+
+
+@task(bind=True)
+def tell(self: Task[..., Any], gate: str, times: int = 1) -> str:
+    """Report so many times, and stay until the gate opens."""
+    for n in range(1, times + 1):
+        self.progress(n, times, f"step {n}")
+    wait_at(gate)
+    return "told"
+
+
+@task
+def tell_state(gate: str) -> str:
+    """A state of its own, told by a function that isn't bound."""
+    tell_state.update_state(state="PACKING", meta={"box": 3})
+    wait_at(gate)
+    return "packed"
+
+
+@task
+async def async_tell(gate: str) -> None:
+    async_tell.progress(1, 4)
+    await async_wait_at(gate)

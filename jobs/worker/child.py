@@ -8,7 +8,7 @@ from types import FrameType
 
 from django.db import connections
 
-from jobs import broker, signals
+from jobs import broker, notes, signals
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
@@ -73,6 +73,7 @@ class Child:
         self.sync.join()
         self.loop.stop()
         self.recorder.stop()
+        notes.sender.stop()
         connections.close_all()
         try:
             for name in self.options.queues:

@@ -54,6 +54,8 @@ class Outcome(msgspec.Struct):
     failed: bool = False
     #: The task, when it asked that nothing be recorded of this call.
     ignored: str = ""
+    #: The task, when it has told of its progress.
+    reported: str = ""
     #: With DEAD: why.
     reason: str = ""
     #: With LATER: the message, its priority, and when (Unix seconds). With DEAD: the message.

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import DataError, connections, transaction
 
-from jobs import broker, conf, ledger, publish
+from jobs import broker, conf, ledger, progress, publish
 from jobs.broker.base import Outgoing
 from jobs.ledger import Attempt, Record
 from jobs.worker.database import Care
@@ -123,6 +123,8 @@ class Recorder:
         if ignored:
             self._persist(lambda: ledger.forget(ignored))
         self._persist(lambda: self._settle(batch))
+        for o in [o for o in batch if o.reported and o.kind is Kind.DONE]:
+            progress.forget(o.queue, o.reported)
 
     def _persist(self, step: Callable[[], None]) -> None:
         """Repeat a step that is safe to repeat until it succeeds."""

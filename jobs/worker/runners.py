@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from jobs import broker
+from jobs import broker, progress
 from jobs.exceptions import BrokerUnavailable
 from jobs.registry import tasks
 from jobs.worker import executor
@@ -177,6 +177,8 @@ class SyncRunners:
             self._board.end(place)
             del self.running[place]
         outcome.claimed, outcome.held = delivery.claimed, not early
+        if progress.told:
+            outcome.reported = progress.over(delivery.message.id)
         return outcome
 
 
@@ -269,6 +271,8 @@ class AsyncRunner:
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
             outcome.claimed, outcome.held = delivery.claimed, not early
+            if progress.told:
+                outcome.reported = progress.over(delivery.message.id)
             self._done(outcome)
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)

@@ -94,10 +94,10 @@ def _upload(pk: uuid.UUID) -> Upload:
 
 
 def _upload_live(request: HttpRequest, upload: Upload) -> Live:
-    failed = not upload.finished and AsyncResult[Any](upload.task_id).state in (
-        State.FAILURE,
-        State.REVOKED,
-    )
+    task = AsyncResult[Any](upload.task_id)
+    failed = not upload.finished and task.state in (State.FAILURE, State.REVOKED)
+    if upload.stage == Upload.Stage.READING and (progress := task.progress):
+        upload.lines_read = int(progress.done or 0)
     context = {"upload": upload, "failed": failed, "debug": settings.DEBUG}
     if upload.summary:
         context |= {

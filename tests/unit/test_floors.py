@@ -34,6 +34,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "known.py",
         "publish.py",
         "ledger.py",
+        "notes.py",
+        "progress.py",
         "results.py",
         "control.py",
         "recovery.py",
