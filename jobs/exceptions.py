@@ -24,6 +24,7 @@
     └── ResultError                 raised by ``AsyncResult.get()``
         ├── ResultTimeout           (also TimeoutError) no end within the timeout
         ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
+        ├── WrongResults            (also ValueError) a batch task did not return one for each call
         ├── TaskFailed              the task's own exception can't be rebuilt here
         └── TaskRevoked             expired or revoked: it will not run
 
@@ -160,6 +161,10 @@ class ResultTimeout(ResultError, TimeoutError):
 
 class ResultNotSerializable(ResultError, TypeError):
     """What the task returned can't be stored as JSON."""
+
+
+class WrongResults(ResultError, ValueError):
+    """A batch task returned something other than a result for each of its calls."""
 
 
 class TaskFailed(ResultError):

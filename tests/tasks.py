@@ -14,8 +14,8 @@ from typing import Any
 
 from django.db import connection
 
-from jobs import Task, shared_task, task
-from jobs.exceptions import SoftTimeLimitExceeded
+from jobs import Request, Task, shared_task, task
+from jobs.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from tests.models import Author, Run
 
 #: Longest stay, in seconds, before a gate that nobody opens.
@@ -296,3 +296,50 @@ def tell_state(gate: str) -> str:
 async def async_tell(gate: str) -> None:
     async_tell.progress(1, 4)
     await async_wait_at(gate)
+
+
+@task(batch=3, batch_wait=0.05, default_retry_delay=0.01)
+def collect(requests: list[Request]) -> Any:
+    """Leave a row with what came together; what the first argument of each asks for."""
+    Run.objects.create(label=" ".join(str(request.args[0]) for request in requests))
+    if any(request.args[0] == "raise" for request in requests):
+        raise ValueError("all of them")
+    return [_one(request) for request in requests]
+
+
+def _one(request: Request) -> Any:
+    asked = request.args[0]
+    if asked == "fail":
+        return ValueError("this one")
+    if asked == "retry" and not request.retries:
+        return Retry(countdown=0)
+    if asked == "reject":
+        return Reject("no")
+    return f"{asked} done"
+
+
+@task(batch=3, batch_wait=0.0)
+def collect_as(requests: list[Request]) -> Any:
+    """Return what can't be."""
+    shapes = {
+        "none": None,
+        "number": 7,
+        "short": [1] * (len(requests) - 1),
+        "mapping": {requests[0].id: "first"},
+        "strange": {"unknown": 1},
+        "unstorable": [object()] + ["fine"] * (len(requests) - 1),
+    }
+    return shapes[requests[0].args[0]]
+
+
+@task(batch=8, batch_wait=10.0)
+def collect_poison(requests: list[Request]) -> list[int]:
+    """Kill the process when one of the calls asks for it; how many came together."""
+    if any(request.args[0] == "poison" for request in requests):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [len(requests)] * len(requests)
+
+
+@task(batch=10, batch_wait=60.0)
+def collect_slowly(requests: list[Request]) -> None:
+    Run.objects.create(label=f"{len(requests)} together")

@@ -26,7 +26,9 @@ class Child:
         self.recorder = Recorder(consumer)
         timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
         limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
-        self.sync = SyncRunners(consumer, board, limits, self.recorder.add, self.recorder.flush)
+        self.sync = SyncRunners(
+            consumer, board, limits, self.recorder.add, self.recorder.flush, batch=options.batch
+        )
         self.loop = AsyncRunner(
             consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed
         )
@@ -37,6 +39,7 @@ class Child:
             self.loop,
             self.recorder,
             board,
+            batch=options.batch,
             burst=options.burst,
             stop=self.stop,
         )

@@ -154,6 +154,14 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     return outcome
 
 
+def decided(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
+    """The outcome of a call that was run with others: what it returned or, when that is an
+    exception, raised."""
+    if isinstance(result, BaseException):
+        return _raised(delivery, attempt, result)
+    return _returned(delivery, attempt, result)
+
+
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,6 +24,13 @@ class Delivery(NamedTuple):
     task: Task[..., Any]
     #: When it was claimed (monotonic seconds).
     claimed: float = 0.0
+    #: Those that are run with it, as one batch.
+    others: tuple[Delivery, ...] = ()
+
+
+def each(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """With those of batches one by one."""
+    return [one for delivery in deliveries for one in (delivery, *delivery.others)]
 
 
 class Kind(enum.Enum):
