@@ -14,6 +14,7 @@
     │   └── WrongArguments
     ├── ControlFlow                 raised inside a task, to say what becomes of it
     │   ├── Retry                   run it again later
+    │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
     │   ├── Reject                  put it among the dead letters, or back on the queue
     │   └── Ignore                  acknowledge it and record nothing
     ├── TaskEnded                   what ends a task other than its own doing
@@ -116,6 +117,10 @@ class Retry(ControlFlow):
         self.max_retries = max_retries
         self.next_args = args
         self.next_kwargs = kwargs
+
+
+class Interrupted(ControlFlow):
+    """The worker stops; the call goes on in another one."""
 
 
 class Reject(ControlFlow):

@@ -158,3 +158,11 @@ def _send(taken: Sequence[Noted]) -> None:
 
 #: This process's.
 sender = Sender()
+
+
+def forget(queue: str, task_id: str, *, failed: bool) -> None:
+    """A call has ended, and the ledger says how. The position of one that failed is kept, for
+    whoever has it tried again."""
+    sender.put((queue, task_id, About.PROGRESS), None)
+    if not failed:
+        sender.put((queue, task_id, About.POSITION), None)

@@ -86,6 +86,13 @@ def report(done: float, total: float | None = None, message: str = "") -> None:
         _say(running[0], done=done, total=total, message=_plain(message[:_SHOWN]))
 
 
+def count(done: int, total: int | None) -> None:
+    """`report`, by a loop: what the task itself has said in words stays."""
+    running = current.get()
+    if running is not None:
+        _say(running[0], done=done, total=total)
+
+
 def update_state(state: str | None = None, meta: Any = None) -> None:
     """The call that runs here is in a state of its own, about which ``meta`` says more."""
     if state is not None and (not isinstance(state, str) or not state or state in State.values):
@@ -129,11 +136,6 @@ def _meta(sent: Message, meta: Any) -> msgspec.Raw:
 def over(task_id: str) -> str:
     """The call is not run here any more. Its id if it has said anything, else nothing."""
     return task_id if told.pop(task_id, None) else ""
-
-
-def forget(queue: str, task_id: str) -> None:
-    """The call has ended, and the ledger says how."""
-    notes.sender.put((queue, task_id, About.PROGRESS), None)
 
 
 # ------------------------------------------------------------------------------ reading

@@ -14,7 +14,7 @@ from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, progress, publish, triggers
+from jobs import conf, known, publish, triggers
 from jobs.canvas import Signature, as_dicts
 from jobs.exceptions import ConfigurationError, Retry, UnknownQueue
 from jobs.message import Message, new_id
@@ -22,6 +22,7 @@ from jobs.options import Options, SingleOptions, TaskOptions
 from jobs.parameters import ANY, places_of, shown, signature_of
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
+from jobs.running import Running
 from jobs.sending import OPTIONS, Send, SendOptions, SharedOptions, end
 
 P = ParamSpec("P")
@@ -41,7 +42,7 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Generic[P, R]):
+class Task(Running, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
@@ -119,24 +120,6 @@ class Task(Generic[P, R]):
             args=args,
             kwargs=kwargs,
         ) from exc
-
-    # ------------------------------------------------------------------ progress
-
-    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Tell whoever follows the running call that so much of ``total`` is done.
-
-        It costs some microseconds: at most five a second are sent, always the newest. Outside
-        of a worker it does nothing. Raises `TypeError` for what are no numbers.
-        """
-        progress.report(done, total, message)
-
-    def update_state(self, *, state: str | None = None, meta: Any = None) -> None:
-        """Give the running call a state of its own until it ends, and JSON that says more.
-
-        Sent as `progress` is. Raises `ValueError` for a state that only the worker can give,
-        `NotSerializable`, `MessageTooLarge`.
-        """
-        progress.update_state(state, meta)
 
     # ------------------------------------------------------------------ sending
 

@@ -343,3 +343,23 @@ def collect_poison(requests: list[Request]) -> list[int]:
 @task(batch=10, batch_wait=60.0)
 def collect_slowly(requests: list[Request]) -> None:
     Run.objects.create(label=f"{len(requests)} together")
+
+
+@task(bind=True)
+def walk(self: Task[..., Any], count: int, gate: str, stay_at: int) -> str:
+    """Leave a row for each number, and stay at one of them until the gate opens."""
+    for n in self.iterate(range(count)):
+        Run.objects.create(label=str(n))
+        if n == stay_at:
+            wait_at(gate)
+    return "there"
+
+
+@task(bind=True, autoretry_for=(ValueError,), default_retry_delay=0.01, max_retries=1)
+def greet_all(self: Task[..., Any], fail_at: str, attempts: int = 1, size: int = 2) -> int:
+    """Leave a row for each author; fail at one of them in the first attempts."""
+    for author in self.iterate(Author.objects.order_by("-name"), size=size):
+        if author.name == fail_at and self.request.retries < attempts:
+            raise ValueError(author.name)
+        Run.objects.create(label=author.name)
+    return Run.objects.count()

@@ -10,6 +10,7 @@ from django.db import connections
 
 from jobs import broker, notes, signals
 from jobs.exceptions import BrokerUnavailable
+from jobs.iteration import Process
 from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
 from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
@@ -48,6 +49,7 @@ class Child:
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        Process.stopping = False
         self.recorder.start()
         if self.options.threads:
             self.sync.start(self.options.threads)
@@ -62,8 +64,9 @@ class Child:
         self._drain()
 
     def stop(self) -> None:
-        """Claim nothing more and finish what runs. Safe in a signal handler: a `SimpleQueue` may
-        be put to while it is being put to."""
+        """Claim nothing more and finish what runs, loops of `iterate` at their next step. Safe in
+        a signal handler: a `SimpleQueue` may be put to while it is being put to."""
+        Process.stopping = True
         self.consumer.stop()
         self.sync.stop()
         self._stop.put(None)

@@ -17,6 +17,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from jobs import ledger, message, publish, signals
 from jobs.exceptions import (
     Ignore,
+    Interrupted,
     MaxRetriesExceeded,
     Reject,
     ResultNotSerializable,
@@ -166,6 +167,10 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
+    if isinstance(error, Interrupted):
+        back = Outcome(Kind.BACK, delivery.queue, delivery.number)
+        back.raw, back.priority = delivery.raw, sent.priority
+        return back
     if isinstance(error, Ignore):
         ignored = sent.id if record.is_kept(sent, task) else ""
         return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)

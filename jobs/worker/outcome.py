@@ -36,6 +36,8 @@ def each(deliveries: Iterable[Delivery]) -> list[Delivery]:
 class Kind(enum.Enum):
     #: Finished: acknowledge it.
     DONE = enum.auto()
+    #: It isn't finished: give it back as it is.
+    BACK = enum.auto()
     #: Put it among the due ones.
     LATER = enum.auto()
     #: It can't be run: keep it for a person.
@@ -66,7 +68,8 @@ class Outcome(msgspec.Struct):
     reported: str = ""
     #: With DEAD: why.
     reason: str = ""
-    #: With LATER: the message, its priority, and when (Unix seconds). With DEAD: the message.
+    #: With LATER: the message, its priority, and when (Unix seconds). With BACK: the first two.
+    #: With DEAD: the message.
     raw: bytes = b""
     priority: int = 0
     #: What is sent when this is recorded.

@@ -36,6 +36,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "ledger.py",
         "notes.py",
         "progress.py",
+        "iteration.py",
+        "running.py",
         "results.py",
         "control.py",
         "recovery.py",
