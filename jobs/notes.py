@@ -102,7 +102,7 @@ class Sender:
         if self._thread is not None:
             self._wake.put(False)
             self._thread.join()
-            self._thread = None
+            self._thread, self._notes = None, Thinned()
 
     def _start(self) -> None:
         with self._starting:
@@ -119,7 +119,7 @@ class Sender:
             sent = self._send()
             if isinstance(asked, queue.SimpleQueue):
                 asked.put(sent)
-            elif not sent and asked:
+            if not sent and asked is not False:
                 time.sleep(_AGAIN)
                 self._wake.put(True)
         broker.get().close()
