@@ -7,7 +7,7 @@ from jobs.states import State
 from tests.models import Run
 from tests.project import Project
 from tests.services import wait_for
-from tests.tasks import collect_poison, collect_slowly
+from tests.tasks import add, collect_poison, collect_slowly
 from tests.workers import dead_letters, on_redis, ready_worker, settled
 
 
@@ -29,6 +29,7 @@ def test_what_is_gathered_at_a_stop_goes_back_to_its_queue(project: Project) -> 
     worker = ready_worker(project, "--processes", "1")
     collect_slowly.enqueue_many([(n,) for n in range(4)])
     wait_for(lambda: on_redis() == (0, 4), what="the calls to be gathered")
+    assert add.delay(1, 2).get(timeout=10) == 3, "others don't wait for the batch"
     assert worker.stop() == 0
     assert on_redis() == (4, 0)
     assert not Run.objects.exists()
