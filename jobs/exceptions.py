@@ -15,6 +15,7 @@
     │   └── WrongArguments
     ├── ControlFlow                 raised inside a task, to say what becomes of it
     │   ├── Retry                   run it again later
+    │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
     │   ├── Reject                  put it among the dead letters, or back on the queue
     │   └── Ignore                  acknowledge it and record nothing
     ├── TaskEnded                   what ends a task other than its own doing
@@ -25,6 +26,7 @@
     └── ResultError                 raised by ``AsyncResult.get()``
         ├── ResultTimeout           (also TimeoutError) no end within the timeout
         ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
+        ├── WrongResults            (also ValueError) a batch task did not return one for each call
         ├── TaskFailed              the task's own exception can't be rebuilt here
         └── TaskRevoked             expired or revoked: it will not run
 
@@ -122,6 +124,10 @@ class Retry(ControlFlow):
         self.next_kwargs = kwargs
 
 
+class Interrupted(ControlFlow):
+    """The worker stops; the call goes on in another one."""
+
+
 class Reject(ControlFlow):
     """The task rejected the message."""
 
@@ -165,6 +171,10 @@ class ResultTimeout(ResultError, TimeoutError):
 
 class ResultNotSerializable(ResultError, TypeError):
     """What the task returned can't be stored as JSON."""
+
+
+class WrongResults(ResultError, ValueError):
+    """A batch task returned something other than a result for each of its calls."""
 
 
 class TaskFailed(ResultError):

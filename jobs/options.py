@@ -13,8 +13,8 @@ from jobs.retry import Policy, Retries
 Acks = Literal["late", "early"]
 
 
-class TaskOptions(TypedDict, total=False):
-    """What ``@task(…)`` takes; `Options` has the meanings."""
+class SingleOptions(TypedDict, total=False):
+    """What ``@task(…)`` takes for a function that runs one call; `Options` has the meanings."""
 
     name: str
     queue: str
@@ -41,6 +41,13 @@ class TaskOptions(TypedDict, total=False):
     retry_when: Policy | None
     schedule: Rule | Periodic | None
     result_expires: float | dt.timedelta | Literal["settings"] | None
+
+
+class TaskOptions(SingleOptions, total=False):
+    """What ``@task(…)`` takes."""
+
+    batch: int | None
+    batch_wait: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +92,11 @@ class Options(Retries):
     #: Seconds (or a timedelta) for which its results are kept, however they ended; None: for ever.
     #: "settings": as JOBS["RESULT_EXPIRES"] says.
     result_expires: float | dt.timedelta | Literal["settings"] | None = "settings"
+    #: The function takes a list of so many calls at most (as `jobs.Request`); None: it is called
+    #: for each.
+    batch: int | None = None
+    #: Seconds for which a call waits for others to be run with.
+    batch_wait: float = 0.5
 
     def __post_init__(self) -> None:
         if isinstance(self.priority, bool) or self.priority not in range(10):
@@ -93,6 +105,7 @@ class Options(Retries):
             raise ValueError("queue is given, and exchange or routing_key; a queue is all it takes")
         if self.acks not in ("late", "early"):
             raise ValueError(f"acks must be 'late' or 'early', not {self.acks!r}")
+        self._check_batch()
         if self.atomic and (self.ignore_result or self.acks == "early"):
             raise ValueError("an atomic task keeps a result and is acknowledged late")
         for name in ("time_limit", "soft_time_limit"):
@@ -103,6 +116,16 @@ class Options(Retries):
             check_rule(self.schedule)
         if self.result_expires != "settings":
             _check_age(self.result_expires)
+
+    def _check_batch(self) -> None:
+        if self.batch is None:
+            return
+        if isinstance(self.batch, bool) or self.batch not in range(1, 1001):
+            raise ValueError(f"batch must be 1 to 1000 calls, not {self.batch!r}")
+        if not 0 <= self.batch_wait <= 60:
+            raise ValueError(f"batch_wait must be 0 to 60 seconds, not {self.batch_wait!r}")
+        if self.atomic or self.sensitive:
+            raise ValueError("a task with batch= can be neither atomic nor have sensitive=")
 
 
 def _check_age(age: object) -> None:

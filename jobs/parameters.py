@@ -23,6 +23,12 @@ def signature_of(run: Callable[..., Any], *, bind: bool) -> tuple[inspect.Signat
     return signature, range(required, len(positional) + 1)
 
 
+def _anything(*args: Any, **kwargs: Any) -> None: ...
+
+
+#: As `signature_of` has it: of what takes any arguments.
+ANY: tuple[inspect.Signature, range | None] = (inspect.signature(_anything), None)
+
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 

@@ -18,11 +18,12 @@ from jobs import conf, known, publish, routing, triggers
 from jobs.canvas import Signature, as_dicts
 from jobs.exceptions import ConfigurationError, Retry
 from jobs.message import Message, new_id
-from jobs.options import Options, TaskOptions
-from jobs.parameters import places_of, shown, signature_of
+from jobs.options import Options, SingleOptions, TaskOptions
+from jobs.parameters import ANY, places_of, shown, signature_of
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
 from jobs.routing import Address, Plan, Route
+from jobs.running import Running
 from jobs.sending import OPTIONS, Send, SendOptions, SharedOptions, end
 
 P = ParamSpec("P")
@@ -42,7 +43,7 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Generic[P, R]):
+class Task(Running, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
@@ -68,13 +69,20 @@ class Task(Generic[P, R]):
         self.acks_early = self.options.acks == "early"
         self.time_limit = self.options.time_limit
         self.soft_time_limit = self.options.soft_time_limit
+        self.batch = self.options.batch or 0
         self.is_async = inspect.iscoroutinefunction(run)
         if self.is_async and self.options.atomic:
             raise ConfigurationError(
                 f"@task of {_place(run)}: Django's transactions are not for 'async def'; an "
                 "atomic task is an ordinary function."
             )
-        self._signature, self._arity = signature_of(run, bind=self.bind)
+        if self.is_async and self.batch:
+            raise ConfigurationError(
+                f"@task of {_place(run)}: a task with batch= is an ordinary function, not "
+                "'async def'."
+            )
+        # What a function that gets many calls wants of each, it alone knows.
+        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
         self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
 
     def __repr__(self) -> str:
@@ -343,7 +351,9 @@ def _embed(send: Send) -> dict[str, Any]:
 @overload
 def task(run: Callable[P, R], /) -> Task[P, R]: ...
 @overload
-def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+def task(**options: Unpack[SingleOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
 
 
 def task(run: Callable[..., Any] | None = None, /, **options: Any) -> Any:

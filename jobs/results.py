@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
@@ -12,8 +12,12 @@ from django.db import close_old_connections, connections
 from django.db.models import QuerySet
 
 from jobs import broker, control, ledger, serialization
+from jobs import progress as reports
+from jobs.broker.base import ended
+from jobs.broker.base import progress as progress_topic
 from jobs.exceptions import BrokerUnavailable, ResultError, ResultTimeout, TaskFailed, TaskRevoked
 from jobs.models import TaskResult
+from jobs.progress import Progress
 from jobs.states import TERMINAL, State
 
 R = TypeVar("R")
@@ -57,9 +61,11 @@ class AsyncResult(Generic[R]):
 
     @property
     def state(self) -> str:
-        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; an unknown id is PENDING."""
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED, or while it runs what the task
+        calls it; an unknown id is PENDING."""
         row = self._row()
-        return str(row.state) if row else str(State.PENDING)
+        said = reports.read(self.id, row)
+        return said.state if said else _recorded(row)
 
     status = state
 
@@ -72,6 +78,18 @@ class AsyncResult(Generic[R]):
         return _value(row) if row.state == State.SUCCESS else rebuild(row)
 
     @property
+    def progress(self) -> Progress | None:
+        """How far it is, by what the task says; None when it says nothing, and after the end."""
+        return reports.read(self.id, self._row())
+
+    @property
+    def info(self) -> Any:
+        """While it runs, the ``meta`` that the task gave to `update_state`; after its end, the
+        `result`."""
+        said = self.progress
+        return said.meta if said else self.result
+
+    @property
     def traceback(self) -> str | None:
         """The text of the traceback when the task failed."""
         row = self._row()
@@ -79,13 +97,13 @@ class AsyncResult(Generic[R]):
 
     def ready(self) -> bool:
         """Whether the task has ended."""
-        return self.state in TERMINAL
+        return _recorded(self._row()) in TERMINAL
 
     def successful(self) -> bool:
-        return self.state == State.SUCCESS
+        return _recorded(self._row()) == State.SUCCESS
 
     def failed(self) -> bool:
-        return self.state == State.FAILURE
+        return _recorded(self._row()) == State.FAILURE
 
     def forget(self) -> None:
         """Delete what is recorded of an ended call; one that hasn't ended stays, since its row is
@@ -125,6 +143,20 @@ class AsyncResult(Generic[R]):
                 close_old_connections()
 
         return await sync_to_async(get, thread_sensitive=False)()
+
+    def follow(self, timeout: float | None = None) -> Iterator[Progress]:
+        """What the task says of its progress, as it comes, until its end or for ``timeout``
+        seconds. Raises `BrokerUnavailable`."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        last = None
+        with broker.get().subscribe(ended(self.id), progress_topic(self.id)) as heard:
+            while (row := self._row()) is None or row.state not in TERMINAL:
+                said = reports.read(self.id, row)
+                if said is not None and said != last:
+                    yield (last := said)
+                if ends is not None and time.monotonic() >= ends:
+                    return
+                heard(_left(ends, _DEAF))
 
     def _wait(self, timeout: float | None) -> TaskResult:
         self._refuse_hopeless_wait()
@@ -172,6 +204,10 @@ class AsyncResult(Generic[R]):
                 return row
             self._ended = row
         return self._ended
+
+
+def _recorded(row: TaskResult | None) -> str:
+    return str(row.state) if row else str(State.PENDING)
 
 
 def _rows() -> QuerySet[TaskResult]:

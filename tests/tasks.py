@@ -14,8 +14,8 @@ from typing import Any
 
 from django.db import connection
 
-from jobs import Task, shared_task, task
-from jobs.exceptions import SoftTimeLimitExceeded
+from jobs import Request, Task, shared_task, task
+from jobs.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from tests.models import Author, Run
 
 #: Longest stay, in seconds, before a gate that nobody opens.
@@ -270,3 +270,96 @@ def poison(antidote: str) -> str:
     Run.objects.create(label="poison")
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError("still here")
+
+
+# --------------------------------------------------------------- progress, long work, batches
+
+
+@task(bind=True)
+def tell(self: Task[..., Any], gate: str, times: int = 1) -> str:
+    """Report so many times, and stay until the gate opens."""
+    for n in range(1, times + 1):
+        self.progress(n, times, f"step {n}")
+    wait_at(gate)
+    return "told"
+
+
+@task
+def tell_state(gate: str) -> str:
+    """A state of its own, told by a function that isn't bound."""
+    tell_state.update_state(state="PACKING", meta={"box": 3})
+    wait_at(gate)
+    return "packed"
+
+
+@task
+async def async_tell(gate: str) -> None:
+    async_tell.progress(1, 4)
+    await async_wait_at(gate)
+
+
+@task(batch=3, batch_wait=0.05, default_retry_delay=0.01)
+def collect(requests: list[Request]) -> Any:
+    """Leave a row with what came together; what the first argument of each asks for."""
+    Run.objects.create(label=" ".join(str(request.args[0]) for request in requests))
+    if any(request.args[0] == "raise" for request in requests):
+        raise ValueError("all of them")
+    return [_one(request) for request in requests]
+
+
+def _one(request: Request) -> Any:
+    asked = request.args[0]
+    if asked == "fail":
+        return ValueError("this one")
+    if asked == "retry" and not request.retries:
+        return Retry(countdown=0)
+    if asked == "reject":
+        return Reject("no")
+    return f"{asked} done"
+
+
+@task(batch=3, batch_wait=0.0)
+def collect_as(requests: list[Request]) -> Any:
+    """Return what can't be."""
+    shapes = {
+        "none": None,
+        "number": 7,
+        "short": [1] * (len(requests) - 1),
+        "mapping": {requests[0].id: "first"},
+        "strange": {"unknown": 1},
+        "unstorable": [object()] + ["fine"] * (len(requests) - 1),
+    }
+    return shapes[requests[0].args[0]]
+
+
+@task(batch=8, batch_wait=10.0)
+def collect_poison(requests: list[Request]) -> list[int]:
+    """Kill the process when one of the calls asks for it; how many came together."""
+    if any(request.args[0] == "poison" for request in requests):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [len(requests)] * len(requests)
+
+
+@task(batch=10, batch_wait=60.0)
+def collect_slowly(requests: list[Request]) -> None:
+    Run.objects.create(label=f"{len(requests)} together")
+
+
+@task(bind=True)
+def walk(self: Task[..., Any], count: int, gate: str, stay_at: int) -> str:
+    """Leave a row for each number, and stay at one of them until the gate opens."""
+    for n in self.iterate(range(count)):
+        Run.objects.create(label=str(n))
+        if n == stay_at:
+            wait_at(gate)
+    return "there"
+
+
+@task(bind=True, autoretry_for=(ValueError,), default_retry_delay=0.01, max_retries=1)
+def greet_all(self: Task[..., Any], fail_at: str, attempts: int = 1, size: int = 2) -> int:
+    """Leave a row for each author; fail at one of them in the first attempts."""
+    for author in self.iterate(Author.objects.order_by("-name"), size=size):
+        if author.name == fail_at and self.request.retries < attempts:
+            raise ValueError(author.name)
+        Run.objects.create(label=author.name)
+    return Run.objects.count()

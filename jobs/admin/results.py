@@ -31,7 +31,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from jobs import broker, registry
-from jobs.admin import attempts, words
+from jobs.admin import attempts, progress, words
 from jobs.admin.actions import ResultActions
 from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
 from jobs.admin.keyset import KeysetChangeList
@@ -180,6 +180,7 @@ class ResultAdmin(ResultActions):
             left_out |= set() if obj.state == State.SUCCESS else {"outcome"}
             left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
             left_out |= set() if attempts.may_have(obj) else {"failed_attempts"}
+            left_out |= set() if progress.of(obj) else {"progress"}
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -194,6 +195,11 @@ class ResultAdmin(ResultActions):
             _badge(row),
             f"{words.sentence(row, timezone.now())}{_revocation(row)}",
         )
+
+    @admin.display(description=_("progress"), empty_value="")
+    def progress_text(self, row: TaskResult) -> SafeString | None:
+        said = progress.of(row)
+        return progress.shown(said) if said else None
 
     @admin.display(description=_("task"))
     def task_link(self, row: TaskResult) -> SafeString:
@@ -278,7 +284,10 @@ def _pre(text: str) -> SafeString:
 
 #: The page of one result: titles and what stands under them.
 _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    (None, ("in_words", "task_link", "id", "queue", "worker", "attempts", "timeline")),
+    (
+        None,
+        ("in_words", "progress_text", "task_link", "id", "queue", "worker", "attempts", "timeline"),
+    ),
     (_("Call"), ("args_text", "kwargs_text")),
     (_("Outcome"), ("outcome_text", "error_text", "traceback_text")),
     (_("Failed attempts"), ("failed_attempts_text",)),

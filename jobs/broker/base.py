@@ -60,6 +60,22 @@ class Revocation(enum.IntEnum):
     TERMINATE = 2
 
 
+class About(enum.StrEnum):
+    """What a note of a running task is about."""
+
+    PROGRESS = "progress"
+    #: Where its loops are, for another run of it to go on from.
+    POSITION = "position"
+
+
+class Note(NamedTuple):
+    """What a running task has others know of it."""
+
+    task_id: str
+    about: About
+    value: bytes
+
+
 class DeadLetter(NamedTuple):
     """A message that can't be run, kept for a person."""
 
@@ -122,6 +138,11 @@ def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
     """For each priority from 0 to 9, which of a queue's lists is its own: that of the last step
     not above it."""
     return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))
+
+
+def progress(task_id: str) -> str:
+    """The topic of a task's progress."""
+    return f"progress:{task_id}"
 
 
 class Broker(Operating):
@@ -196,6 +217,19 @@ class Broker(Operating):
         """What is said of each of these tasks."""
 
     @abstractmethod
+    def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
+        """Keep notes of running tasks for so long, each in place of the one before, in one round
+        trip; and tell those who are subscribed to a task's progress when it is about that."""
+
+    @abstractmethod
+    def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
+        """The last note of a task, or None when none is kept."""
+
+    @abstractmethod
+    def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
+        """Keep the notes of these tasks no longer."""
+
+    @abstractmethod
     def leave(self, queue: str, consumer: str) -> None:
         """A consumer that holds nothing is going; one that still holds something stays known, so
         that it is reclaimed."""
@@ -267,8 +301,8 @@ class Broker(Operating):
     # ------------------------------------------------------------------ notifications
 
     @abstractmethod
-    def subscribe(self, topic: str) -> contextlib.AbstractContextManager[Subscription]:
-        """From entering on, what is notified of this topic is noticed."""
+    def subscribe(self, *topics: str) -> contextlib.AbstractContextManager[Subscription]:
+        """From entering on, what is notified of these topics is noticed."""
 
     @abstractmethod
     def notify(self, topic: str) -> None:

@@ -163,12 +163,14 @@ class Connections:
             local.blocked, local.blocked_pid = connection, os.getpid()
         return local.blocked
 
-    def subscribe(self, channel: str) -> Any:
-        """A connection of its own that is subscribed to a channel; the caller disconnects it."""
+    def subscribe(self, channels: Sequence[str]) -> Any:
+        """A connection of its own that is subscribed to these channels; the caller disconnects
+        it."""
         connection = self._new()
         try:
-            connection.send_command("SUBSCRIBE", channel)
-            connection.read_response()
+            connection.send_command("SUBSCRIBE", *channels)
+            for _ in channels:
+                connection.read_response()
         except (RedisError, OSError) as error:
             connection.disconnect()
             raise self._translated(error) from error

@@ -16,10 +16,12 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from jobs.broker.base import (
+    About,
     Broker,
     Claim,
     Consumer,
     DeadLetter,
+    Note,
     Outgoing,
     Returned,
     Revocation,
@@ -28,6 +30,7 @@ from jobs.broker.base import (
     lists_of,
 )
 from jobs.broker.base import ended as ended_topic
+from jobs.broker.base import progress as progress_topic
 from jobs.broker.memory_operating import MemoryOperating
 from jobs.broker.operating import Pause
 from jobs.conf import STEPS
@@ -159,6 +162,25 @@ class MemoryBroker(MemoryOperating, Broker):
             told = [known.get(task_id, (Revocation.NONE, 0.0)) for task_id in ids]
             return [said if ends > now else Revocation.NONE for said, ends in told]
 
+    def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            q.notes = {key: kept for key, kept in q.notes.items() if kept[1] > now}
+            for task_id, about, value in notes:
+                q.notes[task_id, about] = (value, now + seconds)
+                if about is About.PROGRESS:
+                    self._tell(progress_topic(task_id))
+
+    def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
+        with self._changed:
+            value, ends = self._queues[queue].notes.get((task_id, about), (None, 0.0))
+            return value if ends > self._clock() else None
+
+    def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
+        with self._changed:
+            for task_id in task_ids:
+                self._queues[queue].notes.pop((task_id, about), None)
+
     def leave(self, queue: str, consumer: str) -> None:
         with self._changed:
             q = self._queues[queue]
@@ -262,17 +284,19 @@ class MemoryBroker(MemoryOperating, Broker):
     # ------------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
-    def subscribe(self, topic: str) -> Iterator[Subscription]:
+    def subscribe(self, *topics: str) -> Iterator[Subscription]:
         subscription = _Subscription()
         with self._changed:
-            self._subscriptions[topic].append(subscription)
+            for topic in topics:
+                self._subscriptions[topic].append(subscription)
         try:
             yield subscription
         finally:
             with self._changed:
-                self._subscriptions[topic].remove(subscription)
-                if not self._subscriptions[topic]:
-                    del self._subscriptions[topic]
+                for topic in topics:
+                    self._subscriptions[topic].remove(subscription)
+                    if not self._subscriptions[topic]:
+                        del self._subscriptions[topic]
             subscription.close()
 
     def notify(self, topic: str) -> None:
@@ -353,6 +377,8 @@ class _Queue:
         self.paused: dict[str, Pause] = {}
         #: Worker → what it said last.
         self.reports: dict[str, bytes] = {}
+        #: Task id and what it is about → the note, and until when it is kept.
+        self.notes: dict[tuple[str, About], tuple[bytes, float]] = {}
         #: How many waiting consumers are to wake.
         self.bells = 0
 

@@ -14,11 +14,13 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    About,
     Broker,
     Claim,
     Consumer,
     DeadLetter,
     Keeping,
+    Note,
     Outgoing,
     Returned,
     Revocation,
@@ -27,6 +29,7 @@ from jobs.broker.base import (
     lists_of,
 )
 from jobs.broker.base import ended as ended_topic
+from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, Run
 from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
@@ -171,6 +174,22 @@ class RedisBroker(RedisOperating, Broker):
         runs: list[Run] = [(scripts.REVOKED, key, part) for part in _cut(ids)]
         return [Revocation(said) for answer in self._redis.run_all(runs) for said in answer]
 
+    def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
+        keys, kept = self._keys(queue), int(seconds * 1000)
+        runs: list[Run] = []
+        for task_id, about, value in notes:
+            told = self._channel(progress_topic(task_id)) if about is About.PROGRESS else ""
+            runs.append((scripts.NOTE, (keys.note(about, task_id),), (kept, value, told)))
+        self._redis.run_all(runs)
+
+    def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
+        found: bytes | None = self._redis.call("GET", self._keys(queue).note(about, task_id))
+        return found
+
+    def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
+        keys = [self._keys(queue).note(about, task_id) for task_id in task_ids]
+        self._redis.calls([("DEL", *part) for part in _cut(keys)])
+
     def leave(self, queue: str, consumer: str) -> None:
         keys = self._keys(queue)
         self._redis.run(scripts.FORGET, (keys.inflight(consumer), keys.consumers), consumer)
@@ -298,8 +317,8 @@ class RedisBroker(RedisOperating, Broker):
     # ------------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
-    def subscribe(self, topic: str) -> Iterator[Subscription]:
-        connection = self._redis.subscribe(self._channel(topic))
+    def subscribe(self, *topics: str) -> Iterator[Subscription]:
+        connection = self._redis.subscribe([self._channel(topic) for topic in topics])
         try:
             yield _Subscription(connection, self._redis.address)
         finally:
@@ -375,6 +394,9 @@ class _Keys:
 
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"
+
+    def note(self, about: About, task_id: str) -> str:
+        return f"{self._tag}:{about}:{task_id}"
 
     def claimed(self, consumer: str) -> str:
         return f"{self._tag}:claimed:{consumer}"

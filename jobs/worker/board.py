@@ -100,8 +100,13 @@ class Board:
         return False
 
     def running(self) -> list[Running]:
-        return [found for n in range(self.places) if (found := self._read(n)).delivery]
+        # At once: with batches there are many places, nearly all of them empty.
+        places = _PLACE.iter_unpack(self._memory[: self.places * _PLACE.size])
+        return [_running(*found) for found in places if found[0]]
 
     def _read(self, place: int) -> Running:
-        delivery, ends, reason, began = _PLACE.unpack_from(self._memory, place * _PLACE.size)
-        return Running(delivery, ends, _REASONS[reason], began)
+        return _running(*_PLACE.unpack_from(self._memory, place * _PLACE.size))
+
+
+def _running(delivery: int, ends: float, reason: int, began: float) -> Running:
+    return Running(delivery, ends, _REASONS[reason], began)

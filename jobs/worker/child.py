@@ -8,8 +8,9 @@ from types import FrameType
 
 from django.db import connections
 
-from jobs import broker, signals
+from jobs import broker, notes, signals
 from jobs.exceptions import BrokerUnavailable
+from jobs.iteration import Process
 from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
 from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
@@ -26,7 +27,9 @@ class Child:
         self.recorder = Recorder(consumer)
         timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
         limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
-        self.sync = SyncRunners(consumer, board, limits, self.recorder.add, self.recorder.flush)
+        self.sync = SyncRunners(
+            consumer, board, limits, self.recorder.add, self.recorder.flush, batch=options.batch
+        )
         self.loop = AsyncRunner(
             consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed
         )
@@ -38,6 +41,7 @@ class Child:
             self.recorder,
             board,
             weights=options.weights,
+            batch=options.batch,
             burst=options.burst,
             stop=self.stop,
         )
@@ -46,6 +50,7 @@ class Child:
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
         signal.signal(signal.SIGTERM, self._on_sigterm)
+        Process.stopping = False
         self.recorder.start()
         if self.options.threads:
             self.sync.start(self.options.threads)
@@ -60,8 +65,9 @@ class Child:
         self._drain()
 
     def stop(self) -> None:
-        """Claim nothing more and finish what runs. Safe in a signal handler: a `SimpleQueue` may
-        be put to while it is being put to."""
+        """Claim nothing more and finish what runs, loops of `iterate` at their next step. Safe in
+        a signal handler: a `SimpleQueue` may be put to while it is being put to."""
+        Process.stopping = True
         self.consumer.stop()
         self.sync.stop()
         self._stop.put(None)
@@ -74,6 +80,7 @@ class Child:
         self.sync.join()
         self.loop.stop()
         self.recorder.stop()
+        notes.sender.stop()
         connections.close_all()
         try:
             for name in self.options.queues:

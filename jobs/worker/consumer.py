@@ -21,7 +21,8 @@ from jobs.exceptions import BrokerUnavailable, TaskRevoked
 from jobs.worker import order, prepare, record
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
-from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.gathering import Gathering
+from jobs.worker.outcome import Delivery, Outcome, each
 from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience
 from jobs.worker.record import Run
 from jobs.worker.recorder import FULL, Recorder
@@ -43,6 +44,7 @@ class Consumer:
         board: Board,
         *,
         weights: Sequence[int] = (),
+        batch: int = 1,
         burst: bool,
         stop: Callable[[], None],
     ) -> None:
@@ -72,6 +74,7 @@ class Consumer:
         #: The same, of an ``async def`` task.
         self._async_waits = False
         self._suspects = Suspects(sync, loop)
+        self._gathering = Gathering(batch)
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
         self._next_look = 0.0
@@ -115,7 +118,8 @@ class Consumer:
                 if self._answered and self._patience.missing == BROKER:
                     self._patience.back()
         try:
-            self._give_back([*self._sync.take_back(), *self._suspects.take_back()])
+            held = (self._sync, self._suspects, self._gathering)
+            self._give_back([delivery for holder in held for delivery in holder.take_back()])
         except BrokerUnavailable as error:
             log.warning("%s: the supervisor gives back what it holds: %s", self.name, error)
         connections.close_all()
@@ -137,6 +141,8 @@ class Consumer:
             self._sync_waits = True  # what would be claimed now would only come back
             self._give_back(self._sync.take_back())
         self._suspects.step()
+        if self._gathering:
+            self._run_sync(self._gathering.due(time.monotonic()))
         room = self._room()
         if room > 0:
             # Asked first: what just ends may send more.
@@ -146,7 +152,8 @@ class Consumer:
             return
         self._sync.freed.clear()
         if self._room() <= 0:  # still: nobody was freed before the flag was cleared
-            self._sync.freed.wait(AHEAD if self._sync.unstarted else 1.0)
+            held = self._sync.unstarted or self._gathering
+            self._sync.freed.wait(AHEAD if held else 1.0)
         self._look_for_revocations()
 
     def _ask_database(self) -> None:
@@ -183,7 +190,10 @@ class Consumer:
             return 0
         if target == 1:
             # Long tasks: nothing is claimed ahead, so that it stays free for other workers.
-            return max(0, self._sync.width - self._sync.busy - waiting)
+            room = max(0, self._sync.width - self._sync.busy - waiting)
+            if room and self._gathering:
+                return max(room, min(self._gathering.missing(), 2 * self._last_claim))
+            return room
         # Growing step by step: an average of few tasks may be wrong.
         goal = min(target * self._sync.width, 2 * self._last_claim, MOST)
         return goal if waiting * 2 < goal else 0
@@ -243,11 +253,16 @@ class Consumer:
         sync = [d for d in deliveries if not d.task.is_async]
         if len(sync) < len(deliveries):
             self._dispatch_async([d for d in deliveries if d.task.is_async])
-        if sync and self._sync.overrun():
+        if self._gathering.wanted:
+            sync = self._gathering.add(sync, claimed)
+        self._run_sync(sync)
+
+    def _run_sync(self, deliveries: list[Delivery]) -> None:
+        if deliveries and self._sync.overrun():
             self._sync_waits = True
-            self._give_back(sync)
-        elif sync:
-            self._sync.submit(sync)
+            self._give_back(deliveries)
+        elif deliveries:
+            self._sync.submit(deliveries)
 
     def _dispatch_async(self, deliveries: list[Delivery]) -> None:
         # The claim was sized for synchronous tasks as well: it may have brought too many.
@@ -307,7 +322,8 @@ class Consumer:
 
     def _terminate_revoked(self) -> None:
         """Have this process killed if it runs a task that is not to go on."""
-        running = [*self._sync.running.copy().values(), *self._async.deliveries.copy().values()]
+        running = each(self._sync.running.copy().values())
+        running += self._async.deliveries.copy().values()
         for queue in self._queues:
             mine = [d for d in running if d.queue == queue]
             if not mine:
@@ -324,7 +340,7 @@ class Consumer:
         return sent is None or now - sent > self._conf.relay_after_seconds / 2
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        self._returning += deliveries
+        self._returning += each(deliveries)
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
             by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority))
@@ -346,17 +362,20 @@ class Consumer:
             timeout = AHEAD
         if self._next_due is not None:
             timeout = min(timeout, self._next_due)
+        if self._gathering:
+            timeout = min(timeout, self._gathering.wait(time.monotonic()))
         if self._patience.missing:
             timeout = 0.0  # to learn whether waiting works again
         self._wait(room, timeout)
         self._look_for_revocations()
 
     def _is_idle(self) -> bool:
-        return not (self._sync.unstarted or self._sync.busy or self._async.running)
+        held = self._sync.unstarted or self._gathering
+        return not (held or self._sync.busy or self._async.running)
 
     def _wait(self, room: int, timeout: float) -> None:
         # What it holds back for the runners is its own to give back, should it be told to stop now.
-        self.waiting = not self._sync.unstarted
+        self.waiting = not (self._sync.unstarted or self._gathering)
         try:
             if self._stopping:
                 return

@@ -17,6 +17,7 @@ from django.db import InterfaceError, OperationalError, transaction
 from jobs import ledger, message, publish, signals
 from jobs.exceptions import (
     Ignore,
+    Interrupted,
     MaxRetriesExceeded,
     Reject,
     ResultNotSerializable,
@@ -154,10 +155,22 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     return outcome
 
 
+def decided(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
+    """The outcome of a call that was run with others: what it returned or, when that is an
+    exception, raised."""
+    if isinstance(result, BaseException):
+        return _raised(delivery, attempt, result)
+    return _returned(delivery, attempt, result)
+
+
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
+    if isinstance(error, Interrupted):
+        back = Outcome(Kind.BACK, delivery.queue, delivery.number)
+        back.raw, back.priority = delivery.raw, sent.priority
+        return back
     if isinstance(error, Ignore):
         ignored = sent.id if record.is_kept(sent, task) else ""
         return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)

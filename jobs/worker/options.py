@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
+from jobs.registry import tasks
 
 #: How a worker can take from several queues: `jobs.worker.order`.
 ORDERS = ("strict", "weighted", "round-robin")
@@ -40,6 +41,8 @@ class Options:
     #: Touched after each renewal of the leases while a child claims messages, and removed at the
     #: end; empty: no file.
     health_file: str = ""
+    #: Most calls of one batch: those of the tasks that the supervisor knows.
+    batch: int = dataclasses.field(default_factory=lambda: largest_batch())
 
     def __post_init__(self) -> None:
         declared = conf.get().queues
@@ -67,8 +70,8 @@ class Options:
 
     @property
     def places(self) -> int:
-        """How many tasks a child can run at once: the size of its board."""
-        return max(1, self.threads) + self.concurrency
+        """How many calls a child can run at once: the size of its board."""
+        return max(1, self.threads) * self.batch + self.concurrency
 
     def dumps(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -78,6 +81,11 @@ class Options:
         values = json.loads(text)
         tuples = {name: tuple(values[name]) for name in ("queues", "weights")}
         return cls(**values | tuples)
+
+
+def largest_batch() -> int:
+    """Most calls of one batch, of all tasks known here; 1: there are no batches."""
+    return max((task.batch for task in tasks.values()), default=0) or 1
 
 
 def cores() -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -23,11 +24,20 @@ class Delivery(NamedTuple):
     task: Task[..., Any]
     #: When it was claimed (monotonic seconds).
     claimed: float = 0.0
+    #: Those that are run with it, as one batch.
+    others: tuple[Delivery, ...] = ()
+
+
+def each(deliveries: Iterable[Delivery]) -> list[Delivery]:
+    """With those of batches one by one."""
+    return [one for delivery in deliveries for one in (delivery, *delivery.others)]
 
 
 class Kind(enum.Enum):
     #: Finished: acknowledge it.
     DONE = enum.auto()
+    #: It isn't finished: give it back as it is.
+    BACK = enum.auto()
     #: Put it among the due ones.
     LATER = enum.auto()
     #: It can't be run: keep it for a person.
@@ -54,9 +64,12 @@ class Outcome(msgspec.Struct):
     failed: bool = False
     #: The task, when it asked that nothing be recorded of this call.
     ignored: str = ""
+    #: The task, when it has told of its progress.
+    reported: str = ""
     #: With DEAD: why.
     reason: str = ""
-    #: With LATER: the message, its priority, and when (Unix seconds). With DEAD: the message.
+    #: With LATER: the message, its priority, and when (Unix seconds). With BACK: the first two.
+    #: With DEAD: the message.
     raw: bytes = b""
     priority: int = 0
     #: What is sent when this is recorded.

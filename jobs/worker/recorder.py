@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 from django.db import DataError, connections, transaction
 
-from jobs import broker, conf, ledger, publish
-from jobs.broker.base import Outgoing
+from jobs import broker, conf, ledger, notes, publish
+from jobs.broker.base import Outgoing, Returned
 from jobs.ledger import Attempt, Record
 from jobs.worker.database import Care
 from jobs.worker.outcome import Kind, Outcome
@@ -122,7 +122,10 @@ class Recorder:
         ignored = [o.ignored for o in batch if o.ignored]
         if ignored:
             self._persist(lambda: ledger.forget(ignored))
+        over = [o for o in batch if o.reported and o.kind is Kind.DONE]
         self._persist(lambda: self._settle(batch))
+        for o in over:
+            notes.forget(o.queue, o.reported, failed=o.failed)
 
     def _persist(self, step: Callable[[], None]) -> None:
         """Repeat a step that is safe to repeat until it succeeds."""
@@ -178,6 +181,8 @@ class Recorder:
         for outcome in batch:
             if outcome.kind is Kind.LATER:
                 self._postpone(outcome)
+            elif outcome.kind is Kind.BACK:
+                self._give_back(outcome)
             elif outcome.kind is Kind.DONE:
                 numbers[outcome.queue].append(outcome.number)
             if outcome.ended:
@@ -186,6 +191,15 @@ class Recorder:
                 ended[outcome.queue] += [record.id for record in outcome.also]
         for queue in numbers.keys() | ended.keys():
             broker.get().ack(queue, self._consumer, numbers[queue], ended[queue])
+
+    def _give_back(self, outcome: Outcome) -> None:
+        queue, priority = outcome.queue, outcome.priority
+        if outcome.held:
+            back = Returned(outcome.number, priority)
+            broker.get().release(queue, self._consumer, [back])
+        else:
+            broker.get().push([Outgoing(queue, outcome.raw, priority)])
+            outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
 
     def _postpone(self, outcome: Outcome) -> None:
         port, queue = broker.get(), outcome.queue

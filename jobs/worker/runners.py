@@ -17,14 +17,14 @@ from collections.abc import Callable, Sequence
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from jobs import broker
+from jobs import broker, progress
 from jobs.exceptions import BrokerUnavailable
 from jobs.registry import tasks
-from jobs.worker import executor
+from jobs.worker import batches, executor
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.limits import Limits
-from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.outcome import Delivery, Outcome, each
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -58,10 +58,14 @@ class SyncRunners:
         limits: Limits,
         done: Callable[[Outcome], None],
         idle: Callable[[], None],
+        *,
+        batch: int = 1,
     ):
-        """``board``: its first places are those of these runners."""
+        """``board``: its first places are those of these runners, ``batch`` (most calls of one)
+        for each."""
         self._worker = worker
         self._board = board
+        self._batch = batch
         self._limits = limits
         #: What is running now, by place on the board.
         self.running: dict[int, Delivery] = {}
@@ -164,6 +168,8 @@ class SyncRunners:
 
     def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome | None:
         """None: it was lost before it could be acknowledged, as its task asks for."""
+        if delivery.task.batch:
+            return self._run_batch(delivery, place, now)
         hard = self._limits.hard(delivery.message, delivery.task)
         ends = math.inf if hard is None else now + hard
         self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
@@ -177,7 +183,40 @@ class SyncRunners:
             self._board.end(place)
             del self.running[place]
         outcome.claimed, outcome.held = delivery.claimed, not early
+        if progress.told:
+            outcome.reported = progress.over(delivery.message.id)
         return outcome
+
+    def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome | None:
+        """The last one's outcome; those of the others are handed on before."""
+        deliveries, early = each([first]), first.task.acks_early
+        places = self._places(place)[: len(deliveries)]
+        hard = batches.shortest([self._limits.hard(d.message, d.task) for d in deliveries])
+        for at, delivery in zip(places, deliveries, strict=True):
+            ends = math.inf if hard is None else now + hard
+            self._board.begin(at, key(delivery.queue, delivery.number), ends, now)
+        self.running[place] = first
+        try:
+            if early:
+                deliveries = [d for d in deliveries if ack_early(d, self._worker)]
+            ran = batches.run(deliveries, self._worker, self._limits) if deliveries else []
+        finally:
+            for at in places:
+                self._board.end(at)
+            del self.running[place]
+        for delivery, outcome in zip(deliveries, ran, strict=True):
+            outcome.claimed, outcome.held = delivery.claimed, not early
+        for outcome in ran[:-1]:
+            self._done(outcome)
+        if any(outcome.failed for outcome in ran):
+            ran[-1].failed = True
+        return ran[-1] if ran else None
+
+    def _places(self, place: int) -> list[int]:
+        """On the board, of the calls of a batch: this runner's own, and those set aside for it."""
+        more = self._batch - 1
+        start = self.width + place * more
+        return [place, *range(start, start + more)]
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:
@@ -270,6 +309,8 @@ class AsyncRunner:
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
             outcome.claimed, outcome.held = delivery.claimed, not early
+            if progress.told:
+                outcome.reported = progress.over(delivery.message.id)
             self._done(outcome)
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)

@@ -21,7 +21,7 @@ from django.utils.translation import get_language, gettext, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from jobs import AsyncResult, State
+from jobs import AsyncResult
 from jobsite.demo.csvfile import MAX_ROWS
 from jobsite.demo.forms import MAX_BYTES, SubscriberForm, UploadForm
 from jobsite.demo.models import Subscriber, Upload
@@ -94,10 +94,10 @@ def _upload(pk: uuid.UUID) -> Upload:
 
 
 def _upload_live(request: HttpRequest, upload: Upload) -> Live:
-    failed = not upload.finished and AsyncResult[Any](upload.task_id).state in (
-        State.FAILURE,
-        State.REVOKED,
-    )
+    task = AsyncResult[Any](upload.task_id)
+    failed = not upload.finished and task.ready() and not task.successful()
+    if upload.stage == Upload.Stage.READING and (progress := task.progress):
+        upload.lines_read = int(progress.done or 0)
     context = {"upload": upload, "failed": failed, "debug": settings.DEBUG}
     if upload.summary:
         context |= {

@@ -19,6 +19,8 @@ import jobs
 from jobs import AsyncResult, Request, Task, conf, control, exceptions, signals
 from jobs.models import Schedule, TaskAttempt, TaskResult
 from jobs.options import Options, TaskOptions
+from jobs.progress import Progress
+from jobs.running import Running
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -118,7 +120,7 @@ def test_every_public_name_is_documented() -> None:
     assert missing(jobs.__all__, REFERENCE / "tasks.md") == []
 
 
-@pytest.mark.parametrize("kind", [Task, AsyncResult, Request])
+@pytest.mark.parametrize("kind", [Task, Running, AsyncResult, Request, Progress])
 def test_every_member_is_documented(kind: type[Any]) -> None:
     own = {name for name in vars(kind) if not name.startswith("_")}
     if kind is Task:
@@ -134,6 +136,10 @@ def test_every_member_is_documented(kind: type[Any]) -> None:
         Task.enqueue_many,
         Task.retry,
         Task.on,
+        Running.progress,
+        Running.update_state,
+        Running.iterate,
+        AsyncResult.follow,
         AsyncResult.get,
         AsyncResult.revoke,
     ],

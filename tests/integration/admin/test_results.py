@@ -13,7 +13,8 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from jobs import message, registry
+from jobs import broker, message, registry
+from jobs.broker.base import About, Note
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import row
 
@@ -85,7 +86,8 @@ def test_the_list_reads_no_large_columns(root: Client, django_assert_num_queries
 def test_one_result_costs_one_query(
     root: Client, django_assert_num_queries: Any, no_counting: Callable[[Any], None]
 ) -> None:
-    newest = many(2000)[0]
+    newest, other = many(2000)[:2]
+    root.get(f"{LIST}{other}/change/")  # Django knows its content types from here on
     with django_assert_num_queries(3) as captured:
         root.get(f"{LIST}{newest}/change/")
     no_counting(captured)
@@ -357,3 +359,19 @@ def test_chosen_results_are_deleted_after_a_question(root: Client) -> None:
     assert TaskResult.objects.count() == 3
     root.post(LIST, {**chosen, "post": "yes"})
     assert [r.pk for r in TaskResult.objects.all()] == [rows[2].pk]
+
+
+# --------------------------------------------------------------------------- progress
+
+
+@pytest.mark.usefixtures("broker_url")
+def test_how_far_a_running_call_is(root: Client) -> None:
+    result = row(state="PENDING", attempts=0)
+    assert "<progress" not in detail(root, result)
+    said = b'{"done":1200,"total":5000,"message":"<b>rows</b>","meta":{"box":3},"at":0}'
+    broker.get().note(result.queue, [Note(result.pk, About.PROGRESS, said)], 60)
+    page = detail(root, result)
+    assert '<progress max="100" value="24"' in page
+    assert "1,200 of 5,000 (24 %), &lt;b&gt;rows&lt;/b&gt;, {&#x27;box&#x27;: 3}" in page
+    TaskResult.objects.update(state="SUCCESS")
+    assert "<progress" not in detail(root, result)

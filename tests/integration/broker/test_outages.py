@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from jobs.broker.base import Broker, Outgoing, Returned
+from jobs.broker.base import About, Broker, Note, Outgoing, Returned
 from jobs.broker.operating import Parking, Pause, Waiting
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
@@ -35,6 +35,9 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "revoke": lambda b: b.revoke("mail", "id-1", 60, terminate=True),
     "revoked": lambda b: b.revoked("mail", ["id-1"]),
     "unrevoke": lambda b: b.unrevoke("mail", "id-1"),
+    "note": lambda b: b.note("mail", [Note("id-1", About.PROGRESS, b"half")], 60),
+    "noted": lambda b: b.noted("mail", "id-1", About.PROGRESS),
+    "forget_notes": lambda b: b.forget_notes("mail", ["id-1"], About.PROGRESS),
     "hasten": lambda b: b.hasten("mail", b"a", 0),
     "scan": lambda b: list(b.scan("mail")),
     "leave": lambda b: b.leave("mail", "w1"),

@@ -12,7 +12,8 @@ from django.db.models.signals import post_save
 from django.test import Client
 from django.urls import reverse
 
-from jobs import State
+from jobs import State, broker
+from jobs.broker.base import About, Note
 from jobs.models import TaskResult
 from jobsite.demo.forms import MAX_BYTES
 from jobsite.demo.models import Row, Upload
@@ -225,3 +226,14 @@ def test_a_committed_upload_puts_its_message_on_the_broker(client, broker_url):
     send(client, b"a\n1\n")
     with redis.Redis.from_url(broker_url) as server:
         assert server.llen("default") == 1
+
+
+def test_the_bar_follows_what_the_task_says(client, broker_url):
+    send(client, b"a\n1\n2\n")
+    upload = Upload.objects.get()
+    upload.begin(3)
+    note = Note(upload.task_id, About.PROGRESS, b'{"done":2,"total":3}')
+    broker.get().note("default", [note], 60)
+    found = state(client, upload)
+    assert found["line"] == "Reading: line 2 of 3."
+    assert '<progress max="3" value="2"' in found["html"]

@@ -1,0 +1,168 @@
+"""What running tasks note for others, on its way to the broker.
+
+Noting costs some microseconds and never waits: a thread sends the newest note of each task, all
+in one round trip, a few times a second. A task that notes a thousand times a second costs no more
+than one that does so five times, and a broker that is away holds up no task.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+from jobs import broker
+from jobs.broker.base import About, Note
+from jobs.exceptions import BrokerUnavailable
+
+log = logging.getLogger("jobs.notes")
+
+#: Seconds between two sends.
+EVERY = 0.2
+#: Seconds until another try while the broker is away.
+_AGAIN = 1.0
+#: For how many seconds a note is kept. A task may say nothing for long; one that was killed never
+#: takes its notes back.
+KEPT = {About.PROGRESS: 86_400.0, About.POSITION: 604_800.0}
+
+#: Queue, task, and what it is about.
+Key = tuple[str, str, About]
+#: Makes the note, when it is sent; None: forget it.
+Value = Callable[[], bytes] | None
+Noted = tuple[Key, Value]
+
+
+class Thinned:
+    """The newest value of each key, given out at most once in so many seconds."""
+
+    def __init__(self, every: float = EVERY) -> None:
+        self._every = every
+        self._next = 0.0
+        self._newest: dict[Key, Value] = {}
+
+    def put(self, key: Key, value: Value) -> None:
+        self._newest[key] = value
+
+    def put_back(self, taken: Sequence[Noted]) -> None:
+        """They could not be sent; newer ones stay."""
+        for key, value in taken:
+            self._newest.setdefault(key, value)
+
+    def pause(self, now: float) -> float:
+        """Seconds until the next may be taken."""
+        return max(0.0, self._next - now)
+
+    def take(self, now: float) -> list[Noted]:
+        # Others put meanwhile; only the taker takes.
+        self._next = now + self._every
+        return [(key, self._newest.pop(key)) for key in list(self._newest)]
+
+    def __bool__(self) -> bool:
+        return bool(self._newest)
+
+
+class Sender:
+    """The thread that sends, from the first note until `stop`.
+
+    Its only lock is a `SimpleQueue`'s: a time limit raises its exception at any instruction of the
+    task, and would leave another one locked.
+    """
+
+    def __init__(self) -> None:
+        self._notes = Thinned()
+        #: Something is to be sent; an answer is wanted when it is; or, with False, it is to end.
+        self._wake: queue.SimpleQueue[queue.SimpleQueue[bool] | bool] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        #: Sends that failed in a row.
+        self._failed = 0
+
+    def put(self, key: Key, value: Value) -> None:
+        self._notes.put(key, value)
+        if self._wake.empty():
+            self._wake.put(True)
+        if self._thread is None:
+            self._start()
+
+    def flush(self, timeout: float = 2.0) -> bool:
+        """Return when everything is sent; False when it could not be within so many seconds."""
+        if self._thread is None:
+            return True
+        answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._wake.put(answer)
+        try:
+            return answer.get(timeout=timeout)
+        except queue.Empty:
+            return False
+
+    def stop(self) -> None:
+        """Send what is left, in one try, and end the thread."""
+        if self._thread is not None:
+            self._wake.put(False)
+            self._thread.join()
+            self._thread, self._notes = None, Thinned()
+
+    def _start(self) -> None:
+        with self._starting:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="jobs-notes", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        asked: queue.SimpleQueue[bool] | bool = True
+        while asked is not False:
+            asked = self._wake.get()
+            if asked is True:
+                time.sleep(self._notes.pause(time.monotonic()))
+            sent = self._send()
+            if isinstance(asked, queue.SimpleQueue):
+                asked.put(sent)
+            if not sent and asked is not False:
+                time.sleep(_AGAIN)
+                self._wake.put(True)
+        broker.get().close()
+
+    def _send(self) -> bool:
+        taken = self._notes.take(time.monotonic())
+        try:
+            _send(taken)
+        except BrokerUnavailable as error:
+            self._notes.put_back(taken)
+            self._failed += 1
+            if self._failed == 1:
+                log.warning("notes of running tasks can't be sent, the tasks go on: %s", error)
+            return False
+        except Exception:
+            log.exception("notes of running tasks are dropped")
+        if self._failed:
+            log.warning("notes of running tasks are sent again, after %d tries", self._failed)
+            self._failed = 0
+        return True
+
+
+def _send(taken: Sequence[Noted]) -> None:
+    kept: dict[tuple[str, About], list[Note]] = {}
+    gone: dict[tuple[str, About], list[str]] = {}
+    for (name, task_id, about), value in taken:
+        if value is None:
+            gone.setdefault((name, about), []).append(task_id)
+        else:
+            kept.setdefault((name, about), []).append(Note(task_id, about, value()))
+    for (name, about), notes in kept.items():
+        broker.get().note(name, notes, KEPT[about])
+    for (name, about), task_ids in gone.items():
+        broker.get().forget_notes(name, task_ids, about)
+
+
+#: This process's.
+sender = Sender()
+
+
+def forget(queue: str, task_id: str, *, failed: bool) -> None:
+    """A call has ended, and the ledger says how. The position of one that failed is kept, for
+    whoever has it tried again."""
+    sender.put((queue, task_id, About.PROGRESS), None)
+    if not failed:
+        sender.put((queue, task_id, About.POSITION), None)

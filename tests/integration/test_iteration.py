@@ -1,0 +1,139 @@
+"""Loops that the next attempt goes on with."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from jobs import broker, control, iteration, message
+from jobs.broker.base import About, Note
+from jobs.iteration import Position
+from jobs.models import TaskResult
+from jobs.request import current
+from jobs.states import State
+from jobs.worker.outcome import Kind, Outcome
+from jobs.worker.recorder import Recorder
+from tests.models import Author, Run
+from tests.tasks import greet_all, walk
+from tests.workers import on_redis, put_message, work
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+
+NAMES = ["a", "b", "c", "d", "e"]
+
+
+@pytest.fixture
+def authors() -> None:
+    Author.objects.bulk_create([Author(name=name) for name in NAMES])
+
+
+def greeted() -> list[str]:
+    return list(Run.objects.order_by("pk").values_list("label", flat=True))
+
+
+def position(task_id: str) -> Any:
+    found = broker.get().noted("default", task_id, About.POSITION)
+    return found and json.loads(found)["loops"]
+
+
+@pytest.mark.usefixtures("authors")
+@pytest.mark.parametrize("size", [1, 2, 5, 100])
+def test_another_attempt_goes_on_where_the_first_failed(size: int) -> None:
+    result = greet_all.delay("d", size=size)
+    work()
+    assert greeted() == NAMES
+    assert result.get(timeout=0) == 5
+    assert TaskResult.objects.get().attempts == 2
+    assert position(result.id) is None
+
+
+@pytest.mark.usefixtures("authors")
+def test_a_failed_call_that_is_tried_again_goes_on() -> None:
+    result = greet_all.delay("c", attempts=2)
+    work()
+    assert result.state == State.FAILURE
+    assert greeted() == ["a", "b"]
+    assert position(result.id) == [[Author.objects.get(name="b").pk, 2, 5]]
+    Author.objects.filter(name="c").update(name="C")
+    assert control.retry(result.id)
+    work()
+    assert TaskResult.objects.get().state == State.SUCCESS
+    assert greeted() == ["a", "b", "C", "d", "e"]
+
+
+def test_a_position_of_other_arguments_is_not_gone_on_from() -> None:
+    noted = iteration.encoded((Position(3, 3, 4),), 1234)
+    task_id = put_message(task=walk.name, args=[4, "", -1])
+    broker.get().note("default", [Note(task_id, About.POSITION, noted)], 60)
+    work()
+    assert greeted() == ["0", "1", "2", "3"]
+
+
+@pytest.fixture
+def running(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A call of `walk` runs here."""
+    monkeypatch.setattr(iteration.Process, "stopping", False)
+    sent = walk.message((3, "", -1), {})
+    sent = message.decode(message.encode(sent), "default")
+    token = current.set((sent, "w/1"))
+    yield sent
+    current.reset(token)
+    iteration.notes.sender.stop()
+    iteration.progress.told.clear()
+
+
+def test_a_step_is_noted_when_it_is_done(running: Any) -> None:
+    loop = walk.iterate(["x", "y"])
+    assert next(loop) == "x"
+    assert iteration.notes.sender.flush()
+    assert position(running.id) is None
+    assert next(loop) == "y"
+    assert iteration.notes.sender.flush()
+    assert position(running.id) == [[1, 1, 2]]
+
+
+def test_inside_a_transaction_nothing_is_noted_and_nothing_interrupted(
+    running: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iteration.Process, "stopping", True)
+    with transaction.atomic():
+        assert list(walk.iterate("xyz")) == ["x", "y", "z"]
+    assert iteration.notes.sender.flush()
+    assert position(running.id) is None
+
+
+def test_a_transaction_for_each_list_is_noted_after_it(running: Any) -> None:
+    for names in walk.iterate_batches("xyz", size=2, total=3):
+        with transaction.atomic():
+            Run.objects.create(label="".join(names))
+    assert iteration.notes.sender.flush()
+    assert position(running.id) == [[3, 3, 3]]
+    assert greeted() == ["xy", "z"]
+
+
+def test_its_progress_is_told_by_itself(running: Any) -> None:
+    walk.progress(0, message="reading")
+    assert list(walk.iterate("xyz")) == ["x", "y", "z"]
+    assert iteration.notes.sender.flush()
+    said = iteration.progress.read(running.id)
+    assert said is not None
+    assert (said.done, said.total, said.message) == (3, 3, "reading")
+
+
+@pytest.mark.parametrize("acks", ["late", "early"])
+def test_a_call_that_is_interrupted_goes_back_as_it_is(acks: str) -> None:
+    put_message(task=walk.name, args=[1, "", -1])
+    ((number, raw),) = broker.get().claim("default", "w/1", 1, 1, 60).messages
+    held = acks == "late"
+    if not held:
+        broker.get().ack("default", "w/1", [number])
+    recorder = Recorder("w/1")
+    back = Outcome(Kind.BACK, "default", number, raw=raw, held=held)
+    recorder.add(back)
+    recorder.step()
+    assert on_redis() == (1, 0)
+    assert broker.get().claim("default", "w/2", 1, 1, 60).messages == [(1, raw)]
+    assert not TaskResult.objects.exists()

@@ -1,0 +1,197 @@
+"""What a running task says of itself: sent, read, followed, and gone after the end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.db import close_old_connections, connections
+from django.utils import timezone
+
+from jobs import AsyncResult, broker, progress
+from jobs.broker.base import About, Note
+from jobs.exceptions import MessageTooLarge, NotSerializable
+from jobs.models import TaskResult
+from jobs.notes import Sender
+from jobs.request import current
+from jobs.states import State
+from tests.services import Valkey, wait_for
+from tests.tasks import async_tell, fail, tell, tell_state
+from tests.workers import Gate, work
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Gate:
+    return Gate(tmp_path / "gate")
+
+
+def while_it_runs(gate: Gate, look: Any) -> Any:
+    """What ``look`` finds in another thread while the task waits at the gate."""
+
+    def watch() -> Any:
+        try:
+            gate.wait_for()
+            return look()
+        finally:
+            gate.open()
+            close_old_connections()
+            connections.close_all()
+            broker.get().close()
+
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(watch)
+        work()
+        return found.result()
+
+
+def saying(result: AsyncResult[Any], *words: Any) -> progress.Progress:
+    """Its progress, once it has said so much."""
+    wait_for(lambda: (said := result.progress) and said.done in words, what="the progress")
+    said = result.progress
+    assert said is not None
+    return said
+
+
+def test_the_last_of_a_thousand_reports_is_read_while_it_runs(broker_url: str, gate: Gate) -> None:
+    result = tell.delay(gate.path, 1000)
+
+    def look() -> tuple[progress.Progress, str, Any]:
+        return saying(result, 1000), result.state, result.info
+
+    said, state, info = while_it_runs(gate, look)
+    assert (said.done, said.total, said.message, said.percent) == (1000, 1000, "step 1000", 100)
+    assert (said.state, said.meta, said.attempt) == ("STARTED", None, 1)
+    assert timezone.now() - said.at < dt.timedelta(minutes=1)
+    assert (state, info) == ("STARTED", None)
+    assert result.progress is None
+    assert (result.state, result.info) == ("SUCCESS", "told")
+    with redis.Redis.from_url(broker_url) as server:
+        assert server.keys("*:progress:*") == []
+        sent = server.info("commandstats")["cmdstat_set"]["calls"]
+    assert 1 <= sent <= 20, "a thousand reports are a few writes"
+
+
+def test_a_state_of_its_own_until_the_end(broker_url: str, gate: Gate) -> None:
+    result = tell_state.delay(gate.path)
+
+    def look() -> tuple[str, Any, bool]:
+        wait_for(lambda: result.state == "PACKING", what="the state")
+        return result.status, result.info, result.ready()
+
+    assert while_it_runs(gate, look) == ("PACKING", {"box": 3}, False)
+    assert result.state == State.SUCCESS
+
+
+def test_from_an_async_task_by_any_handle(broker_url: str, gate: Gate) -> None:
+    sent = async_tell.delay(gate.path)
+    # No row says in which queue it is: it was sent outside a transaction.
+    result = AsyncResult[Any](sent.id)
+    assert while_it_runs(gate, lambda: saying(result, 1)).percent == 25
+    assert result.progress is None
+
+
+def test_followed_until_the_end(broker_url: str, gate: Gate) -> None:
+    result = tell.delay(gate.path, 3)
+
+    def follow() -> list[progress.Progress]:
+        heard = []
+        for said in result.follow(timeout=20):
+            heard.append(said)
+            if said.done == 3:
+                gate.open()
+        return heard
+
+    heard = while_it_runs(gate, follow)
+    assert [said.done for said in heard][-1] == 3
+    assert list(result.follow()) == []
+
+
+def test_following_ends_with_the_time(broker_url: str) -> None:
+    assert list(tell.delay("nowhere").follow(timeout=0.01)) == []
+
+
+def test_nothing_happens_outside_of_a_worker(broker_url: str) -> None:
+    tell.progress(1, 2)
+    tell.update_state(state="HERE")
+    assert progress.told == {}
+
+
+def test_what_a_former_attempt_said_is_not_shown(broker_url: str) -> None:
+    broker.get().note("default", [Note("id-1", About.PROGRESS, b'{"done":1,"attempt":2}')], 60)
+    for state, attempts, shown in (
+        (State.PENDING, 0, True),
+        (State.RETRY, 1, True),
+        (State.RETRY, 2, False),
+        (State.FAILURE, 1, False),
+    ):
+        row = TaskResult(id="id-1", queue="default", state=state, attempts=attempts)
+        assert (progress.read("id-1", row) is not None) is shown, (state, attempts)
+
+
+@pytest.mark.parametrize("found", [b"", b"[1]", b'{"done":"x"}', b'{"at":1e300}', b"\xff"])
+def test_what_is_no_progress_is_none(broker_url: str, found: bytes) -> None:
+    broker.get().note("default", [Note("id-1", About.PROGRESS, found)], 60)
+    assert progress.read("id-1") is None
+
+
+def test_the_broker_away_is_no_affair_of_the_reader(own_valkey: Valkey) -> None:
+    own_valkey.kill()
+    assert AsyncResult[Any]("unknown").state == State.PENDING
+    assert AsyncResult[Any]("unknown").progress is None
+
+
+def test_what_is_noted_while_the_broker_is_away_is_sent_later(
+    own_valkey: Valkey, caplog: pytest.LogCaptureFixture
+) -> None:
+    def note(value: bytes) -> None:
+        sender.put(("default", "id-1", About.PROGRESS), lambda: value)
+
+    sender = Sender()
+    own_valkey.kill()
+    with caplog.at_level(logging.WARNING, "jobs.notes"):
+        note(b"1")
+        wait_for(lambda: "the tasks go on" in caplog.text, what="the first try")
+        note(b"2")
+        assert not sender.flush()
+        own_valkey.start()
+        wait_for(lambda: sender.flush(), what="the broker to have it")
+    assert broker.get().noted("default", "id-1", About.PROGRESS) == b"2"
+    assert [r.getMessage().split(",")[0] for r in caplog.records] == [
+        "notes of running tasks can't be sent",
+        "notes of running tasks are sent again",
+    ]
+    sender.stop()
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "error"),
+    [
+        ({"state": "SUCCESS"}, ValueError),
+        ({"state": ""}, ValueError),
+        ({"state": 3}, ValueError),
+        ({"meta": object()}, NotSerializable),
+        ({"meta": "x" * 2_000_000}, MessageTooLarge),
+    ],
+)
+def test_a_state_that_cannot_be_is_an_error_at_the_call(
+    kwargs: dict[str, Any], error: type[Exception]
+) -> None:
+    token = current.set((fail.message(("x",), {}), "w/1"))
+    try:
+        with pytest.raises(error):
+            fail.update_state(**kwargs)
+    finally:
+        current.reset(token)
+
+
+@pytest.mark.parametrize("done", ["1", float("nan"), float("inf"), 10**30])
+def test_progress_is_told_in_numbers(done: Any) -> None:
+    with pytest.raises(TypeError, match="numbers"):
+        fail.progress(1, done)
