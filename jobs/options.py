@@ -20,7 +20,7 @@ class SingleOptions(TypedDict, total=False):
     queue: str
     exchange: str
     routing_key: str
-    priority: int
+    priority: int | None
     bind: bool
     ignore_result: bool
     durable: bool
@@ -61,8 +61,8 @@ class Options(Retries):
     #: Instead of a queue: to the queues that JOBS["QUEUES"] binds to it with this key.
     exchange: str = ""
     routing_key: str = ""
-    #: 0 (first) to 9.
-    priority: int = 0
+    #: 0 (first) to 9; None: as JOBS["TASK_ROUTES"] says, else 0.
+    priority: int | None = None
     #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
     bind: bool = False
     #: Nothing is recorded of a success.
@@ -99,7 +99,7 @@ class Options(Retries):
     batch_wait: float = 0.5
 
     def __post_init__(self) -> None:
-        if isinstance(self.priority, bool) or self.priority not in range(10):
+        if isinstance(self.priority, bool) or self.priority not in (None, *range(10)):
             raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
         if self.queue and (self.exchange or self.routing_key):
             raise ValueError("queue is given, and exchange or routing_key; a queue is all it takes")

@@ -56,9 +56,12 @@ class Task(Running, Generic[P, R]):
         self.name = self.options.name or _place(run)
         # Asked for at every call.
         self.queue = self.options.queue
-        self.priority = self.options.priority
+        self.priority = self.options.priority or 0
         self.route = Route(
-            self.queue, self.options.exchange, self.options.routing_key, self.priority
+            self.queue,
+            self.options.exchange,
+            self.options.routing_key,
+            self.options.priority,
         )
         self._plan: Plan | None = None
         self.bind = self.options.bind

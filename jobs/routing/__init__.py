@@ -58,7 +58,7 @@ class Router:
 
     def plan(self, task: Routable) -> Plan:
         functions, said = self._routes.of(task.name)
-        route = said.over(task.route)
+        route = task.route.over(said)
         try:
             address = None if functions else self.lead(task.name, route)
         except (UnknownQueue, NoRoute):
@@ -100,14 +100,14 @@ class Router:
                     f"Task {name!r} can't be sent: {shown} of JOBS['TASK_ROUTES']: {error!r}"
                 ) from error
         named = {key: options[key] for key in Route._fields if options.get(key) is not None}
-        route = Route(**named).over(said.over(decorated))
+        route = Route(**named).over(decorated.over(said))
         return self.lead(name, route), route.priority or 0
 
     def problems(self, tasks: Iterable[Routable]) -> Iterator[tuple[str, str]]:
         """What can't be sent whatever a call says: the task's name, or "" for a route of the
         settings, and a sentence."""
         for task in tasks:
-            route = self._routes.of(task.name).route.over(task.route)
+            route = task.route.over(self._routes.of(task.name).route)
             if problem := self._problem(f"Task {task.name!r}", route):
                 yield task.name, problem
         for pattern, route in self._routes:

@@ -309,26 +309,26 @@ def test_routes_that_can_not_be(routes: Any, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("call", "settings_", "decorator", "expected"),
+    ("call", "decorator", "settings_", "expected"),
     [
         (Route(), Route(), Route(), Route()),
-        (Route("c"), Route("s"), Route("d"), Route("c")),
-        (Route(), Route("s"), Route("d"), Route("s")),
-        (Route(), Route(), Route("d"), Route("d")),
-        (Route("c"), Route("", "e", "k"), Route("d"), Route("c")),
-        (Route("", "e", "k"), Route("s"), Route("d"), Route("", "e", "k")),
-        (Route("", "", "k"), Route("", "e", "s"), Route("d"), Route("", "e", "k")),
-        (Route("", "e"), Route("", "f", "s"), Route("d"), Route("", "e", "s")),
-        (Route("", "", "k"), Route("s"), Route("", "e"), Route("", "", "k")),
-        (Route("", "", "k"), Route(), Route("", "e", "d"), Route("", "e", "k")),
-        (Route(priority=1), Route("s", priority=2), Route(priority=3), Route("s", priority=1)),
-        (Route("c"), Route("s", priority=2), Route(priority=3), Route("c", priority=2)),
-        (Route("c"), Route("s"), Route(priority=3), Route("c", priority=3)),
-        (Route("c", priority=0), Route("s", priority=2), Route(), Route("c", priority=0)),
+        (Route("c"), Route("d"), Route("s"), Route("c")),
+        (Route(), Route("d"), Route("s"), Route("d")),
+        (Route(), Route(), Route("s"), Route("s")),
+        (Route("c"), Route("", "e", "k"), Route("s"), Route("c")),
+        (Route("", "e", "k"), Route("d"), Route("s"), Route("", "e", "k")),
+        (Route("", "", "k"), Route("", "e", "d"), Route("s"), Route("", "e", "k")),
+        (Route("", "e"), Route("", "f", "d"), Route("s"), Route("", "e", "d")),
+        (Route("", "", "k"), Route("d"), Route("", "e"), Route("", "", "k")),
+        (Route("", "", "k"), Route(), Route("", "e", "s"), Route("", "e", "k")),
+        (Route(priority=1), Route("d", priority=2), Route(priority=3), Route("d", priority=1)),
+        (Route("c"), Route("d", priority=2), Route(priority=3), Route("c", priority=2)),
+        (Route("c"), Route("d"), Route(priority=3), Route("c", priority=3)),
+        (Route("c", priority=0), Route("d", priority=2), Route(), Route("c", priority=0)),
     ],
 )
-def test_precedence(call: Route, settings_: Route, decorator: Route, expected: Route) -> None:
-    assert call.over(settings_.over(decorator)) == expected
+def test_precedence(call: Route, decorator: Route, settings_: Route, expected: Route) -> None:
+    assert call.over(decorator.over(settings_)) == expected
 
 
 @pytest.fixture
@@ -341,16 +341,30 @@ def noted(monkeypatch: pytest.MonkeyPatch) -> Task[Any, Any]:
     return noted
 
 
-def test_from_the_decorator_over_the_settings_to_the_call(
-    noted: Task[Any, Any], settings: Settings
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> Task[Any, Any]:
+    """A task whose decorator says nothing of where it goes."""
+    monkeypatch.setattr(registry, "tasks", {})
+
+    @task(name="shop.silent")
+    def silent(n: int = 0, tenant: str = "") -> None: ...
+
+    return silent
+
+
+def test_from_the_settings_over_the_decorator_to_the_call(
+    noted: Task[Any, Any], silent: Task[Any, Any], settings: Settings
 ) -> None:
     settings.JOBS = MEDIA
     sent = noted.message((), {})
     assert (sent.queue, sent.copies, sent.priority) == ("mail", ("audit",), 4)
     assert noted.message((), {}, routing_key="video.1").queue == "audit"
+    assert (silent.message((), {}).queue, silent.message((), {}).priority) == ("default", 0)
     settings.JOBS = {**MEDIA, "TASK_ROUTES": {"shop.*": {"queue": "one", "priority": 9}}}
-    sent = noted.message((), {})
+    sent = silent.message((), {})
     assert (sent.queue, sent.copies, sent.exchange, sent.priority) == ("one", (), "", 9)
+    sent = noted.message((), {})
+    assert (sent.queue, sent.copies, sent.priority) == ("mail", ("audit",), 4)
     sent = noted.message((), {}, exchange="plain", routing_key="a", priority=0)
     assert (sent.queue, sent.copies, sent.priority) == ("one", ("two",), 0)
     settings.JOBS = {"TASK_ROUTES": {}}
@@ -360,7 +374,7 @@ def test_from_the_decorator_over_the_settings_to_the_call(
 
 
 def test_a_function_sees_the_arguments_of_each_call(
-    noted: Task[Any, Any], settings: Settings
+    noted: Task[Any, Any], silent: Task[Any, Any], settings: Settings
 ) -> None:
     seen = []
 
@@ -369,16 +383,16 @@ def test_a_function_sees_the_arguments_of_each_call(
         return {"queue": kwargs["tenant"], "priority": 2} if "tenant" in kwargs else None
 
     settings.JOBS = {**MEDIA, "TASK_ROUTES": by_tenant}
-    sent = noted.message((1,), {"tenant": "one"})
+    sent = silent.message((1,), {"tenant": "one"})
     assert (sent.queue, sent.copies, sent.priority) == ("one", (), 2)
-    assert noted.message((1,), {}, queue="three", priority=1).queue == "three"
-    assert noted.message((1,), {}).queue == "mail"
+    assert silent.message((1,), {}, queue="three", priority=1).queue == "three"
+    assert noted.message((1,), {"tenant": "one"}).queue == "mail"
     assert [call[:4] for call in seen] == [
+        ("shop.silent", [1], {"tenant": "one"}, None),
+        ("shop.silent", [1], {}, "three"),
         ("shop.noted", [1], {"tenant": "one"}, None),
-        ("shop.noted", [1], {}, "three"),
-        ("shop.noted", [1], {}, None),
     ]
-    assert seen[0][4] is noted
+    assert seen[0][4] is silent
 
 
 @pytest.mark.parametrize("answer", [5, {"quue": "a"}, {"queue": "gone"}, ZeroDivisionError()])
