@@ -6,7 +6,9 @@
     │   ├── NotSerializable         (also TypeError) an argument has no form in JSON
     │   ├── MessageTooLarge         (also ValueError)
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
+    │   ├── AlreadyQueued           a call of the same unique key is there already
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
+    ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
     │   ├── BadSignature
@@ -65,6 +67,19 @@ class UnknownQueue(SendError, ValueError):
 
 class BrokerUnavailable(SendError, ConnectionError):
     """Redis could not be reached."""
+
+
+class AlreadyQueued(SendError):
+    """Another call of the same unique key is there already."""
+
+    def __init__(self, text: str = "", *, task_id: str = "") -> None:
+        """``task_id``: the other call's."""
+        super().__init__(*([text] if text else []))
+        self.task_id = task_id
+
+
+class LimitReached(JobsError, TimeoutError):
+    """The limit allows no more within the timeout."""
 
 
 class MessageError(JobsError):

@@ -15,6 +15,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from jobs.broker.limiting import Limiting
+
 
 class Outgoing(NamedTuple):
     """A message on its way to a queue."""
@@ -114,7 +116,7 @@ def ended(task_id: str) -> str:
     return f"ended:{task_id}"
 
 
-class Broker(ABC):
+class Broker(Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     # ------------------------------------------------------------------ producers

@@ -27,12 +27,13 @@ from jobs.broker.base import (
     Subscription,
 )
 from jobs.broker.base import ended as ended_topic
+from jobs.broker.memory_limits import MemoryLimits
 
 #: Bells that ring at most: more waiting consumers than this are never woken at once.
 _BELLS = 64
 
 
-class MemoryBroker(Broker):
+class MemoryBroker(MemoryLimits, Broker):
     def __init__(self, clock: Callable[[], float] = time.time) -> None:
         """``clock``: Unix seconds, by which leases end and messages fall due. A test that moves it
         forward claims what has fallen due since; `wait` sleeps in real time."""
@@ -41,6 +42,7 @@ class MemoryBroker(Broker):
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
         self._dead_numbers = itertools.count(1)
+        super().__init__()
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -276,6 +278,13 @@ class MemoryBroker(Broker):
         pass
 
     # ------------------------------------------------------------------ steps, under the lock
+
+    def _wake(self, queue: str, at: float) -> None:
+        q, now = self._queues[queue], self._clock()
+        for key, due in q.due.items():
+            if due == at > now:
+                q.due[key] = now
+                self._ring(q, 1)
 
     def _ring(self, queue: _Queue, count: int) -> None:
         queue.bells = min(queue.bells + count, _BELLS)

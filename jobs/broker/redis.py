@@ -27,6 +27,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.connection import Connections, Run
+from jobs.broker.redis_limits import RedisLimits
 from jobs.broker.scripts import Script
 from jobs.exceptions import BrokerUnavailable
 
@@ -44,7 +45,7 @@ _CHUNK = 1000
 _PAGE = 200
 
 
-class RedisBroker(Broker):
+class RedisBroker(RedisLimits, Broker):
     def __init__(
         self,
         url: str,
@@ -64,6 +65,9 @@ class RedisBroker(Broker):
         if keys is None:
             keys = self._names[queue] = _Keys(self._prefix, queue)
         return keys
+
+    def _due_and_bell(self, queue: str) -> tuple[str, str]:
+        return self._keys(queue).schedule
 
     # ------------------------------------------------------------------ producers
 

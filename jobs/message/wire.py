@@ -79,6 +79,8 @@ def _headers(message: Message) -> dict[str, Any]:
     }
     if message.ledger:
         headers["jobs_ledger"] = True
+    if message.unique:
+        headers["jobs_unique"] = message.unique
     if own := message.headers:
         # A name of ours means what it means to us.
         headers |= {name: value for name, value in own.items() if name not in HEADERS}
@@ -155,6 +157,7 @@ class _Headers(msgspec.Struct):
     redelivered: bool | None = None
     compression: str | None = None
     jobs_ledger: bool = False
+    jobs_unique: str = ""
 
 
 class _Properties(msgspec.Struct):
@@ -165,6 +168,7 @@ class _Properties(msgspec.Struct):
     jobs_due: bool = False
     jobs_killed: str = ""
     jobs_unknown_since: float = 0.0
+    jobs_permit: float = 0.0
 
 
 class _Envelope(msgspec.Struct):
@@ -223,6 +227,8 @@ def _message(envelope: _Envelope, headers: _Headers, queue: str) -> Message:
         held=properties.jobs_due,
         killed=properties.jobs_killed,
         unknown_since=properties.jobs_unknown_since,
+        unique=headers.jobs_unique,
+        permit=properties.jobs_permit,
         origin=headers.origin,
         own_headers=None,
         body=envelope.body,

@@ -17,7 +17,7 @@ from django.db import connections
 from jobs import broker, conf, ledger, message
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, TaskRevoked
-from jobs.worker import prepare, record
+from jobs.worker import permits, prepare, record
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.outcome import Delivery, Outcome
@@ -231,6 +231,8 @@ class Consumer:
         deliveries = self._without_ended(deliveries, now)
         if claim.revocations and deliveries:
             deliveries = self._without_revoked(queue, deliveries, now)
+        if any(map(permits.needs_any, deliveries)):
+            deliveries = self._with_permits(deliveries, now)
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
         if len(sync) < len(deliveries):
@@ -287,6 +289,16 @@ class Consumer:
                 self._recorder.add(prepare.end(delivery, run, TaskRevoked("revoked")))
         return [d for d, revocation in zip(deliveries, said, strict=True) if not revocation]
 
+    def _with_permits(self, deliveries: list[Delivery], now: float) -> list[Delivery]:
+        try:
+            answer = permits.ask(deliveries, Run(self.name, now))
+        except BrokerUnavailable:
+            self._returning += deliveries
+            raise
+        for outcome in answer.outcomes:
+            self._recorder.add(outcome)
+        return answer.deliveries
+
     def _terminate_revoked(self) -> None:
         """Have this process killed if it runs a task that is not to go on."""
         running = [*self._sync.running.copy().values(), *self._async.deliveries.copy().values()]
@@ -309,10 +321,13 @@ class Consumer:
         self._returning += deliveries
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
-            by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority))
+            form = permits.unused(d) if d.task.limited else None
+            by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
         for queue, returned in by_queue.items():
             broker.get().release(queue, self.name, returned)
             self._answered = True
+        if slots := [slot for d in self._returning for slot in d.slots]:
+            permits.give_up(slots)
         # With the broker away they would have stayed, and the next step would try again.
         self._returning.clear()
 

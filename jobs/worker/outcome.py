@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jobs import unique
+from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
@@ -23,6 +25,8 @@ class Delivery(NamedTuple):
     task: Task[..., Any]
     #: When it was claimed (monotonic seconds).
     claimed: float = 0.0
+    #: What it holds of limits while it runs.
+    slots: tuple[Slot, ...] = ()
 
 
 class Kind(enum.Enum):
@@ -64,3 +68,25 @@ class Outcome(msgspec.Struct):
     #: Ends of calls that would have followed.
     also: list[Record] = []
     due: float = 0.0
+    #: What its delivery held of limits.
+    slots: tuple[Slot, ...] = ()
+    #: The slot that it waits for, when it is among the due ones.
+    waits_for: Slot | None = None
+    #: What its call gives up when it has ended.
+    lock: Lock | None = None
+
+    def of(self, delivery: Delivery, *, held: bool) -> Outcome:
+        """Itself, with what it takes over from the delivery that was run."""
+        self.claimed, self.held, self.slots = delivery.claimed, held, delivery.slots
+        self.lock = lock_of(delivery.message, delivery.task)
+        return self
+
+
+def lock_of(sent: Message, task: Task[..., Any] | None) -> Lock | None:
+    """The unique lock that a call gives up at its end; that of a window stays."""
+    if not sent.unique:
+        return None  # the usual case, at every task
+    asked = task.uniqueness if task else None
+    if asked and asked.window:
+        return None
+    return unique.lock_of(sent, asked) if asked else Lock(sent.unique, sent.id)

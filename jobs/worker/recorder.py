@@ -16,6 +16,7 @@ from django.db import DataError, connections, transaction
 from jobs import broker, conf, ledger, publish
 from jobs.broker.base import Outgoing
 from jobs.ledger import Attempt, Record
+from jobs.worker import permits
 from jobs.worker.database import Care
 from jobs.worker.outcome import Kind, Outcome
 from jobs.worker.patience import AWAY, Patience
@@ -122,7 +123,11 @@ class Recorder:
         ignored = [o.ignored for o in batch if o.ignored]
         if ignored:
             self._persist(lambda: ledger.forget(ignored))
+        # Before they are acknowledged: killed in between, the next delivery does it again.
+        self._give_up(batch)
         self._persist(lambda: self._settle(batch))
+        if waiting := [o.waits_for for o in batch if o.waits_for]:
+            self._persist(lambda: permits.wait_for(waiting))
 
     def _persist(self, step: Callable[[], None]) -> None:
         """Repeat a step that is safe to repeat until it succeeds."""
@@ -154,6 +159,7 @@ class Recorder:
                     "task %s was taken over by another worker; its outcome here is dropped",
                     o.ended or o.number,
                 )
+                permits.lose(o.slots)
                 batch.remove(o)
 
     def _bury(self, dead: Sequence[Outcome]) -> None:
@@ -171,6 +177,15 @@ class Recorder:
             else:
                 broker.get().bury(outcome.queue, outcome.raw, outcome.reason, self._consumer)
             outcome.kind = Kind.DONE  # should the next be refused: not a second time
+
+    def _give_up(self, batch: Sequence[Outcome]) -> None:
+        """What limits and unique locks these calls held."""
+        slots = [slot for o in batch for slot in o.slots]
+        locks = [o.lock for o in batch if o.lock and o.kind is not Kind.LATER]
+        if slots:
+            self._persist(lambda: permits.give_up(slots))
+        if locks:
+            self._persist(lambda: permits.unlock(locks))
 
     def _settle(self, batch: Sequence[Outcome]) -> None:
         numbers: dict[str, list[int]] = defaultdict(list)

@@ -24,7 +24,7 @@ from jobs.worker import executor
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.limits import Limits
-from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.outcome import Delivery, Kind, Outcome
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -148,13 +148,12 @@ class SyncRunners:
                 break
             self._started[me] = started
             outcome = self._run_one(delivery, place, started)
-            if outcome is not None:
-                self._done(outcome)
+            self._done(outcome)
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
             started = ended
-            if outcome is None or outcome.failed:
+            if outcome.failed:
                 care.now()
             else:
                 care.between_tasks()
@@ -162,8 +161,7 @@ class SyncRunners:
                 self.freed.set()
         self._started.pop(me, None)
 
-    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome | None:
-        """None: it was lost before it could be acknowledged, as its task asks for."""
+    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
         hard = self._limits.hard(delivery.message, delivery.task)
         ends = math.inf if hard is None else now + hard
         self._board.begin(place, key(delivery.queue, delivery.number), ends)
@@ -171,13 +169,19 @@ class SyncRunners:
         try:
             early = delivery.task.acks_early
             if early and not ack_early(delivery, self._worker):
-                return None
+                return lost(delivery)
             outcome = executor.run(delivery, self._worker, self._limits)
         finally:
             self._board.end(place)
             del self.running[place]
-        outcome.claimed, outcome.held = delivery.claimed, not early
-        return outcome
+        return outcome.of(delivery, held=not early)
+
+
+def lost(delivery: Delivery) -> Outcome:
+    """Somebody else has it: what it holds here is given up, and nothing else becomes of it."""
+    done = Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
+    done.slots = delivery.slots
+    return done
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:
@@ -266,10 +270,10 @@ class AsyncRunner:
         try:
             early = delivery.task.acks_early
             if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
+                self._done(lost(delivery))
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
-            outcome.claimed, outcome.held = delivery.claimed, not early
-            self._done(outcome)
+            self._done(outcome.of(delivery, held=not early))
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
         finally:
