@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -62,10 +61,9 @@ class RedisLimits(Limiting):
     def wait_for_slots(self, slots: Sequence[Slot]) -> None:
         runs: list[Run] = []
         for (limit, most), places in _by_limit(slots):
-            waiters: list[tuple[int, str, str]] = [
-                (_ms(slots[n].due), slots[n].queue, slots[n].holder) for n in places
-            ]
-            args: list[int | str] = [most, _ms(HANDED), *itertools.chain(*waiters)]
+            args: list[int | str] = [most, _ms(HANDED)]
+            for n in places:
+                args += (_ms(slots[n].due), slots[n].queue, slots[n].holder)
             runs.append((scripts.WAIT, self._slots(limit), args))
         self._wake(self._redis.run_all(runs))
 
