@@ -85,12 +85,21 @@ def ask(
     for him when he would have to wait longer than so many seconds.
     """
     ready = bucket.granted - (rate.burst - 1) * rate.interval
-    # Who comes first doesn't pass those for whom a time is kept.
-    if (before or bucket.reserved <= now) and ready <= now:
+    # Who comes first doesn't pass those for whom a time is kept; but what nobody has come for in
+    # its time is his, or it would be lost while they stand behind him in the queue.
+    left_over = bucket.granted <= now - rate.interval
+    if (before or bucket.reserved <= now or left_over) and ready <= now:
         # Late by less than an interval is on time, or each delay would cost the next its permit.
-        since = before if before and now - before < rate.interval else now
+        since = now
+        if before and now - before < rate.interval:
+            since = before
+        elif bucket.reserved > now and left_over:
+            since = now - rate.interval
         return bucket._replace(granted=max(bucket.granted, since) + rate.interval), Permit(0.0)
     at = max(now, bucket.reserved, ready)
+    if bucket.reserved <= now:
+        # Those that wait leave half of the burst for workers that are late.
+        at += (rate.burst - 1) / 2 * rate.interval
     if within is None or at - now <= within:
         bucket = bucket._replace(reserved=at + rate.interval)
     return bucket, Permit(at - now, at)

@@ -50,6 +50,16 @@ class Returned(NamedTuple):
     raw: bytes | None = None
 
 
+class Later(NamedTuple):
+    """A delivery that gives way to a message due later."""
+
+    number: int
+    raw: bytes
+    priority: int
+    #: Unix seconds.
+    due: float
+
+
 class Revocation(enum.IntEnum):
     NONE = 0
     #: It must not start.
@@ -164,6 +174,11 @@ class Broker(Limiting):
     ) -> bool:
         """Swap a delivery for a message due later. False, and nothing done, when it is no longer
         held."""
+
+    def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
+        """`retry` for each, in one round trip where that can be done."""
+        for later in deliveries:
+            self.retry(queue, consumer, *later)
 
     @abstractmethod
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:

@@ -19,6 +19,7 @@ from jobs.broker.base import (
     Consumer,
     DeadLetter,
     Keeping,
+    Later,
     Outgoing,
     Returned,
     Revocation,
@@ -123,15 +124,19 @@ class RedisBroker(RedisLimits, Broker):
     def retry(
         self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
     ) -> bool:
+        run = self._retry(queue, consumer, Later(number, raw, priority, due))
+        return bool(self._redis.run_all([run])[0])
+
+    def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
+        self._redis.run_all([self._retry(queue, consumer, later) for later in deliveries])
+
+    def _retry(self, queue: str, consumer: str, later: Later) -> Run:
         keys = self._keys(queue)
-        return bool(
-            self._redis.run(
-                scripts.RETRY,
-                (keys.inflight(consumer), keys.due, keys.bell),
-                number,
-                _ms(due),
-                _member(priority, raw),
-            )
+        where = (keys.inflight(consumer), keys.due, keys.bell)
+        return (
+            scripts.RETRY,
+            where,
+            (later.number, _ms(later.due), _member(later.priority, later.raw)),
         )
 
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:

@@ -30,6 +30,9 @@ from jobs.worker.vital import vital
 
 log = logging.getLogger("jobs.worker")
 
+#: Most of one claim while nearly nothing gets a permit: what does must not wait long for the rest.
+_AGAIN = 100
+
 
 class Consumer:
     def __init__(
@@ -68,6 +71,8 @@ class Consumer:
         self._sync_waits = False
         #: The same, of an ``async def`` task.
         self._async_waits = False
+        #: How many to claim at least: the last ones nearly all got no permit, and held up nobody.
+        self._again = 0
         self._suspects = Suspects(sync, loop)
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
@@ -170,7 +175,8 @@ class Consumer:
             self._async_waits = False
         if self._sync_waits or self._async_waits:
             return 0
-        return max(self._sync_room(), self._async_room())
+        room = max(self._sync_room(), self._async_room())
+        return max(room, self._again) if room > 0 else 0
 
     def _sync_room(self) -> int:
         waiting = len(self._sync.unstarted)
@@ -217,6 +223,7 @@ class Consumer:
 
     def _dispatch(self, queue: str, claim: Claim) -> None:
         now, claimed = time.time(), time.monotonic()
+        self._again = 0
         deliveries = []
         trusted = self._conf.queue(queue).open
         for number, raw in claim.messages:
@@ -297,6 +304,8 @@ class Consumer:
             raise
         for outcome in answer.outcomes:
             self._recorder.add(outcome)
+        if len(answer.outcomes) > 3 * len(answer.deliveries):
+            self._again = min(_AGAIN, 2 * len(answer.outcomes))
         return answer.deliveries
 
     def _terminate_revoked(self) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from django.db import DataError, connections, transaction
 
 from jobs import broker, conf, ledger, publish
-from jobs.broker.base import Outgoing
+from jobs.broker.base import Later, Outgoing
 from jobs.ledger import Attempt, Record
 from jobs.worker import permits
 from jobs.worker.database import Care
@@ -190,26 +190,29 @@ class Recorder:
     def _settle(self, batch: Sequence[Outcome]) -> None:
         numbers: dict[str, list[int]] = defaultdict(list)
         ended: dict[str, list[str]] = defaultdict(list)
+        later: dict[str, list[Later]] = defaultdict(list)
         for outcome in batch:
-            if outcome.kind is Kind.LATER:
-                self._postpone(outcome)
+            if outcome.kind is Kind.LATER and outcome.held:
+                again = Later(outcome.number, outcome.raw, outcome.priority, outcome.due)
+                later[outcome.queue].append(again)
+            elif outcome.kind is Kind.LATER:
+                self._send_later(outcome)
             elif outcome.kind is Kind.DONE:
                 numbers[outcome.queue].append(outcome.number)
             if outcome.ended:
                 ended[outcome.queue].append(outcome.ended)
             if outcome.also:
                 ended[outcome.queue] += [record.id for record in outcome.also]
+        for queue, deliveries in later.items():
+            broker.get().retry_all(queue, self._consumer, deliveries)
         for queue in numbers.keys() | ended.keys():
             broker.get().ack(queue, self._consumer, numbers[queue], ended[queue])
 
-    def _postpone(self, outcome: Outcome) -> None:
-        port, queue = broker.get(), outcome.queue
-        raw, priority, due = outcome.raw, outcome.priority, outcome.due
-        if outcome.held:
-            port.retry(queue, self._consumer, outcome.number, raw, priority, due)
-        else:
-            port.push([Outgoing(queue, raw, priority, due)])
-            outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
+    def _send_later(self, outcome: Outcome) -> None:
+        """The next attempt of a call that was acknowledged before this one."""
+        sent = Outgoing(outcome.queue, outcome.raw, outcome.priority, outcome.due)
+        broker.get().push([sent])
+        outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
 
 
 def _write(

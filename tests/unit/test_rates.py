@@ -71,12 +71,13 @@ def granted(rate: Rate, arrivals: list[float]) -> list[float]:
 
 def test_all_at_once_get_the_burst_then_one_an_interval() -> None:
     given = granted(Rate(10.0, 3), [NOW] * 6)
-    assert given == pytest.approx([NOW] * 3 + [NOW + 10, NOW + 20, NOW + 30])
+    # Half of the burst is left for workers that are late.
+    assert given == pytest.approx([NOW] * 3 + [NOW + 20, NOW + 30, NOW + 40])
 
 
 def test_what_was_not_used_is_kept_up_to_the_burst() -> None:
     given = granted(Rate(10.0, 2), [NOW] * 2 + [NOW + 100] * 3)
-    assert given == pytest.approx([NOW, NOW, NOW + 100, NOW + 100, NOW + 110])
+    assert given == pytest.approx([NOW, NOW, NOW + 100, NOW + 100, NOW + 115])
 
 
 def test_who_comes_first_waits_behind_those_who_wait() -> None:
@@ -90,6 +91,19 @@ def test_who_comes_first_waits_behind_those_who_wait() -> None:
     assert permit.at == pytest.approx(NOW + 30)
     bucket, permit = ask(bucket, rate, NOW + 10, NOW + 10)
     assert permit.wait == 0
+
+
+def test_what_nobody_has_come_for_is_not_lost() -> None:
+    """Those that wait stand behind a long queue of new ones: the rate goes on without them."""
+    rate, bucket = Rate(1.0), Bucket()
+    given = []
+    for n in range(1000):
+        now = NOW + n / 100
+        bucket, permit = ask(bucket, rate, 0.0, now)
+        if not permit.wait:
+            given.append(now - NOW)
+    assert given[0] == 0
+    assert given[1:] == pytest.approx(range(2, 10), abs=0.1)
 
 
 @pytest.mark.parametrize("late", [0.0, 0.4, 0.9])

@@ -10,13 +10,19 @@ local answer = {now}
 for i = 4, #ARGV do
   local before = tonumber(ARGV[i])
   local ready = granted - (burst - 1) * interval
-  if (before > 0 or reserved <= now) and ready <= now then
+  local left_over = granted <= now - interval
+  if (before > 0 or reserved <= now or left_over) and ready <= now then
     local since = now
-    if before > 0 and now - before < interval then since = before end
+    if before > 0 and now - before < interval then
+      since = before
+    elseif reserved > now and left_over then
+      since = now - interval
+    end
     granted = math.max(granted, since) + interval
     answer[#answer + 1] = 0
   else
     local at = math.max(now, reserved, ready)
+    if reserved <= now then at = at + (burst - 1) / 2 * interval end
     if longest < 0 or at - now <= longest then reserved = at + interval end
     answer[#answer + 1] = math.max(1, math.ceil(at))
   end

@@ -11,7 +11,7 @@ from jobs.broker.limiting import Slot, Wish
 from jobs.rates import Rate
 from tests.integration.broker.helpers import LEASE, claim, push
 
-HOUR = Rate(3600.0, 2)
+HOUR = Rate(3600.0, 3)
 
 
 def waits(broker: Broker, *before: float, limit: str = "imports") -> list[float]:
@@ -20,29 +20,29 @@ def waits(broker: Broker, *before: float, limit: str = "imports") -> list[float]
 
 
 def test_permits_then_times_an_interval_apart(broker: Broker) -> None:
-    assert waits(broker, 0, 0, 0, 0) == pytest.approx([0, 0, 3600, 7200], abs=1)
-    assert waits(broker, 0) == pytest.approx([3 * 3600], abs=10)
+    assert waits(broker, 0, 0, 0, 0, 0) == pytest.approx([0, 0, 0, 7200, 10800], abs=1)
+    assert waits(broker, 0) == pytest.approx([4 * 3600], abs=10)
 
 
 def test_the_time_that_is_kept_is_told(broker: Broker) -> None:
-    waits(broker, 0, 0)
+    waits(broker, 0, 0, 0)
     ((answer,),) = broker.permits([Wish("imports", HOUR, [0])])
-    assert answer.at == pytest.approx(time.time() + 3600, abs=60)
+    assert answer.at == pytest.approx(time.time() + 7200, abs=60)
 
 
 def test_limits_know_nothing_of_each_other(broker: Broker) -> None:
-    answers = broker.permits([Wish("a", HOUR, [0, 0, 0]), Wish("b", HOUR, [0, 0])])
+    answers = broker.permits([Wish("a", HOUR, [0] * 4), Wish("b", HOUR, [0] * 2)])
     assert [[permit.wait > 0 for permit in one] for one in answers] == [
-        [False, False, True],
+        [False, False, False, True],
         [False, False],
     ]
 
 
 def test_no_time_is_kept_for_who_would_not_wait(broker: Broker) -> None:
-    waits(broker, 0, 0)
+    waits(broker, 0, 0, 0)
     for _ in range(2):
         ((answer,),) = broker.permits([Wish("imports", HOUR, [0], within=60)])
-        assert answer.wait == pytest.approx(3600, abs=60)
+        assert answer.wait == pytest.approx(7200, abs=60)
 
 
 def test_nobody_is_asked(broker: Broker) -> None:
