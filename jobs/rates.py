@@ -85,6 +85,11 @@ def ask(
     for him when he would have to wait longer than so many seconds.
     """
     ready = bucket.granted - (rate.burst - 1) * rate.interval
+    # Of the burst, those that wait leave a third for starts that come late after their permits,
+    # and begin with another third in hand for workers that come late for theirs.
+    spare = (rate.burst - 1) / 3 * rate.interval
+    if before:
+        ready += spare
     # Who comes first doesn't pass those for whom a time is kept; but what nobody has come for in
     # its time is his, or it would be lost while they stand behind him in the queue.
     left_over = bucket.granted <= now - rate.interval
@@ -98,8 +103,7 @@ def ask(
         return bucket._replace(granted=max(bucket.granted, since) + rate.interval), Permit(0.0)
     at = max(now, bucket.reserved, ready)
     if bucket.reserved <= now:
-        # Those that wait leave half of the burst for workers that are late.
-        at += (rate.burst - 1) / 2 * rate.interval
+        at += spare if before else 2 * spare
     if within is None or at - now <= within:
         bucket = bucket._replace(reserved=at + rate.interval)
     return bucket, Permit(at - now, at)

@@ -82,7 +82,7 @@ def test_what_gets_no_permit_waits_its_turn(client: Any) -> None:
     trace.delay("not limited")
     work()
     assert sorted(ran()) == ["0", "1", "not limited"]
-    assert due(client) == pytest.approx([5400, 9000, 12600], abs=60)
+    assert due(client) == pytest.approx([6000, 9600, 13200], abs=60)
     assert [sent.args for sent in waiting(client)] == [["2"], ["3"], ["4"]]
     assert on_redis() == (0, 0)
     assert [result.state for result in results] == [State.SUCCESS] * 2 + [State.PENDING] * 3
@@ -131,7 +131,7 @@ def test_code_that_is_no_task_shares_the_rate(client: Any) -> None:
     assert ran() == []
     with pytest.raises(LimitReached, match=r"'tests.tasks.hourly' has no permit within 0.5 s"):
         shared.acquire(timeout=0.5)
-    assert due(client) == pytest.approx([5400], abs=60)
+    assert due(client) == pytest.approx([6000], abs=60)
 
 
 def test_waiting_for_a_permit() -> None:

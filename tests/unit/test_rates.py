@@ -71,13 +71,14 @@ def granted(rate: Rate, arrivals: list[float]) -> list[float]:
 
 def test_all_at_once_get_the_burst_then_one_an_interval() -> None:
     given = granted(Rate(10.0, 3), [NOW] * 6)
-    # Half of the burst is left for workers that are late.
-    assert given == pytest.approx([NOW] * 3 + [NOW + 20, NOW + 30, NOW + 40])
+    # Those that wait begin with two thirds of the burst in hand.
+    first = NOW + 10 + 20 * 2 / 3
+    assert given == pytest.approx([NOW] * 3 + [first, first + 10, first + 20])
 
 
 def test_what_was_not_used_is_kept_up_to_the_burst() -> None:
     given = granted(Rate(10.0, 2), [NOW] * 2 + [NOW + 100] * 3)
-    assert given == pytest.approx([NOW, NOW, NOW + 100, NOW + 100, NOW + 115])
+    assert given == pytest.approx([NOW, NOW, NOW + 100, NOW + 100, NOW + 110 + 20 / 3])
 
 
 def test_who_comes_first_waits_behind_those_who_wait() -> None:

@@ -6,10 +6,12 @@ local now = time[1] * 1000000 + time[2]
 local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local known = redis.call('HMGET', KEYS[1], 'granted', 'reserved')
 local granted, reserved = tonumber(known[1] or 0), tonumber(known[2] or 0)
+local spare = (burst - 1) / 3 * interval
 local answer = {now}
 for i = 4, #ARGV do
   local before = tonumber(ARGV[i])
   local ready = granted - (burst - 1) * interval
+  if before > 0 then ready = ready + spare end
   local left_over = granted <= now - interval
   if (before > 0 or reserved <= now or left_over) and ready <= now then
     local since = now
@@ -22,7 +24,7 @@ for i = 4, #ARGV do
     answer[#answer + 1] = 0
   else
     local at = math.max(now, reserved, ready)
-    if reserved <= now then at = at + (burst - 1) / 2 * interval end
+    if reserved <= now then at = at + (before > 0 and spare or 2 * spare) end
     if longest < 0 or at - now <= longest then reserved = at + interval end
     answer[#answer + 1] = math.max(1, math.ceil(at))
   end
