@@ -19,6 +19,10 @@ _WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?\s*")
 _LATE = 0.1
 
 
+#: Instead of a time that was kept: a permit was given, and given back.
+GIVEN_BACK = -1.0
+
+
 class Rate(NamedTuple):
     """So many seconds between two permits, and how many are kept."""
 
@@ -76,19 +80,24 @@ def _per_second(rate: str | float) -> float:
     return number
 
 
+def give_back(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
+    """Permits that were given and are not used."""
+    return bucket._replace(granted=bucket.granted - unused * rate.interval)
+
+
 def ask(
     bucket: Bucket, rate: Rate, before: float, now: float, within: float | None = None
 ) -> tuple[Bucket, Permit]:
     """Ask for one permit.
 
-    ``before``: the time that was kept for the one who asks, or 0.0. ``within``: nothing is kept
-    for him when he would have to wait longer than so many seconds.
+    ``before``: the time that was kept for the one who asks, `GIVEN_BACK`, or 0.0. ``within``:
+    nothing is kept for him when he would have to wait longer than so many seconds.
     """
     ready = bucket.granted - (rate.burst - 1) * rate.interval
     # Of the burst, those that wait leave a third for starts that come late after their permits,
     # and begin with another third in hand for workers that come late for theirs.
     spare = (rate.burst - 1) / 3 * rate.interval
-    if before:
+    if before > 0:
         ready += spare
     # Who comes first doesn't pass those for whom a time is kept; but what nobody has come for in
     # its time is his, or it would be lost while they stand behind him in the queue.
@@ -96,14 +105,14 @@ def ask(
     if (before or bucket.reserved <= now or left_over) and ready <= now:
         # Late by less than an interval is on time, or each delay would cost the next its permit.
         since = now
-        if before and now - before < rate.interval:
+        if before > 0 and now - before < rate.interval:
             since = before
         elif bucket.reserved > now and left_over:
             since = now - rate.interval
         return bucket._replace(granted=max(bucket.granted, since) + rate.interval), Permit(0.0)
     at = max(now, bucket.reserved, ready)
     if bucket.reserved <= now:
-        at += spare if before else 2 * spare
+        at += spare if before > 0 else 2 * spare
     if within is None or at - now <= within:
         bucket = bucket._replace(reserved=at + rate.interval)
     return bucket, Permit(at - now, at)

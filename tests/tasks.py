@@ -339,6 +339,11 @@ def alone(label: str) -> None:
         alone.delay("second")
 
 
+@task(unique="until_start", rate_limit="1/h")
+def once_an_hour(label: str) -> None:
+    Run.objects.create(label=label)
+
+
 @task(throttle=3600)
 def throttled(label: str) -> None:
     Run.objects.create(label=label)

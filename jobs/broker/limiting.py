@@ -27,10 +27,12 @@ class Wish(NamedTuple):
 
     limit: str
     rate: Rate
-    #: For each permit the time that was kept for it (`Permit.at`), or 0.0.
+    #: For each permit the time that was kept for it (`Permit.at`), `rates.GIVEN_BACK`, or 0.0.
     before: Sequence[float]
     #: Seconds beyond which none is kept; None: however late.
     within: float | None = None
+    #: How many that were given are not used, and are given back first.
+    unused: int = 0
 
 
 class Slot(NamedTuple):

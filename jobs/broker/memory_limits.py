@@ -38,6 +38,7 @@ class MemoryLimits(Limiting):
 
     def _permits(self, wish: Wish) -> list[Permit]:
         bucket, now, answers = self._buckets[wish.limit], self._clock(), []
+        bucket = rates.give_back(bucket, wish.rate, wish.unused)
         for before in wish.before:
             bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
             answers.append(answer)

@@ -125,7 +125,8 @@ class RedisLimits(Limiting):
 def _wished(wish: Wish) -> tuple[float, ...]:
     longest = -1 if wish.within is None else round(wish.within * 1e6)
     interval = wish.rate.interval * 1e6
-    return interval, wish.rate.burst, longest, *(round(at * 1e6) for at in wish.before)
+    times = (round(at * 1e6) for at in wish.before)
+    return interval, wish.rate.burst, longest, wish.unused, *times
 
 
 def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], list[int]]]:

@@ -330,15 +330,17 @@ class Consumer:
         self._returning += deliveries
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
-            form = permits.unused(d) if d.task.limited else None
+            form = permits.unstarted(d)
             by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
-        for queue, returned in by_queue.items():
-            broker.get().release(queue, self.name, returned)
-            self._answered = True
+        # Before another worker has them, which holds what it needs under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
             permits.give_up(slots)
+        for queue, some in by_queue.items():
+            broker.get().release(queue, self.name, some)
+            self._answered = True
         # With the broker away they would have stayed, and the next step would try again.
-        self._returning.clear()
+        returned, self._returning = self._returning, []
+        permits.give_back(returned)
 
     # ------------------------------------------------------------------ idling
 

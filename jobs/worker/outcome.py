@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from jobs import unique
+from jobs import limits, unique
 from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
@@ -27,6 +27,8 @@ class Delivery(NamedTuple):
     claimed: float = 0.0
     #: What it holds of limits while it runs.
     slots: tuple[Slot, ...] = ()
+    #: It was given a permit of its rate.
+    permit: bool = False
 
 
 class Kind(enum.Enum):
@@ -80,6 +82,24 @@ class Outcome(msgspec.Struct):
         self.claimed, self.held, self.slots = delivery.claimed, held, delivery.slots
         self.lock = lock_of(delivery.message, delivery.task)
         return self
+
+
+def limit_of(delivery: Delivery) -> str:
+    """The name of the limits of a delivery; raises what the task's function of the key raises."""
+    task, sent = delivery.task, delivery.message
+    key = None if task.key is None else task.key(sent.args, sent.kwargs)
+    return limits.name_of(task.name, key)
+
+
+def slots_of(delivery: Delivery) -> tuple[Slot, ...]:
+    """What the call of a delivery that is not run may hold, since its former process died."""
+    if delivery.slots or delivery.task.concurrency is None:
+        return delivery.slots
+    try:
+        name = limit_of(delivery)
+    except Exception:  # noqa: BLE001  the task's own function, which has failed before
+        return ()
+    return (Slot(name, delivery.task.concurrency, delivery.message.id, delivery.queue),)
 
 
 def lock_of(sent: Message, task: Task[..., Any] | None) -> Lock | None:

@@ -6,16 +6,16 @@ not here: it becomes an outcome like any other.
 
 from __future__ import annotations
 
-import time
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from jobs import broker, limits, message, unique
 from jobs.broker.limiting import Lock, Slot, Wish
-from jobs.exceptions import TaskRevoked
-from jobs.rates import Permit
+from jobs.exceptions import BrokerUnavailable, TaskRevoked
+from jobs.rates import GIVEN_BACK, Permit
 from jobs.worker import prepare
-from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.outcome import Delivery, Kind, Outcome, limit_of
 from jobs.worker.record import Run
 
 
@@ -38,9 +38,14 @@ def ask(deliveries: Sequence[Delivery], run: Run) -> Answer:
     """
     left = list(deliveries)
     outcomes: list[Outcome] = []
-    for step in (_with_locks, _with_slots, _with_permits):
-        left, ended = step(left, run)
-        outcomes += ended
+    try:
+        # The locks last: one that is held until its call starts is given up there.
+        for step in (_with_slots, _with_permits, _with_locks):
+            left, ended = step(left, run)
+            outcomes += ended
+    except BrokerUnavailable:
+        lose([slot for d in left for slot in d.slots])  # they go back without
+        raise
     return Answer(left, outcomes)
 
 
@@ -63,6 +68,110 @@ def lose(slots: Sequence[Slot]) -> None:
 def unlock(locks: Sequence[Lock]) -> None:
     """Let others of these keys be sent: the calls that kept them away have ended."""
     broker.get().unlock(locks)
+
+
+# -------------------------------------------------------------------------------------- limits
+
+
+def _with_slots(deliveries: list[Delivery], run: Run) -> Answer:
+    asked = [d for d in deliveries if d.task.concurrency is not None]
+    if not asked:
+        return Answer(deliveries, [])
+    names, outcomes = _names(asked, run)
+    slots = {
+        d.number: Slot(names[d.number], d.task.concurrency, d.message.id, d.queue)
+        for d in asked
+        if d.number in names and d.task.concurrency is not None
+    }
+    due = dict(zip(slots, broker.get().take_slots(list(slots.values())), strict=True))
+    limits.keeper.keep([slots[number] for number, at in due.items() if not at])
+    left = []
+    for d in deliveries:
+        if d.task.concurrency is None:
+            left.append(d)
+        elif d.number in names and (at := due[d.number]):
+            outcomes.append(_later(d, d.raw, at, slots[d.number]._replace(due=at)))
+        elif d.number in names:
+            left.append(d._replace(slots=(slots[d.number],)))
+    return Answer(left, outcomes)
+
+
+def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
+    asked = [d for d in deliveries if d.task.rate is not None]
+    if not asked:
+        return Answer(deliveries, [])
+    names, outcomes = _names(asked, run)
+    refused = {}
+    for d, permit in _permits([d for d in asked if d.number in names], names):
+        if permit.wait:
+            refused[d.number] = permit.at
+            # It comes back at the time that is kept for it, and says so.
+            raw = message.mark(d.raw, jobs_due=True, jobs_permit=permit.at)
+            outcomes.append(_later(d, raw, permit.at))
+    given = names.keys() - refused
+    left = []
+    for d in deliveries:
+        if d.task.rate is None:
+            left.append(d)
+        elif d.number in given:
+            left.append(d._replace(permit=True))
+    slots = [s for d in asked if d.number not in names or d.number in refused for s in d.slots]
+    if slots:
+        give_up(slots)
+    return Answer(left, outcomes)
+
+
+def _permits(asked: list[Delivery], names: dict[int, str]) -> Iterator[tuple[Delivery, Permit]]:
+    by_limit: dict[str, list[Delivery]] = {}
+    for d in asked:
+        by_limit.setdefault(names[d.number], []).append(d)
+    wishes = [
+        Wish(name, some[0].task.rate, [d.message.permit for d in some])
+        for name, some in by_limit.items()
+        if some[0].task.rate is not None
+    ]
+    for some, answers in zip(by_limit.values(), broker.get().permits(wishes), strict=True):
+        yield from zip(some, answers, strict=True)
+
+
+def _names(asked: list[Delivery], run: Run) -> tuple[dict[int, str], list[Outcome]]:
+    """Delivery → the name of its limit; and the ends of those whose key can't be made."""
+    names, outcomes = {}, []
+    for d in asked:
+        try:
+            names[d.number] = limit_of(d)
+        except Exception as error:  # noqa: BLE001  the task's own function
+            outcomes.append(prepare.end(d, run, error))
+    return names, outcomes
+
+
+def _later(delivery: Delivery, raw: bytes, due: float, slot: Slot | None = None) -> Outcome:
+    """Neither an attempt nor a redelivery: it was not begun."""
+    later = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, due=due, waits_for=slot)
+    later.priority = delivery.message.priority
+    return later
+
+
+def unstarted(delivery: Delivery) -> bytes | None:
+    """The form in which a delivery goes back to its queue; None: as it came. One that had a permit
+    asks for the next one before those that had none."""
+    return message.mark(delivery.raw, jobs_permit=GIVEN_BACK) if delivery.permit else None
+
+
+def give_back(deliveries: Sequence[Delivery]) -> None:
+    """Give permits back that are not used, if that can be done now: twice would be wrong."""
+    unused: dict[str, list[Delivery]] = {}
+    for d in deliveries:
+        if d.permit:
+            unused.setdefault(limit_of(d), []).append(d)
+    wishes = [
+        Wish(name, some[0].task.rate, (), unused=len(some))
+        for name, some in unused.items()
+        if some[0].task.rate is not None
+    ]
+    if wishes:
+        with contextlib.suppress(BrokerUnavailable):
+            broker.get().permits(wishes)
 
 
 # -------------------------------------------------------------------------------- unique calls
@@ -104,90 +213,3 @@ def _told(
 ) -> list[tuple[int, str]]:
     answers = verb([locks[d.number] for d in asked]) if asked else []
     return [(d.number, answer) for d, answer in zip(asked, answers, strict=True)]
-
-
-# -------------------------------------------------------------------------------------- limits
-
-
-def _with_slots(deliveries: list[Delivery], run: Run) -> Answer:
-    asked = [d for d in deliveries if d.task.concurrency is not None]
-    if not asked:
-        return Answer(deliveries, [])
-    names, outcomes = _names(asked, run)
-    slots = {
-        d.number: Slot(names[d.number], d.task.concurrency, d.message.id, d.queue)
-        for d in asked
-        if d.number in names and d.task.concurrency is not None
-    }
-    due = dict(zip(slots, broker.get().take_slots(list(slots.values())), strict=True))
-    limits.keeper.keep([slots[number] for number, at in due.items() if not at])
-    left = []
-    for d in deliveries:
-        if d.task.concurrency is None:
-            left.append(d)
-        elif d.number in names and (at := due[d.number]):
-            outcomes.append(_later(d, d.raw, at, slots[d.number]._replace(due=at)))
-        elif d.number in names:
-            left.append(d._replace(slots=(slots[d.number],)))
-    return Answer(left, outcomes)
-
-
-def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
-    asked = [d for d in deliveries if d.task.rate is not None]
-    if not asked:
-        return Answer(deliveries, [])
-    names, outcomes = _names(asked, run)
-    refused = {}
-    for d, permit in _permits([d for d in asked if d.number in names], names):
-        if permit.wait:
-            refused[d.number] = permit.at
-            # It comes back at the time that is kept for it, and says so.
-            raw = message.mark(d.raw, jobs_due=True, jobs_permit=permit.at)
-            outcomes.append(_later(d, raw, permit.at))
-    left = [d for d in deliveries if d.task.rate is None or d.number in names.keys() - refused]
-    slots = [s for d in asked if d.number not in names or d.number in refused for s in d.slots]
-    if slots:
-        give_up(slots)
-    return Answer(left, outcomes)
-
-
-def _permits(asked: list[Delivery], names: dict[int, str]) -> Iterator[tuple[Delivery, Permit]]:
-    by_limit: dict[str, list[Delivery]] = {}
-    for d in asked:
-        by_limit.setdefault(names[d.number], []).append(d)
-    wishes = [
-        Wish(name, some[0].task.rate, [d.message.permit for d in some])
-        for name, some in by_limit.items()
-        if some[0].task.rate is not None
-    ]
-    for some, answers in zip(by_limit.values(), broker.get().permits(wishes), strict=True):
-        yield from zip(some, answers, strict=True)
-
-
-def _names(asked: list[Delivery], run: Run) -> tuple[dict[int, str], list[Outcome]]:
-    """Delivery → the name of its limit; and the ends of those whose key can't be made."""
-    names, outcomes = {}, []
-    for d in asked:
-        key, sent = d.task.key, d.message
-        try:
-            found = None if key is None else key(sent.args, sent.kwargs)
-        except Exception as error:  # noqa: BLE001  the task's own function
-            outcomes.append(prepare.end(d, run, error))
-        else:
-            names[d.number] = limits.name_of(d.task.name, found)
-    return names, outcomes
-
-
-def _later(delivery: Delivery, raw: bytes, due: float, slot: Slot | None = None) -> Outcome:
-    """Neither an attempt nor a redelivery: it was not begun."""
-    later = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, due=due, waits_for=slot)
-    later.priority = delivery.message.priority
-    return later
-
-
-def unused(delivery: Delivery) -> bytes | None:
-    """The form in which a delivery goes back to its queue unstarted; None: as it came. One that
-    had a permit asks for the next one before those that had none."""
-    if delivery.task.rate is None:
-        return None
-    return message.mark(delivery.raw, jobs_permit=time.time())

@@ -20,7 +20,7 @@ from jobs.registry import tasks
 from jobs.states import State
 from jobs.worker import record
 from jobs.worker.following import Following, after_end
-from jobs.worker.outcome import Delivery, Kind, Outcome, lock_of
+from jobs.worker.outcome import Delivery, Kind, Outcome, lock_of, slots_of
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
@@ -102,7 +102,7 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
         raw=delivery.raw if kind is Kind.DEAD else b"",
         following=after.messages,
         also=after.ends,
-        slots=delivery.slots,
+        slots=slots_of(delivery),
         lock=lock_of(sent, delivery.task),
     )
 
@@ -110,8 +110,9 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
 def already_ended(delivery: Delivery) -> Outcome:
     """Its outcome is recorded: a former delivery got as far as that."""
     sent = delivery.message
-    lock = lock_of(sent, delivery.task)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, lock=lock)
+    done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
+    return done
 
 
 def reason(error: Exception) -> str:

@@ -20,7 +20,7 @@ from django.db import connections
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable
 from jobs.registry import tasks
-from jobs.worker import executor
+from jobs.worker import executor, permits
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.limits import Limits
@@ -178,10 +178,9 @@ class SyncRunners:
 
 
 def lost(delivery: Delivery) -> Outcome:
-    """Somebody else has it: what it holds here is given up, and nothing else becomes of it."""
-    done = Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
-    done.slots = delivery.slots
-    return done
+    """Somebody else has it, and with it what it held."""
+    permits.lose(delivery.slots)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:

@@ -174,6 +174,24 @@ def test_a_held_slot_keeps_others_waiting(client: Any) -> None:
     assert result.state == State.SUCCESS
 
 
+def test_a_call_that_was_killed_frees_what_its_process_held() -> None:
+    sent = one_at_a_time.message((), {})
+    broker.get().take_slots([Slot(ONE, 1, sent.id, "default")])
+    put(message.mark(message.encode(sent), jobs_killed="time limit"))
+    work()
+    assert TaskResult.objects.get(id=sent.id).state == State.FAILURE
+    assert not held(ONE)
+
+
+def test_what_comes_back_from_a_dead_process_finds_its_own_slot() -> None:
+    sent = one_at_a_time.message((), {})
+    broker.get().take_slots([Slot(ONE, 1, sent.id, "default")])
+    put(message.mark_redelivered(message.encode(sent), crashed=True)[0])
+    work()
+    assert TaskResult.objects.get(id=sent.id).state == State.SUCCESS
+    assert not held(ONE)
+
+
 def test_an_asynchronous_task_that_is_acknowledged_early() -> None:
     first, second = async_one_at_a_time.delay(), async_one_at_a_time.delay()
     until_ready(first, second)

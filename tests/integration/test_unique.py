@@ -17,7 +17,7 @@ from jobs.states import State
 from jobs.unique import _UNSENT
 from tests.models import Run
 from tests.services import Valkey, wait_for
-from tests.tasks import add, alone, debounced, latest, once, throttled
+from tests.tasks import add, alone, debounced, latest, once, once_an_hour, throttled
 from tests.workers import dead_letters, rolled_back, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -94,6 +94,16 @@ def test_until_it_starts(client: Any) -> None:
     work()
     assert sorted(ran()) == ["first", "second"]
     assert locks(client) == []
+
+
+@on_broker
+def test_what_waits_for_a_permit_has_not_started() -> None:
+    once_an_hour.delay("a")
+    work()
+    waiting = once_an_hour.delay("a")
+    work()
+    assert once_an_hour.delay("a") == waiting
+    assert ran() == ["a"]
 
 
 def test_the_last_one_replaces_those_that_wait(client: Any) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.broker.base import Broker, Outgoing
 from jobs.broker.limiting import Slot, Wish
-from jobs.rates import Rate
+from jobs.rates import GIVEN_BACK, Rate
 from tests.integration.broker.helpers import LEASE, claim, push
 
 HOUR = Rate(3600.0, 3)
@@ -36,6 +36,13 @@ def test_limits_know_nothing_of_each_other(broker: Broker) -> None:
         [False, False, False, True],
         [False, False],
     ]
+
+
+def test_what_is_not_used_is_given_back(broker: Broker) -> None:
+    assert [wait > 0 for wait in waits(broker, 0, 0, 0, 0)] == [False, False, False, True]
+    assert broker.permits([Wish("imports", HOUR, (), unused=2)]) == [[]]
+    # Those that gave theirs back go before those that wait, and have all that is there.
+    assert [wait > 0 for wait in waits(broker, *[GIVEN_BACK] * 3)] == [False, False, True]
 
 
 def test_no_time_is_kept_for_who_would_not_wait(broker: Broker) -> None:

@@ -13,8 +13,8 @@ def micros(client: redis.Redis) -> int:
     return int(seconds) * 1_000_000 + int(micros)
 
 
-def ask(run, *before, interval=MINUTE, burst=1, longest=-1):
-    now, *answers = run(PERMITS, (RATE,), interval, burst, longest, *before)
+def ask(run, *before, interval=MINUTE, burst=1, longest=-1, unused=0):
+    now, *answers = run(PERMITS, (RATE,), interval, burst, longest, unused, *before)
     return [at and at - now for at in answers]
 
 
@@ -50,6 +50,13 @@ def test_late_by_less_than_an_interval_is_on_time(run, client: redis.Redis, micr
 def test_late_by_more_is_not(run, client: redis.Redis, micros: int):
     assert ask(run, micros - 3 * MINUTE, micros - 3 * MINUTE)[0] == 0
     assert int(client.hget(RATE, "granted")) >= micros + MINUTE
+
+
+def test_what_is_not_used_is_given_back(run):
+    assert ask(run, 0, 0, burst=2) == [0, 0]
+    assert ask(run, burst=2, unused=1) == []
+    assert ask(run, 0, 0, burst=2)[0] == 0
+    assert ask(run, 0, burst=2)[0] > 0
 
 
 def test_nothing_is_kept_for_who_would_not_wait(run, dump):
