@@ -134,6 +134,8 @@ class Keeper:
 
     def keep(self, slots: Iterable[Slot]) -> None:
         with self._changed:
+            if self._pid not in (0, os.getpid()):
+                self._slots.clear()  # those of the process that was forked
             self._slots.update({(slot.limit, slot.holder): slot for slot in slots})
             if self._slots and self._pid != os.getpid():
                 self._pid = os.getpid()
@@ -148,13 +150,19 @@ class Keeper:
         while True:
             time.sleep(_KEEP_EVERY)
             with self._changed:
-                slots = list(self._slots.values())
-                if not slots:
+                if not self._slots:
                     self._pid = 0  # the next one starts another thread
                     return
-            self.step(slots)
+            self.step()
 
-    def step(self, slots: list[Slot]) -> None:
+    def held(self) -> list[Slot]:
+        """What is in use in this process."""
+        with self._changed:
+            return list(self._slots.values())
+
+    def step(self) -> None:
+        """Hold on to all of it once."""
+        slots = self.held()
         try:
             broker.get().keep_slots(slots)
         except BrokerUnavailable as error:

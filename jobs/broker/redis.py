@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
@@ -28,6 +28,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.connection import Connections, Run
+from jobs.broker.listening import RedisSubscription
 from jobs.broker.redis_limits import RedisLimits
 from jobs.broker.scripts import Script
 from jobs.exceptions import BrokerUnavailable
@@ -301,7 +302,7 @@ class RedisBroker(RedisLimits, Broker):
     def subscribe(self, topic: str) -> Iterator[Subscription]:
         connection = self._redis.subscribe(self._channel(topic))
         try:
-            yield _Subscription(connection, self._redis.address)
+            yield RedisSubscription(connection, self._redis.address)
         finally:
             connection.disconnect()
 
@@ -333,25 +334,6 @@ class RedisBroker(RedisLimits, Broker):
         """The server's clock in milliseconds."""
         seconds, micros = self._redis.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-class _Subscription(Subscription):
-    def __init__(self, connection: Any, address: str) -> None:
-        self._connection = connection
-        self._address = address
-
-    def __call__(self, timeout: float) -> bool:
-        try:
-            if not self._connection.can_read(timeout=max(timeout, 0)):
-                return False
-            self._connection.read_response()
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
-        return True
-
-    def fileno(self) -> int:
-        # redis-py keeps it to itself.
-        return int(self._connection._sock.fileno())
 
 
 class _Keys:

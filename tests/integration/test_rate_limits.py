@@ -12,7 +12,7 @@ import redis
 
 from jobs import broker, limits, message
 from jobs.broker.limiting import Slot
-from jobs.exceptions import LimitReached
+from jobs.exceptions import BrokerUnavailable, LimitReached
 from jobs.message import Message
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
@@ -205,6 +205,34 @@ def test_no_slot_is_held_by_what_waits_for_a_permit(client: Any) -> None:
     assert TaskResult.objects.filter(state=State.SUCCESS).count() == 1
     assert due(client) == pytest.approx([3600, 7200], abs=60)
     assert not held("tests.tasks.both_limits")
+
+
+def test_the_broker_is_away_between_the_slot_and_the_permit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    port = broker.get()
+    ask, away = port.permits, [BrokerUnavailable()]
+
+    def permits(wishes: Any) -> Any:
+        if away:
+            raise away.pop()
+        return ask(wishes)
+
+    monkeypatch.setattr(port, "permits", permits)
+    result = both_limits.delay()
+    until_ready(result)
+    assert (result.state, away) == (State.SUCCESS, [])
+    assert not held("tests.tasks.both_limits")
+    assert limits.keeper.held() == []
+
+
+def test_what_is_in_use_is_held_on_to(client: Any) -> None:
+    with limits.concurrency("imports", 1):
+        (slot,) = limits.keeper.held()
+        client.zadd("{limit:imports}:held", {slot.holder: (time.time() + 5) * 1000})
+        limits.keeper.step()
+        assert client.zscore("{limit:imports}:held", slot.holder) > (time.time() + 30) * 1000
+    assert limits.keeper.held() == []
 
 
 def test_a_key_that_can_t_be_made_fails_the_call() -> None:
