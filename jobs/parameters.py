@@ -106,7 +106,8 @@ class Key:
         given = {name: bound.arguments[name] for name in self._names}
         if self._function is None:
             return _digest(serialization.dumps([_ordered(value) for value in given.values()]))
-        text = str(self._function(**given))
+        # What has no form in UTF-8, nor so on Redis, has one here.
+        text = str(self._function(**given)).encode("utf-8", "backslashreplace").decode()
         return text if len(text) <= _KEY_MAX else _digest(text)
 
 
@@ -116,4 +117,4 @@ def _ordered(value: object) -> object:
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:32]
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -138,6 +138,7 @@ def _short(value: Any) -> str:
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
@@ -168,7 +169,7 @@ class _Properties(msgspec.Struct):
     jobs_due: bool = False
     jobs_killed: str = ""
     jobs_unknown_since: float = 0.0
-    jobs_permit: float = 0.0
+    jobs_permit: _Moment = 0.0
 
 
 class _Envelope(msgspec.Struct):

@@ -38,6 +38,11 @@ def test_a_bound_task_keeps_itself_out_of_it() -> None:
     assert key((7,), {}) == "7"
 
 
+def test_a_text_that_redis_can_t_take() -> None:
+    assert key_of(lambda note: note, 1, note="\ud800é") == "\\ud800é"
+    assert len(Task(pay, name="pay", unique=5)._unique_key((1,), {"note": "\ud800"})) == 32  # type: ignore[misc]
+
+
 def test_long_keys_are_told_apart() -> None:
     first, second = (key_of(lambda note: note, 1, note="x" * 5000 + end) for end in "ab")
     assert len(first) == 32
