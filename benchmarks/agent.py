@@ -105,6 +105,11 @@ def round_trips(module: Any, count: int) -> list[float]:
     return answers[FIRST_TRIPS:]
 
 
+def limited(module: Any, count: int) -> None:
+    """Send calls of a task with a rate limit, each of which leaves a stamp."""
+    module.send_limited(count)
+
+
 def schedules(module: Any, verb: str, **options: Any) -> float:
     """Do something with the schedules of a beat (``benchmarks.beats``); when it was done."""
     getattr(module, verb)(**options)
@@ -113,7 +118,16 @@ def schedules(module: Any, verb: str, **options: Any) -> float:
 
 ACTIONS = {
     action.__name__: action
-    for action in (prepare, fill, enqueue, stamps, countdowns, round_trips, schedules)
+    for action in (
+        prepare,
+        fill,
+        enqueue,
+        stamps,
+        countdowns,
+        round_trips,
+        limited,
+        schedules,
+    )
 }
 
 

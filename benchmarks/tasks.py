@@ -13,6 +13,11 @@ def noop(number: int) -> None:
     work.noop(number)
 
 
+@task(name="limited", queue="bench", ignore_result=WITHOUT_RESULTS, rate_limit="100/s")
+def limited(number: int) -> None:
+    work.stamp(number)
+
+
 @task(name="echo", queue="bench", ignore_result=WITHOUT_RESULTS)
 def echo(number: int) -> int:
     return work.echo(number)

@@ -7,7 +7,9 @@
     │   ├── MessageTooLarge         (also ValueError)
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
     │   ├── NoRoute                 (also ValueError) a routing key no queue is bound to
+    │   ├── AlreadyQueued           a call of the same unique key is there already
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
+    ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
     │   ├── BadSignature
@@ -72,6 +74,19 @@ class NoRoute(SendError, ValueError):
 
 class BrokerUnavailable(SendError, ConnectionError):
     """Redis could not be reached."""
+
+
+class AlreadyQueued(SendError):
+    """Another call of the same unique key is there already."""
+
+    def __init__(self, text: str = "", *, task_id: str = "") -> None:
+        """``task_id``: the other call's."""
+        super().__init__(*([text] if text else []))
+        self.task_id = task_id
+
+
+class LimitReached(JobsError, TimeoutError):
+    """The limit allows no more within the timeout."""
 
 
 class MessageError(JobsError):

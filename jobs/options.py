@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from jobs.conf import seconds_or_none
 from jobs.declaring import Periodic, Rule, check_rule
+from jobs.rates import Rate, parse
 from jobs.retry import Policy, Retries
+from jobs.uniqueness import OnConflict, Uniqueness, Until, uniqueness
 
 Acks = Literal["late", "early"]
 
@@ -41,6 +44,15 @@ class SingleOptions(TypedDict, total=False):
     retry_when: Policy | None
     schedule: Rule | Periodic | None
     result_expires: float | dt.timedelta | Literal["settings"] | None
+    rate_limit: str | float | None
+    burst: int | None
+    concurrency: int | None
+    key: Callable[..., Any] | None
+    unique: Until | float | dt.timedelta | None
+    unique_key: Callable[..., Any] | None
+    on_conflict: OnConflict
+    debounce: float | dt.timedelta | None
+    throttle: float | dt.timedelta | None
 
 
 class TaskOptions(SingleOptions, total=False):
@@ -97,6 +109,25 @@ class Options(Retries):
     batch: int | None = None
     #: Seconds for which a call waits for others to be run with.
     batch_wait: float = 0.5
+    #: "100/s", "100/m", "100/h" or a number a second: so many starts, of the whole fleet.
+    rate_limit: str | float | None = None
+    #: How many starts at once after a pause; None: those of a tenth of a second, at least one.
+    burst: int | None = None
+    #: How many calls run at once, in the whole fleet.
+    concurrency: int | None = None
+    #: A function of the task's arguments, which it takes by name: each key has limits of its own.
+    key: Callable[..., Any] | None = None
+    #: "until_start", "until_end", or seconds (a timedelta): one call of a key until then.
+    unique: Until | float | dt.timedelta | None = None
+    #: A function of the task's arguments, which it takes by name; None: all arguments are the key.
+    unique_key: Callable[..., Any] | None = None
+    #: What another call of the key does: "drop" it and return the first one's result, "replace"
+    #: the first one, "raise" `AlreadyQueued`.
+    on_conflict: OnConflict = "drop"
+    #: Seconds (or a timedelta) without another call of the key, after which the last one is run.
+    debounce: float | dt.timedelta | None = None
+    #: Seconds (or a timedelta) after a call in which others of the key are dropped.
+    throttle: float | dt.timedelta | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.priority, bool) or self.priority not in (None, *range(10)):
@@ -116,6 +147,7 @@ class Options(Retries):
             check_rule(self.schedule)
         if self.result_expires != "settings":
             _check_age(self.result_expires)
+        self._check_limits()
 
     def _check_batch(self) -> None:
         if self.batch is None:
@@ -126,6 +158,31 @@ class Options(Retries):
             raise ValueError(f"batch_wait must be 0 to 60 seconds, not {self.batch_wait!r}")
         if self.atomic or self.sensitive:
             raise ValueError("a task with batch= can be neither atomic nor have sensitive=")
+
+    def _check_limits(self) -> None:
+        self.rate()
+        if self.rate_limit is None and self.burst is not None:
+            raise ValueError("burst is for a task with rate_limit=")
+        if self.concurrency is not None:
+            check_concurrency(self.concurrency)
+        elif self.rate_limit is None and self.key is not None:
+            raise ValueError("key is for a task with rate_limit= or concurrency=; see unique_key")
+        if self.uniqueness() is None and self.unique_key is not None:
+            raise ValueError("unique_key is for a task with unique=, debounce= or throttle=")
+
+    def rate(self) -> Rate | None:
+        return None if self.rate_limit is None else parse(self.rate_limit, self.burst)
+
+    def uniqueness(self) -> Uniqueness | None:
+        return uniqueness(self.unique, self.on_conflict, self.debounce, self.throttle)
+
+
+def check_concurrency(most: object) -> None:
+    """Raises `TypeError` or `ValueError` for what is no number of slots."""
+    if isinstance(most, bool) or not isinstance(most, int):
+        raise TypeError(f"concurrency must be a whole number, not {most!r}")
+    if most < 1:
+        raise ValueError(f"concurrency must be at least 1, not {most!r}; None is no limit")
 
 
 def _check_age(age: object) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from jobs import conf
+from jobs import conf, serialization
 from jobs.exceptions import ConfigurationError
 
 
@@ -53,3 +54,73 @@ def places_of(signature: inspect.Signature, sensitive: Sequence[str], name: str)
                 "be a parameter by itself."
             )
     return frozenset(sensitive) | {str(order.index(parameter)) for parameter in sensitive}
+
+
+#: Longer keys are told apart by a digest of theirs.
+_KEY_MAX = 200
+
+
+class Key:
+    """The key of a call, as text, from its arguments."""
+
+    def __init__(
+        self,
+        signature: inspect.Signature,
+        function: Callable[..., object] | None,
+        option: str,
+        task: str,
+    ) -> None:
+        """``function``: takes those of the task's arguments that it names; None: the key is made
+        of all arguments. ``option``: how it was given, for the messages.
+
+        Raises `ConfigurationError` when it names what is no parameter of the task.
+        """
+        self._signature = signature
+        self._function = function
+        self._option = option
+        self._task = task
+        self._names = list(signature.parameters)
+        if function is not None:
+            self._names = self._named(function)
+
+    def _named(self, function: Callable[..., object]) -> list[str]:
+        if not callable(function):
+            raise ConfigurationError(
+                f"Task {self._task!r}: {self._option} must be a function of the task's arguments, "
+                f"not {function!r}."
+            )
+        known = self._signature.parameters
+        wanted = inspect.signature(function).parameters.values()
+        if any(p.kind is p.VAR_KEYWORD for p in wanted):
+            return list(known)
+        for p in wanted:
+            by_name = p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+            # What has a default is its own affair.
+            if not by_name or (p.name not in known and p.default is p.empty):
+                raise ConfigurationError(
+                    f"Task {self._task!r} has no parameter {p.name!r}, which the function of "
+                    f"{self._option}= takes; it gets the task's arguments by name."
+                    f"{conf.nearest(p.name, known)}"
+                )
+        return [p.name for p in wanted if p.name in known]
+
+    def __call__(self, args: Sequence[object], kwargs: Mapping[str, object]) -> str:
+        """Raises `TypeError` for arguments that the task doesn't take, and what the function
+        raises."""
+        bound = self._signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        given = {name: bound.arguments[name] for name in self._names}
+        if self._function is None:
+            return _digest(serialization.dumps([_ordered(value) for value in given.values()]))
+        # What has no form in UTF-8, nor so on Redis, has one here.
+        text = str(self._function(**given)).encode("utf-8", "backslashreplace").decode()
+        return text if len(text) <= _KEY_MAX else _digest(text)
+
+
+def _ordered(value: object) -> object:
+    """Keyword arguments in whatever order are the same."""
+    return sorted(value.items(), key=str) if isinstance(value, dict) else value
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

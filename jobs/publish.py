@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import operator
 import time
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from django.db import DatabaseError, connections, router, transaction
@@ -20,14 +20,17 @@ from django.utils import timezone
 
 from jobs import broker, conf, message, serialization, signals
 from jobs.broker.base import Outgoing
+from jobs.broker.limiting import Lock
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.message import Message
 from jobs.models import TaskResult
+from jobs.states import State
 
 log = logging.getLogger("jobs.publish")
 
 _COPIES = operator.attrgetter("copies")
+_NO_LOCKS: Mapping[str, Lock] = {}
 
 #: Rows of one pass of the relay, and of one INSERT.
 _BATCH = 500
@@ -40,6 +43,7 @@ def send(
     using: str | None = None,
     retry_policy: RetryPolicy | None = None,
     once: Hashable | None = None,
+    locks: Mapping[str, Lock] = _NO_LOCKS,
 ) -> bool:
     """Send messages, as part of the current transaction when there is one.
 
@@ -47,6 +51,8 @@ def send(
     ``using``: alias of the database whose transaction counts; by default the ledger's.
     ``retry_policy``: for a broker that is away; by default that of the settings.
     ``once``: nothing is sent when the transaction already holds a message sent with an equal one.
+    ``locks``: in a transaction, what calls (ids) have to have when it has committed; those that
+    don't get it end as REVOKED.
 
     Whether they were sent.
 
@@ -59,7 +65,7 @@ def send(
     if connection.in_atomic_block:
         if once is not None and _holds(connection, once):
             return False
-        _send_at_commit(messages, connection, durable=durable, once=once)
+        _send_at_commit(messages, connection, durable=durable, once=once, locks=locks)
     else:
         _push([_outgoing(m) for m in messages], retry_policy or conf.get().retry_policy)
     if signals.task_enqueued.receivers:
@@ -112,6 +118,8 @@ class _Pending(NamedTuple):
     outgoing: Outgoing
     #: Its ledger row, or None for a message that isn't durable.
     id: str | None
+    #: What it must have to be published.
+    lock: Lock | None = None
 
 
 def _send_at_commit(
@@ -120,6 +128,7 @@ def _send_at_commit(
     *,
     durable: bool,
     once: Hashable | None,
+    locks: Mapping[str, Lock],
 ) -> None:
     for sent in messages:
         sent.ledger = durable
@@ -130,7 +139,8 @@ def _send_at_commit(
     hook = _hook(connection)
     hook.once.add(once)
     hook.batch += [
-        _Pending(o, m.id if durable else None) for m, o in zip(messages, outgoing, strict=True)
+        _Pending(o, m.id if durable else None, locks.get(m.id) if locks else None)
+        for m, o in zip(messages, outgoing, strict=True)
     ]
 
 
@@ -181,13 +191,24 @@ def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
     )
 
 
+def locks_waiting(connection: BaseDatabaseWrapper) -> dict[str, str]:
+    """Name → call, of the locks that are taken when the open transaction commits."""
+    return {
+        pending.lock.name: pending.lock.task_id
+        for hook in connection.run_on_commit
+        if isinstance(hook[1], _Publish)
+        for pending in hook[1].batch
+        if pending.lock
+    }
+
+
 def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
     """Publish after the commit. Never raises: the caller's transaction has succeeded, and what
     fails here is the relay's to send."""
     try:
-        pending = _with_rows(pending, alias)
+        pending = _with_locks(_with_rows(pending, alias), alias)
         durable = [p.id for p in pending if p.id is not None]
-    except DatabaseError as error:
+    except (DatabaseError, BrokerUnavailable) as error:
         log.warning("%d committed messages are left to the relay: %s", len(pending), error)
         return
     try:
@@ -217,6 +238,21 @@ def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
     for ids in _parts([p.id for p in pending if p.id]):
         kept.update(rows.filter(id__in=ids).values_list("id", flat=True))
     return [p for p in pending if p.id in kept]
+
+
+def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
+    """Without unique calls whose key another call has taken since they were sent: they end."""
+    locks = [p.lock for p in pending if p.lock]
+    if not locks:
+        return pending
+    holders = broker.get().lock(locks)
+    lost = {lock.task_id: who for lock, who in zip(locks, holders, strict=True) if who}
+    for task_id, holder in lost.items():
+        rows = TaskResult.objects.using(alias).filter(id=task_id, state=State.PENDING)
+        text = f"call {holder} of the same unique key was there before the commit"
+        rows.update(state=State.REVOKED, error=text, finished_at=timezone.now())
+        log.info("task %s does not run: %s", task_id, text)
+    return [p for p in pending if not (p.lock and p.lock.task_id in lost)]
 
 
 def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:

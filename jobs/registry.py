@@ -12,14 +12,15 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
 from asgiref.sync import sync_to_async
 from django.db.models import Model
 from django.dispatch import Signal
+from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, routing, triggers
+from jobs import conf, known, publish, routing, triggers, unique
 from jobs.canvas import Signature, as_dicts
 from jobs.exceptions import ConfigurationError, Retry
-from jobs.message import Message, new_id
+from jobs.message import Message, encode, new_id
 from jobs.options import Options, SingleOptions, TaskOptions
-from jobs.parameters import ANY, places_of, shown, signature_of
+from jobs.parameters import ANY, Key, places_of, shown, signature_of
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
 from jobs.routing import Address, Plan, Route
@@ -87,6 +88,15 @@ class Task(Running, Generic[P, R]):
         # What a function that gets many calls wants of each, it alone knows.
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
         self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
+        # Asked for at every delivery: whether there is any limit, then which.
+        self.rate = self.options.rate()
+        self.concurrency = self.options.concurrency
+        self.limited = self.rate is not None or self.concurrency is not None
+        self.key = self.options.key and Key(self._signature, self.options.key, "key", self.name)
+        self.uniqueness = self.options.uniqueness()
+        self._unique_key = self.uniqueness and Key(
+            self._signature, self.options.unique_key, "unique_key", self.name
+        )
 
     def __repr__(self) -> str:
         return f"<Task: {self.name}>"
@@ -153,6 +163,9 @@ class Task(Running, Generic[P, R]):
         """
         send = self._send(options)
         sent = self._message(args, kwargs or _NONE, self._shared(send), send)
+        if self.uniqueness is not None and not send.chain:
+            # The first of a chain isn't: with its place taken the rest would never come.
+            return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
         return self._handle(sent)
 
@@ -191,9 +204,36 @@ class Task(Running, Generic[P, R]):
                 sent.append(self._message((), call, shared, send))
             else:
                 sent.append(self._message(call, _NONE, shared, send))
+        if sent and self.uniqueness is not None:
+            return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         return [self._handle(message) for message in sent]
+
+    def _send_unique(self, messages: Sequence[Message], send: Send) -> list[AsyncResult[R]]:
+        """Those that no other call stands for; for each the handle of the one that does."""
+        assert self.uniqueness is not None
+        for sent in messages:
+            if self.uniqueness.quiet and sent.eta is None:
+                sent.eta = timezone.now() + dt.timedelta(seconds=self.uniqueness.quiet)
+            sent.unique = self._lock_name(sent)
+        ids = unique.send(
+            messages,
+            self.uniqueness,
+            durable=self.durable,
+            using=send.using,
+            retry_policy=send.policy(),
+        )
+        ignored = bool(messages[0].ignore_result)
+        return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
+
+    def _lock_name(self, sent: Message) -> str:
+        assert self._unique_key is not None
+        try:
+            return f"{self.name}:{self._unique_key(sent.args, sent.kwargs)}"
+        except (TypeError, ValueError, RecursionError):
+            encode(sent)  # raises by name for an argument that has no form in JSON
+            raise
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """This call as a value, to be sent by somebody else or later."""

@@ -363,3 +363,85 @@ def greet_all(self: Task[..., Any], fail_at: str, attempts: int = 1, size: int =
             raise ValueError(author.name)
         Run.objects.create(label=author.name)
     return Run.objects.count()
+
+
+# --------------------------------------------------------------------------- limits, uniqueness
+
+
+@task(rate_limit="1/h", burst=2)
+def hourly(label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task(rate_limit="1/h", key=lambda customer: customer)
+def hourly_each(label: str, customer: int) -> None:
+    Run.objects.create(label=label)
+
+
+@task(rate_limit=100, burst=1)
+def hundredth(label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task(concurrency=1, key=lambda shop: shop)
+def one_each(gate: str, shop: str) -> int:
+    return wait_at(gate)
+
+
+@task(concurrency=1, max_retries=1, default_retry_delay=0, autoretry_for=(ValueError,))
+def one_at_a_time(text: str = "") -> None:
+    """Fails with a text."""
+    if text:
+        raise ValueError(text)
+
+
+@task(concurrency=1, rate_limit="1/h")
+def both_limits() -> None: ...
+
+
+@task(concurrency=1, key=lambda number: 1 // number)
+def keyed_badly(number: int) -> None: ...
+
+
+@task(concurrency=1, acks="early")
+async def async_one_at_a_time() -> None: ...
+
+
+@task(unique="until_end", max_retries=1, default_retry_delay=0, autoretry_for=(ValueError,))
+def once(label: str, text: str = "", **more: Any) -> None:
+    Run.objects.create(label=label)
+    if text:
+        raise ValueError(text)
+
+
+@task(unique="until_end", unique_key=lambda gate: gate)
+def once_at(gate: str) -> int:
+    return wait_at(gate)
+
+
+@task(unique="until_start", unique_key=lambda pk: pk, on_conflict="replace")
+def latest(pk: int, label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task(unique="until_start", unique_key=lambda: "all", on_conflict="raise")
+def alone(label: str) -> None:
+    """Sends itself once more, which it may: it has started."""
+    Run.objects.create(label=label)
+    if label == "first":
+        alone.delay("second")
+
+
+@task(unique="until_start", rate_limit="1/h")
+def once_an_hour(label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task(throttle=3600)
+def throttled(label: str) -> None:
+    Run.objects.create(label=label)
+
+
+@task(debounce=0.2, unique_key=lambda pk: pk)
+def debounced(pk: int, label: str) -> None:
+    Run.objects.create(label=label)

@@ -9,7 +9,7 @@ import django
 
 django.setup()
 
-from benchmarks.tasks import echo, noop, stamp  # noqa: E402 - needs the settings
+from benchmarks.tasks import echo, limited, noop, stamp  # noqa: E402 - needs the settings
 
 
 def prepare() -> None:
@@ -26,6 +26,10 @@ def send_singly(numbers: Sequence[int]) -> None:
 
 def send_bulk(numbers: Sequence[int]) -> None:
     noop.enqueue_many([(number,) for number in numbers])
+
+
+def send_limited(count: int) -> None:
+    limited.enqueue_many([(number,) for number in range(count)])
 
 
 def send_stamp(at: int, delay: float | None) -> None:

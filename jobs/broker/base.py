@@ -15,6 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+from jobs.broker.limiting import Limiting
 from jobs.broker.operating import Operating
 
 
@@ -50,6 +51,16 @@ class Returned(NamedTuple):
     priority: int = 0
     #: The message's new wire form, or None to keep it as it is.
     raw: bytes | None = None
+
+
+class Later(NamedTuple):
+    """A delivery that gives way to a message due later."""
+
+    number: int
+    raw: bytes
+    priority: int
+    #: Unix seconds.
+    due: float
 
 
 class Revocation(enum.IntEnum):
@@ -145,7 +156,7 @@ def progress(task_id: str) -> str:
     return f"progress:{task_id}"
 
 
-class Broker(Operating):
+class Broker(Operating, Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     # ------------------------------------------------------------------ producers
@@ -194,6 +205,11 @@ class Broker(Operating):
     ) -> bool:
         """Swap a delivery for a message due later. False, and nothing done, when it is no longer
         held."""
+
+    def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
+        """`retry` for each, in one round trip where that can be done."""
+        for later in deliveries:
+            self.retry(queue, consumer, *later)
 
     @abstractmethod
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:

@@ -31,6 +31,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
+from jobs.broker.memory_limits import MemoryLimits
 from jobs.broker.memory_operating import MemoryOperating
 from jobs.broker.operating import Pause
 from jobs.conf import STEPS
@@ -39,7 +40,7 @@ from jobs.conf import STEPS
 _BELLS = 64
 
 
-class MemoryBroker(MemoryOperating, Broker):
+class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
     def __init__(
         self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
     ) -> None:
@@ -51,6 +52,7 @@ class MemoryBroker(MemoryOperating, Broker):
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
         self._dead_numbers = itertools.count(1)
+        super().__init__()
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -310,6 +312,13 @@ class MemoryBroker(MemoryOperating, Broker):
         pass
 
     # ------------------------------------------------------------------ steps, under the lock
+
+    def _wake(self, queue: str, at: float) -> None:
+        q, now = self._queues[queue], self._clock()
+        for key, due in q.due.items():
+            if due == at > now:
+                q.due[key] = now
+                self._ring(q, 1)
 
     def _ring(self, queue: _Queue, count: int) -> None:
         queue.bells = min(queue.bells + count, _BELLS)

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from redis.exceptions import NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
@@ -20,6 +20,7 @@ from jobs.broker.base import (
     Consumer,
     DeadLetter,
     Keeping,
+    Later,
     Note,
     Outgoing,
     Returned,
@@ -31,6 +32,8 @@ from jobs.broker.base import (
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, Run
+from jobs.broker.listening import RedisSubscription
+from jobs.broker.redis_limits import RedisLimits
 from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
@@ -49,7 +52,7 @@ _CHUNK = 1000
 _PAGE = 200
 
 
-class RedisBroker(RedisOperating, Broker):
+class RedisBroker(RedisOperating, RedisLimits, Broker):
     def __init__(
         self,
         url: str,
@@ -75,6 +78,9 @@ class RedisBroker(RedisOperating, Broker):
         if keys is None:
             keys = self._names[queue] = _Keys(self._prefix, queue, self._steps)
         return keys
+
+    def _due_and_bell(self, queue: str) -> tuple[str, str]:
+        return self._keys(queue).schedule
 
     # ------------------------------------------------------------------ producers
 
@@ -130,15 +136,19 @@ class RedisBroker(RedisOperating, Broker):
     def retry(
         self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
     ) -> bool:
+        run = self._retry(queue, consumer, Later(number, raw, priority, due))
+        return bool(self._redis.run_all([run])[0])
+
+    def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
+        self._redis.run_all([self._retry(queue, consumer, later) for later in deliveries])
+
+    def _retry(self, queue: str, consumer: str, later: Later) -> Run:
         keys = self._keys(queue)
-        return bool(
-            self._redis.run(
-                scripts.RETRY,
-                (keys.inflight(consumer), keys.due, keys.bell),
-                number,
-                _ms(due),
-                _member(priority, raw),
-            )
+        where = (keys.inflight(consumer), keys.due, keys.bell)
+        return (
+            scripts.RETRY,
+            where,
+            (later.number, _ms(later.due), _member(later.priority, later.raw)),
         )
 
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
@@ -320,7 +330,7 @@ class RedisBroker(RedisOperating, Broker):
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
         connection = self._redis.subscribe([self._channel(topic) for topic in topics])
         try:
-            yield _Subscription(connection, self._redis.address)
+            yield RedisSubscription(connection, self._redis.address)
         finally:
             connection.disconnect()
 
@@ -352,25 +362,6 @@ class RedisBroker(RedisOperating, Broker):
         """The server's clock in milliseconds."""
         seconds, micros = self._redis.call("TIME")
         return int(seconds) * 1000 + int(micros) // 1000
-
-
-class _Subscription(Subscription):
-    def __init__(self, connection: Any, address: str) -> None:
-        self._connection = connection
-        self._address = address
-
-    def __call__(self, timeout: float) -> bool:
-        try:
-            if not self._connection.can_read(timeout=max(timeout, 0)):
-                return False
-            self._connection.read_response()
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
-        return True
-
-    def fileno(self) -> int:
-        # redis-py keeps it to itself.
-        return int(self._connection._sock.fileno())
 
 
 class _Keys:

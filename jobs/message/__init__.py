@@ -5,9 +5,11 @@ https://docs.celeryq.dev/en/stable/internals/protocol.html. What this program ad
 workers pass by:
 
 headers     ``jobs_ledger``   true: the call has a row in the ledger since it was sent
+            ``jobs_unique``   the name of its unique lock
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_crashes``  how many times a worker vanished while it held this message
             ``jobs_due``      true: the broker sees to the eta, by its own clock
+            ``jobs_permit``   the time that is kept for it by a rate limit (Unix seconds)
             ``jobs_killed``   why its process was killed: see `Killed`
             ``jobs_unknown_since``  when a worker first didn't know the task (Unix seconds)
 

@@ -25,6 +25,7 @@ HEADERS = frozenset(
         *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
         "jobs_ledger",
+        "jobs_unique",
     }
 )
 
@@ -78,6 +79,10 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     killed: str = ""
     #: Unix seconds; 0: no worker has not known the task.
     unknown_since: float = 0.0
+    #: The name of its unique lock; "": it is not unique.
+    unique: str = ""
+    #: The time that is kept for it by a rate limit (Unix seconds), or 0.
+    permit: float = 0.0
     #: Arguments whose values are not shown: names, and places ("0") of positional ones.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -128,6 +133,7 @@ def next_attempt(
         crashes=0,
         killed="",
         unknown_since=0.0,
+        permit=0.0,
     )
     if args is not None or kwargs is not None:
         following.args = sent.args if args is None else list(args)
@@ -149,6 +155,7 @@ def first_attempt(sent: Message) -> Message:
         crashes=0,
         killed="",
         unknown_since=0.0,
+        permit=0.0,
     )
 
 
@@ -169,6 +176,7 @@ def spread(sent: Message) -> list[Message]:
             root_id=sent.root_id or sent.id,
             group=None,
             group_index=None,
+            unique="",
             body=None,
         )
         for queue in sent.copies

@@ -79,6 +79,8 @@ def _headers(message: Message) -> dict[str, Any]:
     }
     if message.ledger:
         headers["jobs_ledger"] = True
+    if message.unique:
+        headers["jobs_unique"] = message.unique
     if own := message.headers:
         # A name of ours means what it means to us.
         headers |= {name: value for name, value in own.items() if name not in HEADERS}
@@ -139,6 +141,7 @@ def _short(value: Any) -> str:
 
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
 
@@ -158,6 +161,7 @@ class _Headers(msgspec.Struct):
     redelivered: bool | None = None
     compression: str | None = None
     jobs_ledger: bool = False
+    jobs_unique: str = ""
 
 
 class _Properties(msgspec.Struct):
@@ -168,6 +172,7 @@ class _Properties(msgspec.Struct):
     jobs_due: bool = False
     jobs_killed: str = ""
     jobs_unknown_since: float = 0.0
+    jobs_permit: _Moment = 0.0
 
 
 class _Envelope(msgspec.Struct):
@@ -226,6 +231,8 @@ def _message(envelope: _Envelope, headers: _Headers, queue: str) -> Message:
         held=properties.jobs_due,
         killed=properties.jobs_killed,
         unknown_since=properties.jobs_unknown_since,
+        unique=headers.jobs_unique,
+        permit=properties.jobs_permit,
         origin=headers.origin,
         own_headers=None,
         body=envelope.body,

@@ -18,7 +18,7 @@ from jobs import broker, conf, ledger, message
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.broker.operating import Parking
 from jobs.exceptions import BrokerUnavailable, TaskRevoked
-from jobs.worker import order, prepare, record
+from jobs.worker import order, permits, prepare, record
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.gathering import Gathering
@@ -31,6 +31,9 @@ from jobs.worker.suspects import Suspects
 from jobs.worker.vital import vital
 
 log = logging.getLogger("jobs.worker")
+
+#: Most of one claim while nearly nothing gets a permit: what does must not wait long for the rest.
+_AGAIN = 100
 
 
 class Consumer:
@@ -73,6 +76,8 @@ class Consumer:
         self._sync_waits = False
         #: The same, of an ``async def`` task.
         self._async_waits = False
+        #: How many to claim at least: the last ones nearly all got no permit, and held up nobody.
+        self._again = 0
         self._suspects = Suspects(sync, loop)
         self._gathering = Gathering(batch)
         #: What is on its way back to its queue, and stays here until the broker has it.
@@ -181,7 +186,8 @@ class Consumer:
             self._async_waits = False
         if self._sync_waits or self._async_waits:
             return 0
-        return max(self._sync_room(), self._async_room())
+        room = max(self._sync_room(), self._async_room())
+        return max(room, self._again) if room > 0 else 0
 
     def _sync_room(self) -> int:
         waiting = len(self._sync.unstarted)
@@ -233,6 +239,7 @@ class Consumer:
 
     def _dispatch(self, queue: str, claim: Claim) -> None:
         now, claimed = time.time(), time.monotonic()
+        self._again = 0
         deliveries = []
         trusted = self._conf.queue(queue).open
         for number, raw in claim.messages:
@@ -249,6 +256,8 @@ class Consumer:
             deliveries = self._without_revoked(queue, deliveries, now)
         if claim.paused_tasks and deliveries:
             deliveries = self._without_paused(queue, deliveries)
+        if any(map(permits.needs_any, deliveries)):
+            deliveries = self._with_permits(deliveries, now)
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
         if len(sync) < len(deliveries):
@@ -320,6 +329,18 @@ class Consumer:
             raise
         return [d for d in deliveries if d.number not in parked]
 
+    def _with_permits(self, deliveries: list[Delivery], now: float) -> list[Delivery]:
+        try:
+            answer = permits.ask(deliveries, Run(self.name, now))
+        except BrokerUnavailable:
+            self._returning += deliveries
+            raise
+        for outcome in answer.outcomes:
+            self._recorder.add(outcome)
+        if len(answer.outcomes) > 3 * len(answer.deliveries):
+            self._again = min(_AGAIN, 2 * len(answer.outcomes))
+        return answer.deliveries
+
     def _terminate_revoked(self) -> None:
         """Have this process killed if it runs a task that is not to go on."""
         running = each(self._sync.running.copy().values())
@@ -343,12 +364,17 @@ class Consumer:
         self._returning += each(deliveries)
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
-            by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority))
-        for queue, returned in by_queue.items():
-            broker.get().release(queue, self.name, returned)
+            form = permits.unstarted(d)
+            by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
+        # Before another worker has them, which holds what it needs under the same names.
+        if slots := [slot for d in self._returning for slot in d.slots]:
+            permits.give_up(slots)
+        for queue, some in by_queue.items():
+            broker.get().release(queue, self.name, some)
             self._answered = True
         # With the broker away they would have stayed, and the next step would try again.
-        self._returning.clear()
+        returned, self._returning = self._returning, []
+        permits.give_back(returned)
 
     # ------------------------------------------------------------------ idling
 

@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from jobs import limits, progress, unique
+from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
@@ -26,6 +28,10 @@ class Delivery(NamedTuple):
     claimed: float = 0.0
     #: Those that are run with it, as one batch.
     others: tuple[Delivery, ...] = ()
+    #: What it holds of limits while it runs.
+    slots: tuple[Slot, ...] = ()
+    #: It was given a permit of its rate.
+    permit: bool = False
 
 
 def each(deliveries: Iterable[Delivery]) -> list[Delivery]:
@@ -77,3 +83,45 @@ class Outcome(msgspec.Struct):
     #: Ends of calls that would have followed.
     also: list[Record] = []
     due: float = 0.0
+    #: What its delivery held of limits.
+    slots: tuple[Slot, ...] = ()
+    #: The slot that it waits for, when it is among the due ones.
+    waits_for: Slot | None = None
+    #: What its call gives up when it has ended.
+    lock: Lock | None = None
+
+    def of(self, delivery: Delivery, *, held: bool) -> Outcome:
+        """Itself, with what it takes over from the delivery that was run."""
+        self.claimed, self.held, self.slots = delivery.claimed, held, delivery.slots
+        self.lock = lock_of(delivery.message, delivery.task)
+        if progress.told:
+            self.reported = progress.over(delivery.message.id)
+        return self
+
+
+def limit_of(delivery: Delivery) -> str:
+    """The name of the limits of a delivery; raises what the task's function of the key raises."""
+    task, sent = delivery.task, delivery.message
+    key = None if task.key is None else task.key(sent.args, sent.kwargs)
+    return limits.name_of(task.name, key)
+
+
+def slots_of(delivery: Delivery) -> tuple[Slot, ...]:
+    """What the call of a delivery that is not run may hold, since its former process died."""
+    if delivery.slots or delivery.task.concurrency is None:
+        return delivery.slots
+    try:
+        name = limit_of(delivery)
+    except Exception:  # noqa: BLE001  the task's own function, which has failed before
+        return ()
+    return (Slot(name, delivery.task.concurrency, delivery.message.id, delivery.queue),)
+
+
+def lock_of(sent: Message, task: Task[..., Any] | None) -> Lock | None:
+    """The unique lock that a call gives up at its end; that of a window stays."""
+    if not sent.unique:
+        return None  # the usual case, at every task
+    asked = task.uniqueness if task else None
+    if asked and asked.window:
+        return None
+    return unique.lock_of(sent, asked) if asked else Lock(sent.unique, sent.id)

@@ -20,7 +20,7 @@ from jobs.registry import tasks
 from jobs.states import State
 from jobs.worker import record
 from jobs.worker.following import Following, after_end
-from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.outcome import Delivery, Kind, Outcome, lock_of, slots_of
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
@@ -102,12 +102,17 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
         raw=delivery.raw if kind is Kind.DEAD else b"",
         following=after.messages,
         also=after.ends,
+        slots=slots_of(delivery),
+        lock=lock_of(sent, delivery.task),
     )
 
 
 def already_ended(delivery: Delivery) -> Outcome:
     """Its outcome is recorded: a former delivery got as far as that."""
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=delivery.message.id)
+    sent = delivery.message
+    done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
+    return done
 
 
 def reason(error: Exception) -> str:
@@ -149,7 +154,15 @@ def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Ou
         "that has it and requeue the message, or discard it."
     )
     row = record.of_failure(sent, None, raw, run, error)
-    return Outcome(Kind.DEAD, queue, number, record=row, ended=sent.id, reason=reason(error))
+    return Outcome(
+        Kind.DEAD,
+        queue,
+        number,
+        record=row,
+        ended=sent.id,
+        reason=reason(error),
+        lock=lock_of(sent, None),
+    )
 
 
 def _not_yet(delivery: Delivery, eta: float) -> Outcome:

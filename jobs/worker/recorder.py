@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from django.db import DataError, connections, transaction
 
 from jobs import broker, conf, ledger, notes, publish
-from jobs.broker.base import Outgoing, Returned
+from jobs.broker.base import Later, Outgoing, Returned
 from jobs.ledger import Attempt, Record
+from jobs.worker import permits
 from jobs.worker.database import Care
 from jobs.worker.outcome import Kind, Outcome
 from jobs.worker.patience import AWAY, Patience
@@ -123,7 +124,11 @@ class Recorder:
         if ignored:
             self._persist(lambda: ledger.forget(ignored))
         over = [o for o in batch if o.reported and o.kind is Kind.DONE]
+        # Before they are acknowledged: killed in between, the next delivery does it again.
+        self._give_up(batch)
         self._persist(lambda: self._settle(batch))
+        if waiting := [o.waits_for for o in batch if o.waits_for]:
+            self._persist(lambda: permits.wait_for(waiting))
         for o in over:
             notes.forget(o.queue, o.reported, failed=o.failed)
 
@@ -157,6 +162,7 @@ class Recorder:
                     "task %s was taken over by another worker; its outcome here is dropped",
                     o.ended or o.number,
                 )
+                permits.lose(o.slots)
                 batch.remove(o)
 
     def _bury(self, dead: Sequence[Outcome]) -> None:
@@ -175,12 +181,25 @@ class Recorder:
                 broker.get().bury(outcome.queue, outcome.raw, outcome.reason, self._consumer)
             outcome.kind = Kind.DONE  # should the next be refused: not a second time
 
+    def _give_up(self, batch: Sequence[Outcome]) -> None:
+        """What limits and unique locks these calls held."""
+        slots = [slot for o in batch for slot in o.slots]
+        locks = [o.lock for o in batch if o.lock and o.kind is Kind.DONE]
+        if slots:
+            self._persist(lambda: permits.give_up(slots))
+        if locks:
+            self._persist(lambda: permits.unlock(locks))
+
     def _settle(self, batch: Sequence[Outcome]) -> None:
         numbers: dict[str, list[int]] = defaultdict(list)
         ended: dict[str, list[str]] = defaultdict(list)
+        later: dict[str, list[Later]] = defaultdict(list)
         for outcome in batch:
-            if outcome.kind is Kind.LATER:
-                self._postpone(outcome)
+            if outcome.kind is Kind.LATER and outcome.held:
+                again = Later(outcome.number, outcome.raw, outcome.priority, outcome.due)
+                later[outcome.queue].append(again)
+            elif outcome.kind is Kind.LATER:
+                self._send_later(outcome)
             elif outcome.kind is Kind.BACK:
                 self._give_back(outcome)
             elif outcome.kind is Kind.DONE:
@@ -189,6 +208,8 @@ class Recorder:
                 ended[outcome.queue].append(outcome.ended)
             if outcome.also:
                 ended[outcome.queue] += [record.id for record in outcome.also]
+        for queue, deliveries in later.items():
+            broker.get().retry_all(queue, self._consumer, deliveries)
         for queue in numbers.keys() | ended.keys():
             broker.get().ack(queue, self._consumer, numbers[queue], ended[queue])
 
@@ -201,14 +222,11 @@ class Recorder:
             broker.get().push([Outgoing(queue, outcome.raw, priority)])
             outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
 
-    def _postpone(self, outcome: Outcome) -> None:
-        port, queue = broker.get(), outcome.queue
-        raw, priority, due = outcome.raw, outcome.priority, outcome.due
-        if outcome.held:
-            port.retry(queue, self._consumer, outcome.number, raw, priority, due)
-        else:
-            port.push([Outgoing(queue, raw, priority, due)])
-            outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
+    def _send_later(self, outcome: Outcome) -> None:
+        """The next attempt of a call that was acknowledged before this one."""
+        sent = Outgoing(outcome.queue, outcome.raw, outcome.priority, outcome.due)
+        broker.get().push([sent])
+        outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
 
 
 def _write(

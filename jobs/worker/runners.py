@@ -7,6 +7,7 @@ consumer takes back. Both ends are atomic in CPython, so no lock is paid for eac
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import queue
 import threading
@@ -17,14 +18,14 @@ from collections.abc import Callable, Sequence
 from asgiref.sync import sync_to_async
 from django.db import connections
 
-from jobs import broker, progress
+from jobs import broker
 from jobs.exceptions import BrokerUnavailable
 from jobs.registry import tasks
-from jobs.worker import batches, executor
+from jobs.worker import batches, executor, permits
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.limits import Limits
-from jobs.worker.outcome import Delivery, Outcome, each
+from jobs.worker.outcome import Delivery, Kind, Outcome, each
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -152,13 +153,12 @@ class SyncRunners:
                 break
             self._started[me] = started
             outcome = self._run_one(delivery, place, started)
-            if outcome is not None:
-                self._done(outcome)
+            self._done(outcome)
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
             started = ended
-            if outcome is None or outcome.failed:
+            if outcome.failed:
                 care.now()
             else:
                 care.between_tasks()
@@ -166,8 +166,7 @@ class SyncRunners:
                 self.freed.set()
         self._started.pop(me, None)
 
-    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome | None:
-        """None: it was lost before it could be acknowledged, as its task asks for."""
+    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
         if delivery.task.batch:
             return self._run_batch(delivery, place, now)
         hard = self._limits.hard(delivery.message, delivery.task)
@@ -177,19 +176,17 @@ class SyncRunners:
         try:
             early = delivery.task.acks_early
             if early and not ack_early(delivery, self._worker):
-                return None
+                return lost(delivery)
             outcome = executor.run(delivery, self._worker, self._limits)
         finally:
             self._board.end(place)
             del self.running[place]
-        outcome.claimed, outcome.held = delivery.claimed, not early
-        if progress.told:
-            outcome.reported = progress.over(delivery.message.id)
-        return outcome
+        return outcome.of(delivery, held=not early)
 
-    def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome | None:
+    def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome:
         """The last one's outcome; those of the others are handed on before."""
         deliveries, early = each([first]), first.task.acks_early
+        gone: list[Outcome] = []
         places = self._places(place)[: len(deliveries)]
         hard = batches.shortest([self._limits.hard(d.message, d.task) for d in deliveries])
         for at, delivery in zip(places, deliveries, strict=True):
@@ -198,25 +195,32 @@ class SyncRunners:
         self.running[place] = first
         try:
             if early:
-                deliveries = [d for d in deliveries if ack_early(d, self._worker)]
+                mine = [ack_early(d, self._worker) for d in deliveries]
+                gone = [lost(d) for d, held in zip(deliveries, mine, strict=True) if not held]
+                deliveries = list(itertools.compress(deliveries, mine))
             ran = batches.run(deliveries, self._worker, self._limits) if deliveries else []
         finally:
             for at in places:
                 self._board.end(at)
             del self.running[place]
-        for delivery, outcome in zip(deliveries, ran, strict=True):
-            outcome.claimed, outcome.held = delivery.claimed, not early
-        for outcome in ran[:-1]:
+        decided = zip(deliveries, ran, strict=True)
+        *others, last = [*gone, *(o.of(d, held=not early) for d, o in decided)]
+        for outcome in others:
             self._done(outcome)
-        if any(outcome.failed for outcome in ran):
-            ran[-1].failed = True
-        return ran[-1] if ran else None
+        last.failed |= any(outcome.failed for outcome in others)
+        return last
 
     def _places(self, place: int) -> list[int]:
         """On the board, of the calls of a batch: this runner's own, and those set aside for it."""
         more = self._batch - 1
         start = self.width + place * more
         return [place, *range(start, start + more)]
+
+
+def lost(delivery: Delivery) -> Outcome:
+    """Somebody else has it, and with it what it held."""
+    permits.lose(delivery.slots)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:
@@ -306,12 +310,10 @@ class AsyncRunner:
         try:
             early = delivery.task.acks_early
             if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
+                self._done(lost(delivery))
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
-            outcome.claimed, outcome.held = delivery.claimed, not early
-            if progress.told:
-                outcome.reported = progress.over(delivery.message.id)
-            self._done(outcome)
+            self._done(outcome.of(delivery, held=not early))
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
         finally:

@@ -28,6 +28,8 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "routing/",
         "parameters.py",
         "sending.py",
+        "rates.py",
+        "uniqueness.py",
     ),
     3: ("workflow.py", "request.py", "models/", "migrations/", "broker/"),
     4: (
@@ -45,6 +47,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "inspecting.py",
         "recovery.py",
         "limits.py",
+        "unique.py",
         "metrics.py",
     ),
     5: ("registry.py", "canvas.py", "triggers.py"),

@@ -131,8 +131,8 @@ def test_any_bytes(raw: bytes, trusted: bool) -> None:
 FIELDS = [
     *[("", name) for name in changed()],
     *[(part, name) for part in ("headers", "properties") for name in changed()[part]],
-    ("headers", "jobs_ledger"),
-    *[("properties", name) for name in ("jobs_sig", "jobs_crashes", "jobs_due")],
+    *[("headers", name) for name in ("jobs_ledger", "jobs_unique")],
+    *[("properties", name) for name in ("jobs_sig", "jobs_crashes", "jobs_due", "jobs_permit")],
 ]
 
 

@@ -38,6 +38,13 @@ def test_every_option_has_a_default() -> None:
         ({"time_limit": 0}, "time_limit must be more than 0 seconds, not 0"),
         ({"soft_time_limit": -1}, "soft_time_limit must be more than 0 seconds, not -1"),
         ({"max_retrys": 1}, "max_retrys"),
+        ({"rate_limit": "100/d"}, "rate_limit must be like '100/s', '100/m', '100/h'"),
+        ({"burst": 5}, "burst is for a task with rate_limit="),
+        ({"concurrency": 0}, "concurrency must be at least 1, not 0"),
+        ({"concurrency": "3"}, "concurrency must be a whole number, not '3'"),
+        ({"key": lambda a: a}, "key is for a task with rate_limit= or concurrency="),
+        ({"unique": "ever"}, "unique must be 'until_start', 'until_end', seconds"),
+        ({"unique_key": lambda a: a}, "unique_key is for a task with unique="),
         ({"sensitive": ["c"]}, "has no parameter 'c', which sensitive= names"),
     ],
 )

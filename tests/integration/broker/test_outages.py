@@ -14,9 +14,11 @@ import pytest
 import redis
 
 from jobs.broker.base import About, Broker, Note, Outgoing, Returned
+from jobs.broker.limiting import Lock, Slot, Wish
 from jobs.broker.operating import Parking, Pause, Waiting
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.rates import Rate
 from tests.integration.broker.helpers import LEASE, claim, numbered, push, waiting
 from tests.services import Valkey, valkey, wait_for
 
@@ -63,6 +65,14 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "revocations": lambda b: b.revocations("mail", 1),
     "report": lambda b: b.report("mail", "worker", b"busy"),
     "reports": lambda b: b.reports("mail"),
+    "permits": lambda b: b.permits([Wish("mail", Rate(1.0), [0.0])]),
+    "take_slots": lambda b: b.take_slots([Slot("mail", 1, "a", "mail"), Slot("mail", 1, "b")]),
+    "wait_for_slots": lambda b: b.wait_for_slots([Slot("mail", 1, "b", "mail", 1.0)]),
+    "keep_slots": lambda b: b.keep_slots([Slot("mail", 1, "a")]),
+    "free_slots": lambda b: b.free_slots([Slot("mail", 1, "a")]),
+    "lock": lambda b: b.lock([Lock("mail", "a", 60)]),
+    "unlock": lambda b: b.unlock([Lock("mail", "a")]),
+    "locked": lambda b: b.locked(["mail"]),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
     "ping": lambda b: b.ping(),
@@ -194,6 +204,8 @@ def test_a_full_server(redis_broker: RedisBroker, client: redis.Redis) -> None:
         assert redis_broker.release("mail", "w1", [Returned(2)]) == 1
         assert redis_broker.dead_letter("mail", "w1", 3, "why", "worker-1")
         assert redis_broker.retry("mail", "w1", 4, b"d again", 0, time.time() + 3600)
+        for verb in ("permits", "take_slots", "wait_for_slots", "free_slots", "lock", "unlock"):
+            VERBS[verb](redis_broker)
     assert redis_broker.stats("mail")[:4] == (2, 0, 1, 1)
     assert waiting(redis_broker) == [b"b", b"e"]
 

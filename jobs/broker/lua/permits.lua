@@ -1,0 +1,40 @@
+-- Give permits of a rate or, to those who get none, the times to come back at: `jobs/rates.py`.
+-- KEYS  rate
+-- ARGV  interval (µs), burst, longest wait (µs; -1: any), how many were given and are not used,
+--       time kept before (µs), -1 for a permit that was given back, or 0, ...
+-- Returns {now (µs), 0 for a permit or the time to come back at (µs), ...}
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local known = redis.call('HMGET', KEYS[1], 'granted', 'reserved')
+local granted, reserved = tonumber(known[1] or 0), tonumber(known[2] or 0)
+granted = granted - ARGV[4] * interval
+local spare = (burst - 1) / 3 * interval
+local answer = {now}
+for i = 5, #ARGV do
+  local before = tonumber(ARGV[i])
+  local ready = granted - (burst - 1) * interval
+  if before > 0 then ready = ready + spare end
+  local left_over = granted <= now - interval
+  if (before ~= 0 or reserved <= now or left_over) and ready <= now then
+    local since = now
+    if before > 0 and now - before < interval then
+      since = before
+    elseif reserved > now and left_over then
+      since = now - interval
+    end
+    granted = math.max(granted, since) + interval
+    answer[#answer + 1] = 0
+  else
+    local at = math.max(now, reserved, ready)
+    if reserved <= now then at = at + (before > 0 and spare or 2 * spare) end
+    if longest < 0 or at - now <= longest then reserved = at + interval end
+    answer[#answer + 1] = math.max(1, math.ceil(at))
+  end
+end
+redis.call('DEL', KEYS[1])  -- first: a full server refuses a script whose first write adds
+-- Lua would write such numbers with 14 digits.
+redis.call('HSET', KEYS[1], 'granted', string.format('%.0f', math.max(0, granted)),
+  'reserved', string.format('%.0f', reserved))
+redis.call('PEXPIRE', KEYS[1], math.max(1000, math.ceil((math.max(granted, reserved) - now) / 1000)))
+return answer
