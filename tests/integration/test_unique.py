@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import redis
 from django.db import transaction
+from pytest_django import Settings
 
 from jobs import broker, chain, control, message
 from jobs.broker.limiting import Lock
@@ -48,6 +49,17 @@ def test_the_first_one_stands_for_all(client: Any) -> None:
     assert first.get(timeout=0) is None
     assert locks(client) == []
     assert once.delay("a") != first
+
+
+def test_further_queues_get_the_same_call(client: Any, settings: Settings) -> None:
+    queues = {"default": {"exchange": "news"}, "low": {"exchange": "news"}}
+    settings.JOBS = {**settings.JOBS, "EXCHANGES": {"news": "fanout"}, "QUEUES": queues}
+    first, second = (once.apply_async(("a",), exchange="news") for _ in range(2))
+    assert first == second
+    work()
+    assert ran() == ["a", "a"]
+    assert set(TaskResult.objects.values_list("state", flat=True)) == {State.SUCCESS}
+    assert locks(client) == []
 
 
 @on_broker
