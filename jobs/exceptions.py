@@ -6,6 +6,7 @@
     │   ├── NotSerializable         (also TypeError) an argument has no form in JSON
     │   ├── MessageTooLarge         (also ValueError)
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
+    │   ├── WorkflowError           (also ValueError) calls that can't be composed so
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
@@ -20,7 +21,8 @@
     │   ├── SoftTimeLimitExceeded   raised inside the task
     │   ├── TimeLimitExceeded       its process was killed
     │   ├── WorkerLost              its process died, as often as JOBS["MAX_CRASHES"] allows
-    │   └── MaxRetriesExceeded      there is no other attempt left
+    │   ├── MaxRetriesExceeded      there is no other attempt left
+    │   └── ChordError              the body of a chord whose members have not all succeeded
     └── ResultError                 raised by ``AsyncResult.get()``
         ├── ResultTimeout           (also TimeoutError) no end within the timeout
         ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
@@ -61,6 +63,10 @@ class MessageTooLarge(SendError, ValueError):
 
 class UnknownQueue(SendError, ValueError):
     """The queue is not declared in JOBS["QUEUES"]."""
+
+
+class WorkflowError(SendError, ValueError):
+    """The calls can't be composed like that."""
 
 
 class BrokerUnavailable(SendError, ConnectionError):
@@ -148,6 +154,10 @@ class WorkerLost(TaskEnded):
 
 class MaxRetriesExceeded(TaskEnded):
     """The task has no attempt left."""
+
+
+class ChordError(TaskEnded):
+    """A member of the chord did not succeed."""
 
 
 class ResultError(JobsError):

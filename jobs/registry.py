@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, known, publish, triggers
-from jobs.canvas import Signature, as_dicts
+from jobs.canvas import Group, Signature, as_dicts, check_linked
 from jobs.exceptions import ConfigurationError, Retry, UnknownQueue
 from jobs.message import Message, new_id
 from jobs.options import Options, TaskOptions
@@ -187,6 +187,28 @@ class Task(Generic[P, R]):
         """`s`, taking no result of a task before it."""
         return Signature(self.name, args, kwargs, immutable=True)
 
+    def map(self, items: Iterable[Any]) -> Signature:
+        """One call that runs this task for each item, one after the other; it returns the list of
+        their results."""
+        return self._over("celery.map", items)
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
+        """`map`, each item being all positional arguments."""
+        return self._over("celery.starmap", items)
+
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
+        """`starmap` in a group of calls, each for so many items."""
+        several = list(items)
+        starts = range(0, len(several), size)
+        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
+
+    def _over(self, name: str, items: Iterable[Any]) -> Signature:
+        if self.is_async:
+            raise TypeError(
+                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
+            )
+        return Signature(name, (), {"task": self.s().as_dict(), "it": list(items)})
+
     def on(
         self,
         signal: Signal,
@@ -270,6 +292,8 @@ class Task(Generic[P, R]):
             ignore_result=ignored,
             own_headers=dict(send.headers) if send.headers else {},
             embed=_embed(send),
+            group=send.group_id,
+            group_index=send.group_index,
             sensitive=self.sensitive,
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
@@ -300,13 +324,16 @@ class Task(Generic[P, R]):
 
 def _embed(send: Send) -> dict[str, Any]:
     """What follows the call, in the form of its message."""
-    if not (send.link or send.link_error or send.chain):
+    if not (send.link or send.link_error or send.chain or send.chord):
         return {}
+    link = as_dicts(send.link) if send.link else None
+    link_error = as_dicts(send.link_error) if send.link_error else None
+    check_linked({"link": link, "link_error": link_error})
     return {
-        "callbacks": as_dicts(send.link) if send.link else None,
-        "errbacks": as_dicts(send.link_error) if send.link_error else None,
+        "callbacks": link,
+        "errbacks": link_error,
         "chain": list(send.chain) if send.chain else None,
-        "chord": None,
+        "chord": send.chord,
     }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, transaction
 
-from jobs import ledger, message, publish, signals
+from jobs import ledger, message, signals
 from jobs.exceptions import (
     Ignore,
     MaxRetriesExceeded,
@@ -27,10 +27,10 @@ from jobs.exceptions import (
 )
 from jobs.ledger import Record
 from jobs.request import current
-from jobs.worker import prepare, record
+from jobs.worker import joining, prepare, record
 from jobs.worker.following import after_end, after_success
 from jobs.worker.limits import Limits, Timer
-from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.outcome import NOTHING, Delivery, Kind, Outcome
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
@@ -123,10 +123,13 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             returned = True
             row = record.of_success(sent, task, attempt, result)
             assert row is not None, "an atomic task always has a row"
-            if not ledger.record([row]):
+            if not (ledger.record_ends([row]) if sent.embed else ledger.record([row])):
                 raise _EndedBefore
+            told: list[str] = []
             if sent.embed:
-                publish.send(after_success(sent, result), using=ledger.alias())
+                after = after_success(sent, result)
+                joining.send([after])
+                told = joining.join(after.members, {sent.id})
     except _EndedBefore:
         return prepare.already_ended(delivery)
     except (InterfaceError, OperationalError) as error:
@@ -135,7 +138,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
         # Should the commit have succeeded and only its answer be lost, the ledger will say so.
         return _put_back(delivery, error)
     _announce_success(delivery, attempt, result)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
 
 
 # ---------------------------------------------------------------------------- the outcome
@@ -145,7 +148,7 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     sent = delivery.message
     try:
         row = record.of_success(sent, delivery.task, attempt, result)
-        following = after_success(sent, result) if sent.embed else []
+        following = after_success(sent, result) if sent.embed else NOTHING
     except (ResultNotSerializable, SendError) as error:
         return _failed(delivery, attempt, error)
     _announce_success(delivery, attempt, result)
@@ -158,7 +161,7 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
-    if isinstance(error, Ignore):
+    if isinstance(error, Ignore) and not sent.embed.get("chord"):
         ignored = sent.id if record.is_kept(sent, task) else ""
         return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
     if isinstance(error, Reject):
@@ -272,7 +275,7 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     )
     outcome = _done(delivery, row, failed=True)
     if sent.embed:
-        outcome.following, outcome.also = after_end(sent, delivery.raw, attempt, error)
+        outcome.following = after_end(sent, delivery.raw, attempt, error)
     return outcome
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.workflow import Counted
 
 
 class Delivery(NamedTuple):
@@ -23,6 +25,30 @@ class Delivery(NamedTuple):
     task: Task[..., Any]
     #: When it was claimed (monotonic seconds).
     claimed: float = 0.0
+
+
+class Member(NamedTuple):
+    """A member of a chord that has ended."""
+
+    id: str
+    group_id: str
+    root_id: str
+
+
+class Following(NamedTuple):
+    """What comes after the end of a call."""
+
+    messages: Sequence[Message] = ()
+    #: Chords whose headers are among these messages.
+    chords: Sequence[Counted] = ()
+    #: The ends of calls that will not follow.
+    ends: Sequence[Record] = ()
+    #: Those of all these calls, the ended one included, that a chord waits for.
+    members: Sequence[Member] = ()
+
+
+#: The usual case.
+NOTHING = Following()
 
 
 class Kind(enum.Enum):
@@ -59,8 +85,8 @@ class Outcome(msgspec.Struct):
     #: With LATER: the message, its priority, and when (Unix seconds). With DEAD: the message.
     raw: bytes = b""
     priority: int = 0
-    #: What is sent when this is recorded.
-    following: list[Message] = []
-    #: Ends of calls that would have followed.
-    also: list[Record] = []
+    #: What is sent, or ends too, when this is recorded.
+    following: Following = NOTHING
+    #: Other calls that have ended with it, for those who wait for them.
+    told: list[str] = []
     due: float = 0.0

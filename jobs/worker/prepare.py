@@ -19,7 +19,7 @@ from jobs.message import Message
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.worker import record
-from jobs.worker.following import Following, after_end
+from jobs.worker.following import after_end
 from jobs.worker.outcome import Delivery, Kind, Outcome
 from jobs.worker.record import Run
 
@@ -90,8 +90,6 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
     sent = delivery.message
     row = record.of_failure(sent, delivery.task, delivery.raw, run, why, state)
-    # A dead letter may be put back, and its chain go on.
-    after = Following() if kind is Kind.DEAD else after_end(sent, delivery.raw, run, why, state)
     return Outcome(
         kind,
         delivery.queue,
@@ -100,8 +98,7 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
         ended=sent.id,
         reason=reason(why) if kind is Kind.DEAD else "",
         raw=delivery.raw if kind is Kind.DEAD else b"",
-        following=after.messages,
-        also=after.ends,
+        following=after_end(sent, delivery.raw, run, why, state),
     )
 
 
@@ -149,7 +146,15 @@ def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Ou
         "that has it and requeue the message, or discard it."
     )
     row = record.of_failure(sent, None, raw, run, error)
-    return Outcome(Kind.DEAD, queue, number, record=row, ended=sent.id, reason=reason(error))
+    return Outcome(
+        Kind.DEAD,
+        queue,
+        number,
+        record=row,
+        ended=sent.id,
+        reason=reason(error),
+        following=after_end(sent, raw, run, error),
+    )
 
 
 def _not_yet(delivery: Delivery, eta: float) -> Outcome:

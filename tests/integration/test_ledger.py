@@ -9,7 +9,7 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from jobs import ledger, serialization
+from jobs import ledger, reopening, serialization
 from jobs.ledger import Record
 from jobs.models import TaskResult
 from jobs.states import State
@@ -160,7 +160,7 @@ def test_texts_that_databases_refuse(write: Write) -> None:
 def test_ended_and_reopened(write: Write) -> None:
     write([record_of("a", State.FAILURE, error="wrong"), record_of("b", State.RETRY)])
     assert ledger.ended(["a", "b", "c"]) == {"a"}
-    ledger.reopen("a")
+    reopening.reopen("a")
     row = TaskResult.objects.get(id="a")
     assert (row.state, row.error, row.finished_at) == (State.PENDING, "", None)
     write([record_of("a", State.SUCCESS, finished_at=timezone.now())])
