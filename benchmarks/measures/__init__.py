@@ -1,6 +1,6 @@
 """What can be measured, by name. Each measure runs one system once and returns its figures."""
 
-from . import beat, enqueue, idle, latency, memory, throughput
+from . import beat, chord, enqueue, idle, latency, memory, throughput
 from .base import Measure
 
 ALL: dict[str, Measure] = {
@@ -12,6 +12,7 @@ ALL: dict[str, Measure] = {
         idle.MEASURE,
         memory.MEASURE,
         beat.MEASURE,
+        chord.MEASURE,
     )
 }
 
