@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import AsyncResult, broker, chain, chord, control, group, signature, task
+from jobs import AsyncResult, broker, chain, chord, control, group, pruning, signature, task
 from jobs.exceptions import (
     BrokerUnavailable,
     ChordError,
@@ -334,6 +336,18 @@ def fragile() -> str:
     if not Run.objects.exists():
         raise Reject("not yet")
     return "mended"
+
+
+def test_a_failed_chord_is_kept_as_long_as_failures() -> None:
+    chord([fail.s("boom")], echo.s()).delay()
+    chord([echo.s(1).set(countdown=1000)], echo.s()).delay()
+    work()
+    kept = TaskGroup.objects.get(remaining=1)
+    TaskGroup.objects.update(created_at=timezone.now() - dt.timedelta(days=29))
+    pruning.prune(timezone.now())
+    assert TaskGroup.objects.count() == 2
+    pruning.prune(timezone.now() + dt.timedelta(days=2))
+    assert TaskGroup.objects.get() == kept
 
 
 # --------------------------------------------------------------------------- mistakes at the call
