@@ -16,6 +16,7 @@
     ├── ControlFlow                 raised inside a task, to say what becomes of it
     │   ├── Retry                   run it again later
     │   ├── Reject                  put it among the dead letters, or back on the queue
+    │   ├── Replaced                another call ends under its id
     │   └── Ignore                  acknowledge it and record nothing
     ├── TaskEnded                   what ends a task other than its own doing
     │   ├── SoftTimeLimitExceeded   raised inside the task
@@ -36,6 +37,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class JobsError(Exception):
@@ -130,6 +132,15 @@ class Reject(ControlFlow):
         """``requeue``: back to its queue instead of the dead letters."""
         super().__init__(*([reason] if reason else []))
         self.requeue = requeue
+
+
+class Replaced(ControlFlow):
+    """Another call takes the place of this one."""
+
+    def __init__(self, text: str = "", *, call: Mapping[str, Any] | None = None) -> None:
+        """``call``: in its JSON form (see `jobs.workflow`)."""
+        super().__init__(*([text] if text else []))
+        self.call = call or {}
 
 
 class Ignore(ControlFlow):

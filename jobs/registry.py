@@ -15,7 +15,7 @@ from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, known, publish, triggers
-from jobs.canvas import Group, Signature, as_dicts, check_linked
+from jobs.canvas import Composing, as_dicts, check_linked
 from jobs.exceptions import ConfigurationError, Retry, UnknownQueue
 from jobs.message import Message, new_id
 from jobs.options import Options, TaskOptions
@@ -41,7 +41,7 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Generic[P, R]):
+class Task(Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
@@ -178,36 +178,6 @@ class Task(Generic[P, R]):
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         return [self._handle(message) for message in sent]
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """This call as a value, to be sent by somebody else or later."""
-        return Signature(self.name, args, kwargs)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """`s`, taking no result of a task before it."""
-        return Signature(self.name, args, kwargs, immutable=True)
-
-    def map(self, items: Iterable[Any]) -> Signature:
-        """One call that runs this task for each item, one after the other; it returns the list of
-        their results."""
-        return self._over("celery.map", items)
-
-    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
-        """`map`, each item being all positional arguments."""
-        return self._over("celery.starmap", items)
-
-    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
-        """`starmap` in a group of calls, each for so many items."""
-        several = list(items)
-        starts = range(0, len(several), size)
-        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
-
-    def _over(self, name: str, items: Iterable[Any]) -> Signature:
-        if self.is_async:
-            raise TypeError(
-                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
-            )
-        return Signature(name, (), {"task": self.s().as_dict(), "it": list(items)})
 
     def on(
         self,

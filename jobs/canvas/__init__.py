@@ -9,11 +9,13 @@ from jobs.canvas.calls import Signature
 from jobs.canvas.checking import check_linked
 from jobs.canvas.composing import Chain, Chord, Group
 from jobs.canvas.making import chain, chord, group, signature
+from jobs.canvas.methods import Composing
 
 __all__ = [
     "Chain",
     "Chord",
     "Composable",
+    "Composing",
     "Group",
     "Signature",
     "as_dicts",

@@ -33,7 +33,7 @@ def send(
     frozen = freeze(form, of_calls)
     check(frozen, len(args), kwargs)
     start = workflow.start(frozen, args, kwargs)
-    messages = [_message(call) for call in start.calls]
+    messages = [message_of(call) for call in start.calls]
     if start.chords:
         ledger.open_chords(start.chords)  # first: a worker may be quick
     try:
@@ -54,7 +54,8 @@ def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
     return given
 
 
-def _message(call: Call) -> Message:
+def message_of(call: Call) -> Message:
+    """The message of a call of one task; raises what `jobs.Task.message` does."""
     options = python_options(workflow.options(call))
     sent: Message = known.find(call["task"]).message(call["args"], call["kwargs"], **options)
     return sent

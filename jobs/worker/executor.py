@@ -19,6 +19,7 @@ from jobs.exceptions import (
     Ignore,
     MaxRetriesExceeded,
     Reject,
+    Replaced,
     ResultNotSerializable,
     Retry,
     SendError,
@@ -28,7 +29,7 @@ from jobs.exceptions import (
 from jobs.ledger import Record
 from jobs.request import current
 from jobs.worker import joining, prepare, record
-from jobs.worker.following import after_end, after_success
+from jobs.worker.following import after_end, after_replacing, after_success
 from jobs.worker.limits import Limits, Timer
 from jobs.worker.outcome import NOTHING, Delivery, Kind, Outcome
 from jobs.worker.record import Run
@@ -164,6 +165,8 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     if isinstance(error, Ignore) and not sent.embed.get("chord"):
         ignored = sent.id if record.is_kept(sent, task) else ""
         return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
+    if isinstance(error, Replaced):
+        return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):
         return _rejected(delivery, attempt, error)
     if isinstance(error, TypeError) and (wrong := _wrong_arguments(delivery)):
@@ -241,6 +244,14 @@ def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
         priority=delivery.message.priority,
         due=time.time(),
     )
+
+
+def _replaced(delivery: Delivery, attempt: Run, error: Replaced) -> Outcome:
+    try:
+        following = after_replacing(delivery.message, error.call)
+    except SendError as failure:
+        return _failed(delivery, attempt, failure)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
 
 
 def _put_back(delivery: Delivery, error: Exception) -> Outcome:

@@ -8,10 +8,8 @@ twice. What comes when the last member of a chord has ended, `jobs.worker.joinin
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import itertools
 import logging
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -68,6 +66,15 @@ def after_end(
     return Following(messages, chords, ends, members)
 
 
+def after_replacing(sent: Message, call: Call) -> Following:
+    """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
+    start = workflow.start(call)
+    messages = [message_of(one, sent.id, _root(sent)) for one in start.calls]
+    for one in messages:
+        message.encode(one)
+    return Following(messages, start.chords, replaces=sent.id)
+
+
 def told(
     task_id: str, root_id: str, errbacks: Sequence[Call] | None
 ) -> tuple[list[Message], list[Counted]]:
@@ -114,7 +121,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
 def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Start]:
     """The start of a call that follows this task; nothing, but a line in the log, for what is no
     call. Its ids are the same, however often the task is run."""
-    ids = (_derived(task_id, f"{what}/{n}") for n in itertools.count())
+    ids = (message.derived_id(task_id, f"{what}/{n}") for n in itertools.count())
     try:
         yield workflow.start(workflow.freeze(call, ids.__next__), before)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -180,12 +187,6 @@ def _queue(call: Call) -> str:
             asked,
         )
     return asked if asked in queues else default
-
-
-def _derived(task_id: str, what: str) -> str:
-    noise = hashlib.sha256(f"{task_id}/{what}".encode()).digest()
-    made = message.id_time(task_id) or time.time()
-    return message.id_at(int(made * 1000), noise)
 
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:

@@ -45,6 +45,9 @@ def send(followings: Sequence[Following]) -> None:
     chords = [chord for following in again for chord in following.chords]
     if chords:
         ledger.open_chords(chords)
+    replaced = [following.replaces for following in again if following.replaces]
+    if replaced:
+        ledger.forget(replaced)  # its row keeps the place for the one that ends under its id
     messages = [one for following in again for one in following.messages if one.id in new]
     publish.send(messages, using=ledger.alias())
 

@@ -45,6 +45,8 @@ class Following(NamedTuple):
     ends: Sequence[Record] = ()
     #: Those of all these calls, the ended one included, that a chord waits for.
     members: Sequence[Member] = ()
+    #: The call that these messages stand for: the last task that follows them has its id.
+    replaces: str = ""
 
 
 #: The usual case.

@@ -27,7 +27,7 @@ from jobs.workflow.forms import (
 )
 from jobs.workflow.freezing import freeze
 from jobs.workflow.spreading import spread
-from jobs.workflow.starting import Counted, Start, start
+from jobs.workflow.starting import Counted, Start, member, start
 
 __all__ = [
     "ACCUMULATE",
@@ -43,6 +43,7 @@ __all__ = [
     "kind",
     "last",
     "listed",
+    "member",
     "options",
     "parts",
     "spread",
