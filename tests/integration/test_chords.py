@@ -11,7 +11,18 @@ from django.db import transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import AsyncResult, broker, chain, chord, control, group, pruning, signature, task
+from jobs import (
+    AsyncResult,
+    broker,
+    chain,
+    chord,
+    control,
+    group,
+    ledger,
+    pruning,
+    signature,
+    task,
+)
 from jobs.exceptions import (
     BrokerUnavailable,
     ChordError,
@@ -164,6 +175,18 @@ def test_atomic_members_and_body() -> None:
     result = chord([atomic_echo.s(1), atomic_echo.s(2)], echo.s()).delay()
     work()
     assert result.get(timeout=0) == [1, 2]
+
+
+def test_on_databases_without_an_upsert_that_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger, "_WRITERS", {})
+    monkeypatch.setattr(ledger, "_TELLERS", {})
+    result = chord([echo.s(n) for n in range(30)], total.s()).delay()
+    raw = next(iter(broker.get().scan("default")))
+    work()
+    put(raw)
+    work()
+    assert result.get(timeout=0) == sum(range(30))
+    assert TaskResult.objects.filter(task=total.name).count() == 1
 
 
 def test_sent_by_its_json_form() -> None:
