@@ -48,14 +48,14 @@ def send(followings: Sequence[Following]) -> None:
     replaced = [following.replaces for following in again if following.replaces]
     if replaced:
         ledger.forget(replaced)  # its row keeps the place for the one that ends under its id
-    messages = [one for following in again for one in following.messages if one.id in new]
-    publish.send(messages, using=ledger.alias())
+    # A batch may hold two deliveries of one call.
+    messages = {one.id: one for following in again for one in following.messages if one.id in new}
+    publish.send(list(messages.values()), using=ledger.alias())
 
 
 def join(ends: Iterable[Member], newly: Collection[str]) -> list[str]:
     """Count those of these members that have newly ended, and do what comes when they were the last
     of their chords. Ids of the calls that have ended by that."""
-    # A batch may hold two deliveries of one member.
     members = list({member.id: member for member in ends if member.id in newly}.values())
     ended: list[str] = []
     while members:
