@@ -116,6 +116,13 @@ def schedules(module: Any, verb: str, **options: Any) -> float:
     return time.time()
 
 
+def compose(module: Any, what: str, count: int) -> dict[str, float]:
+    """Send a ``group`` or a ``chord`` of so many no-ops; the seconds until it was sent, and until
+    all of it had ended."""
+    answer: dict[str, float] = module.compose(what, count)
+    return answer
+
+
 ACTIONS = {
     action.__name__: action
     for action in (
@@ -127,6 +134,7 @@ ACTIONS = {
         round_trips,
         limited,
         schedules,
+        compose,
     )
 }
 

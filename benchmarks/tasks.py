@@ -26,3 +26,8 @@ def echo(number: int) -> int:
 @task(name="stamp", queue="bench", ignore_result=WITHOUT_RESULTS)
 def stamp(at: int) -> None:
     work.stamp(at)
+
+
+@task(name="length", queue="bench", ignore_result=WITHOUT_RESULTS)
+def length(results: list[object]) -> int:
+    return len(results)

@@ -19,9 +19,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from jobs.canvas import Signature as Signature
     from jobs.canvas import chain as chain
+    from jobs.canvas import chord as chord
+    from jobs.canvas import group as group
     from jobs.canvas import signature as signature
     from jobs.cron import crontab as crontab
     from jobs.declaring import Periodic as Periodic
+    from jobs.group_results import GroupResult as GroupResult
     from jobs.periodic import add_periodic_task as add_periodic_task
     from jobs.registry import Task as Task
     from jobs.registry import shared_task as shared_task
@@ -34,6 +37,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "AsyncResult": "jobs.results",
+    "GroupResult": "jobs.group_results",
     "Periodic": "jobs.declaring",
     "Request": "jobs.request",
     "Signature": "jobs.canvas",
@@ -41,7 +45,9 @@ _PUBLIC = {
     "Task": "jobs.registry",
     "add_periodic_task": "jobs.periodic",
     "chain": "jobs.canvas",
+    "chord": "jobs.canvas",
     "crontab": "jobs.cron",
+    "group": "jobs.canvas",
     "shared_task": "jobs.registry",
     "signature": "jobs.canvas",
     "task": "jobs.registry",

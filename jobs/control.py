@@ -12,7 +12,7 @@ import logging
 from django.db import transaction
 from django.utils import timezone
 
-from jobs import broker, conf, known, ledger, message
+from jobs import broker, conf, known, ledger, message, reopening
 from jobs import inspecting as inspect
 from jobs.broker.base import Outgoing
 from jobs.broker.operating import Pause
@@ -62,7 +62,7 @@ def requeue(queue: str, key: str) -> bool:
         # As unreadable as before, perhaps not for the next version of the code.
         return broker.get().requeue(queue, key)
     # First the row: a worker must not find the end recorded that this undoes.
-    ledger.reopen(sent.id)
+    reopening.reopen(sent.id, behind=sent.embed.get("chain") or ())
     # It would be given up again at once for what its former workers noted on it.
     noted = sent.crashes or sent.killed or sent.unknown_since
     raw = message.mark(found, **message.UNMARKED) if noted else None
@@ -104,10 +104,7 @@ def retry(task_id: str) -> bool:
     # What revoked it would revoke it again.
     broker.get().unrevoke(row.queue, task_id)
     with transaction.atomic(using=ledger.alias()):
-        ledger.reopen(task_id, raw)
-        for following in again.embed.get("chain") or ():
-            # Its place is kept: it is sent when this one has succeeded.
-            ledger.reopen((following.get("options") or {}).get("task_id") or "", b"")
+        reopening.reopen(task_id, raw, behind=again.embed.get("chain") or ())
         pushed = Outgoing(row.queue, raw, again.priority)
         transaction.on_commit(lambda: _push(task_id, pushed), using=ledger.alias())
     return True

@@ -8,6 +8,7 @@
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
     │   ├── NoRoute                 (also ValueError) a routing key no queue is bound to
     │   ├── AlreadyQueued           a call of the same unique key is there already
+    │   ├── WorkflowError           (also ValueError) calls that can't be composed so
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
@@ -19,12 +20,14 @@
     │   ├── Retry                   run it again later
     │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
     │   ├── Reject                  put it among the dead letters, or back on the queue
+    │   ├── Replaced                another call ends under its id
     │   └── Ignore                  acknowledge it and record nothing
     ├── TaskEnded                   what ends a task other than its own doing
     │   ├── SoftTimeLimitExceeded   raised inside the task
     │   ├── TimeLimitExceeded       its process was killed
     │   ├── WorkerLost              its process died, as often as JOBS["MAX_CRASHES"] allows
-    │   └── MaxRetriesExceeded      there is no other attempt left
+    │   ├── MaxRetriesExceeded      there is no other attempt left
+    │   └── ChordError              the body of a chord whose members have not all succeeded
     └── ResultError                 raised by ``AsyncResult.get()``
         ├── ResultTimeout           (also TimeoutError) no end within the timeout
         ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
@@ -39,6 +42,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 
 class JobsError(Exception):
@@ -70,6 +74,10 @@ class UnknownQueue(SendError, ValueError):
 
 class NoRoute(SendError, ValueError):
     """No queue is bound to the routing key."""
+
+
+class WorkflowError(SendError, ValueError):
+    """The calls can't be composed like that."""
 
 
 class BrokerUnavailable(SendError, ConnectionError):
@@ -152,6 +160,15 @@ class Reject(ControlFlow):
         self.requeue = requeue
 
 
+class Replaced(ControlFlow):
+    """Another call takes the place of this one."""
+
+    def __init__(self, text: str = "", *, call: Mapping[str, Any] | None = None) -> None:
+        """``call``: in its JSON form (see `jobs.workflow`)."""
+        super().__init__(*([text] if text else []))
+        self.call = call or {}
+
+
 class Ignore(ControlFlow):
     """Nothing is recorded of this call."""
 
@@ -174,6 +191,10 @@ class WorkerLost(TaskEnded):
 
 class MaxRetriesExceeded(TaskEnded):
     """The task has no attempt left."""
+
+
+class ChordError(TaskEnded):
+    """A member of the chord did not succeed."""
 
 
 class ResultError(JobsError):

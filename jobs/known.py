@@ -13,6 +13,10 @@ class Sendable(Protocol):
     """What senders need of a `jobs.Task`."""
 
     name: str
+    durable: bool
+    ignore_result: bool
+
+    def message(self, args: Sequence[Any], kwargs: Mapping[str, Any], **options: Any) -> Any: ...
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None: ...
 

@@ -14,9 +14,11 @@ from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from jobs.models import TaskAttempt, TaskResult
+from jobs.models import TaskAttempt, TaskGroup, TaskResult
 from jobs.models.results import TaskResultQuerySet
+from jobs.serialization import dumps
 from jobs.states import TERMINAL, State
+from jobs.workflow import Counted
 
 
 class Record(NamedTuple):
@@ -40,6 +42,15 @@ class Record(NamedTuple):
     finished_at: dt.datetime | None
     published_at: dt.datetime
     message: bytes
+    group_id: str | None = None
+    group_index: int | None = None
+    parent_id: str | None = None
+    root_id: str | None = None
+
+    @property
+    def ended(self) -> tuple[str, str, dt.datetime | None]:
+        """By whom, how and when."""
+        return self.state, self.worker, self.finished_at
 
 
 class Attempt(NamedTuple):
@@ -55,8 +66,14 @@ class Attempt(NamedTuple):
     traceback: str
 
 
+#: Rows that one query asks for by their ids.
+_BATCH = 500
+
 #: Columns that stay as they are when the row exists already.
-_KEPT = ("id", "task", "queue", "args", "kwargs", "created_at", "published_at")
+_KEPT = (
+    *("id", "task", "queue", "args", "kwargs", "created_at", "published_at"),
+    *("group_id", "group_index", "parent_id", "root_id"),
+)
 
 
 def alias() -> str:
@@ -71,13 +88,28 @@ def record(records: Sequence[Record]) -> int:
     """
     if not records:
         return 0
-    # One statement can't touch a row twice; the first terminal outcome wins, else the last.
+    connection = connections[alias()]
+    if connection.vendor in _WRITERS:
+        return _WRITERS[connection.vendor](connection, _unique(records))
+    return len(_write_by_orm(connection, _unique(records)))
+
+
+def record_ends(records: Sequence[Record]) -> set[str]:
+    """`record`, at some more cost; the ids of those calls that have ended by it, and not before."""
+    if not records:
+        return set()
+    connection, unique = connections[alias()], _unique(records)
+    written = _TELLERS.get(connection.vendor, _write_by_orm)(connection, unique)
+    return {item.id for item in unique if item.id in written and item.state in TERMINAL}
+
+
+def _unique(records: Sequence[Record]) -> list[Record]:
+    """One statement can't touch a row twice; the first terminal outcome wins, else the last."""
     unique: dict[str, Record] = {}
     for item in records:
         if unique.get(item.id) is None or unique[item.id].state not in TERMINAL:
             unique[item.id] = item
-    connection = connections[alias()]
-    return _WRITERS.get(connection.vendor, _write_by_orm)(connection, list(unique.values()))
+    return list(unique.values())
 
 
 def record_attempts(attempts: Sequence[Attempt]) -> None:
@@ -85,6 +117,18 @@ def record_attempts(attempts: Sequence[Attempt]) -> None:
     that it was done, stays as it is."""
     TaskAttempt.objects.using(alias()).bulk_create(
         [TaskAttempt(**attempt._asdict()) for attempt in attempts], ignore_conflicts=True
+    )
+
+
+def open_chords(chords: Sequence[Counted]) -> None:
+    """Begin to count the members of these chords; one that is counted already stays as it is."""
+    TaskGroup.objects.using(alias()).bulk_create(
+        [
+            TaskGroup(id=one.id, size=one.size, remaining=one.size, body=dumps(one.body))
+            for one in chords
+        ],
+        batch_size=_BATCH,
+        ignore_conflicts=True,
     )
 
 
@@ -104,11 +148,15 @@ def standing(records: Sequence[Record]) -> set[str]:
 def not_sent(ids: Sequence[str]) -> set[str]:
     """Those of these calls that have no message yet. Rows that only keep their place, since the
     call was to follow one that an operator runs again, are taken away."""
-    rows = TaskResult.objects.using(alias()).filter(id__in=ids)
-    found = rows.values_list("id", "state", "message")
-    places = [task_id for task_id, state, raw in found if state == State.PENDING and not raw]
-    rows.filter(id__in=places).delete()
-    return set(ids) - {task_id for task_id, *_ in found} | set(places)
+    new = set(ids)
+    for start in range(0, len(ids), _BATCH):
+        rows = TaskResult.objects.using(alias()).filter(id__in=ids[start : start + _BATCH])
+        found = rows.values_list("id", "state", "message")
+        places = {task_id for task_id, state, raw in found if state == State.PENDING and not raw}
+        if places:
+            rows.filter(id__in=places).delete()
+        new -= {task_id for task_id, *_ in found if task_id not in places}
+    return new
 
 
 def forget(ids: Sequence[str]) -> None:
@@ -142,29 +190,6 @@ def _open(ids: Sequence[str]) -> TaskResultQuerySet:
     return TaskResult.objects.using(alias()).filter(id__in=ids).exclude(state__in=TERMINAL)
 
 
-def reopen(task_id: str, message: bytes | None = None) -> None:
-    """An operator sends an ended task again: its row waits for a new outcome, and what is known of
-    former attempts makes room for those to come. ``message``: its new one."""
-    rows = TaskResult.objects.using(alias())
-    changes = {} if message is None else {"message": message}
-    with transaction.atomic(using=alias()):
-        reopened = rows.filter(id=task_id, state__in=TERMINAL).update(
-            state=State.PENDING,
-            result=None,
-            error_type="",
-            error="",
-            traceback="",
-            attempts=0,
-            eta=None,
-            started_at=None,
-            finished_at=None,
-            published_at=timezone.now(),
-            **changes,
-        )
-        if reopened:
-            TaskAttempt.objects.using(alias()).filter(result_id=task_id).delete()
-
-
 def _upsert(source: str) -> str:
     table = TaskResult._meta.db_table
     columns = ", ".join(Record._fields)
@@ -186,34 +211,58 @@ def _write_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]
 
 
 def _write_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
-    adapt = connection.ops.adapt_datetimefield_value
-    rows = [
-        [adapt(value) if isinstance(value, dt.datetime) else value for value in item]
-        for item in records
-    ]
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.executemany(_SQLITE, rows)
+        cursor.executemany(_SQLITE, [_row(connection, item) for item in records])
         return int(cursor.rowcount)
 
 
-def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
-    """For databases whose upsert can't have a condition (MySQL, MariaDB, Oracle)."""
+def _row(connection: BaseDatabaseWrapper, item: Record) -> list[Any]:
+    adapt = connection.ops.adapt_datetimefield_value
+    return [adapt(value) if isinstance(value, dt.datetime) else value for value in item]
+
+
+def _tell_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
+    with connection.cursor() as cursor:
+        columns = [list(column) for column in zip(*records, strict=True)]
+        cursor.execute(f"{_POSTGRESQL} RETURNING id", columns)
+        return {task_id for (task_id,) in cursor.fetchall()}
+
+
+def _tell_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
+    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+        written = set()
+        for item in records:
+            cursor.execute(_SQLITE, _row(connection, item))
+            if cursor.rowcount:
+                written.add(item.id)
+        return written
+
+
+def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
+    """For databases whose upsert can't have a condition (MySQL, MariaDB, Oracle). The ids of those
+    that were written."""
     rows = TaskResult.objects.using(connection.alias)
+    written: set[str] = set()
     with transaction.atomic(using=connection.alias):
         by_id = {item.id: item for item in records}
         known = set(rows.select_for_update().filter(id__in=by_id).values_list("id", flat=True))
         new = [TaskResult(**item._asdict()) for item in records if item.id not in known]
         rows.bulk_create(new, ignore_conflicts=True)
-        written = len(new)
+        # Not those that another worker has inserted at the same moment.
+        there = rows.filter(id__in=[row.id for row in new])
+        for task_id, *ended in there.values_list("id", "state", "worker", "finished_at"):
+            if tuple(ended) == by_id[task_id].ended:
+                written.add(task_id)
         for task_id in known:
             values: dict[str, Any] = by_id[task_id]._asdict()
             changes = {name: value for name, value in values.items() if name not in _KEPT}
             open_rows = rows.filter(id=task_id, attempts__lte=values["attempts"])
-            written += open_rows.exclude(state__in=TERMINAL).update(**changes)
+            if open_rows.exclude(state__in=TERMINAL).update(**changes):
+                written.add(task_id)
     return written
 
 
-_TYPES = {"attempts": "int", "message": "bytea"} | {
+_TYPES = {"attempts": "int", "group_index": "int", "message": "bytea"} | {
     name: "timestamptz" for name in Record._fields if name.endswith("_at") or name == "eta"
 }
 _ARRAYS = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in Record._fields)
@@ -222,4 +271,8 @@ _SQLITE = _upsert(f"VALUES ({', '.join(['%s'] * len(Record._fields))})")
 _WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record]], int]] = {
     "postgresql": _write_postgresql,
     "sqlite": _write_sqlite,
+}
+_TELLERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record]], set[str]]] = {
+    "postgresql": _tell_postgresql,
+    "sqlite": _tell_sqlite,
 }

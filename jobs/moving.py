@@ -18,7 +18,7 @@ from jobs import broker, conf, known, ledger, message
 from jobs.broker.base import Outgoing, Returned
 from jobs.broker.operating import Waiting
 from jobs.exceptions import JobsError, MessageError
-from jobs.message import Message
+from jobs.message import Killed, Message
 
 log = logging.getLogger("jobs.control")
 
@@ -32,15 +32,19 @@ Deal = Callable[[Sequence[Waiting]], Sequence[str]]
 def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     """Delete what waits on a queue now, or is due, for good. How many messages.
 
-    Calls that the ledger knows end as REVOKED. What comes meanwhile stays, as does what runs.
+    Calls that the ledger knows end as REVOKED. Calls whose end others wait for (parts of workflows,
+    unique ones) are ended by the next worker that claims them, with all that comes of it. What
+    comes meanwhile stays, as does what runs.
     """
     known.queue(queue)
 
     def give_up(messages: Sequence[Waiting]) -> Sequence[str]:
+        read = [(found, _read(queue, found)) for found in messages]
+        alone = [sent.id for _, sent in read if sent and not _concerns_others(sent)]
         # First the ledger: else it would wait for calls that are nowhere.
-        ids = _ids(queue, messages)
-        ledger.give_up_all(ids, "purged")
-        return ids
+        ledger.give_up_all(alone, "purged")
+        _leave_to_workers(queue, [found for found, sent in read if sent and _concerns_others(sent)])
+        return alone
 
     count = _waiting(queue, give_up) if waiting else 0
     count += _due(queue, give_up) if due else 0
@@ -96,6 +100,20 @@ def find(queue: str, task_id: str) -> Waiting | None:
             if task_id.encode() in found.raw and task_id in _ids(queue, [found]):
                 return found
     return None
+
+
+def _concerns_others(sent: Message) -> bool:
+    return bool(sent.embed or sent.unique)
+
+
+def _leave_to_workers(queue: str, messages: Sequence[Waiting]) -> None:
+    """Only a worker knows what comes of the end of these."""
+    broker.get().push(
+        [
+            Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
+            for found in messages
+        ]
+    )
 
 
 # ---------------------------------------------------------------------------- steps

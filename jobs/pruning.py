@@ -16,7 +16,7 @@ from django.db import connections, router, transaction
 from django.db.models import Exists, Model, OuterRef, QuerySet
 
 from jobs import conf, ledger, registry
-from jobs.models import ScheduleRun, TaskAttempt, TaskResult
+from jobs.models import ScheduleRun, TaskAttempt, TaskGroup, TaskResult
 from jobs.states import TERMINAL
 
 #: Rows of one transaction.
@@ -79,8 +79,17 @@ def parts(now: dt.datetime) -> Iterator[Part]:
         if (before := _before(now, age)) is not None:
             rows = results.filter(task=name, state__in=TERMINAL)
             yield from _of_results(f"task {name}", rows, before, now)
+    if (before := _before(now, conf.get().result_expires["FAILURE"])) is not None:
+        yield Part("failed chords", _failed_chords(before))
     if (before := _before(now, conf.get().schedule_runs_expire)) is not None:
         yield Part("schedule runs", _runs(before))
+
+
+def _failed_chords(before: dt.datetime) -> QuerySet[TaskGroup]:
+    """Those that wait for an operator to run a failed member again. The table is small: the others
+    are deleted when they are joined."""
+    groups = TaskGroup.objects.using(ledger.alias())
+    return groups.filter(remaining=0, created_at__lt=before)
 
 
 def _before(now: dt.datetime, age: float | None) -> dt.datetime | None:

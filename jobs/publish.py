@@ -153,6 +153,10 @@ def _row(sent: Message, outgoing: Outgoing) -> TaskResult:
         kwargs=serialization.dumps(sent.shown_kwargs),
         eta=sent.eta,
         message=outgoing.raw,
+        group_id=sent.group,
+        group_index=sent.group_index,
+        parent_id=sent.parent_id,
+        root_id=sent.root_id if sent.root_id != sent.id else None,
     )
 
 

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, known, publish, routing, triggers, unique
-from jobs.canvas import Signature, as_dicts
+from jobs.canvas import Composing, as_dicts, check_linked
 from jobs.exceptions import ConfigurationError, Retry
 from jobs.message import Message, encode, new_id
 from jobs.options import Options, SingleOptions, TaskOptions
@@ -44,7 +44,7 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Running, Generic[P, R]):
+class Task(Running, Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
@@ -235,14 +235,6 @@ class Task(Running, Generic[P, R]):
             encode(sent)  # raises by name for an argument that has no form in JSON
             raise
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """This call as a value, to be sent by somebody else or later."""
-        return Signature(self.name, args, kwargs)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """`s`, taking no result of a task before it."""
-        return Signature(self.name, args, kwargs, immutable=True)
-
     def on(
         self,
         signal: Signal,
@@ -329,6 +321,8 @@ class Task(Running, Generic[P, R]):
             ignore_result=ignored,
             own_headers=dict(send.headers) if send.headers else {},
             embed=_embed(send),
+            group=send.group_id,
+            group_index=send.group_index,
             sensitive=self.sensitive,
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
@@ -378,13 +372,16 @@ def _put(sent: Message, address: Address) -> None:
 
 def _embed(send: Send) -> dict[str, Any]:
     """What follows the call, in the form of its message."""
-    if not (send.link or send.link_error or send.chain):
+    if not (send.link or send.link_error or send.chain or send.chord):
         return {}
+    link = as_dicts(send.link) if send.link else None
+    link_error = as_dicts(send.link_error) if send.link_error else None
+    check_linked({"link": link, "link_error": link_error})
     return {
-        "callbacks": as_dicts(send.link) if send.link else None,
-        "errbacks": as_dicts(send.link_error) if send.link_error else None,
+        "callbacks": link,
+        "errbacks": link_error,
         "chain": list(send.chain) if send.chain else None,
-        "chord": None,
+        "chord": send.chord,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
@@ -28,23 +28,44 @@ _DEAF = 30.0
 _WITHOUT_BROKER = 1.0
 
 
+class Handle(Protocol):
+    """What `AsyncResult` and `GroupResult` have in common."""
+
+    id: str
+
+    @property
+    def parent(self) -> Handle | None: ...
+
+    def ready(self) -> bool: ...
+
+    def successful(self) -> bool: ...
+
+    def failed(self) -> bool: ...
+
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> Any: ...
+
+    def forget(self) -> None: ...
+
+    def revoke(self, *, terminate: bool = False) -> None: ...
+
+
 class AsyncResult(Generic[R]):
     """The handle of one call of a task: its state now, its result when it has ended."""
 
     # A bulk makes as many of these as messages.
-    __slots__ = ("_ended", "_ignored", "id", "parent")
+    __slots__ = ("_ended", "_ignored", "_parent", "id")
 
     def __init__(
         self,
         id: str,  # noqa: A002  Celery's name
         *,
         ignored: bool = False,
-        parent: AsyncResult[Any] | None = None,
+        parent: Handle | None = None,
     ) -> None:
         """``ignored``: the task keeps no result, so waiting for it would never end. ``parent``: of
-        the call before it in a chain."""
+        what it follows."""
         self.id = id
-        self.parent = parent
+        self._parent = parent
         self._ignored = ignored
         self._ended: TaskResult | None = None
 
@@ -56,6 +77,29 @@ class AsyncResult(Generic[R]):
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    # ------------------------------------------------------------------ its relatives
+
+    @property
+    def parent(self) -> Handle | None:
+        """Of what it follows; of the call that sent it, if the ledger knows one."""
+        if self._parent is None:
+            row = self._row()
+            self._parent = AsyncResult(row.parent_id) if row and row.parent_id else None
+        return self._parent
+
+    @property
+    def root_id(self) -> str:
+        """Of the first call of that line: its own, if the ledger knows no other."""
+        row = self._row()
+        return row.root_id or self.id if row else self.id
+
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """Of the calls that it has sent, or that followed it, as far as they are in the ledger:
+        from their end on, or from when they were sent in a transaction."""
+        rows = _rows().filter(root_id=self.root_id, parent_id=self.id).order_by("id")
+        return [AsyncResult(task_id) for task_id in rows.values_list("id", flat=True)]
 
     # ------------------------------------------------------------------ looking
 
@@ -75,7 +119,7 @@ class AsyncResult(Generic[R]):
         row = self._row()
         if row is None or row.state not in TERMINAL:
             return None
-        return _value(row) if row.state == State.SUCCESS else rebuild(row)
+        return cast(R | BaseException, value_of(row))
 
     @property
     def progress(self) -> Progress | None:
@@ -127,7 +171,7 @@ class AsyncResult(Generic[R]):
         if row.state not in TERMINAL:
             row = self._wait(timeout)
         if row.state == State.SUCCESS:
-            return cast(R, _value(row))
+            return cast(R, value_of(row))
         error = rebuild(row)
         if propagate:
             raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
@@ -218,7 +262,10 @@ def _left(ends: float | None, at_most: float) -> float:
     return at_most if ends is None else max(0.0, min(at_most, ends - time.monotonic()))
 
 
-def _value(row: TaskResult) -> Any:
+def value_of(row: TaskResult) -> Any:
+    """What an ended task returned, or the exception that ended it."""
+    if row.state != State.SUCCESS:
+        return rebuild(row)
     return None if row.result is None else serialization.loads(row.result)
 
 

@@ -41,6 +41,9 @@ class SendOptions(SharedOptions, total=False):
 
     task_id: str | None
     chain: Sequence[Mapping[str, Any]] | None
+    group_id: str | None
+    group_index: int | None
+    chord: Mapping[str, Any] | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +77,11 @@ class Send:
     link_error: Any = None
     #: JSON forms of the calls that follow it, the next one last: see `jobs.canvas.Chain`.
     chain: Sequence[Mapping[str, Any]] | None = None
+    #: The group that it is a member of: see `jobs.canvas.Group`.
+    group_id: str | None = None
+    group_index: int | None = None
+    #: JSON form of the body that follows this group: see `jobs.canvas.Chord`.
+    chord: Mapping[str, Any] | None = None
     #: False: with the broker away, don't try again.
     retry: bool = True
     #: Keys of JOBS["RETRY_POLICY"], for a broker that is away.

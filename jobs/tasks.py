@@ -1,12 +1,15 @@
-"""Tasks of this app itself."""
+"""Tasks of this app itself, and those that Celery's programs expect of a worker."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.utils import timezone
 
-from jobs import pruning, registry
+from jobs import pruning, registry, workflow
+from jobs.canvas import signature
 from jobs.cron import crontab
 from jobs.declaring import Periodic
 
@@ -33,3 +36,23 @@ def prune() -> dict[str, int]:
     ):
         prune.delay()  # the rest, after what else waits
     return dict(gone)
+
+
+@registry.task(name="celery.map")
+def map_items(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
+    """What `jobs.Task.map` sends."""
+    call = signature(task)
+    return [call(item) for item in it]
+
+
+@registry.task(name="celery.starmap")
+def starmap_items(task: Mapping[str, Any], it: Sequence[Sequence[Any]]) -> list[Any]:
+    """What `jobs.Task.starmap` and ``chunks`` send."""
+    call = signature(task)
+    return [call(*items) for items in it]
+
+
+@registry.task(name=workflow.ACCUMULATE)
+def accumulate(*args: Any, index: int | None = None) -> Any:
+    """Its arguments, or one of them: the end of what has a group for its own end."""
+    return args if index is None else args[index]

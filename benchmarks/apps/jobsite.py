@@ -1,6 +1,7 @@
 """This program: the tasks are in ``benchmarks.tasks``, where the app's discovery finds them."""
 
 import os
+import time
 from collections.abc import Sequence
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
@@ -9,7 +10,8 @@ import django
 
 django.setup()
 
-from benchmarks.tasks import echo, limited, noop, stamp  # noqa: E402 - needs the settings
+from benchmarks.tasks import echo, length, limited, noop, stamp  # noqa: E402 - needs the settings
+from jobs import group  # noqa: E402 - likewise
 
 
 def prepare() -> None:
@@ -39,3 +41,20 @@ def send_stamp(at: int, delay: float | None) -> None:
 def round_trip(number: int) -> int:
     answer: int = echo.delay(number).get(timeout=10)
     return answer
+
+
+def compose(what: str, count: int) -> dict[str, float]:
+    """The end is when the ledger holds all of it."""
+    from jobs.models import TaskResult
+
+    calls = group(noop.s(number) for number in range(count))
+    started = time.perf_counter()
+    sent = (calls if what == "group" else calls | length.s()).apply_async()
+    sent_in = time.perf_counter() - started
+    if what == "group":
+        rows, wanted = TaskResult.objects.filter(group_id=sent.id, state="SUCCESS"), count
+    else:
+        rows, wanted = TaskResult.objects.filter(id=sent.id, state="SUCCESS"), 1
+    while rows.count() < wanted:
+        time.sleep(0.01)
+    return {"sent": sent_in, "ended": time.perf_counter() - started}

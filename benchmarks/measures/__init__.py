@@ -1,6 +1,6 @@
 """What can be measured, by name. Each measure runs one system once and returns its figures."""
 
-from . import beat, enqueue, idle, latency, memory, rate, throughput
+from . import beat, chord, enqueue, idle, latency, memory, rate, throughput
 from .base import Measure
 
 ALL: dict[str, Measure] = {
@@ -13,6 +13,7 @@ ALL: dict[str, Measure] = {
         memory.MEASURE,
         beat.MEASURE,
         rate.MEASURE,
+        chord.MEASURE,
     )
 }
 

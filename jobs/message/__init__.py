@@ -28,7 +28,7 @@ from jobs.message.call import (
     next_attempt,
     spread,
 )
-from jobs.message.ids import id_at, id_time, new_id
+from jobs.message.ids import derived_id, id_at, id_time, new_id
 from jobs.message.wire import decode, encode, mark, mark_redelivered
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Killed",
     "Message",
     "decode",
+    "derived_id",
     "encode",
     "first_attempt",
     "hidden_by_sender",

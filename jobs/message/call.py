@@ -31,10 +31,12 @@ HEADERS = frozenset(
 
 
 class Killed(enum.StrEnum):
-    """Why the supervisor ended the process that ran a message."""
+    """Why a message is not run, or no longer: the supervisor ended the process that ran it, or an
+    operator has purged it."""
 
     TIME_LIMIT = "time limit"
     REVOKED = "revoked"
+    PURGED = "purged"
 
 
 class Message(msgspec.Struct, kw_only=True, gc=False):

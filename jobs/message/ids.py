@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 import uuid
@@ -35,6 +36,13 @@ def id_at(milliseconds: int, noise: bytes) -> str:
     value = milliseconds << 80 | int.from_bytes(noise[:10])
     value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62  # version, variant
     return str(uuid.UUID(int=value))
+
+
+def derived_id(task_id: str, what: str) -> str:
+    """The id of something that comes of this call: the same, however often it is asked for."""
+    noise = hashlib.sha256(f"{task_id}/{what}".encode()).digest()
+    made = id_time(task_id) or time.time()
+    return id_at(int(made * 1000), noise)
 
 
 def id_time(task_id: str) -> float | None:

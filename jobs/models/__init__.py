@@ -1,5 +1,6 @@
 """The tables. Their querysets hold the verbs."""
 
+from jobs.models.groups import TaskGroup
 from jobs.models.results import Queues, TaskAttempt, TaskResult
 from jobs.models.schedule_runs import ScheduleRun
 from jobs.models.schedules import Misfire, Overlap, Schedule
@@ -11,5 +12,6 @@ __all__ = [
     "Schedule",
     "ScheduleRun",
     "TaskAttempt",
+    "TaskGroup",
     "TaskResult",
 ]

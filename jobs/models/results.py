@@ -56,6 +56,13 @@ class TaskResult(models.Model):
     started_at = models.DateTimeField(_("started"), null=True, blank=True)
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
     published_at = models.DateTimeField(_("published"), null=True, blank=True)
+    #: Of its group, and its place there.
+    group_id = models.CharField(_("group"), max_length=255, null=True, blank=True)  # noqa: DJ001
+    group_index = models.PositiveIntegerField(_("place in its group"), null=True, blank=True)
+    #: The call that sent it, or that it follows.
+    parent_id = models.CharField(_("sent by"), max_length=255, null=True, blank=True)  # noqa: DJ001
+    #: The first call of that line; null: this one.
+    root_id = models.CharField(_("root"), max_length=255, null=True, blank=True)  # noqa: DJ001
     #: The wire form, for the relay, for recovery and for retrying after a failure; cleared on
     #: success.
     message = models.BinaryField(_("message"), default=b"", editable=False)
@@ -79,6 +86,18 @@ class TaskResult(models.Model):
                 fields=["created_at"],
                 name="jobs_result_unpublished",
                 condition=Q(state="PENDING", published_at__isnull=True),
+            ),
+            # The members of a group in their order: the join of a chord, `GroupResult`.
+            models.Index(
+                fields=["group_id", "group_index"],
+                name="jobs_result_group",
+                condition=Q(group_id__isnull=False),
+            ),
+            # What came of a call: `AsyncResult.children`.
+            models.Index(
+                fields=["root_id"],
+                name="jobs_result_root",
+                condition=Q(root_id__isnull=False),
             ),
         ]
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from django.db import InterfaceError, OperationalError, transaction
 
-from jobs import ledger, message, publish, signals
+from jobs import ledger, message, signals
 from jobs.exceptions import (
     Ignore,
     Interrupted,
     MaxRetriesExceeded,
     Reject,
+    Replaced,
     ResultNotSerializable,
     Retry,
     SendError,
@@ -28,10 +29,10 @@ from jobs.exceptions import (
 )
 from jobs.ledger import Record
 from jobs.request import current
-from jobs.worker import prepare, record
-from jobs.worker.following import after_end, after_success
+from jobs.worker import joining, prepare, record
+from jobs.worker.following import after_end, after_replacing, after_success
 from jobs.worker.limits import Limits, Timer
-from jobs.worker.outcome import Delivery, Kind, Outcome
+from jobs.worker.outcome import NOTHING, Delivery, Kind, Outcome
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
@@ -124,10 +125,13 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             returned = True
             row = record.of_success(sent, task, attempt, result)
             assert row is not None, "an atomic task always has a row"
-            if not ledger.record([row]):
+            if not (ledger.record_ends([row]) if sent.embed else ledger.record([row])):
                 raise _EndedBefore
+            told: list[str] = []
             if sent.embed:
-                publish.send(after_success(sent, result), using=ledger.alias())
+                after = after_success(sent, result)
+                joining.send([after])
+                told = joining.join(after.members, {sent.id})
     except _EndedBefore:
         return prepare.already_ended(delivery)
     except (InterfaceError, OperationalError) as error:
@@ -136,7 +140,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
         # Should the commit have succeeded and only its answer be lost, the ledger will say so.
         return _put_back(delivery, error)
     _announce_success(delivery, attempt, result)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
 
 
 # ---------------------------------------------------------------------------- the outcome
@@ -146,7 +150,7 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     sent = delivery.message
     try:
         row = record.of_success(sent, delivery.task, attempt, result)
-        following = after_success(sent, result) if sent.embed else []
+        following = after_success(sent, result) if sent.embed else NOTHING
     except (ResultNotSerializable, SendError) as error:
         return _failed(delivery, attempt, error)
     _announce_success(delivery, attempt, result)
@@ -171,9 +175,11 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         back = Outcome(Kind.BACK, delivery.queue, delivery.number)
         back.raw, back.priority = delivery.raw, sent.priority
         return back
-    if isinstance(error, Ignore):
+    if isinstance(error, Ignore) and not sent.embed.get("chord"):
         ignored = sent.id if record.is_kept(sent, task) else ""
         return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
+    if isinstance(error, Replaced):
+        return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):
         return _rejected(delivery, attempt, error)
     if isinstance(error, TypeError) and (wrong := _wrong_arguments(delivery)):
@@ -253,6 +259,14 @@ def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
     )
 
 
+def _replaced(delivery: Delivery, attempt: Run, error: Replaced) -> Outcome:
+    try:
+        following = after_replacing(delivery.message, error.call)
+    except SendError as failure:
+        return _failed(delivery, attempt, failure)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
+
+
 def _put_back(delivery: Delivery, error: Exception) -> Outcome:
     """To be run again as if it had not been: nothing of it has stayed."""
     log.warning(
@@ -285,7 +299,7 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     )
     outcome = _done(delivery, row, failed=True)
     if sent.embed:
-        outcome.following, outcome.also = after_end(sent, delivery.raw, attempt, error)
+        outcome.following = after_end(sent, delivery.raw, attempt, error)
     return outcome
 
 

@@ -2,55 +2,50 @@
 
 On success: its callbacks, and the next call of its chain. On failure: its errbacks; the rest of its
 chain ends as it did. Ids are chosen before, so that a second run of the same message sends nothing
-twice.
+twice. What comes when the last member of a chord has ended, `jobs.worker.joining` says.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
+import itertools
 import logging
-import time
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from django.utils import timezone
 
-from jobs import conf, message, routing
+from jobs import conf, message, routing, workflow
 from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.worker import record
+from jobs.worker.outcome import NOTHING, Following, Member
 from jobs.worker.record import Run
+from jobs.workflow import Call, Counted, Start
 
 log = logging.getLogger("jobs.worker")
 
-Call = Mapping[str, Any]
 
-
-def after_success(sent: Message, result: Any) -> list[Message]:
-    """The messages to be sent. Raises `SendError` for a result that can't be in them."""
-    if sent.embed.get("chord"):
-        log.error("task %s[%s] belongs to a chord, which is not joined here", sent.task, sent.id)
-    found = [_follow(sent, call, [result], n) for n, call in _calls(sent, "callbacks")]
-    chain = sent.embed.get("chain")
-    if chain:
-        *rest, following = chain
-        found.append(_follow(sent, following, [result], -1, rest))
-    made = [one for one in found if one is not None]
-    for one in made:
+def after_success(sent: Message, result: Any) -> Following:
+    """Raises `SendError` for a result that can't be in the messages to be sent."""
+    messages, chords = [], []
+    for start in _starts(sent, result):
+        messages += [message_of(call, sent.id, _root(sent)) for call in start.calls]
+        chords += start.chords
+    for one in messages:
         message.encode(one)  # now, when it can still be the task's failure
-    return made
+    return Following(messages, chords, (), _membership(sent))
 
 
-class Following(NamedTuple):
-    """What follows a call that did not succeed."""
-
-    messages: list[Message] = []
-    #: The ends of the calls that will not follow: as that of the call that did not succeed.
-    ends: list[Record] = []
+def _starts(sent: Message, result: Any) -> Iterator[Start]:
+    for n, call in enumerate(sent.embed.get("callbacks") or ()):
+        yield from started(sent.id, f"callback {n}", call, [result])
+    if sent.embed.get("chain"):
+        calls = workflow.chain(reversed(sent.embed["chain"]))
+        yield from started(sent.id, "chain", calls, [result])
 
 
 def after_end(
@@ -58,46 +53,132 @@ def after_end(
 ) -> Following:
     """After an end other than success. Errbacks are told of failures, not of revocations."""
     if not sent.embed:
-        return Following()
-    told = _calls(sent, "errbacks") if state == State.FAILURE else []
-    found = [_follow(sent, call, [sent.id], n) for n, call in told]
-    rest = sent.embed.get("chain")
-    ends = _ends(sent, rest, record.failure(sent, raw, run, why, state)) if rest else []
-    return Following([one for one in found if one is not None], ends)
+        return NOTHING
+    errbacks = sent.embed.get("errbacks") if state == State.FAILURE else None
+    messages, chords = told(sent.id, _root(sent), errbacks)
+    ends: list[Record] = []
+    members = _membership(sent)
+    if sent.embed.get("chain"):
+        ended = record.failure(sent, raw, run, why, state)
+        error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
+        call = workflow.chain(reversed(sent.embed["chain"]))
+        ends, more = unsent(call, ended._replace(error=error, parent_id=sent.id))
+        members += more
+    return Following(messages, chords, ends, members)
 
 
-def _ends(sent: Message, rest: Sequence[Call], ended: Record) -> list[Record]:
-    ids = [(_options(call).get("task_id"), call) for call in reversed(rest)]
-    return [
-        ended._replace(
-            id=task_id,
-            task=str(call.get("task")),
-            queue=_address(call)["queue"],
-            args="[]",
-            kwargs="{}",
-            traceback="",
-            attempts=1,
-            error=f"{sent.task}[{sent.id}], before it in its chain: {ended.error}",
-            started_at=None,
-            message=b"",
+def after_replacing(sent: Message, call: Call) -> Following:
+    """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
+    start = workflow.start(call)
+    messages = [message_of(one, sent.id, _root(sent)) for one in start.calls]
+    for one in messages:
+        message.encode(one)
+    return Following(messages, start.chords, replaces=sent.id)
+
+
+def told(
+    task_id: str, root_id: str, errbacks: Sequence[Call] | None
+) -> tuple[list[Message], list[Counted]]:
+    """The errbacks of a call that has failed: they get its id."""
+    messages, chords = [], []
+    for n, call in enumerate(errbacks or ()):
+        for start in started(task_id, f"errback {n}", call, [task_id]):
+            messages += [message_of(one, task_id, root_id) for one in start.calls]
+            chords += start.chords
+    return messages, chords
+
+
+def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
+    """The ends of all tasks of a call that will not be sent, as that of another, and those of them
+    that chords wait for."""
+    ends, members = [], []
+    root_id = ended.root_id or ended.id
+    for one in _tasks(call):
+        options = workflow.options(one)
+        task_id, group_id = options.get("task_id"), options.get("group_id")
+        if not isinstance(task_id, str) or not task_id:
+            continue
+        ends.append(
+            ended._replace(
+                id=task_id,
+                task=str(one.get("task")),
+                queue=_address(one)["queue"],
+                args="[]",
+                kwargs="{}",
+                traceback="",
+                attempts=1,
+                started_at=None,
+                message=b"",
+                group_id=group_id,
+                group_index=options.get("group_index"),
+                root_id=root_id,
+            )
         )
-        for task_id, call in ids
-        if isinstance(task_id, str) and task_id
-    ]
+        if group_id and options.get("chord"):
+            members.append(Member(task_id, group_id, root_id))
+    return ends, members
 
 
-def _calls(sent: Message, kind: str) -> Sequence[tuple[int, Call]]:
-    return list(enumerate(sent.embed.get(kind) or ()))
+def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Start]:
+    """The start of a call that follows this task; nothing, but a line in the log, for what is no
+    call. Its ids are the same, however often the task is run."""
+    ids = (message.derived_id(task_id, f"{what}/{n}") for n in itertools.count())
+    try:
+        yield workflow.start(workflow.freeze(call, ids.__next__), before)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        log.error("task %s is followed by what can't be sent: %r (%r)", task_id, call, error)
 
 
-def _options(call: Call) -> Mapping[str, Any]:
-    return call.get("options") or {}
+def message_of(call: Call, parent_id: str, root_id: str) -> Message:
+    """The message of a call of a single task that is started."""
+    options = workflow.options(call)
+    task = tasks.get(call["task"])
+    eta = _eta(options)
+    return Message(
+        task=call["task"],
+        id=options["task_id"],
+        **_address(call),
+        args=list(call["args"]),
+        kwargs=dict(call["kwargs"]),
+        embed={
+            "callbacks": workflow.listed(options.get("link")) or None,
+            "errbacks": workflow.listed(options.get("link_error")) or None,
+            "chain": list(options.get("chain") or ()) or None,
+            "chord": options.get("chord"),
+        },
+        eta=eta,
+        expires=_expires(options, eta),
+        ignore_result=options.get("ignore_result", task.ignore_result if task else None),
+        root_id=root_id,
+        parent_id=parent_id,
+        group=options.get("group_id"),
+        group_index=options.get("group_index"),
+        own_headers=dict(options.get("headers") or {}),
+        sensitive=task.sensitive if task else frozenset(),
+    )
+
+
+def _tasks(call: Call) -> list[Call]:
+    try:
+        return list(workflow.tasks(call))
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return []  # it could not have been sent either
+
+
+def _membership(sent: Message) -> list[Member]:
+    if sent.group and sent.embed.get("chord"):
+        return [Member(sent.id, sent.group, _root(sent))]
+    return []
+
+
+def _root(sent: Message) -> str:
+    return sent.root_id or sent.id
 
 
 def _address(call: Call) -> dict[str, Any]:
     """Queue and priority, as fields of its message. By its own arguments: what the call before it
     gives it is not looked at."""
-    name, options = str(call.get("task")), _options(call)
+    name, options = str(call.get("task")), workflow.options(call)
     args, kwargs = call.get("args") or (), call.get("kwargs") or {}
     try:
         address, priority = routing.get().find(name, args, kwargs, options, tasks.get(name))
@@ -106,52 +187,6 @@ def _address(call: Call) -> dict[str, Any]:
         default = conf.get().default_queue
         log.error("%s is sent to queue %r: %s", name, default, error)
         return {"queue": default}
-
-
-def _follow(
-    sent: Message, call: Call, before: list[Any], n: int, rest: Sequence[Call] = ()
-) -> Message | None:
-    """The message of a call in its JSON form; None for what is no call of a single task."""
-    name, options = call.get("task"), _options(call)
-    if not isinstance(name, str) or call.get("subtask_type"):
-        log.error("task %s[%s] is followed by what can't be sent: %r", sent.task, sent.id, call)
-        return None
-    task = tasks.get(name)
-    args = list(call.get("args") or ())
-    eta = _eta(options)
-    return Message(
-        task=name,
-        id=options.get("task_id") or _derived(sent, n),
-        **_address(call),
-        args=args if call.get("immutable") else [*before, *args],
-        kwargs=dict(call.get("kwargs") or {}),
-        embed={
-            "callbacks": _listed(options.get("link")),
-            "errbacks": _listed(options.get("link_error")),
-            "chain": [*rest, *(options.get("chain") or ())] or None,
-            "chord": None,
-        },
-        eta=eta,
-        expires=_expires(options, eta),
-        ignore_result=options.get("ignore_result", task.ignore_result if task else None),
-        root_id=sent.root_id or sent.id,
-        parent_id=sent.id,
-        own_headers=dict(options.get("headers") or {}),
-        sensitive=task.sensitive if task else frozenset(),
-    )
-
-
-def _derived(sent: Message, n: int) -> str:
-    """The same, however often its task is run."""
-    noise = hashlib.sha256(f"{sent.id}/{n}".encode()).digest()
-    made = message.id_time(sent.id) or time.time()
-    return message.id_at(int(made * 1000), noise)
-
-
-def _listed(calls: Any) -> list[Any] | None:
-    if not calls:
-        return None
-    return list(calls) if isinstance(calls, list | tuple) else [calls]
 
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.workflow import Counted
 
 
 class Delivery(NamedTuple):
@@ -37,6 +38,32 @@ class Delivery(NamedTuple):
 def each(deliveries: Iterable[Delivery]) -> list[Delivery]:
     """With those of batches one by one."""
     return [one for delivery in deliveries for one in (delivery, *delivery.others)]
+
+
+class Member(NamedTuple):
+    """A member of a chord that has ended."""
+
+    id: str
+    group_id: str
+    root_id: str
+
+
+class Following(NamedTuple):
+    """What comes after the end of a call."""
+
+    messages: Sequence[Message] = ()
+    #: Chords whose headers are among these messages.
+    chords: Sequence[Counted] = ()
+    #: The ends of calls that will not follow.
+    ends: Sequence[Record] = ()
+    #: Those of all these calls, the ended one included, that a chord waits for.
+    members: Sequence[Member] = ()
+    #: The call that these messages stand for: the last task that follows them has its id.
+    replaces: str = ""
+
+
+#: The usual case.
+NOTHING = Following()
 
 
 class Kind(enum.Enum):
@@ -78,10 +105,10 @@ class Outcome(msgspec.Struct):
     #: With DEAD: the message.
     raw: bytes = b""
     priority: int = 0
-    #: What is sent when this is recorded.
-    following: list[Message] = []
-    #: Ends of calls that would have followed.
-    also: list[Record] = []
+    #: What is sent, or ends too, when this is recorded.
+    following: Following = NOTHING
+    #: Other calls that have ended with it, for those who wait for them.
+    told: list[str] = []
     due: float = 0.0
     #: What its delivery held of limits.
     slots: tuple[Slot, ...] = ()

@@ -19,7 +19,7 @@ from jobs.message import Message
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.worker import record
-from jobs.worker.following import Following, after_end
+from jobs.worker.following import after_end
 from jobs.worker.outcome import Delivery, Kind, Outcome, lock_of, slots_of
 from jobs.worker.record import Run
 
@@ -90,8 +90,6 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
     sent = delivery.message
     row = record.of_failure(sent, delivery.task, delivery.raw, run, why, state)
-    # A dead letter may be put back, and its chain go on.
-    after = Following() if kind is Kind.DEAD else after_end(sent, delivery.raw, run, why, state)
     return Outcome(
         kind,
         delivery.queue,
@@ -100,8 +98,7 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
         ended=sent.id,
         reason=reason(why) if kind is Kind.DEAD else "",
         raw=delivery.raw if kind is Kind.DEAD else b"",
-        following=after.messages,
-        also=after.ends,
+        following=after_end(sent, delivery.raw, run, why, state),
         slots=slots_of(delivery),
         lock=lock_of(sent, delivery.task),
     )
@@ -126,6 +123,8 @@ def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
         return TimeLimitExceeded(f"Task {task.name!r} ran longer than its time limit.")
     if sent.killed == message.Killed.REVOKED:
         return TaskRevoked("terminated")
+    if sent.killed == message.Killed.PURGED:
+        return TaskRevoked("purged")
     own = task.options.max_crashes
     most = conf.get().max_crashes if own is None else own
     if sent.crashes > most:
@@ -161,6 +160,7 @@ def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Ou
         record=row,
         ended=sent.id,
         reason=reason(error),
+        following=after_end(sent, raw, run, error),
         lock=lock_of(sent, None),
     )
 

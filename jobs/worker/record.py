@@ -34,7 +34,8 @@ def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
     never has one."""
     if sent.ledger or (task is not None and task.atomic):
         return True
-    return not (sent.ignore_result if task is None else ignores_result(sent, task))
+    ignores = sent.ignore_result if task is None else ignores_result(sent, task)
+    return not ignores or bool(sent.embed.get("chord"))  # which waits for its end
 
 
 def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Record | None:
@@ -155,6 +156,10 @@ def _record(
         finished_at=_from_timestamp(time.time(), _UTC),
         published_at=began,
         message=message,
+        group_id=sent.group,
+        group_index=sent.group_index,
+        parent_id=sent.parent_id if sent.parent_id != sent.id else None,  # that of a retry is
+        root_id=sent.root_id if sent.root_id != sent.id else None,
     )
 
 

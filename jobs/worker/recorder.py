@@ -11,14 +11,15 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from django.db import DataError, connections, transaction
+from django.db import connections, transaction
 
-from jobs import broker, conf, ledger, notes, publish
+from jobs import broker, conf, ledger, notes
 from jobs.broker.base import Later, Outgoing, Returned
-from jobs.ledger import Attempt, Record
-from jobs.worker import permits
+from jobs.ledger import Record
+from jobs.worker import joining, permits
 from jobs.worker.database import Care
-from jobs.worker.outcome import Kind, Outcome
+from jobs.worker.joining import UNSTORABLE
+from jobs.worker.outcome import NOTHING, Following, Kind, Outcome
 from jobs.worker.patience import AWAY, Patience
 from jobs.worker.vital import vital
 
@@ -113,12 +114,9 @@ class Recorder:
         # The letter first: were the failure recorded before it, a crash between the two would
         # have the next delivery acknowledged as ended, and the message gone.
         self._persist(lambda: self._bury(dead))
-        records = [o.record for o in batch if o.record is not None]
-        records += [record for o in batch for record in o.also]
-        attempts = [o.attempt for o in batch if o.attempt is not None]
-        following = [o for o in batch if o.following]
-        if records or following:
-            self._persist(lambda: _write(records, attempts, following))
+        written = [o for o in batch if o.record is not None or o.following is not NOTHING]
+        if written:
+            self._persist(lambda: _write(written))
             self._care.between_tasks()
         ignored = [o.ignored for o in batch if o.ignored]
         if ignored:
@@ -206,8 +204,8 @@ class Recorder:
                 numbers[outcome.queue].append(outcome.number)
             if outcome.ended:
                 ended[outcome.queue].append(outcome.ended)
-            if outcome.also:
-                ended[outcome.queue] += [record.id for record in outcome.also]
+            if outcome.told:
+                ended[outcome.queue] += outcome.told
         for queue, deliveries in later.items():
             broker.get().retry_all(queue, self._consumer, deliveries)
         for queue in numbers.keys() | ended.keys():
@@ -229,53 +227,64 @@ class Recorder:
         outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
 
 
-def _write(
-    records: Sequence[Record],
-    attempts: Sequence[Attempt] = (),
-    following: Sequence[Outcome] = (),
-) -> None:
+def _write(outcomes: Sequence[Outcome]) -> None:
+    """In one transaction: whatever happens then, all of it is there or nothing."""
     try:
         with transaction.atomic(using=ledger.alias()):
-            ledger.record(records)
-            if attempts:
-                ledger.record_attempts(attempts)
-            if following:
-                _send_following(following)
-    except (DataError, ArithmeticError, TypeError, ValueError) as error:
-        # The last three are what drivers raise for values that they can't hand over.
-        if len(records) > 1:
-            for item in records:
-                _write(
-                    [item],
-                    [a for a in attempts if a.result_id == item.id],
-                    [o for o in following if o.record is item],
-                )
-            _write([], [], [o for o in following if o.record is None])
+            _write_all(outcomes)
+    except UNSTORABLE as error:
+        if len(outcomes) > 1:
+            for outcome in outcomes:
+                _write([outcome])
             return
         # No later try could store it, and its task has run: keep what can be kept.
-        log.exception("the record of task %s can't be stored as it is", records[0].id)
-        ledger.record([_bare(records[0], error)])
+        what = outcomes[0].ended or outcomes[0].number
+        log.exception("the record of task %s can't be stored as it is", what)
+        with transaction.atomic(using=ledger.alias()):
+            _write_all([_bare(outcomes[0], error)])
 
 
-def _send_following(outcomes: Sequence[Outcome]) -> None:
-    """In the transaction that records the ends: whatever happens then, both are there or none."""
-    standing = ledger.standing([o.record for o in outcomes if o.record is not None])
-    messages = [
-        message
-        for o in outcomes
-        if o.record is None or o.record.id in standing
-        for message in o.following
-    ]
-    # Run a second time, it would send the same again.
-    new = ledger.not_sent([message.id for message in messages])
-    publish.send([message for message in messages if message.id in new], using=ledger.alias())
+def _write_all(outcomes: Sequence[Outcome]) -> None:
+    records = [o.record for o in outcomes if o.record is not None]
+    attempts = [o.attempt for o in outcomes if o.attempt is not None]
+    followed = [o for o in outcomes if o.following is not NOTHING]
+    if followed:
+        _write_followed(records, followed)
+    else:
+        ledger.record(records)
+    if attempts:
+        ledger.record_attempts(attempts)
 
 
-def _bare(item: Record, error: Exception) -> Record:
-    text = f"The outcome ({item.state}) could not be stored: {error}"
-    return item._replace(
-        args="[]", kwargs="{}", result=None, eta=None, error=_plain(text), traceback=""
-    )
+def _write_followed(records: Sequence[Record], outcomes: Sequence[Outcome]) -> None:
+    everything = [*records, *(end for o in outcomes for end in o.following.ends)]
+    members = [member for o in outcomes for member in o.following.members]
+    for o in outcomes:
+        o.told = [end.id for end in o.following.ends]
+    newly: set[str] = set()
+    if members:
+        newly = ledger.record_ends(everything)
+    else:
+        ledger.record(everything)
+    sending = [o for o in outcomes if o.following.messages]
+    if sending:
+        standing = ledger.standing([o.record for o in sending if o.record is not None])
+        stand = [o for o in sending if o.record is None or o.record.id in standing]
+        joining.send([o.following for o in stand])
+    # Last: from here on others wait for the chords' counters.
+    outcomes[0].told += joining.join(members, newly)
+
+
+def _bare(outcome: Outcome, error: Exception) -> Outcome:
+    """What of it can be stored: not what would follow, which may be what can't be."""
+    if outcome.record is not None:
+        text = f"The outcome ({outcome.record.state}) could not be stored: {error}"
+        outcome.record = outcome.record._replace(
+            args="[]", kwargs="{}", result=None, eta=None, error=_plain(text), traceback=""
+        )
+    outcome.attempt = None
+    outcome.following = Following(members=outcome.following.members)
+    return outcome
 
 
 def _plain(text: str) -> str:

@@ -161,6 +161,15 @@ def test_a_task_that_is_run_twice_is_followed_once() -> None:
     assert sorted(notes()) == ['["x"]', "quiet", "quiet"]
 
 
+def test_two_deliveries_in_one_batch_are_followed_once() -> None:
+    last = (echo.s("x") | note.s()).delay()
+    (raw,) = broker.get().scan("default")
+    put(raw)
+    work()
+    assert states(last) == [State.SUCCESS] * 2
+    assert notes() == ['["x"]']
+
+
 def test_a_result_that_cannot_be_sent_on_is_the_failure_of_its_task() -> None:
     with transaction.atomic():
         result = returns_a_set.apply_async(link=note.s())

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import threading
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from jobs import ledger, serialization
+from jobs import ledger, reopening, serialization
 from jobs.ledger import Record
 from jobs.models import TaskResult
 from jobs.states import State
@@ -160,8 +162,59 @@ def test_texts_that_databases_refuse(write: Write) -> None:
 def test_ended_and_reopened(write: Write) -> None:
     write([record_of("a", State.FAILURE, error="wrong"), record_of("b", State.RETRY)])
     assert ledger.ended(["a", "b", "c"]) == {"a"}
-    ledger.reopen("a")
+    reopening.reopen("a")
     row = TaskResult.objects.get(id="a")
     assert (row.state, row.error, row.finished_at) == (State.PENDING, "", None)
     write([record_of("a", State.SUCCESS, finished_at=timezone.now())])
     assert state_of("a") == State.SUCCESS
+
+
+@pytest.fixture(params=["the database's own", "the ORM"])
+def write_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    if request.param == "the ORM":
+        monkeypatch.setattr(ledger, "_TELLERS", {})
+    return ledger.record_ends
+
+
+def test_which_calls_have_newly_ended(write_ends: Any) -> None:
+    ledger.record([record_of("ended", State.SUCCESS), record_of("waits", State.RETRY)])
+    found = write_ends(
+        [
+            record_of("ended", State.FAILURE, worker="worker/2"),
+            record_of("waits", State.SUCCESS, worker="worker/2"),
+            record_of("new", State.FAILURE),
+            record_of("new", State.SUCCESS),
+            record_of("again", State.RETRY),
+        ]
+    )
+    assert found == {"waits", "new"}
+    assert [state_of(one) for one in ("ended", "waits", "new", "again")] == [
+        State.SUCCESS,
+        State.SUCCESS,
+        State.FAILURE,
+        State.RETRY,
+    ]
+    # A batch whose commit was not answered is written again.
+    assert write_ends([record_of("new", State.FAILURE)]) == set()
+
+
+@pytest.mark.postgres
+def test_of_two_that_record_an_end_one_has_ended_it(write_ends: Any) -> None:
+    begun, found = threading.Barrier(2), []
+
+    def record_end(worker: str) -> None:
+        try:
+            begun.wait()
+            with transaction.atomic():
+                ends = [record_of(f"{n:03}", State.SUCCESS, worker=worker) for n in range(300)]
+                found.append(write_ends(ends))
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=record_end, args=(f"worker/{n}",)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    one, other = found
+    assert len(one | other) == len(one) + len(other) == 300

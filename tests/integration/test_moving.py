@@ -8,13 +8,13 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import broker, control, message, moving
+from jobs import broker, chord, control, message, moving
 from jobs.broker.base import Returned
-from jobs.exceptions import BrokerUnavailable, JobsError, UnknownQueue
+from jobs.exceptions import BrokerUnavailable, ChordError, JobsError, TaskRevoked, UnknownQueue
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.models import Run
-from tests.tasks import trace
+from tests.tasks import once, trace
 from tests.workers import on_redis, put, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
@@ -90,6 +90,26 @@ def test_what_nobody_signed_is_purged_without_the_ledger() -> None:
     put(b"not json")
     assert control.purge("default") == 2
     assert states() == {("PENDING", "")}
+
+
+@pytest.mark.parametrize("countdown", [None, 600])
+def test_what_others_wait_for_is_ended_by_a_worker(countdown: float | None) -> None:
+    calls = [trace.si("a"), trace.si("b")]
+    if countdown:
+        calls = [call.set(countdown=countdown) for call in calls]
+    body = chord(calls)(trace.si("body"))
+    unique = once.apply_async(("u",), countdown=countdown)
+    assert control.purge("default", due=True) == 3
+    work()
+    assert ran() == []
+    with pytest.raises(ChordError, match="purged"):
+        body.get(timeout=0)
+    with pytest.raises(TaskRevoked, match="purged"):
+        unique.get(timeout=0)
+    assert once.delay("u") != unique
+    assert control.retry(unique.id)
+    work()
+    assert "u" in ran()
 
 
 def test_a_purge_that_is_killed_on_the_way_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

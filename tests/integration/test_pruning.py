@@ -198,7 +198,7 @@ def test_nothing_to_do_takes_no_write_lock(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     result(1)
-    with django_assert_num_queries(7) as asked:  # two for each end, one for runs
+    with django_assert_num_queries(8) as asked:  # two for each end, one for chords, one for runs
         assert prune(NOW)
     assert {query["sql"].split()[0] for query in asked.captured_queries} == {"SELECT"}
 

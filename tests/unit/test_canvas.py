@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
+from typing import Any
 
 import pytest
 
-from jobs import Signature, chain, signature, task
-from jobs.canvas import Chain
-from jobs.exceptions import UnknownTask
+from jobs import Signature, chain, chord, group, signature, task
+from jobs.canvas import Chain, Chord, Group
+from jobs.exceptions import UnknownTask, WorkflowError
 
 
 @task(name="tests.canvas.add")
@@ -82,3 +84,95 @@ def test_mistakes_are_told_at_the_call() -> None:
         (add.s(1, 2) | add.si(3)).delay()
     with pytest.raises(TypeError, match="is no call"):
         add.message((1, 2), {}, link=add)
+
+
+def test_what_follows_a_group_makes_a_chord() -> None:
+    a, b, c = add.s(1, 2), add.s(3), add.s(4)
+    assert (group(a, b) | c) == chord([a, b], c) == Chord(Group((a, b)), c)
+    assert (group(a, b) | c | b) == chord([a, b], c | b)
+    assert (a | group(b, c)) == Chain((a, group(b, c)))
+    assert (a | group(b, c) | a) == Chain((a, chord([b, c], a)))
+    assert chain(group(a, b), c) == chord([a, b], c)
+    assert chord([a, b]).body is None
+
+
+def test_groups_of_what() -> None:
+    a, b = add.s(1, 2), add.s(3)
+    assert group(a, b) == group([a, b]) == group(one for one in (a, b))
+    assert len(group(a, b)) == 2
+    assert list(group(a, b)) == [a, b]
+    with pytest.raises(TypeError, match="is no call"):
+        group(add, add)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        add.s(1) | add.s(2),
+        group(add.s(1), add.si(2, 3)).set(queue="low"),
+        chord([add.s(1), add.s(2) | add.s(3)], add.s(4) | add.s(5)),
+        add.s(1) | group(add.s(2), chord([add.s(3)], add.s(4)) | add.s(5)) | add.s(6),
+    ],
+)
+def test_json_forms_come_back(call: Any) -> None:
+    form = json.loads(json.dumps(call.as_dict()))
+    assert signature(form) == call
+    assert signature(form).as_dict() == form
+    frozen = call.freeze()
+    assert signature(frozen).freeze() == frozen
+
+
+def test_the_json_form_of_a_chord() -> None:
+    form = chord([add.s(1)], add.s(2)).as_dict()
+    assert (form["task"], form["subtask_type"]) == ("celery.chord", "chord")
+    assert form["kwargs"]["header"]["kwargs"]["tasks"] == [add.s(1).as_dict()]
+    assert form["kwargs"]["body"] == add.s(2).as_dict()
+
+
+def test_the_same_with_other_arguments_and_options() -> None:
+    a, b = add.s(1), add.s(2)
+    assert (a | b).clone((5,)) == (add.s(5, 1) | b)
+    assert group(a, b).clone((5,)) == group(add.s(5, 1), add.s(5, 2))
+    assert chord([a], b).clone((5,)) == chord([add.s(5, 1)], b)
+    assert chord([a], b).set(queue="low").options == {"queue": "low"}
+
+
+def test_a_task_for_many_items() -> None:
+    assert add.starmap([(1, 2)]).as_dict() == {
+        "task": "celery.starmap",
+        "args": [],
+        "kwargs": {"task": add.s().as_dict(), "it": [(1, 2)]},
+        "options": {},
+        "subtask_type": None,
+        "immutable": False,
+    }
+    assert add.starmap([(1, 2), (3, 4)])() == [3, 7]
+    assert len(add.chunks([(n, n) for n in range(10)], 4)) == 3
+
+    @task(name="tests.canvas.waits")
+    async def waits() -> None: ...
+
+    with pytest.raises(TypeError, match="'async def'"):
+        waits.map([1])
+
+
+def test_what_contains_itself() -> None:
+    call = add.s(1, 2)
+    call.options["link"] = call  # type: ignore[index]
+    with pytest.raises(WorkflowError, match="contains itself"):
+        group(call).delay()
+    form: Any = group(add.s(1, 2)).as_dict()
+    form["kwargs"]["tasks"].append(form)
+    with pytest.raises(WorkflowError, match="contains itself"):
+        signature(form)
+
+
+def test_callbacks_are_checked_too() -> None:
+    with pytest.raises(UnknownTask):
+        add.message((1, 2), {}, link=signature("tests.nowhere"))
+    with pytest.raises(TypeError, match="the id of the call that failed"):
+        add.message((1, 2), {}, link_error=add.s(1, 2))
+    with pytest.raises(TypeError, match="the result of the call before it"):
+        add.message((1, 2), {}, link=group(add.s(1, 2)))
+    with pytest.raises(WorkflowError, match="no one end"):
+        group(add.s(1, 2)).apply_async(link=add.s(3))

@@ -16,7 +16,8 @@ from django.core.management import load_command_class
 from django.dispatch import Signal
 
 import jobs
-from jobs import AsyncResult, Request, Task, conf, control, exceptions, signals
+from jobs import AsyncResult, GroupResult, Request, Task, conf, control, exceptions, signals
+from jobs.canvas import Composing
 from jobs.models import Schedule, TaskAttempt, TaskResult
 from jobs.options import Options, TaskOptions
 from jobs.progress import Progress
@@ -120,7 +121,9 @@ def test_every_public_name_is_documented() -> None:
     assert missing(jobs.__all__, REFERENCE / "tasks.md") == []
 
 
-@pytest.mark.parametrize("kind", [Task, Running, AsyncResult, Request, Progress])
+@pytest.mark.parametrize(
+    "kind", [Task, Running, Composing, AsyncResult, GroupResult, Request, Progress]
+)
 def test_every_member_is_documented(kind: type[Any]) -> None:
     own = {name for name in vars(kind) if not name.startswith("_")}
     if kind is Task:

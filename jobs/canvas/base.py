@@ -1,0 +1,127 @@
+"""What calls and compositions of calls have in common, and their JSON forms."""
+
+from __future__ import annotations
+
+import datetime as dt
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+from jobs import workflow
+from jobs.canvas.sending import send
+from jobs.exceptions import WorkflowError
+
+
+class Composable(ABC):
+    """A `Signature`, `Chain`, `Group` or `Chord`: it can be sent, and be a part of others."""
+
+    __slots__ = ()
+
+    options: Mapping[str, Any]
+
+    @abstractmethod
+    def set(self, **options: Any) -> Self:
+        """The same with these options besides."""
+
+    @abstractmethod
+    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Self:
+        """The same with these arguments in front of those of the calls that start it, and these
+        keywords besides."""
+
+    @abstractmethod
+    def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """The JSON form, that of its parts by ``convert``; options as they are."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Celery's JSON form, of which `jobs.signature` makes the value again.
+
+        Raises `WorkflowError` for what contains itself, and `TypeError` for parts that are no
+        calls.
+        """
+        return to_dict(self)
+
+    def delay(self, *args: Any, **kwargs: Any) -> Any:
+        """`apply_async` with no options."""
+        return self.apply_async(args, kwargs)
+
+    def apply_async(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+    ) -> Any:
+        """Send it, inside a transaction as part of it.
+
+        ``args`` and ``kwargs`` go in front of those of the calls that start it. Raises what
+        `jobs.Task.apply_async` does, `UnknownTask`, `TypeError` for arguments that one of its
+        tasks doesn't take, and `WorkflowError`.
+        """
+        return send(to_dict(self), args, kwargs or {}, plain_options(options))
+
+
+def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
+    """The JSON form of a call, given as a value or in its JSON form.
+
+    ``inside``: identities of what it is a part of. Raises as `Composable.as_dict` says.
+    """
+    if id(call) in inside:
+        raise WorkflowError(f"{_name(call)} contains itself; take it out of its own parts.")
+
+    def convert(part: Any) -> dict[str, Any]:
+        return to_dict(part, (*inside, id(call)))
+
+    if isinstance(call, Composable):
+        made = call.form(convert)
+    elif isinstance(call, Mapping) and isinstance(call.get("task"), str):
+        made = _from_dict(call, convert)
+    else:
+        raise TypeError(f"{call!r} is no call; write task.s(…)")
+    options = made.get("options") or {}
+    return {**made, "options": {name: _plain(value, convert) for name, value in options.items()}}
+
+
+def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options as their JSON forms have them."""
+    return {name: _plain(value, to_dict) for name, value in options.items()}
+
+
+def as_dicts(calls: Any) -> list[dict[str, Any]]:
+    """The JSON forms of what ``link`` and ``link_error`` are given: one call or several.
+
+    Raises `TypeError` for what is no call.
+    """
+    several = calls if isinstance(calls, list | tuple) else [calls]
+    return [to_dict(call) for call in several]
+
+
+def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    try:
+        what = workflow.kind(call)
+        if what == "task":
+            return dict(call)
+        if what == "chord":
+            header = [convert(part) for part in workflow.parts(workflow.header(call))]
+            of_header = workflow.options(workflow.header(call))
+            body = convert(workflow.body(call))
+            return workflow.chord(workflow.group(header, of_header), body, workflow.options(call))
+        parts = [convert(part) for part in workflow.parts(call)]
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+    made = workflow.chain if what == "chain" else workflow.group
+    return made(parts, workflow.options(call))
+
+
+def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
+    """As JSON and Celery have it."""
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return value.total_seconds()
+    if isinstance(value, Composable):
+        return convert(value)
+    if isinstance(value, Mapping) and "subtask_type" in value:
+        return convert(value)
+    if isinstance(value, list | tuple):
+        return [_plain(one, convert) for one in value]
+    return value
+
+
+def _name(call: Any) -> str:
+    return str(call.get("task")) if isinstance(call, Mapping) else type(call).__name__

@@ -1,0 +1,84 @@
+"""Mistakes in a composition, told at the call: by a worker they would be told too late."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from jobs import known, workflow
+from jobs.exceptions import WorkflowError
+from jobs.message import new_id
+from jobs.workflow import Call
+
+#: What a call is given in front of its own arguments, by what it follows.
+_RESULT = "the result of the call before it"
+_RESULTS = "the list of the results of its chord's header"
+_ID = "the id of the call that failed"
+
+
+def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`workflow.freeze` of the call with these options besides. Raises `WorkflowError`."""
+    try:
+        return workflow.freeze(workflow.spread(call, options), new_id)
+    except RecursionError:
+        raise WorkflowError("The calls are nested too deeply.") from None
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+
+
+def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") -> None:
+    """A frozen call, to which ``given`` arguments and these keywords will be added; ``what``: those
+    of one argument.
+
+    Raises `UnknownTask`, `TypeError` for arguments that a task doesn't take, and `WorkflowError`
+    for a chord over calls that ignore their results.
+    """
+    kind = workflow.kind(call)
+    if kind == "task":
+        return _check_task(call, given, kwargs, what)
+    if kind == "chord":
+        for part in workflow.parts(workflow.header(call)):
+            check(part, given, kwargs, what=what)
+            _check_result(part)
+        return check(workflow.body(call), 1, {}, what=_RESULTS)
+    for n, part in enumerate(workflow.parts(call)):
+        if kind == "chain" and n > 0:
+            given, kwargs, what = 1, {}, _RESULT
+        check(part, given, kwargs, what=what)
+    return None
+
+
+def check_linked(options: Mapping[str, Any]) -> None:
+    """The callbacks and errbacks that stand in these options; raises as `check` does."""
+    for name, what in (("link", _RESULT), ("link_error", _ID)):
+        for part in workflow.listed(options.get(name)):
+            check(freeze(part, {}), 1, {}, what=what)
+
+
+def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:
+    task = known.find(call["task"])
+    args = list(call.get("args") or ())
+    own: Mapping[str, Any] = call.get("kwargs") or {}
+    try:
+        if call.get("immutable"):
+            task.check_arguments(args, own)
+        else:
+            task.check_arguments([None] * given + args, {**own, **kwargs})
+    except TypeError as error:
+        if not what or call.get("immutable"):
+            raise
+        raise TypeError(
+            f"{error} It gets {what} in front of its own arguments; it gets none with si(…)."
+        ) from None
+    check_linked(workflow.options(call))
+
+
+def _check_result(member: Call) -> None:
+    """The body is given the result of a member's last task."""
+    last = workflow.last(member)
+    task, asked = known.find(last["task"]), workflow.options(last).get("ignore_result")
+    if task.ignore_result if asked is None else asked:
+        raise WorkflowError(
+            f"Task {task.name!r} ignores its result, which the body of its chord is to be given. "
+            "Have it keep it, by set(ignore_result=False), or send a group, which has no body."
+        )

@@ -1,0 +1,94 @@
+"""What a running call does about its own workflow: be replaced by another call, and add to its
+chord."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from jobs import ledger, message, publish, serialization, workflow
+from jobs.canvas.base import Composable, to_dict
+from jobs.canvas.checking import check, freeze
+from jobs.canvas.handles import handle_of
+from jobs.canvas.sending import message_of
+from jobs.exceptions import WorkflowError
+from jobs.message import Message
+from jobs.models import TaskGroup, TaskResult
+from jobs.request import current
+from jobs.workflow import Call
+
+#: How many calls the running one has added to its chord.
+_added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
+    "jobs.added", default=(None, 0)
+)
+
+
+def replacement(call: Composable, sent: Message) -> dict[str, Any]:
+    """The call that ends under the id of this one, and is followed by what would follow it.
+
+    Its own first call always has another id, by which a second run knows that it was sent.
+    """
+    form = workflow.chain([to_dict(call), workflow.task(workflow.ACCUMULATE, (), {"index": 0})])
+    check(freeze(form, {}), 0, {})
+    behind = sent.embed.get("chain") or ()
+    options = {
+        "task_id": sent.id,
+        "link": sent.embed.get("callbacks"),
+        "link_error": sent.embed.get("errbacks"),
+    }
+    whole = workflow.chain([workflow.spread(form, options), *reversed(behind)])
+    frozen = workflow.freeze(whole, _ids(sent, "replacement"))
+    if sent.group is None:
+        return frozen
+    index, body = sent.group_index or 0, sent.embed.get("chord")
+    return workflow.member(frozen, sent.group, index, body)
+
+
+def add_to_chord(call: Composable) -> Any:
+    """Make the call a further member of the chord that the running call is a member of; its
+    handle. Run a second time, the same call adds nothing again.
+
+    Raises `WorkflowError` when it is no member, and what `Composable.apply_async` does.
+    """
+    running = current.get()
+    sent = running[0] if running else None
+    if sent is None or sent.group is None or not sent.embed.get("chord"):
+        raise WorkflowError("The running call is no member of a chord that could be added to.")
+    form = workflow.group([to_dict(call)])  # which sees to it that it has one end
+    (frozen,) = workflow.parts(workflow.freeze(form, _ids(sent, f"added {_number(running)}")))
+    check(frozen, 0, {})
+    with transaction.atomic(using=ledger.alias()):
+        _add(frozen, sent.group)
+    return handle_of(frozen)
+
+
+def _add(frozen: Call, group_id: str) -> None:
+    groups = TaskGroup.objects.using(ledger.alias()).filter(id=group_id)
+    group = groups.select_for_update().first()
+    if group is None:
+        raise WorkflowError(f"Chord {group_id} is not counted here, or has ended.")
+    body = serialization.loads(group.body)
+    start = workflow.start(workflow.member(frozen, group_id, group.size, body))
+    messages = [message_of(one) for one in start.calls]
+    rows = TaskResult.objects.using(ledger.alias())
+    if rows.filter(id__in=[one.id for one in messages[:1]]).exists():
+        return
+    groups.update(size=F("size") + 1, remaining=F("remaining") + 1)
+    ledger.open_chords(start.chords)
+    publish.send(messages, using=ledger.alias())
+
+
+def _number(running: object) -> int:
+    last, number = _added.get()
+    number = number + 1 if last is running else 0
+    _added.set((running, number))
+    return number
+
+
+def _ids(sent: Message, what: str) -> Callable[[], str]:
+    return (message.derived_id(sent.id, f"{what}/{n}") for n in itertools.count()).__next__

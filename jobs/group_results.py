@@ -1,0 +1,154 @@
+"""Reading the results of a group, and waiting for them."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jobs import ledger
+from jobs.exceptions import ResultTimeout
+from jobs.models import TaskResult
+from jobs.models.results import TaskResultQuerySet
+from jobs.results import AsyncResult, Handle, value_of
+from jobs.states import TERMINAL, State
+
+#: Longest time, in seconds, between two looks at the ledger for ends that nobody has told of.
+_LOOK = 0.5
+#: Rows of one query that asks for them by their ids.
+_BATCH = 500
+
+
+class GroupResult:
+    """The handle of a group: the results of its members, in their order."""
+
+    __slots__ = ("id", "parent", "results")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  Celery's name
+        results: Sequence[Handle] | None = None,
+        *,
+        parent: Handle | None = None,
+    ) -> None:
+        """``results``: the handles of its members; by default of those that the ledger knows, which
+        are all when it was sent in a transaction, or when all have ended. ``parent``: of the call
+        before it."""
+        self.id = id
+        self.parent = parent
+        if results is None:
+            ids = _rows(id).order_by("group_index").values_list("id", flat=True)
+            results = [AsyncResult(task_id) for task_id in ids]
+        self.results: list[Handle] = list(results)
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id}, {len(self.results)} members>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroupResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(self.results)
+
+    def __getitem__(self, index: int) -> Handle:
+        return self.results[index]
+
+    @property
+    def children(self) -> list[Handle]:
+        return self.results
+
+    # ------------------------------------------------------------------ looking
+
+    def completed_count(self) -> int:
+        """How many members have succeeded."""
+        return _rows(self.id).filter(state=State.SUCCESS).count()
+
+    def ready(self) -> bool:
+        """Whether all members have ended."""
+        return _rows(self.id).filter(state__in=TERMINAL).count() >= len(self)
+
+    def successful(self) -> bool:
+        """Whether all members have succeeded."""
+        return self.completed_count() >= len(self)
+
+    def failed(self) -> bool:
+        """Whether a member has failed or was revoked."""
+        return _rows(self.id).filter(state__in=(State.FAILURE, State.REVOKED)).exists()
+
+    def waiting(self) -> bool:
+        """Whether a member has not ended yet."""
+        return not self.ready()
+
+    def forget(self) -> None:
+        """Delete what is recorded of members that have ended."""
+        _rows(self.id).filter(state__in=TERMINAL).delete()
+
+    def revoke(self, *, terminate: bool = False) -> None:
+        """Have each member end as REVOKED: see `jobs.control.revoke`."""
+        for result in self.results:
+            result.revoke(terminate=terminate)
+
+    # ------------------------------------------------------------------ waiting
+
+    def get(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
+        """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
+        ever).
+
+        Raises what a member raised as soon as that is known (puts it into the list with
+        ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or `ResultError` where waiting could
+        never end.
+        """
+        found = dict(self._ends(timeout, propagate=propagate))
+        return [found[result.id] for result in self.results]
+
+    join = get
+
+    def iterate(self, timeout: float | None = None, *, propagate: bool = True) -> Iterator[Any]:
+        """What the members returned, each as soon as it has ended; raises as `get` does."""
+        for _, value in self._ends(timeout, propagate=propagate):
+            yield value
+
+    def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:
+        waiting = {result.id: result for result in self.results}
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            for row in self._ended(waiting):
+                value = value_of(row)
+                if propagate and row.state != State.SUCCESS:
+                    raise value
+                yield row.id, value
+            if not waiting:
+                return
+            left = None if ends is None else ends - time.monotonic()
+            if left is not None and left <= 0:
+                raise ResultTimeout(
+                    f"{len(waiting)} of the {len(self)} members of group {self.id} have not ended "
+                    f"within {timeout:g} seconds."
+                )
+            # The last one ends when most others have.
+            _wait(next(reversed(waiting.values())), _LOOK if left is None else min(left, _LOOK))
+
+    def _ended(self, waiting: dict[str, Handle]) -> Iterator[TaskResult]:
+        """Those that have ended since the last look, which wait no more."""
+        rows = _rows(self.id).filter(state__in=TERMINAL)
+        new = [one for one in rows.values_list("id", flat=True).iterator() if one in waiting]
+        for start in range(0, len(new), _BATCH):
+            for row in rows.filter(id__in=new[start : start + _BATCH]).defer("message"):
+                del waiting[row.id]
+                yield row
+
+
+def _wait(result: Handle, seconds: float) -> None:
+    with contextlib.suppress(ResultTimeout):
+        result.get(timeout=seconds, propagate=False)
+
+
+def _rows(group_id: str) -> TaskResultQuerySet:
+    return TaskResult.objects.using(ledger.alias()).filter(group_id=group_id)

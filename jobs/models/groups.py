@@ -1,0 +1,66 @@
+"""Chords whose members haven't all ended, or not all well: the counters that join them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from django.db import connections, models
+from django.db.models import F
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+class CountedDown(NamedTuple):
+    """What became of some counters."""
+
+    #: Ids of those that there are.
+    known: set[str]
+    #: Those whose members have all ended now.
+    full: list[TaskGroup]
+
+
+class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
+    def count_down(self, ended: Mapping[str, int]) -> CountedDown:
+        """``ended``: group → how many of its members have newly ended.
+
+        To be called in the transaction that records those ends, after it has recorded them: from
+        here on others that record members of these groups wait for it.
+        """
+        # In one order, so that of two batches with the same groups none waits for the other.
+        rows = self.filter(id__in=list(ended)).order_by("id").only("remaining")
+        if connections[self.db].features.has_select_for_update:
+            rows = rows.select_for_update()
+        found = list(rows)
+        alike: dict[int, list[str]] = defaultdict(list)
+        for row in found:
+            alike[ended[row.id]].append(row.id)
+        for count, ids in alike.items():
+            self.filter(id__in=ids).update(remaining=F("remaining") - count)
+        full = [row for row in found if row.remaining == ended[row.id]]
+        return CountedDown({row.id for row in found}, full)
+
+
+class TaskGroup(models.Model):
+    """The members of a chord's header: how many have not ended yet, and what comes then.
+
+    Deleted when the body is sent. Its members are the results with its id as their `group_id`.
+    """
+
+    id = models.CharField(_("id"), primary_key=True, max_length=255)
+    size = models.PositiveIntegerField(_("members"))
+    remaining = models.IntegerField(_("not ended yet"))
+    #: The body, in Celery's JSON form (see `jobs.workflow`).
+    body = models.TextField(_("body"))
+    created_at = models.DateTimeField(_("sent"), default=timezone.now)
+
+    objects = TaskGroupQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("chord")
+        verbose_name_plural = _("chords")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.id}: {self.remaining} of {self.size}"

@@ -1,0 +1,150 @@
+"""What follows recorded ends, in the transaction that records them: messages, and chords' bodies.
+
+A chord's counter (`TaskGroup`) goes down by the members that have newly ended, which the upsert
+that records them says; whoever brings it to zero sends the body. So there is one body, however
+often a member is run or recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from django.db import DataError, transaction
+from django.utils import timezone
+
+from jobs import conf, ledger, message, publish, serialization, workflow
+from jobs.exceptions import ChordError, SendError
+from jobs.ledger import Record
+from jobs.models import TaskGroup, TaskResult
+from jobs.models.groups import TaskGroupQuerySet
+from jobs.states import State
+from jobs.worker import record
+from jobs.worker.following import message_of, told, unsent
+from jobs.worker.outcome import Following, Member
+from jobs.worker.record import Run
+
+log = logging.getLogger("jobs.worker")
+
+#: What drivers raise for values that they can't hand over.
+UNSTORABLE = (DataError, ArithmeticError, TypeError, ValueError)
+
+#: Rows of results that are read at a time.
+_CHUNK = 2000
+
+
+def send(followings: Sequence[Following]) -> None:
+    """Send what follows, but for what was sent before: run a second time, a task would send the
+    same again."""
+    ids = [one.id for following in followings for one in following.messages]
+    if not ids:
+        return
+    new = ledger.not_sent(ids)
+    again = [f for f in followings if any(one.id in new for one in f.messages)]
+    chords = [chord for following in again for chord in following.chords]
+    if chords:
+        ledger.open_chords(chords)
+    replaced = [following.replaces for following in again if following.replaces]
+    if replaced:
+        ledger.forget(replaced)  # its row keeps the place for the one that ends under its id
+    # A batch may hold two deliveries of one call.
+    messages = {one.id: one for following in again for one in following.messages if one.id in new}
+    publish.send(list(messages.values()), using=ledger.alias())
+
+
+def join(ends: Iterable[Member], newly: Collection[str]) -> list[str]:
+    """Count those of these members that have newly ended, and do what comes when they were the last
+    of their chords. Ids of the calls that have ended by that."""
+    members = list({member.id: member for member in ends if member.id in newly}.values())
+    ended: list[str] = []
+    while members:
+        last = {member.group_id: member for member in members}
+        known, full = _groups().count_down(Counter(member.group_id for member in members))
+        for group_id in last.keys() - known:
+            log.error(
+                "task %s belongs to a chord that is not counted here: %s",
+                last[group_id].id,
+                group_id,
+            )
+        followings = [_complete(group, last[group.id]) for group in full]
+        # The body of one may be a member of another.
+        more = ledger.record_ends([end for f in followings for end in f.ends])
+        members = [member for f in followings for member in f.members if member.id in more]
+        ended += more
+    return ended
+
+
+def _complete(group: TaskGroup, last: Member) -> Following:
+    """Send the body; what is returned are ends alone."""
+    body = serialization.loads(group.body)
+    try:
+        # A savepoint: what the database refuses of it is the body's affair, and no member's.
+        with transaction.atomic(using=ledger.alias()):
+            send([_body(body, _results(group), last)])
+    except (ChordError, SendError, *UNSTORABLE) as error:
+        return _failed(body, last, _chord_error(error))
+    _groups().filter(id=group.id).delete()
+    return Following()
+
+
+def _body(body: workflow.Call, results: list[object], last: Member) -> Following:
+    """Raises `SendError` where the results can't be sent."""
+    start = workflow.start(body, [results])
+    messages = [message_of(call, last.id, last.root_id) for call in start.calls]
+    for one in messages:
+        message.encode(one)
+    return Following(messages, start.chords)
+
+
+def _results(group: TaskGroup) -> list[object]:
+    """Those of all members, in their order; raises `ChordError`."""
+    rows = TaskResult.objects.using(ledger.alias()).filter(group_id=group.id)
+    found = rows.order_by("group_index").values_list("id", "task", "state", "error", "result")
+    texts, size, limit = [], 0, conf.get().message_max_bytes
+    for task_id, task, state, error, text in found.iterator(chunk_size=_CHUNK):
+        if state != State.SUCCESS:
+            did = "was revoked" if state == State.REVOKED else "failed"
+            raise ChordError(f"{task}[{task_id}], a member of its chord, {did}: {error}")
+        size += len(text or "null") + 1
+        if size <= limit:
+            texts.append(text or "null")
+    if size > limit:
+        raise ChordError(
+            f"The {group.size:,} results of its chord have {size:,} bytes; "
+            f"JOBS['MESSAGE_MAX_BYTES'] allows {limit:,}. Store the data, and return keys."
+        )
+    if len(texts) < group.size:
+        raise ChordError(
+            f"{group.size - len(texts):,} of the {group.size:,} results of its chord are not in "
+            "the ledger any more."
+        )
+    results: list[object] = serialization.loads(f"[{','.join(texts)}]")
+    return results
+
+
+def _chord_error(error: Exception) -> ChordError:
+    if isinstance(error, ChordError):
+        return error
+    return ChordError(f"The results of its chord can't be sent to it: {error}")
+
+
+def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
+    """The body, and all behind it, end; its errbacks are told."""
+    firsts = workflow.start(body, [[]]).calls
+    for first in firsts:
+        options = workflow.options(first)
+        messages, chords = told(options["task_id"], last.root_id, options.get("link_error"))
+        send([Following(messages, chords)])
+    ends, members = unsent(body, _end(firsts[0], last, error))
+    return Following((), (), ends, members)
+
+
+def _end(first: workflow.Call, last: Member, error: ChordError) -> Record:
+    sent = message_of(first, last.id, last.root_id)
+    run = Run("", timezone.now().timestamp())
+    return record.failure(sent, b"", run, error)
+
+
+def _groups() -> TaskGroupQuerySet:
+    return TaskGroup.objects.using(ledger.alias())

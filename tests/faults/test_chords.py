@@ -1,0 +1,35 @@
+"""kill -9 in the middle of a chord: every member counts once, and there is one body."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from jobs import chord
+from jobs.models import TaskGroup, TaskResult
+from jobs.states import State
+from tests.project import Project
+from tests.services import wait_for
+from tests.tasks import echo, trace
+from tests.workers import children, ready_worker, settled
+
+MEMBERS = 800
+
+
+def test_children_are_killed_in_the_middle_of_a_chord(project: Project) -> None:
+    worker = ready_worker(project, "--processes", "2")
+    inner = chord([echo.s(n) for n in range(MEMBERS)], echo.s())
+    result = chord([inner, echo.s("beside")], echo.s() | trace.si("after")).delay()
+    members = TaskResult.objects.filter(task=echo.name)
+    for share in (50, 300, 550):
+        wait_for(lambda share=share: members.count() >= share, what=f"{share} members")
+        os.kill(children(worker)[0], signal.SIGKILL)
+    assert result.get(timeout=60) is None
+    settled()
+    assert result.parent.get(timeout=0) == [list(range(MEMBERS)), "beside"]
+    # The members of both, and one body each; what follows the outer one's.
+    assert members.filter(state=State.SUCCESS).count() == MEMBERS + 1 + 2
+    assert TaskResult.objects.filter(task=trace.name).count() == 1
+    assert TaskGroup.objects.count() == 0
+    assert worker.output().count("killed by SIGKILL") == 3
+    assert worker.stop() == 0
