@@ -134,6 +134,15 @@ def children(process: Process) -> list[int]:
     return sorted(int(pid) for pid in found.split())
 
 
+def kill_one_child(process: Process) -> int:
+    """kill -9 for a child that runs; its process id. One that was killed before may not have been
+    replaced yet."""
+    running = wait_for(lambda: [pid for pid in children(process) if alive(pid)], what="a child")
+    os.kill(running[0], signal.SIGKILL)
+    wait_for(lambda: not alive(running[0]), what="its end")
+    return int(running[0])
+
+
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not yet reaped doesn't."""
     try:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-
 from jobs import chord
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
 from tests.project import Project
 from tests.services import wait_for
 from tests.tasks import echo, trace
-from tests.workers import children, ready_worker, settled
+from tests.workers import kill_one_child, ready_worker, settled
 
 MEMBERS = 800
 
@@ -23,7 +20,7 @@ def test_children_are_killed_in_the_middle_of_a_chord(project: Project) -> None:
     members = TaskResult.objects.filter(task=echo.name)
     for share in (50, 300, 550):
         wait_for(lambda share=share: members.count() >= share, what=f"{share} members")
-        os.kill(children(worker)[0], signal.SIGKILL)
+        kill_one_child(worker)
     assert result.get(timeout=60) is None
     settled()
     assert result.parent.get(timeout=0) == [list(range(MEMBERS)), "beside"]
@@ -31,5 +28,5 @@ def test_children_are_killed_in_the_middle_of_a_chord(project: Project) -> None:
     assert members.filter(state=State.SUCCESS).count() == MEMBERS + 1 + 2
     assert TaskResult.objects.filter(task=trace.name).count() == 1
     assert TaskGroup.objects.count() == 0
-    assert worker.output().count("killed by SIGKILL") == 3
+    wait_for(lambda: worker.output().count("killed by SIGKILL") == 3, what="all of them")
     assert worker.stop() == 0

@@ -15,7 +15,15 @@ from tests.models import Run
 from tests.project import Project
 from tests.services import wait_for
 from tests.tasks import hold_interpreter, kill_child, trace, wait_at
-from tests.workers import Gate, alive, children, on_redis, ready_worker, settled
+from tests.workers import (
+    Gate,
+    alive,
+    children,
+    kill_one_child,
+    on_redis,
+    ready_worker,
+    settled,
+)
 
 
 @pytest.fixture
@@ -37,14 +45,12 @@ def test_a_child_is_killed_in_the_middle_of_a_thousand(project: Project) -> None
     killed = []
     for share in (100, 400, 700):
         wait_for(lambda share=share: Run.objects.count() >= share, what=f"{share} runs")
-        child = children(worker)[0]
-        os.kill(child, signal.SIGKILL)
-        killed.append(child)
+        killed.append(kill_one_child(worker))
     settled()
     every_one_ran(labels)
     # What ran twice is at most what was in hand and not yet recorded at the kills.
     assert Run.objects.count() <= 1000 + 3 * 500
-    assert worker.output().count("killed by SIGKILL") == 3
+    wait_for(lambda: worker.output().count("killed by SIGKILL") == 3, what="all of them")
     wait_for(lambda: len(children(worker)) == 2, what="the new child")
     assert not set(killed) & set(children(worker))
     assert worker.stop() == 0
@@ -68,7 +74,7 @@ def test_a_task_that_kills_its_child_is_tried_again(project: Project, tmp_path: 
     worker = ready_worker(project, "--processes", "1")
     result = kill_child.delay(str(tmp_path / "once"))
     assert result.get(timeout=20) == "alive"
-    assert "killed by SIGKILL" in worker.output()
+    worker.wait_for_output("killed by SIGKILL")
 
 
 def test_the_supervisor_is_killed(project: Project, gate: Gate) -> None:
@@ -110,7 +116,7 @@ def test_chains_go_on_through_kills(project: Project) -> None:
     last = [chain(*steps).delay() for _ in range(100)]
     for share in (60, 180):
         wait_for(lambda share=share: Run.objects.count() >= share, what=f"{share} runs")
-        os.kill(children(worker)[0], signal.SIGKILL)
+        kill_one_child(worker)
     for result in last:
         result.get(timeout=30)
     settled()
