@@ -14,11 +14,10 @@ from collections.abc import Callable, Sequence
 from django.db import Error as DatabaseError
 from django.db import connections
 
-from jobs import broker, conf, ledger, message
+from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
-from jobs.broker.operating import Parking
-from jobs.exceptions import BrokerUnavailable, TaskRevoked
-from jobs.worker import order, permits, prepare, record
+from jobs.exceptions import BrokerUnavailable
+from jobs.worker import admission, order, permits, prepare
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.gathering import Gathering
@@ -32,7 +31,7 @@ from jobs.worker.vital import vital
 
 log = logging.getLogger("jobs.worker")
 
-#: Most of one claim while nearly nothing gets a permit: what does must not wait long for the rest.
+#: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
 _AGAIN = 100
 
 
@@ -76,7 +75,7 @@ class Consumer:
         self._sync_waits = False
         #: The same, of an ``async def`` task.
         self._async_waits = False
-        #: How many to claim at least: the last ones nearly all got no permit, and held up nobody.
+        #: How many to claim at least: of the last ones nearly none was run, and held up nobody.
         self._again = 0
         self._suspects = Suspects(sync, loop)
         self._gathering = Gathering(batch)
@@ -251,13 +250,7 @@ class Consumer:
                 self._recorder.add(prepared)
             else:
                 deliveries.append(prepared)
-        deliveries = self._without_ended(deliveries, now)
-        if claim.revocations and deliveries:
-            deliveries = self._without_revoked(queue, deliveries, now)
-        if claim.paused_tasks and deliveries:
-            deliveries = self._without_paused(queue, deliveries)
-        if any(map(permits.needs_any, deliveries)):
-            deliveries = self._with_permits(deliveries, now)
+        deliveries = self._admitted(queue, claim, deliveries, Run(self.name, now))
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
         if len(sync) < len(deliveries):
@@ -265,6 +258,25 @@ class Consumer:
         if self._gathering.wanted:
             sync = self._gathering.add(sync, claimed)
         self._run_sync(sync)
+
+    def _admitted(
+        self, queue: str, claim: Claim, deliveries: list[Delivery], run: Run
+    ) -> list[Delivery]:
+        try:
+            answer = admission.admit(queue, claim, deliveries, run)
+        except DatabaseError:
+            self._give_back(deliveries)
+            raise
+        except BrokerUnavailable:
+            self._returning += deliveries
+            raise
+        finally:
+            self._care.between_tasks()
+        for outcome in answer.outcomes:
+            self._recorder.add(outcome)
+        if len(answer.outcomes) > 3 * len(answer.deliveries):
+            self._again = min(_AGAIN, 2 * len(answer.outcomes))
+        return answer.deliveries
 
     def _run_sync(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._sync.overrun():
@@ -282,65 +294,6 @@ class Consumer:
             self._async_waits = True
             self._give_back(deliveries[room:])
 
-    def _without_ended(self, deliveries: list[Delivery], now: float) -> list[Delivery]:
-        """Those whose end isn't recorded. Only what may have been delivered before is asked for:
-        what was put back, and what is older than a message that just comes: the relay may have
-        published it a second time, or somebody who had copied it."""
-        doubtful = [
-            d.message.id
-            for d in deliveries
-            if d.message.redelivered or (record.is_kept(d.message, d.task) and self._is_old(d, now))
-        ]
-        if not doubtful:
-            return deliveries
-        try:
-            ended = ledger.ended(doubtful)
-        except DatabaseError:
-            self._give_back(deliveries)
-            raise
-        finally:
-            self._care.between_tasks()
-        for delivery in deliveries:
-            if delivery.message.id in ended:
-                self._recorder.add(prepare.already_ended(delivery))
-        return [d for d in deliveries if d.message.id not in ended]
-
-    def _without_revoked(
-        self, queue: str, deliveries: list[Delivery], now: float
-    ) -> list[Delivery]:
-        try:
-            said = broker.get().revoked(queue, [d.message.id for d in deliveries])
-        except BrokerUnavailable:
-            self._returning += deliveries
-            raise
-        for delivery, revocation in zip(deliveries, said, strict=True):
-            if revocation:
-                run = Run(self.name, now)
-                self._recorder.add(prepare.end(delivery, run, TaskRevoked("revoked")))
-        return [d for d, revocation in zip(deliveries, said, strict=True) if not revocation]
-
-    def _without_paused(self, queue: str, deliveries: list[Delivery]) -> list[Delivery]:
-        """Those whose tasks aren't paused; the others wait among what is due."""
-        asked = [Parking(d.number, d.message.priority, d.task.name) for d in deliveries]
-        try:
-            parked = broker.get().park(queue, self.name, asked)
-        except BrokerUnavailable:
-            self._returning += deliveries
-            raise
-        return [d for d in deliveries if d.number not in parked]
-
-    def _with_permits(self, deliveries: list[Delivery], now: float) -> list[Delivery]:
-        try:
-            answer = permits.ask(deliveries, Run(self.name, now))
-        except BrokerUnavailable:
-            self._returning += deliveries
-            raise
-        for outcome in answer.outcomes:
-            self._recorder.add(outcome)
-        if len(answer.outcomes) > 3 * len(answer.deliveries):
-            self._again = min(_AGAIN, 2 * len(answer.outcomes))
-        return answer.deliveries
-
     def _terminate_revoked(self) -> None:
         """Have this process killed if it runs a task that is not to go on."""
         running = each(self._sync.running.copy().values())
@@ -354,11 +307,6 @@ class Consumer:
             for delivery, revocation in zip(mine, said, strict=True):
                 if revocation is Revocation.TERMINATE:
                     self._board.condemn(key(queue, delivery.number), time.monotonic())
-
-    def _is_old(self, delivery: Delivery, now: float) -> bool:
-        sent = message.id_time(delivery.message.id)
-        # Half of the relay's grace: clocks differ.
-        return sent is None or now - sent > self._conf.relay_after_seconds / 2
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         self._returning += each(deliveries)

@@ -1,0 +1,81 @@
+"""Which of the deliveries that were claimed are run now, and what becomes of the others.
+
+Each question is asked for a whole claim, and only where there is something to ask. Nothing is
+changed that can't be asked again: when database or broker are away, all of them go back.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+from jobs import broker, conf, ledger, message
+from jobs.broker.base import Claim
+from jobs.broker.operating import Parking
+from jobs.exceptions import TaskRevoked
+from jobs.worker import permits, prepare, record
+from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.permits import Answer
+from jobs.worker.record import Run
+
+Step = Callable[[list[Delivery]], Answer]
+
+
+def admit(queue: str, claim: Claim, deliveries: list[Delivery], run: Run) -> Answer:
+    """Raises `BrokerUnavailable` or Django's `DatabaseError`."""
+    steps: list[Step] = [functools.partial(_without_ended, run=run)]
+    if claim.revocations:
+        steps.append(functools.partial(_without_revoked, queue=queue, run=run))
+    if claim.paused_tasks:
+        steps.append(functools.partial(_without_paused, queue=queue, run=run))
+    if any(map(permits.needs_any, deliveries)):
+        steps.append(functools.partial(permits.ask, run=run))
+    left: list[Delivery] = deliveries
+    outcomes: list[Outcome] = []
+    for step in steps:
+        if left:
+            left, ended = step(left)
+            outcomes += ended
+    return Answer(left, outcomes)
+
+
+def _without_ended(deliveries: list[Delivery], run: Run) -> Answer:
+    """Those whose end isn't recorded. Only what may have been delivered before is asked for:
+    what was put back, and what is older than a message that just comes: the relay may have
+    published it a second time, or somebody who had copied it."""
+    doubtful = [d.message.id for d in deliveries if _is_doubtful(d, run.started)]
+    ended = ledger.ended(doubtful) if doubtful else ()
+    if not ended:
+        return Answer(deliveries, [])
+    return Answer(
+        [d for d in deliveries if d.message.id not in ended],
+        [prepare.already_ended(d) for d in deliveries if d.message.id in ended],
+    )
+
+
+def _is_doubtful(delivery: Delivery, now: float) -> bool:
+    if delivery.message.redelivered:
+        return True
+    return record.is_kept(delivery.message, delivery.task) and _is_old(delivery, now)
+
+
+def _is_old(delivery: Delivery, now: float) -> bool:
+    sent = message.id_time(delivery.message.id)
+    # Half of the relay's grace: clocks differ.
+    return sent is None or now - sent > conf.get().relay_after_seconds / 2
+
+
+def _without_revoked(deliveries: Sequence[Delivery], queue: str, run: Run) -> Answer:
+    said = broker.get().revoked(queue, [d.message.id for d in deliveries])
+    told = list(zip(deliveries, said, strict=True))
+    return Answer(
+        [d for d, revocation in told if not revocation],
+        [prepare.end(d, run, TaskRevoked("revoked")) for d, revocation in told if revocation],
+    )
+
+
+def _without_paused(deliveries: Sequence[Delivery], queue: str, run: Run) -> Answer:
+    """Those whose tasks aren't paused; the others wait among what is due."""
+    asked = [Parking(d.number, d.message.priority, d.task.name) for d in deliveries]
+    parked = broker.get().park(queue, run.worker, asked)
+    return Answer([d for d in deliveries if d.number not in parked], [])
