@@ -45,8 +45,8 @@ def rate_limit(
     task: str, rate: str | float | None, *, burst: int | None = None, by: str = ""
 ) -> None:
     """Limit a task's calls by another rate than the code's, in the whole fleet, until it is said
-    otherwise. Each worker knows it the next time that it claims, with what it last heard at most
-    three seconds before.
+    otherwise. A worker learns it when it claims, three seconds later at most; an idle one claims
+    every JOBS["POLL_SECONDS"].
 
     ``rate``: as of a task; "unlimited": no limit; None or "": what the code says, again.
     ``burst``: as of a task, that of the code doesn't count. ``by``: whose doing it is, for the
@@ -120,7 +120,7 @@ def _read(task: str, text: bytes) -> RateOverride | None:
         at = dt.datetime.fromisoformat(said["at"])
         override = RateOverride(task, said["rate"], said["burst"], said["by"], at)
         override.parsed()
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, OverflowError):
         return None
     return override
 

@@ -11,7 +11,7 @@ from jobs.registry import tasks, use_rate
 
 log = logging.getLogger("jobs.worker")
 
-#: Seconds between two looks at most often.
+#: Seconds between two looks, at least.
 _EVERY = 3.0
 
 

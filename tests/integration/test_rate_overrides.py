@@ -150,6 +150,7 @@ def test_what_is_set_is_told_with_who_and_when() -> None:
         b"{}",
         b'{"rate": "fast", "burst": null, "by": "", "at": "2026-03-01T00:00:00+00:00"}',
         b'{"rate": "1/h", "burst": null, "by": "", "at": 5}',
+        b'{"rate": 1%s, "burst": null, "by": "", "at": "2026-03-01"}' % (b"0" * 400),
     ],
 )
 def test_what_cannot_be_read_changes_nothing(text: bytes, overrides: Overrides) -> None:
