@@ -1,7 +1,7 @@
 """What an operator does: the admin's and the command line's verbs.
 
-Here are those for single calls; those for queues and tasks are in `jobs.pausing` and
-`jobs.moving`, and what is looked at in `jobs.inspecting`, here as ``control.inspect``.
+Here are those for single calls; those for queues and tasks are in `jobs.pausing`, `jobs.moving`
+and `jobs.rate_overrides`, and what is looked at in `jobs.inspecting`, here as ``control.inspect``.
 """
 
 from __future__ import annotations
@@ -20,10 +20,14 @@ from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.models import TaskResult
 from jobs.moving import change_priority, find, move, purge
 from jobs.pausing import pause, pause_task, paused, paused_tasks, resume, resume_task
+from jobs.rate_overrides import UNLIMITED, RateOverride, ask_again, rate_limit, rate_limits
 from jobs.states import State
 
 __all__ = [
+    "UNLIMITED",
     "Pause",
+    "RateOverride",
+    "ask_again",
     "change_priority",
     "discard",
     "find",
@@ -34,6 +38,8 @@ __all__ = [
     "paused",
     "paused_tasks",
     "purge",
+    "rate_limit",
+    "rate_limits",
     "requeue",
     "resume",
     "resume_task",

@@ -37,6 +37,8 @@ class Bucket(NamedTuple):
     granted: float = 0.0
     #: The first time that isn't kept for anybody.
     reserved: float = 0.0
+    #: Of the rate by which it was last asked, in seconds; 0: it is new.
+    interval: float = 0.0
 
 
 class Permit(NamedTuple):
@@ -80,6 +82,18 @@ def _per_second(rate: str | float) -> float:
     return number
 
 
+def at_rate(bucket: Bucket, rate: Rate, now: float) -> Bucket:
+    """The same bucket, asked by a rate that may be another one than before: to a faster one, what
+    was taken and kept counts in its own intervals. To a slower one it counts as it is."""
+    if rate.interval < bucket.interval:
+        times = rate.interval / bucket.interval
+        bucket = bucket._replace(
+            granted=min(bucket.granted, now + (bucket.granted - now) * times),
+            reserved=min(bucket.reserved, now + (bucket.reserved - now) * times),
+        )
+    return bucket._replace(interval=rate.interval)
+
+
 def give_back(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
     """Permits that were given and are not used."""
     return bucket._replace(granted=bucket.granted - unused * rate.interval)
@@ -105,7 +119,8 @@ def ask(
     if (before or bucket.reserved <= now or left_over) and ready <= now:
         # Late by less than an interval is on time, or each delay would cost the next its permit.
         since = now
-        if before > 0 and now - before < rate.interval:
+        # Early by more: he was called before his time, when the rate changed.
+        if before > 0 and abs(now - before) < rate.interval:
             since = before
         elif bucket.reserved > now and left_over:
             since = now - rate.interval

@@ -21,6 +21,7 @@ from jobs.exceptions import ConfigurationError, Retry
 from jobs.message import Message, encode, new_id
 from jobs.options import Options, SingleOptions, TaskOptions
 from jobs.parameters import ANY, Key, places_of, shown, signature_of
+from jobs.rates import Rate
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
 from jobs.routing import Address, Plan, Route
@@ -88,10 +89,11 @@ class Task(Running, Composing, Generic[P, R]):
         # What a function that gets many calls wants of each, it alone knows.
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
         self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
-        # Asked for at every delivery: whether there is any limit, then which.
-        self.rate = self.options.rate()
         self.concurrency = self.options.concurrency
-        self.limited = self.rate is not None or self.concurrency is not None
+        # Asked for at every delivery: whether there is any limit, then which.
+        self.rate: Rate | None
+        self.limited: bool
+        use_rate(self, self.options.rate())
         self.key = self.options.key and Key(self._signature, self.options.key, "key", self.name)
         self.uniqueness = self.options.uniqueness()
         self._unique_key = self.uniqueness and Key(
@@ -363,6 +365,12 @@ class Task(Running, Composing, Generic[P, R]):
             self.name, sent.args, sent.kwargs, options, self
         )
         _put(sent, address)
+
+
+def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
+    """Limit a task's calls in this worker by this rate, whatever its code says; None: by none."""
+    task.rate = rate
+    task.limited = rate is not None or task.concurrency is not None
 
 
 def _put(sent: Message, address: Address) -> None:

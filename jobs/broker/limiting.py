@@ -1,14 +1,14 @@
 """The part of the broker's contract that is about limits and unique calls.
 
-What is limited has a name, and belongs to no queue. Nothing here outlives its use: what is kept
-of a limit goes when it says nothing any more.
+What is limited has a name, and belongs to no queue. What is kept of a limit goes when it says
+nothing any more; only what operators have said of rates stays until they take it back.
 """
 
 from __future__ import annotations
 
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jobs.rates import Permit, Rate
@@ -75,7 +75,17 @@ class Limiting(ABC):
 
     @abstractmethod
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
-        """Ask for permits, in order."""
+        """Ask for permits, in order. By a faster rate than the last time, what was taken and kept
+        until then counts in intervals of the faster one."""
+
+    @abstractmethod
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        """Keep what an operator says of a task's rate, for every worker, in place of what was said
+        before; None: nothing. Whether something had been said."""
+
+    @abstractmethod
+    def rates(self) -> Mapping[str, bytes]:
+        """Task → what `set_rate` keeps of it."""
 
     @abstractmethod
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:

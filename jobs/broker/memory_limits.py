@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from jobs import rates
 from jobs.broker.limiting import (
@@ -31,6 +31,8 @@ class MemoryLimits(Limiting):
         self._places: defaultdict[str, _Places] = defaultdict(_Places)
         #: Name → the call, whether it has given the lock up, and until when that is kept.
         self._locks: dict[str, tuple[str, bool, float]] = {}
+        #: Task → what is said of its rate.
+        self._rates: dict[str, bytes] = {}
 
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
         with self._changed:
@@ -38,12 +40,24 @@ class MemoryLimits(Limiting):
 
     def _permits(self, wish: Wish) -> list[Permit]:
         bucket, now, answers = self._buckets[wish.limit], self._clock(), []
+        bucket = rates.at_rate(bucket, wish.rate, now)
         bucket = rates.give_back(bucket, wish.rate, wish.unused)
         for before in wish.before:
             bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
             answers.append(answer)
         self._buckets[wish.limit] = bucket
         return answers
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        with self._changed:
+            was = self._rates.pop(task, None)
+            if text is not None:
+                self._rates[task] = text
+            return was is not None
+
+    def rates(self) -> Mapping[str, bytes]:
+        with self._changed:
+            return dict(self._rates)
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         with self._changed:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from jobs.broker import scripts
 from jobs.broker.connection import Connections, Run
@@ -37,6 +37,16 @@ class RedisLimits(Limiting):
             [Permit(max(0, at - now) / 1e6, at / 1e6) if at else Permit(0.0) for at in answers]
             for now, *answers in self._redis.run_all(runs)
         ]
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        key = f"{self._prefix}{{limits}}:rates"
+        if text is None:
+            return bool(self._redis.call("HDEL", key, task))
+        return not self._redis.call("HSET", key, task, text)
+
+    def rates(self) -> Mapping[str, bytes]:
+        flat = self._redis.call("HGETALL", f"{self._prefix}{{limits}}:rates")
+        return {name.decode(): text for name, text in zip(flat[::2], flat[1::2], strict=True)}
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         asked = [_ms(value) for value in (SLOT, ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST)]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
+from django.utils.translation import gettext as _
 
 from jobs.exceptions import JobsError
 
@@ -25,3 +27,11 @@ class OperatorCommand(BaseCommand):
 
     def operate(self, **options: Any) -> None:
         raise NotImplementedError
+
+
+def user() -> str:
+    """Whose session this is."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise CommandError(_("Say who you are with --by: %s") % error) from error

@@ -22,6 +22,7 @@ from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.gathering import Gathering
 from jobs.worker.outcome import Delivery, Outcome, each
+from jobs.worker.overrides import Overrides
 from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience
 from jobs.worker.record import Run
 from jobs.worker.recorder import FULL, Recorder
@@ -79,6 +80,7 @@ class Consumer:
         self._again = 0
         self._suspects = Suspects(sync, loop)
         self._gathering = Gathering(batch)
+        self._overrides = Overrides()
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
         self._next_look = 0.0
@@ -126,6 +128,7 @@ class Consumer:
             self._give_back([delivery for holder in held for delivery in holder.take_back()])
         except BrokerUnavailable as error:
             log.warning("%s: the supervisor gives back what it holds: %s", self.name, error)
+        self._overrides.end()
         connections.close_all()
         broker.get().close()
 
@@ -149,6 +152,7 @@ class Consumer:
             self._run_sync(self._gathering.due(time.monotonic()))
         room = self._room()
         if room > 0:
+            self._overrides.look(time.monotonic())
             # Asked first: what just ends may send more.
             over = self._burst and self._is_idle() and self._recorder.idle
             if self._empty or not self._claim(room):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs import limits, registry
+from jobs import control, limits, registry
 from jobs.exceptions import LimitReached
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
@@ -46,3 +46,5 @@ def test_the_page_runs(names: dict[str, Any]) -> None:
     assert names["settle"].key((7, 5), {}) == "7"
     assert names["remind"].key((), {"customer": "x"}) == "x"
     assert names["update_index"].uniqueness.quiet == 5
+    set_now = {task: str(said) for task, said in control.rate_limits().items()}
+    assert set_now == {"shop.tasks.look_up": "unlimited", "shop.tasks.render": "5/s, burst 10"}

@@ -49,6 +49,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "reopening.py",
         "recovery.py",
         "limits.py",
+        "rate_overrides.py",
         "unique.py",
         "metrics.py",
     ),

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.rates import Bucket, Rate, ask, parse
+from jobs.rates import Bucket, Rate, ask, at_rate, parse
 
 NOW = 1_700_000_000.0
 
@@ -92,6 +92,21 @@ def test_who_comes_first_waits_behind_those_who_wait() -> None:
     assert permit.at == pytest.approx(NOW + 30)
     bucket, permit = ask(bucket, rate, NOW + 10, NOW + 10)
     assert permit.wait == 0
+
+
+@pytest.mark.parametrize(
+    ("bucket", "interval", "expected"),
+    [
+        (Bucket(NOW + 100, NOW + 300, 10.0), 1.0, (NOW + 10, NOW + 30)),
+        (Bucket(NOW + 100, NOW + 300, 10.0), 10.0, (NOW + 100, NOW + 300)),
+        (Bucket(NOW + 100, NOW + 300, 10.0), 100.0, (NOW + 100, NOW + 300)),
+        # What is over doesn't come nearer.
+        (Bucket(NOW - 100, NOW - 300, 10.0), 1.0, (NOW - 100, NOW - 300)),
+        (Bucket(), 1.0, (0.0, 0.0)),
+    ],
+)
+def test_another_rate(bucket: Bucket, interval: float, expected: tuple[float, float]) -> None:
+    assert at_rate(bucket, Rate(interval), NOW) == (*expected, interval)
 
 
 def test_what_nobody_has_come_for_is_not_lost() -> None:

@@ -6,8 +6,13 @@
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local known = redis.call('HMGET', KEYS[1], 'granted', 'reserved')
+local known = redis.call('HMGET', KEYS[1], 'granted', 'reserved', 'interval')
 local granted, reserved = tonumber(known[1] or 0), tonumber(known[2] or 0)
+local last = tonumber(known[3] or 0)
+if interval < last then  -- the rate has become faster
+  granted = math.min(granted, now + (granted - now) * interval / last)
+  reserved = math.min(reserved, now + (reserved - now) * interval / last)
+end
 granted = granted - ARGV[4] * interval
 local spare = (burst - 1) / 3 * interval
 local answer = {now}
@@ -18,7 +23,7 @@ for i = 5, #ARGV do
   local left_over = granted <= now - interval
   if (before ~= 0 or reserved <= now or left_over) and ready <= now then
     local since = now
-    if before > 0 and now - before < interval then
+    if before > 0 and math.abs(now - before) < interval then
       since = before
     elseif reserved > now and left_over then
       since = now - interval
@@ -35,6 +40,6 @@ end
 redis.call('DEL', KEYS[1])  -- first: a full server refuses a script whose first write adds
 -- Lua would write such numbers with 14 digits.
 redis.call('HSET', KEYS[1], 'granted', string.format('%.0f', math.max(0, granted)),
-  'reserved', string.format('%.0f', reserved))
+  'reserved', string.format('%.0f', reserved), 'interval', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], math.max(1000, math.ceil((math.max(granted, reserved) - now) / 1000)))
 return answer

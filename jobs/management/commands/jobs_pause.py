@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import getpass
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control
 from jobs.management import pauses
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, user
 
 
 class Command(OperatorCommand):
@@ -29,7 +28,7 @@ for one that starts later. Without a name it says what is paused, by whom, when 
         parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
 
     def operate(self, **options: Any) -> None:
-        said = {"by": options["by"] or _user(), "why": options["why"]}
+        said = {"by": options["by"] or user(), "why": options["why"]}
         if not options["queue"] and not options["task"]:
             for line in pauses.lines(control.paused(), control.paused_tasks()):
                 self.stdout.write(line)
@@ -39,10 +38,3 @@ for one that starts later. Without a name it says what is paused, by whom, when 
         for task in options["task"]:
             control.pause_task(task, **said)
             self.stdout.write(_("Task %s is paused.") % task)
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise CommandError(_("Say who you are with --by: %s") % error) from error

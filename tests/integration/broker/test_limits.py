@@ -52,6 +52,43 @@ def test_no_time_is_kept_for_who_would_not_wait(broker: Broker) -> None:
         assert answer.wait == pytest.approx(8400, abs=60)
 
 
+def test_a_rate_that_becomes_faster(broker: Broker) -> None:
+    """What was taken and kept under the slow one would keep others away for hours."""
+    waits(broker, *[0] * 30)
+    minutely = Wish("imports", HOUR._replace(interval=60.0), [0, 0])
+    ((first, second),) = broker.permits([minutely])
+    assert first.wait == pytest.approx((3 + 4 / 3 - 2 + 27) * 60, abs=5)
+    assert second.wait - first.wait == pytest.approx(60, abs=1)
+    # Who was called before his time.
+    ((early,),) = broker.permits([minutely._replace(before=[time.time() + 90_000])])
+    assert early.wait > 0
+
+
+def test_a_rate_that_becomes_slower(broker: Broker) -> None:
+    """Those that wait come at their times, and get others."""
+    minutely = Wish("imports", Rate(60.0), [0, 0, 0])
+    broker.permits([minutely])
+    assert waits(broker, 0) == pytest.approx([180], abs=5)
+
+
+def test_who_is_called_early_gets_no_more_than_his_permit(broker: Broker) -> None:
+    early = Wish("imports", Rate(60.0), [time.time() + 90_000] * 2)
+    ((first, second),) = broker.permits([early])
+    assert first.wait == 0
+    assert second.wait == pytest.approx(60, abs=5)
+
+
+def test_what_is_said_of_rates_is_kept(broker: Broker) -> None:
+    assert broker.rates() == {}
+    assert broker.set_rate("shop.x", b"first") is False
+    assert broker.set_rate("shop.x", b"second") is True
+    assert broker.set_rate("shop.é", b"\xff") is False
+    assert broker.rates() == {"shop.x": b"second", "shop.é": b"\xff"}
+    assert broker.set_rate("shop.x", None) is True
+    assert broker.set_rate("shop.x", None) is False
+    assert list(broker.rates()) == ["shop.é"]
+
+
 def test_nobody_is_asked(broker: Broker) -> None:
     assert broker.permits([]) == broker.take_slots([]) == broker.lock([]) == broker.locked([]) == []
     broker.free_slots([])

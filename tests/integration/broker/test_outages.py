@@ -66,6 +66,8 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "report": lambda b: b.report("mail", "worker", b"busy"),
     "reports": lambda b: b.reports("mail"),
     "permits": lambda b: b.permits([Wish("mail", Rate(1.0), [0.0])]),
+    "set_rate": lambda b: b.set_rate("shop.x", b"1/h"),
+    "rates": lambda b: b.rates(),
     "take_slots": lambda b: b.take_slots([Slot("mail", 1, "a", "mail"), Slot("mail", 1, "b")]),
     "wait_for_slots": lambda b: b.wait_for_slots([Slot("mail", 1, "b", "mail", 1.0)]),
     "keep_slots": lambda b: b.keep_slots([Slot("mail", 1, "a")]),

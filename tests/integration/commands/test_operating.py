@@ -1,5 +1,5 @@
-"""`manage.py jobs_pause`, `jobs_resume`, `jobs_purge`, `jobs_move`, `jobs_priority` and
-`jobs_inspect`."""
+"""`manage.py jobs_pause`, `jobs_resume`, `jobs_purge`, `jobs_move`, `jobs_priority`,
+`jobs_rate_limit` and `jobs_inspect`."""
 
 from __future__ import annotations
 
@@ -64,6 +64,12 @@ def test_pausing_and_resuming_tasks() -> None:
         (("jobs_move", "default", "low", "--id", "x"), "doesn't wait on queue default"),
         (("jobs_priority", "default", "x", "3"), "doesn't wait on queue default"),
         (("jobs_inspect", "waiting", "nowhere"), "not declared"),
+        (("jobs_rate_limit", "nothing"), "No task 'nothing' is known"),
+        (("jobs_rate_limit", "nothing", "1/s"), "No task 'nothing' is known"),
+        (("jobs_rate_limit", trace.name, "1/d"), "must be like '100/s'"),
+        (("jobs_rate_limit", trace.name, "1/s", "--reset"), "one of them"),
+        (("jobs_rate_limit", trace.name, "--burst", "3"), "Name a task and a rate"),
+        (("jobs_rate_limit", "--reset"), "Name a task and a rate"),
     ],
 )
 def test_what_is_wrong_is_said(args: tuple[str, ...], wrong: str) -> None:
@@ -108,6 +114,21 @@ def test_another_priority() -> None:
     assert run("jobs_priority", "default", task_id, "2") == f"{task_id} has the priority 2.\n"
     assert [m.priority for m in broker.get().browse("default", due=False)] == [0]
     assert TaskResult.objects.get(id=task_id).state == "PENDING"
+
+
+def test_the_rate_of_a_task() -> None:
+    name = trace.name
+    assert run("jobs_rate_limit") == run("jobs_rate_limit", name) == ""
+    printed = run("jobs_rate_limit", name, "10/m", "--burst", "3", "--by", "ada")
+    assert printed == "Task tests.tasks.trace has the rate 10/m.\n"
+    assert run("jobs_rate_limit", add.name, "unlimited").endswith(" has the rate unlimited.\n")
+    first, second = run("jobs_rate_limit").splitlines()
+    assert first.startswith(f"task {add.name}: rate unlimited, set by {getpass.getuser()} at 2")
+    assert second.startswith("task tests.tasks.trace: rate 10/m, burst 3, set by ada at 2")
+    assert run("jobs_rate_limit", name) == f"{second}\n"
+    assert run("jobs_rate_limit", name, "--reset") == f"Task {name} has the rate of its code.\n"
+    assert list(control.rate_limits()) == [add.name]
+    assert run("jobs_rate_limit", name, "--ask-again") == "0 calls ask again.\n"
 
 
 def test_looking() -> None:

@@ -52,6 +52,28 @@ def test_late_by_more_is_not(run, client: redis.Redis, micros: int):
     assert int(client.hget(RATE, "granted")) >= micros + MINUTE
 
 
+def test_a_faster_rate_counts_in_its_own_intervals(run, dump, micros: int):
+    ask(run, 0, 0, interval=100 * MINUTE)
+    ask(run, interval=MINUTE)
+    kept = {name: int(value) for name, value in dump()[RATE].items()}
+    assert kept[b"interval"] == MINUTE
+    assert kept[b"granted"] == pytest.approx(micros + MINUTE, abs=10_000_000)
+    assert kept[b"reserved"] == pytest.approx(micros + 2 * MINUTE, abs=10_000_000)
+
+
+def test_to_a_slower_one_they_stay(run, dump):
+    ask(run, 0, 0)
+    before = dump()[RATE]
+    ask(run, interval=100 * MINUTE)
+    assert dump()[RATE] == {**before, b"interval": b"%d" % (100 * MINUTE)}
+
+
+def test_who_is_called_early_takes_a_permit_of_now(run, client: redis.Redis, micros: int):
+    assert ask(run, micros + 100 * MINUTE) == [0]
+    granted = int(client.hget(RATE, "granted"))
+    assert granted == pytest.approx(micros + MINUTE, abs=10_000_000)
+
+
 def test_what_is_not_used_is_given_back(run):
     assert ask(run, 0, 0, burst=2) == [0, 0]
     assert ask(run, burst=2, unused=1) == []

@@ -1,0 +1,70 @@
+"""`manage.py jobs_rate_limit`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from jobs import control, known
+from jobs.control import RateOverride
+from jobs.management.operating import OperatorCommand, user
+
+
+class Command(OperatorCommand):
+    help = """\
+Limit a task's calls by another rate than the one in the code, in the whole fleet.
+
+It holds for every worker, also for one that starts later, until --reset. Without a rate it says
+what is set, by whom and when."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("task", nargs="?", default="", help=_("name of a task"))
+        parser.add_argument(
+            "rate", nargs="?", default="", help=_("like 100/s, 100/m, 100/h; or: unlimited")
+        )
+        parser.add_argument("--burst", type=int, help=_("so many starts at once after a pause"))
+        parser.add_argument("--reset", action="store_true", help=_("back to the rate in the code"))
+        parser.add_argument(
+            "--ask-again",
+            action="store_true",
+            help=_("have calls that wait for a permit ask for it now, since the rate is faster"),
+        )
+        parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
+
+    def operate(self, **options: Any) -> None:
+        task, rate, burst = options["task"], options["rate"], options["burst"]
+        changes = (bool(rate), options["reset"], options["ask_again"])
+        if sum(changes) > 1:
+            raise CommandError(_("Give a rate, --reset or --ask-again, one of them."))
+        if (any(changes) and not task) or (burst is not None and not rate):
+            raise CommandError(_("Name a task and a rate."))
+        if rate:
+            control.rate_limit(task, rate, burst=burst, by=options["by"] or user())
+            said = _("Task %(task)s has the rate %(rate)s.")
+            self.stdout.write(said % {"task": task, "rate": rate})
+        elif options["reset"]:
+            control.rate_limit(task, None)
+            self.stdout.write(_("Task %s has the rate of its code.") % task)
+        elif options["ask_again"]:
+            n = control.ask_again(task)
+            self.stdout.write(ngettext("%d call asks again.", "%d calls ask again.", n) % n)
+        else:
+            self._list(task)
+
+    def _list(self, task: str) -> None:
+        limits = control.rate_limits()
+        if task and task not in limits:
+            known.find(task)
+        for name, said in limits.items():
+            if name == task or not task:
+                line = _("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s")
+                self.stdout.write(line % _named(said))
+
+
+def _named(said: RateOverride) -> dict[str, str]:
+    at = timezone.localtime(said.at).isoformat(" ", "seconds")
+    return {"task": said.task, "rate": str(said), "by": said.by or "?", "at": at}
