@@ -35,10 +35,11 @@ class Upload(models.Model):
     problem = models.CharField(_("problem"), max_length=16, blank=True, default="")
     problem_line = models.PositiveIntegerField(_("line of the problem"), default=0)
     lines = models.PositiveIntegerField(_("lines"), default=0)
-    lines_read = models.PositiveIntegerField(_("lines read"), default=0)
     summary = models.JSONField(_("summary"), null=True)
-    #: Id of the task that reads it: the key of its `jobs.models.TaskResult`.
+    #: Id of the task that its outcome depends on: the one that splits it, then the chord's body.
     task_id = models.CharField(_("task"), max_length=255, blank=True, default="")
+    #: Id of the chord's header, whose members store a part of the rows each.
+    group_id = models.CharField(_("group"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("sent"), default=timezone.now)
     finished_at = models.DateTimeField(_("finished"), null=True)
 
@@ -62,19 +63,18 @@ class Upload(models.Model):
         """What is wrong with the file, in the reader's language."""
         return str(Problem(self.problem).label) % {"line": self.problem_line}
 
-    def begin(self, lines: int) -> None:
-        """Reading starts; it starts anew when an earlier run was killed half-way."""
-        self.rows.all().delete()
-        self.stage, self.lines, self.lines_read = self.Stage.READING, lines, 0
-        self.save(update_fields=["stage", "lines", "lines_read"])
+    def begin(self, lines: int, *, task_id: str, group_id: str) -> None:
+        """Reading starts, by a chord."""
+        self.stage, self.lines = self.Stage.READING, lines
+        self.task_id, self.group_id = task_id, group_id
+        self.save(update_fields=["stage", "lines", "task_id", "group_id"])
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self.stage, self.summary, self.lines_read = self.Stage.DONE, summary, self.lines
-        self._end("summary", "lines_read")
+        self.stage, self.summary = self.Stage.DONE, summary
+        self._end("summary")
 
     def refuse(self, error: FileProblem) -> None:
         """The file can't be used; nothing of it is kept."""
-        self.rows.all().delete()
         self.stage, self.problem = self.Stage.REFUSED, error.problem
         self.problem_line = error.line
         self._end("problem", "problem_line")
