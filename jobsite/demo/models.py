@@ -36,10 +36,11 @@ class Upload(models.Model):
     problem_line = models.PositiveIntegerField(_("line of the problem"), default=0)
     lines = models.PositiveIntegerField(_("lines"), default=0)
     summary = models.JSONField(_("summary"), null=True)
-    #: Id of the task that its outcome depends on: the one that splits it, then the chord's body.
+    #: Id of the task that checks it: the key of its `jobs.models.TaskResult`.
     task_id = models.CharField(_("task"), max_length=255, blank=True, default="")
-    #: Id of the chord's header, whose members store a part of the rows each.
+    #: Ids of the chord that this task sends: of its group, and of its body.
     group_id = models.CharField(_("group"), max_length=255, blank=True, default="")
+    body_id = models.CharField(_("body"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("sent"), default=timezone.now)
     finished_at = models.DateTimeField(_("finished"), null=True)
 
@@ -63,11 +64,11 @@ class Upload(models.Model):
         """What is wrong with the file, in the reader's language."""
         return str(Problem(self.problem).label) % {"line": self.problem_line}
 
-    def begin(self, lines: int, *, task_id: str, group_id: str) -> None:
+    def begin(self, lines: int, *, group_id: str, body_id: str) -> None:
         """Reading starts, by a chord."""
         self.stage, self.lines = self.Stage.READING, lines
-        self.task_id, self.group_id = task_id, group_id
-        self.save(update_fields=["stage", "lines", "task_id", "group_id"])
+        self.group_id, self.body_id = group_id, body_id
+        self.save(update_fields=["stage", "lines", "group_id", "body_id"])
 
     def finish(self, summary: dict[str, Any]) -> None:
         self.stage, self.summary = self.Stage.DONE, summary

@@ -44,7 +44,7 @@ def summarise(upload_id: uuid.UUID) -> int:
         return 0
     members = [store_chunk.s(upload_id, start) for start in range(0, rows, CHUNK)]
     body = chord(members, finish.s(upload_id)).delay()
-    upload.begin(file.lines, task_id=body.id, group_id=body.parent.id)
+    upload.begin(file.lines, group_id=body.parent.id, body_id=body.id)
     return rows
 
 

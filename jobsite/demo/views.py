@@ -97,8 +97,8 @@ def _upload(pk: uuid.UUID) -> Upload:
 
 
 def _upload_live(request: HttpRequest, upload: Upload) -> Live:
-    task = AsyncResult[Any](upload.task_id)
-    failed = not upload.finished and task.ready() and not task.successful()
+    last = AsyncResult[Any](upload.body_id or upload.task_id)
+    failed = not upload.finished and last.ready() and not last.successful()
     context = {"upload": upload, "failed": failed, "debug": settings.DEBUG}
     if failed:
         context["failed_chunks"] = _failed_chunks(upload)
