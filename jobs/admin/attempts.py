@@ -7,6 +7,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from jobs.admin import words
+from jobs.admin.html import pre
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 
@@ -55,8 +56,5 @@ def _line(attempt: TaskAttempt) -> SafeString:
 def _folded(traceback: str) -> SafeString:
     if not traceback:
         return SafeString("")
-    return format_html(
-        '<details><summary>{}</summary><pre class="jobs-value" tabindex="0">{}</pre></details>',
-        _("Traceback"),
-        traceback[-words.SHOWN :],
-    )
+    text = pre(traceback[-words.SHOWN :])
+    return format_html("<details><summary>{}</summary>{}</details>", _("Traceback"), text)

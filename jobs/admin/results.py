@@ -31,9 +31,10 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from jobs import broker, registry
-from jobs.admin import attempts, progress, words
+from jobs.admin import attempts, progress, relatives, words
 from jobs.admin.actions import ResultActions
 from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
+from jobs.admin.html import badge, pre
 from jobs.admin.keyset import KeysetChangeList
 from jobs.admin.survey import TROUBLE
 from jobs.broker.base import Revocation
@@ -125,14 +126,14 @@ class ResultAdmin(ResultActions):
 
     @admin.display(description=_("state"))
     def state_badge(self, row: TaskResult) -> SafeString:
-        badge = _badge(row)
+        state = badge(row)
         if row.state not in (State.FAILURE, State.RETRY) or not row.error_type:
-            return badge
+            return state
         why = [row.error_type.rpartition(".")[2]]
         if row.state == State.RETRY and row.eta:
             why.append(words.next_attempt(row, timezone.now()))
         lines = format_html_join("", '<span class="jobs-why">{}</span>', ((line,) for line in why))
-        return badge + lines
+        return state + lines
 
     @admin.display(description=_("task"))
     def task_and_id(self, row: TaskResult) -> SafeString:
@@ -181,6 +182,7 @@ class ResultAdmin(ResultActions):
             left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
             left_out |= set() if attempts.may_have(obj) else {"failed_attempts"}
             left_out |= set() if progress.of(obj) else {"progress"}
+            left_out |= relatives.missing(obj)
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -192,7 +194,7 @@ class ResultAdmin(ResultActions):
     def in_words(self, row: TaskResult) -> SafeString:
         return format_html(
             '{} <span class="jobs-sentence">{}</span>',
-            _badge(row),
+            badge(row),
             f"{words.sentence(row, timezone.now())}{_revocation(row)}",
         )
 
@@ -212,29 +214,41 @@ class ResultAdmin(ResultActions):
 
     @admin.display(description=_("arguments"))
     def args_text(self, row: TaskResult) -> SafeString:
-        return _pre(words.pretty(row.args))
+        return pre(words.pretty(row.args))
 
     @admin.display(description=_("keyword arguments"))
     def kwargs_text(self, row: TaskResult) -> SafeString:
-        return _pre(words.pretty(row.kwargs))
+        return pre(words.pretty(row.kwargs))
 
     @admin.display(description=_("returned"))
     def outcome_text(self, row: TaskResult) -> SafeString | str:
         if row.result is None:
             return gettext("Not kept: the task ignores its result.")
-        return _pre(words.pretty(row.result))
+        return pre(words.pretty(row.result))
 
     @admin.display(description=_("error"))
     def error_text(self, row: TaskResult) -> SafeString:
-        return _pre(f"{row.error_type}: {row.error}" if row.error_type else row.error)
+        return pre(f"{row.error_type}: {row.error}" if row.error_type else row.error)
 
     @admin.display(description=_("traceback"))
     def traceback_text(self, row: TaskResult) -> SafeString:
-        return _pre(row.traceback)
+        return pre(row.traceback)
 
     @admin.display(description=_("in order"))
     def failed_attempts_text(self, row: TaskResult) -> SafeString:
         return attempts.table(row)
+
+    @admin.display(description=_("sent by, or follows"))
+    def parent_text(self, row: TaskResult) -> SafeString:
+        return relatives.parent(row, self.admin_site.name)
+
+    @admin.display(description=_("group"))
+    def group_text(self, row: TaskResult) -> SafeString:
+        return relatives.group(row, self.admin_site.name)
+
+    @admin.display(description=_("sent, or followed by"))
+    def children_text(self, row: TaskResult) -> SafeString:
+        return relatives.children(row, self.admin_site.name)
 
     @admin.display(description=_("times"))
     def timeline(self, row: TaskResult) -> SafeString:
@@ -257,14 +271,6 @@ class _ResultList(KeysetChangeList):
         )
 
 
-def _badge(row: TaskResult) -> SafeString:
-    return format_html(
-        '<span class="jobs-state jobs-state-{}">{}</span>',
-        row.state.lower(),
-        row.get_state_display(),
-    )
-
-
 def _revocation(row: TaskResult) -> str:
     """What a row doesn't say: that its task will not run any more once a worker sees to it."""
     if row.state in TERMINAL:
@@ -278,10 +284,6 @@ def _revocation(row: TaskResult) -> str:
     return " " + gettext("It is revoked: a worker will end it when its turn comes.")
 
 
-def _pre(text: str) -> SafeString:
-    return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)
-
-
 #: The page of one result: titles and what stands under them.
 _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
@@ -291,6 +293,7 @@ _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (_("Call"), ("args_text", "kwargs_text")),
     (_("Outcome"), ("outcome_text", "error_text", "traceback_text")),
     (_("Failed attempts"), ("failed_attempts_text",)),
+    (_("Workflow"), ("parent_text", "group_text", "children_text")),
 )
 
 #: The columns of what waits for a retry: which attempt, why, and when again.

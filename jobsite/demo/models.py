@@ -35,10 +35,12 @@ class Upload(models.Model):
     problem = models.CharField(_("problem"), max_length=16, blank=True, default="")
     problem_line = models.PositiveIntegerField(_("line of the problem"), default=0)
     lines = models.PositiveIntegerField(_("lines"), default=0)
-    lines_read = models.PositiveIntegerField(_("lines read"), default=0)
     summary = models.JSONField(_("summary"), null=True)
-    #: Id of the task that reads it: the key of its `jobs.models.TaskResult`.
+    #: Id of the task that checks it: the key of its `jobs.models.TaskResult`.
     task_id = models.CharField(_("task"), max_length=255, blank=True, default="")
+    #: Ids of the chord that this task sends: of its group, and of its body.
+    group_id = models.CharField(_("group"), max_length=255, blank=True, default="")
+    body_id = models.CharField(_("body"), max_length=255, blank=True, default="")
     created_at = models.DateTimeField(_("sent"), default=timezone.now)
     finished_at = models.DateTimeField(_("finished"), null=True)
 
@@ -62,19 +64,18 @@ class Upload(models.Model):
         """What is wrong with the file, in the reader's language."""
         return str(Problem(self.problem).label) % {"line": self.problem_line}
 
-    def begin(self, lines: int) -> None:
-        """Reading starts; it starts anew when an earlier run was killed half-way."""
-        self.rows.all().delete()
-        self.stage, self.lines, self.lines_read = self.Stage.READING, lines, 0
-        self.save(update_fields=["stage", "lines", "lines_read"])
+    def begin(self, lines: int, *, group_id: str, body_id: str) -> None:
+        """Reading starts, by a chord."""
+        self.stage, self.lines = self.Stage.READING, lines
+        self.group_id, self.body_id = group_id, body_id
+        self.save(update_fields=["stage", "lines", "group_id", "body_id"])
 
     def finish(self, summary: dict[str, Any]) -> None:
-        self.stage, self.summary, self.lines_read = self.Stage.DONE, summary, self.lines
-        self._end("summary", "lines_read")
+        self.stage, self.summary = self.Stage.DONE, summary
+        self._end("summary")
 
     def refuse(self, error: FileProblem) -> None:
         """The file can't be used; nothing of it is kept."""
-        self.rows.all().delete()
         self.stage, self.problem = self.Stage.REFUSED, error.problem
         self.problem_line = error.line
         self._end("problem", "problem_line")

@@ -1,4 +1,4 @@
-"""The summary of a table, row by row: numbers of its columns, and the rows that don't fit."""
+"""The summary of a table, row by row: the rows that don't fit, and numbers of its columns."""
 
 from __future__ import annotations
 
@@ -57,32 +57,46 @@ class Column:
         return found | {"distinct": len(self.values), "common": common}
 
 
-class Summary:
-    """Takes in rows; those with more or fewer values than columns are counted as errors."""
+class RowCheck:
+    """Tells rows that have a value for each column from those with more or fewer."""
 
-    def __init__(self, header: Sequence[str]) -> None:
-        self.columns = [Column(name) for name in header]
-        self.rows = 0
+    def __init__(self, columns: int) -> None:
+        self.columns = columns
         self.errors = 0
         self.faulty: list[dict[str, int]] = []
 
-    def add(self, line: int, values: Sequence[str]) -> bool:
-        """Whether the row fits, and is counted."""
-        if len(values) != len(self.columns):
-            self.errors += 1
-            if len(self.faulty) < ERRORS:
-                self.faulty.append({"line": line, "values": len(values)})
-            return False
+    def fits(self, line: int, values: Sequence[str]) -> bool:
+        if len(values) == self.columns:
+            return True
+        self.errors += 1
+        if len(self.faulty) < ERRORS:
+            self.faulty.append({"line": line, "values": len(values)})
+        return False
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"errors": self.errors, "faulty": self.faulty}
+
+
+class Summary:
+    """Takes in the rows that fit. ``checks``: what `RowCheck` found in each part of the file, in
+    their order."""
+
+    def __init__(self, header: Sequence[str], checks: Sequence[dict[str, Any]]) -> None:
+        self.columns = [Column(name) for name in header]
+        self.checks = checks
+        self.rows = 0
+
+    def add(self, values: Sequence[str]) -> None:
         self.rows += 1
         for column, value in zip(self.columns, values, strict=True):
             column.add(value)
-        return True
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON holds it, for `Upload.summary`."""
+        faulty = [line for check in self.checks for line in check["faulty"]]
         return {
             "rows": self.rows,
-            "errors": self.errors,
-            "faulty": self.faulty,
+            "errors": sum(check["errors"] for check in self.checks),
+            "faulty": faulty[:ERRORS],
             "columns": [column.as_dict() for column in self.columns],
         }

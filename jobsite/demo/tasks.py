@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
@@ -14,50 +13,70 @@ from django.db.models.signals import post_save
 from django.utils import timezone, translation
 from django.utils.translation import gettext
 
-from jobs import task
+from jobs import chord, task
 from jobsite.demo.csvfile import CsvFile, FileProblem, Problem
 from jobsite.demo.models import Row, SentMail, Subscriber, Upload
-from jobsite.demo.summary import Summary
+from jobsite.demo.summary import RowCheck, Summary
 
-#: Rows of one INSERT.
-BATCH = 500
+#: Rows that one member of the chord stores.
+CHUNK = 1000
 
 
-@task
-def summarise(upload_id: uuid.UUID) -> dict[str, Any]:
-    """Store an upload's rows and its summary; a file that can't be used is an outcome as well.
+# Atomic, all three: what a task does, and what it sends, is committed with the record of its end.
+# However often a worker is killed, there is one chord, each row is stored once, and a run that
+# failed has left nothing behind.
 
-    A run that was killed half-way is simply run again: it starts by removing what it had stored.
+
+@task(atomic=True)
+def summarise(upload_id: uuid.UUID) -> int:
+    """Check an upload, and send the chord that reads it; its number of rows.
+
+    A file that can't be used is an outcome as well.
     """
     upload = Upload.objects.get(pk=upload_id)
-    if not upload.finished:
-        try:
-            upload.finish(_read(upload))
-        except FileProblem as error:
-            upload.refuse(error)
-    rows = upload.summary["rows"] if upload.summary else 0
-    return {"stage": upload.stage, "rows": rows, "problem": upload.problem}
+    try:
+        file = CsvFile(bytes(upload.content))
+        rows = sum(1 for _row in file)
+        if not rows:
+            raise FileProblem(Problem.NO_ROWS)
+    except FileProblem as error:
+        upload.refuse(error)
+        return 0
+    members = [store_chunk.s(upload_id, start) for start in range(0, rows, CHUNK)]
+    body = chord(members, finish.s(upload_id)).delay()
+    upload.begin(file.lines, group_id=body.parent.id, body_id=body.id)
+    return rows
 
 
-def _read(upload: Upload) -> dict[str, Any]:
+@task(atomic=True)
+def store_chunk(upload_id: uuid.UUID, start: int) -> dict[str, Any]:
+    """Store the rows of an upload from this one on, counted from 0; what is wrong with the others.
+
+    A member gets keys, not data: messages stay small, and the database has the file.
+    """
+    upload = Upload.objects.get(pk=upload_id)
     file = CsvFile(bytes(upload.content))
-    upload.begin(file.lines)
-    summary = Summary(file.header)
-    rows = _fitting(file, summary, upload)
-    while batch := list(islice(rows, BATCH)):
-        with transaction.atomic():
-            Row.objects.bulk_create(batch)
-        # For the page, which shows a bar: neither the database nor this loop is slowed by it.
-        summarise.progress(batch[-1].line, file.lines)
-    if not summary.rows:
-        raise FileProblem(Problem.NO_ROW_FITS if summary.errors else Problem.NO_ROWS)
-    return summary.as_dict()
+    check = RowCheck(len(file.header))
+    Row.objects.bulk_create(
+        Row(upload=upload, line=line, values=values)
+        for line, values in islice(file, start, start + CHUNK)
+        if check.fits(line, values)
+    )
+    return check.as_dict()
 
 
-def _fitting(file: CsvFile, summary: Summary, upload: Upload) -> Iterator[Row]:
-    for line, values in file:
-        if summary.add(line, values):
-            yield Row(upload=upload, line=line, values=values)
+@task(atomic=True)
+def finish(checks: list[dict[str, Any]], upload_id: uuid.UUID) -> dict[str, Any]:
+    """Work out the summary, once all rows are stored; ``checks``: what the members returned."""
+    upload = Upload.objects.get(pk=upload_id)
+    summary = Summary(CsvFile(bytes(upload.content)).header, checks)
+    for values in upload.rows.values_list("values", flat=True).iterator():
+        summary.add(values)
+    if summary.rows:
+        upload.finish(summary.as_dict())
+    else:
+        upload.refuse(FileProblem(Problem.NO_ROW_FITS))
+    return {"stage": upload.stage, "rows": summary.rows}
 
 
 @task(queue="high")

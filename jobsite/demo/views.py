@@ -21,14 +21,17 @@ from django.utils.translation import get_language, gettext, ngettext
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
-from jobs import AsyncResult
+from jobs import AsyncResult, GroupResult, State
+from jobs.models import TaskResult
 from jobsite.demo.csvfile import MAX_ROWS
 from jobsite.demo.forms import MAX_BYTES, SubscriberForm, UploadForm
 from jobsite.demo.models import Subscriber, Upload
-from jobsite.demo.tasks import summarise
+from jobsite.demo.tasks import CHUNK, summarise
 
 SAMPLE = Path(__file__).parent / "sample" / "airports.csv"
 PREVIEW_ROWS = 5
+#: Most failed parts of a file that its page names.
+FAILED_CHUNKS = 10
 
 
 @dataclass(frozen=True)
@@ -94,11 +97,13 @@ def _upload(pk: uuid.UUID) -> Upload:
 
 
 def _upload_live(request: HttpRequest, upload: Upload) -> Live:
-    task = AsyncResult[Any](upload.task_id)
-    failed = not upload.finished and task.ready() and not task.successful()
-    if upload.stage == Upload.Stage.READING and (progress := task.progress):
-        upload.lines_read = int(progress.done or 0)
+    last = AsyncResult[Any](upload.body_id or upload.task_id)
+    failed = not upload.finished and last.ready() and not last.successful()
     context = {"upload": upload, "failed": failed, "debug": settings.DEBUG}
+    if failed:
+        context["failed_chunks"] = _failed_chunks(upload)
+    elif upload.stage == Upload.Stage.READING:
+        context |= _progress(upload)
     if upload.summary:
         context |= {
             "numbers": [c for c in upload.summary["columns"] if "mean" in c],
@@ -106,17 +111,37 @@ def _upload_live(request: HttpRequest, upload: Upload) -> Live:
             "rows": upload.rows.all()[:PREVIEW_ROWS],
         }
     html = render_to_string("demo/_upload_panel.html", context, request)
-    return Live(_upload_line(upload, failed=failed), html, upload.finished or failed)
+    return Live(_upload_line(upload, context), html, upload.finished or failed)
 
 
-def _upload_line(upload: Upload, *, failed: bool) -> str:
-    if failed:
-        return gettext("The task that reads the file has failed.")
+def _progress(upload: Upload) -> dict[str, int]:
+    """How far the chord is: all of its members are in the ledger, since a task in a transaction
+    has sent it."""
+    header = GroupResult(upload.group_id)
+    return {"done": header.completed_count(), "all": len(header), "stored": upload.rows.count()}
+
+
+def _failed_chunks(upload: Upload) -> list[dict[str, Any]]:
+    """The members that failed: their numbers and their first rows, both counted from 1."""
+    failed = TaskResult.objects.filter(
+        group_id=upload.group_id, state__in=[State.FAILURE, State.REVOKED]
+    )
+    places = failed.order_by("group_index").values_list("id", "group_index")[:FAILED_CHUNKS]
+    return [
+        {"id": task_id, "number": index + 1, "row": index * CHUNK + 1}
+        for task_id, index in places
+        if index is not None
+    ]
+
+
+def _upload_line(upload: Upload, context: dict[str, Any]) -> str:
+    if context["failed"]:
+        return gettext("A task that reads the file has failed.")
     if upload.stage == Upload.Stage.WAITING:
         return gettext("Waiting for a worker.")
     if upload.stage == Upload.Stage.READING:
-        read = {"read": _grouped(upload.lines_read), "all": _grouped(upload.lines)}
-        return gettext("Reading: line %(read)s of %(all)s.") % read
+        numbers = {name: _grouped(context[name]) for name in ("done", "all", "stored")}
+        return gettext("Reading: %(done)s of %(all)s parts, %(stored)s rows.") % numbers
     if upload.stage == Upload.Stage.REFUSED:
         return gettext("The file can't be used.")
     assert upload.summary is not None

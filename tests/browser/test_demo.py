@@ -10,6 +10,7 @@ from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
+from jobsite.demo.models import Row, Upload
 from tests.browser.pages import see, text
 from tests.project import Project
 from tests.services import wait_for
@@ -52,7 +53,39 @@ def test_the_outcome_of_the_sample_appears_by_itself(
     screenshot("outcome")
 
     browser.find_element(By.LINK_TEXT, "This task in the admin").click()
-    wait_for(lambda: "jobsite.demo.tasks.summarise" in text(browser, "body"))
+    see(browser, "body", "jobsite.demo.tasks.summarise")
+    browser.find_element(By.LINK_TEXT, "jobsite.demo.tasks.store_chunk 11").click()
+    see(browser, ".field-group_text", "jobsite.demo.tasks.finish")
+    screenshot("member")
+
+
+def test_a_failed_part_is_run_again_in_the_admin(
+    worker: Worker,
+    browser: Chrome,
+    live_server: LiveServer,
+    sign_in: Callable[[], object],
+    screenshot: Picture,
+) -> None:
+    sign_in()
+    browser.get(live_server.url + "/uploads/")
+    press(browser, "Use the sample")
+    wait_for(lambda: text(browser, LINE) == "Waiting for a worker.")
+    address = browser.current_url
+    in_the_way = Row.objects.create(upload=Upload.objects.get(), line=1500, values=["x"])
+    worker()
+    wait_for(lambda: text(browser, LINE) == "A task that reads the file has failed.", 30)
+    see(browser, "main", "Part 2 of the file, from row 1,001 on, could not be stored.")
+    screenshot("failed")
+
+    in_the_way.delete()
+    browser.find_element(By.LINK_TEXT, "This part in the admin").click()
+    see(browser, ".field-group_text", "Then:")
+    press(browser, "Run again…")
+    see(browser, "#content", "1 task will be run again")
+    press(browser, "Yes, run again")
+    wait_for(lambda: Upload.objects.get().finished, 30)
+    browser.get(address)
+    assert text(browser, LINE) == "Done: 10,112 rows."
 
 
 def test_a_file_that_cannot_be_used_says_so(

@@ -5,15 +5,17 @@ from __future__ import annotations
 import pytest
 
 from jobsite.demo.csvfile import CsvFile, FileProblem, Problem
-from jobsite.demo.summary import Summary
+from jobsite.demo.summary import RowCheck, Summary
 from jobsite.demo.views import SAMPLE
 
 
 def summary_of(content: bytes) -> dict:
     file = CsvFile(content)
-    summary = Summary(file.header)
-    for line, values in file:
-        summary.add(line, values)
+    check = RowCheck(len(file.header))
+    fitting = [values for line, values in file if check.fits(line, values)]
+    summary = Summary(file.header, [check.as_dict()])
+    for values in fitting:
+        summary.add(values)
     return summary.as_dict()
 
 
@@ -83,6 +85,13 @@ def test_only_some_of_many_faulty_lines_are_named():
     found = summary_of(b"a,b\n" + b"x\n" * 50)
     assert found["errors"] == 50
     assert len(found["faulty"]) == 20
+
+
+def test_what_is_faulty_in_many_parts_is_told_together():
+    checks = [{"errors": 15, "faulty": [{"line": n, "values": 1}] * 15} for n in (2, 1002)]
+    found = Summary(["a", "b"], checks).as_dict()
+    assert found["errors"] == 30
+    assert [fault["line"] for fault in found["faulty"]] == [2] * 15 + [1002] * 5
 
 
 def test_the_sample_is_a_faultless_file_of_ten_thousand_rows():

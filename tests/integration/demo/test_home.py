@@ -11,7 +11,8 @@ from django.db import connection
 
 from jobs.models import Schedule
 from jobsite.demo.models import Subscriber, Upload
-from jobsite.demo.tasks import nightly_summary, summarise
+from jobsite.demo.tasks import nightly_summary
+from tests.integration.demo.reading import read
 
 pytestmark = pytest.mark.django_db
 
@@ -52,7 +53,7 @@ def test_the_schedule_comes_with_the_migration_and_goes_with_it():
 
 def test_the_summary_counts_the_last_day():
     upload = Upload.objects.create(file_name="a.csv", content=b"a\n1\n2\n")
-    summarise(upload.pk)
+    read(upload.pk)
     Upload.objects.create(file_name="waiting.csv", content=b"a\n1\n")
     Subscriber.objects.create(name="Ada", email="ada@example.org")
     assert nightly_summary() == {"uploads": 1, "rows": 2, "subscribers": 1}

@@ -8,16 +8,18 @@ import pytest
 import redis
 from django.contrib.auth.models import Permission, User
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.db.models.signals import post_save
 from django.test import Client
 from django.urls import reverse
 
-from jobs import State, broker
-from jobs.broker.base import About, Note
+from jobs import State, broker, conf, control
 from jobs.models import TaskResult
 from jobsite.demo.forms import MAX_BYTES
 from jobsite.demo.models import Row, Upload
-from jobsite.demo.tasks import summarise
+from jobsite.demo.tasks import finish, store_chunk, summarise
+from tests.integration.demo.reading import read
+from tests.workers import put, work
 
 pytestmark = pytest.mark.django_db
 
@@ -27,10 +29,10 @@ def send(client, content: bytes, name: str = "table.csv"):
 
 
 def uploaded(client, content: bytes, name: str = "table.csv") -> Upload:
-    """The upload that the page has made, with its task run here."""
+    """The upload that the page has made, with its tasks run here."""
     response = send(client, content, name)
     assert response.status_code == 302, response.context["form"].errors
-    summarise(Upload.objects.get().pk)
+    read(Upload.objects.get().pk)
     upload = Upload.objects.get()
     assert response.url == upload.get_absolute_url()
     return upload
@@ -67,10 +69,11 @@ def test_the_outcome_is_shown_as_tables_and_bars(client):
     assert bytes(upload.content) == b""
 
 
-def test_the_sample_is_read_in_batches_and_summarised(client):
+def test_the_sample_is_read_in_chunks_and_summarised(client):
     response = client.post("/uploads/sample/")
     upload = Upload.objects.get()
-    assert summarise(upload.pk) == {"stage": "done", "rows": 10_112, "problem": ""}
+    assert read(upload.pk) == {"stage": "done", "rows": 10_112}
+    assert TaskResult.objects.filter(task=store_chunk.name).count() == 11
     assert Row.objects.count() == 10_112
     assert "Done: 10,112 rows." in client.get(response.url).text
 
@@ -97,9 +100,10 @@ def test_a_file_that_cannot_be_used_is_a_clear_message_and_leaves_no_rows(client
     assert state(client, upload)["finished"] is True
 
 
-def test_a_late_fault_takes_back_the_rows_already_stored(client):
+def test_a_late_fault_is_found_before_anything_is_stored(client):
     upload = uploaded(client, b"a\n" + b"1\n" * 1200 + b'"open')
     assert upload.problem_line == 1202
+    assert TaskResult.objects.get().task == summarise.name
     assert not Row.objects.exists()
 
 
@@ -174,23 +178,7 @@ def test_a_task_that_failed_ends_the_waiting(client):
     upload = Upload.objects.get()
     found = state(client, upload)
     assert found["finished"] is True
-    assert found["line"] == "The task that reads the file has failed."
-
-
-def test_a_run_that_was_killed_half_way_is_run_again(client):
-    send(client, b"a\n1\n2\n")
-    upload = Upload.objects.get()
-    upload.begin(3)
-    Row.objects.create(upload=upload, line=2, values=["1"])
-    assert "Reading: line 0 of 3." in client.get(upload.get_absolute_url()).text
-    assert summarise(upload.pk)["rows"] == 2
-    assert upload.rows.count() == 2
-
-
-def test_a_second_run_changes_nothing(client):
-    upload = uploaded(client, b"a\n1\n2\n")
-    assert summarise(upload.pk) == {"stage": "done", "rows": 2, "problem": ""}
-    assert Upload.objects.get().finished_at == upload.finished_at
+    assert found["line"] == "A task that reads the file has failed."
 
 
 def test_staff_who_may_see_results_get_a_link_to_theirs(client):
@@ -228,12 +216,76 @@ def test_a_committed_upload_puts_its_message_on_the_broker(client, broker_url):
         assert server.llen("default") == 1
 
 
-def test_the_bar_follows_what_the_task_says(client, broker_url):
-    send(client, b"a\n1\n2\n")
+# --------------------------------------------------------------------------- the chord
+
+THREE_CHUNKS = b"n\n" + b"".join(b"%d\n" % number for number in range(2500))
+
+
+def split(client, content: bytes) -> Upload:
+    """An upload whose chord is sent, and waits for a worker."""
+    send(client, content)
     upload = Upload.objects.get()
-    upload.begin(3)
-    note = Note(upload.task_id, About.PROGRESS, b'{"done":2,"total":3}')
-    broker.get().note("default", [note], 60)
+    with redis.Redis.from_url(conf.get().broker_url) as server:
+        server.flushdb()  # the task is called here instead
+    with transaction.atomic():
+        summarise(upload.pk)
+    return Upload.objects.get()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_bar_follows_the_members_of_the_chord(client, broker_url):
+    upload = split(client, THREE_CHUNKS)
     found = state(client, upload)
-    assert found["line"] == "Reading: line 2 of 3."
-    assert '<progress max="3" value="2"' in found["html"]
+    assert found["line"] == "Reading: 0 of 3 parts, 0 rows."
+    assert '<progress max="3" value="0"' in found["html"]
+
+    store_chunk(upload.pk, 1000)
+    TaskResult.objects.filter(group_id=upload.group_id, group_index=1).update(state=State.SUCCESS)
+    found = state(client, upload)
+    assert found["line"] == "Reading: 1 of 3 parts, 1,000 rows."
+    assert '<progress max="3" value="1"' in found["html"]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_each_task_run_twice_by_a_worker_has_done_its_work_once(client, broker_url):
+    upload = split(client, b"a,b\n" + b"1,2\n" * 1000 + b"3\n")
+    for raw in list(broker.get().scan("default")):
+        put(raw)
+    work()
+    upload.refresh_from_db()
+    assert (upload.summary["rows"], upload.summary["errors"]) == (1000, 1)
+    assert upload.rows.count() == 1000
+    assert TaskResult.objects.filter(task=finish.name).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_upload_is_split_once_and_read_to_its_end(client, broker_url):
+    send(client, THREE_CHUNKS)
+    (raw,) = broker.get().scan("default")
+    put(raw)
+    work()
+    assert state(client, Upload.objects.get())["line"] == "Done: 2,500 rows."
+    assert TaskResult.objects.filter(task=store_chunk.name).count() == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_failed_chunk_is_named_and_run_again_lets_the_rest_go_on(client, broker_url):
+    upload = split(client, THREE_CHUNKS)
+    in_the_way = Row.objects.create(upload=upload, line=1500, values=["x"])
+    work()
+    found = state(client, upload)
+    assert found["finished"] is True
+    assert found["line"] == "A task that reads the file has failed."
+    assert "Part 2 of the file, from row 1,001 on, could not be stored." in found["html"]
+    assert found["html"].count("<li>") == 1
+    assert "/admin/" not in found["html"]
+
+    failed = TaskResult.objects.get(task=store_chunk.name, state=State.FAILURE)
+    client.force_login(User.objects.create_superuser("root"))
+    assert f'href="/admin/jobs/taskresult/{failed.pk}/change/"' in state(client, upload)["html"]
+
+    in_the_way.delete()
+    assert control.retry(failed.pk)
+    assert state(client, upload)["line"] == "Reading: 2 of 3 parts, 1,500 rows."
+    work()
+    assert state(client, upload)["line"] == "Done: 2,500 rows."

@@ -1,0 +1,134 @@
+"""What a call belongs to and what came of it, on its page: links to the other pages.
+
+Asked for on that page alone, each with one index: the primary key, that of groups, that of roots.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.contrib.admin.utils import quote
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from jobs import serialization, workflow
+from jobs.admin.html import badge
+from jobs.models import TaskGroup, TaskResult
+from jobs.models.results import TaskResultQuerySet
+
+#: Most members, and most children, on a page: a group may have very many.
+SHOWN = 50
+
+
+@dataclass(frozen=True)
+class Relatives:
+    #: The call that sent it, or that it follows.
+    parent: TaskResult | None
+    #: The first of its group, with itself.
+    members: Sequence[TaskResult]
+    #: What comes when all of its group have ended.
+    bodies: Sequence[TaskResult]
+    #: The first that it has sent, or that follow it.
+    children: Sequence[TaskResult]
+
+
+def of(row: TaskResult) -> Relatives:
+    """Read once for a page."""
+    kept = vars(row)
+    if "_relatives" not in kept:
+        kept["_relatives"] = _read(row)
+    found: Relatives = kept["_relatives"]
+    return found
+
+
+def missing(row: TaskResult) -> set[str]:
+    """Those of the page's fields that would say nothing."""
+    there = {
+        "parent": row.parent_id is not None,
+        "group": row.group_id is not None,
+        "children": bool(of(row).children),
+    }
+    return {name for name, known in there.items() if not known}
+
+
+def _read(row: TaskResult) -> Relatives:
+    parent = _rows().filter(pk=row.parent_id).first() if row.parent_id else None
+    children = _rows().filter(root_id=row.root_id or row.pk, parent_id=row.pk)
+    in_order = children.order_by("group_id", "group_index", "id")[: SHOWN + 1]
+    if row.group_id is None:
+        return Relatives(parent, [], [], list(in_order))
+    members = _rows().filter(group_id=row.group_id).order_by("group_index")[: SHOWN + 1]
+    return Relatives(parent, list(members), _bodies(row.group_id), list(in_order))
+
+
+def _bodies(group_id: str) -> list[TaskResult]:
+    waiting = TaskGroup.objects.filter(pk=group_id).first()
+    if waiting is None:
+        return _sent_bodies(group_id)
+    first = workflow.start(serialization.loads(waiting.body), [[]]).calls
+    tasks = {workflow.options(call)["task_id"]: call["task"] for call in first}
+    known = {found.pk: found for found in _rows().filter(pk__in=tasks)}
+    return [known.get(pk) or TaskResult(id=pk, task=task) for pk, task in tasks.items()]
+
+
+def _sent_bodies(group_id: str) -> list[TaskResult]:
+    """What follows those members that ended last: a body follows the very last."""
+    members = TaskResult.objects.filter(group_id=group_id, finished_at__isnull=False)
+    last = members.order_by("-finished_at").values_list("id", "root_id")[:SHOWN]
+    roots = {task_id: root_id or task_id for task_id, root_id in last}
+    followers = _rows().filter(root_id__in=set(roots.values()), parent_id__in=list(roots))
+    return [row for row in followers[: SHOWN + 1] if row.group_id != group_id]
+
+
+def _rows() -> TaskResultQuerySet:
+    return TaskResult.objects.only("id", "task", "state", "group_id", "group_index", "root_id")
+
+
+# --------------------------------------------------------------------------- in HTML
+
+
+def parent(row: TaskResult, site: str) -> SafeString:
+    found = of(row).parent
+    if found is None:
+        return format_html("{} ({})", row.parent_id, _("not in the ledger any more"))
+    if found.group_id is None or found.group_id == row.group_id:
+        return _link(found, site)
+    return format_html("{}, {}", _link(found, site), _place(found))
+
+
+def group(row: TaskResult, site: str) -> SafeString:
+    """Its place, what comes when all have ended, and the other members, folded away."""
+    found = of(row)
+    then = SafeString("")
+    if found.bodies:
+        then = format_html("<p>{} {}</p>", _("Then:"), _links(found.bodies, site))
+    members = _links(found.members, site)
+    details = format_html("<details><summary>{}</summary>{}</details>", _("Members"), members)
+    return format_html("{}{}{}", _place(row), then, details)
+
+
+def children(row: TaskResult, site: str) -> SafeString:
+    return _links(of(row).children, site)
+
+
+def _place(row: TaskResult) -> str:
+    return _("member %(number)d of group %(id)s") % {
+        "number": (row.group_index or 0) + 1,
+        "id": row.group_id,
+    }
+
+
+def _links(rows: Sequence[TaskResult], site: str) -> SafeString:
+    links = format_html_join("", "<li>{}</li>", ((_link(row, site),) for row in rows[:SHOWN]))
+    more = _("More are not shown.") if len(rows) > SHOWN else ""
+    return format_html('<ul class="jobs-relatives">{}</ul>{}', links, more)
+
+
+def _link(row: TaskResult, site: str) -> SafeString:
+    url = reverse("admin:jobs_taskresult_change", args=[quote(row.pk)], current_app=site)
+    link = '{} <a href="{}" title="{}">{}</a>'
+    text = row.task if row.group_index is None else f"{row.task} {row.group_index + 1}"
+    return format_html(link, badge(row), url, row.pk, text)
