@@ -153,15 +153,23 @@ class Connections:
         """This thread's connection for commands that block."""
         local = self._local
         if getattr(local, "blocked", None) is None or local.blocked_pid != os.getpid():
-            connection = self._new()
-            try:
-                connection.send_command("CLIENT", "ID")
-                connection.client_number = int(connection.read_response())
-            except (RedisError, OSError) as error:
-                connection.disconnect()
-                raise self._translated(error) from error
-            local.blocked, local.blocked_pid = connection, os.getpid()
+            local.blocked, local.blocked_pid = self._new_blocked(), os.getpid()
+        elif _is_stale(local.blocked):
+            # The thread's other connection may have met the outage already, and its end.
+            local.blocked.disconnect()
+            local.blocked = None
+            local.blocked = self._new_blocked()
         return local.blocked
+
+    def _new_blocked(self) -> Any:
+        connection = self._new()
+        try:
+            connection.send_command("CLIENT", "ID")
+            connection.client_number = int(connection.read_response())
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            raise self._translated(error) from error
+        return connection
 
     def subscribe(self, channels: Sequence[str]) -> Any:
         """A connection of its own that is subscribed to these channels; the caller disconnects

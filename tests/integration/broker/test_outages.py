@@ -120,6 +120,19 @@ def test_every_verb_says_when_the_server_is_gone_and_works_when_it_is_back(
         verb(lone_broker)
 
 
+def test_who_has_seen_that_it_is_back_can_wait(
+    lone_broker: RedisBroker, own_valkey: Valkey
+) -> None:
+    """Waiting has a connection of its own, which is from before the outage still."""
+    lone_broker.wait(["mail"], 0)
+    own_valkey.kill()
+    with pytest.raises(BrokerUnavailable):
+        lone_broker.ping()
+    own_valkey.start()
+    lone_broker.ping()
+    lone_broker.wait(["mail"], 0)
+
+
 def test_what_was_pushed_outlives_the_server(lone_broker: RedisBroker, own_valkey: Valkey) -> None:
     push(lone_broker, b"a", b"b", b"c")
     assert claim(lone_broker, 1) == [b"a"]

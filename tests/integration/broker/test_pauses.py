@@ -48,7 +48,7 @@ def test_what_was_in_flight_ends_as_usual(broker: Broker) -> None:
     broker.pause("mail", WHOLE)
     assert claim(broker, 3) == numbered(3)  # the answer was lost
     assert broker.ack("mail", "w1", [1]) == 1
-    assert broker.retry("mail", "w1", 2, b"again", 0, time.time())
+    assert broker.retry("mail", "w1", 2, b"again", 0, time.time() - 1)
     assert broker.reclaim("mail", "w1", lambda number, raw: Returned(number)) == 1
     assert claim(broker, by="w2") == []
     broker.resume("mail")
