@@ -12,9 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.contrib.auth.models import Permission
+from django.contrib.contenttypes.management import create_contenttypes
+from django.contrib.contenttypes.models import ContentType
+from django.db.backends.base.introspection import BaseDatabaseIntrospection
+from django.db.models.signals import post_migrate
 from pytest_django import Settings
 
 from tests import services
@@ -32,6 +38,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))  # one Chromium for all of them
         if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
             item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Content types and permissions outlast the flush that follows a test which commits: Django
+    makes them anew otherwise, which takes longer than most of these tests."""
+    kept = {ContentType._meta.db_table, Permission._meta.db_table}
+    all_names = BaseDatabaseIntrospection.django_table_names
+
+    def names(self: Any, *args: Any, **kwargs: Any) -> list[str]:
+        return [name for name in all_names(self, *args, **kwargs) if name not in kept]
+
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(BaseDatabaseIntrospection, "django_table_names", names)
+        yield
 
 
 @pytest.fixture(scope="session")
