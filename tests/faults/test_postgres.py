@@ -88,11 +88,21 @@ def test_it_is_restarted_under_load(project: Project, server: Postgres) -> None:
     wait_for(lambda: recorded(server) >= 100, what="some ends")
     began = time.monotonic()
     server.kill()
-    send(300)
-    wait_for(lambda: worker.output().count(AWAY) == 2, what="both children to notice")
+    sent = 1000
+
+    def both_notice() -> bool:
+        """One child may take whatever is sent at once, and the other be idle meanwhile."""
+        nonlocal sent
+        noticed = worker.output().count(AWAY) == 2
+        if not noticed:
+            send(50)
+            sent += 50
+        return noticed
+
+    wait_for(both_notice, what="both children to notice")
     server.start()
     seconds = time.monotonic() - began
-    goes_on(server, 1300)
+    goes_on(server, sent)
     calm(worker, seconds)
     assert worker.stop() == 0
 
