@@ -34,6 +34,9 @@ log = logging.getLogger("jobs.worker")
 
 #: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
 _AGAIN = 100
+#: With ``burst``, what is due within so many seconds counts as waiting: an attempt that is to be
+#: made at once is due in the next whole millisecond, by the server's clock and not by this one.
+_AT_ONCE = 0.01
 
 
 class Consumer:
@@ -331,7 +334,7 @@ class Consumer:
     # ------------------------------------------------------------------ idling
 
     def _found_nothing(self, room: int, *, over: bool) -> None:
-        if over:
+        if over and (self._next_due is None or self._next_due > _AT_ONCE):
             self._stop()
             return
         # What runs may be revoked meanwhile.

@@ -15,7 +15,7 @@ from jobs import Task, broker, control, ledger, message, registry, signals, task
 from jobs.exceptions import Ignore, MaxRetriesExceeded, Reject
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import prepare
+from jobs.worker import consumer, prepare
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace
@@ -138,6 +138,14 @@ def test_success_after_two_failures_keeps_both() -> None:
     assert first.started_at <= first.finished_at <= second.finished_at
     assert first.worker.startswith("here/")
     assert (on_redis(), dead_letters()) == ((0, 0), [])
+
+
+def test_a_burst_waits_for_what_is_due_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next attempt is due in a whole millisecond, which has mostly not come yet."""
+    monkeypatch.setattr(consumer, "_AT_ONCE", 1.0)
+    result = succeeds_at.delay(3, countdown=0.2)
+    work()
+    assert (result.state, result.get(timeout=1)) == (State.SUCCESS, 2)
 
 
 def test_the_row_of_one_that_waits() -> None:
@@ -317,6 +325,7 @@ def test_acknowledged_early_and_tried_again() -> None:
 @pytest.fixture
 def _offered_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(prepare, "_OFFER_AGAIN", 0.05)
+    monkeypatch.setattr(consumer, "_AT_ONCE", 0.0)  # a burst leaves it for the next
 
 
 @pytest.mark.usefixtures("_offered_soon")
