@@ -130,8 +130,8 @@ class Supervisor:
             self._signal_children(signal.SIGKILL)
         elif self._kill_at == float("inf"):
             self._kill_at = time.monotonic() + self._conf.grace_seconds
-            log.info("worker %s is stopping; once more ends it now", self.options.name)
             self._signal_children(signal.SIGTERM)
+            log.info("worker %s is stopping; once more ends it now", self.options.name)
 
     def _signal_children(self, signum: signal.Signals) -> None:
         for slot in self._slots:

@@ -193,6 +193,8 @@ def test_sigterm_drains(project: Project, gate: Gate) -> None:
     # Some were claimed within the first moments of the long task: they go back by themselves.
     wait_for(lambda: on_redis() == (20, 2), what="the rest to wait on the queue")
     worker.send_signal(signal.SIGTERM)
+    # Until its child is told, what ends makes room for more.
+    worker.wait_for_output("is stopping")
     gate.open()
     assert worker.wait(20) == 0
     assert [result.state for result in before] == [State.SUCCESS] * 2
