@@ -11,7 +11,7 @@ import datetime as dt
 import logging
 import operator
 import time
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from django.db import DatabaseError, connections, router, transaction
@@ -67,7 +67,9 @@ def send(
             return False
         _send_at_commit(messages, connection, durable=durable, once=once, locks=locks)
     else:
-        _push([_outgoing(m) for m in messages], retry_policy or conf.get().retry_policy)
+        if len(messages) > 1:
+            message.check(messages)  # for all are sent or none, and the first go while others wait
+        _push(lambda: map(_outgoing, messages), retry_policy or conf.get().retry_policy)
     if signals.task_enqueued.receivers:
         for sent in messages:
             signals.announce(signals.task_enqueued, sent.task, message=sent)
@@ -84,16 +86,17 @@ def _due(eta: dt.datetime | None) -> float | None:
     return due
 
 
-def _push(outgoing: Sequence[Outgoing], policy: RetryPolicy) -> None:
+def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> None:
+    """``outgoing``: gives the messages, as often as they are asked for."""
     try:
-        broker.get().push(outgoing)
+        broker.get().push(outgoing())
     except BrokerUnavailable:
         # What is sent from now on may be there already: only the answer may have been lost.
-        outgoing = [_copy(o) for o in outgoing]
+        again = [_copy(o) for o in outgoing()]
         for pause in policy.pauses():
             time.sleep(pause)
             try:
-                return broker.get().push(outgoing)
+                return broker.get().push(again)
             except BrokerUnavailable:
                 continue
         raise
@@ -216,7 +219,7 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
         log.warning("%d committed messages are left to the relay: %s", len(pending), error)
         return
     try:
-        _push([p.outgoing for p in pending], conf.get().retry_policy)
+        _push(lambda: [p.outgoing for p in pending], conf.get().retry_policy)
     except Exception as error:  # also what the server refuses: a right, a key's type
         lost = len(pending) - len(durable)
         log.warning(

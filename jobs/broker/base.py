@@ -12,7 +12,7 @@ import contextlib
 import datetime as dt
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from jobs.broker.limiting import Limiting
@@ -162,9 +162,13 @@ class Broker(Operating, Limiting):
     # ------------------------------------------------------------------ producers
 
     @abstractmethod
-    def push(self, messages: Sequence[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing]) -> None:
         """Put messages on their queues, or among their due ones, in one round trip, and wake an
-        idle consumer for each."""
+        idle consumer for each.
+
+        Of very many the first may be there while the last are still asked for. An error between
+        leaves those.
+        """
 
     # ------------------------------------------------------------------ consumers
 

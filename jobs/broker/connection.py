@@ -11,7 +11,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, cast
 
 import redis
@@ -90,11 +90,11 @@ class Connections:
 
     def call(self, *command: _Arg) -> Any:
         """The answer to one command."""
-        return self._checked(self._exchange([command])[0])
+        return self._checked(self._exchange(((command,),))[0])
 
     def calls(self, commands: Sequence[_Command]) -> list[Any]:
         """The answers to several commands sent in one round trip."""
-        return [self._checked(answer) for answer in self._exchange(commands)]
+        return [self._checked(answer) for answer in self._exchange((commands,))]
 
     def run(self, script: Script, keys: Sequence[str], *args: _Arg) -> Any:
         """The answer of a script."""
@@ -105,8 +105,19 @@ class Connections:
 
         A script's text is sent only for those that the server answers it doesn't know.
         """
-        answers = self._exchange([_evalsha(run) for run in runs]) if runs else []
-        return [self._ran(run, answer) for run, answer in zip(runs, answers, strict=True)]
+        return self.run_parts((runs,)) if runs else []
+
+    def run_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
+        """`run_all` of all parts, each of which is sent as soon as it is there."""
+        sent: list[Run] = []
+
+        def commands() -> Iterator[Sequence[_Command]]:
+            for runs in parts:
+                sent.extend(runs)
+                yield [_evalsha(run) for run in runs]
+
+        answers = self._exchange(commands())
+        return [self._ran(run, answer) for run, answer in zip(sent, answers, strict=True)]
 
     def _ran(self, run: Run, answer: Any) -> Any:
         if isinstance(answer, NoScriptError):
@@ -192,12 +203,15 @@ class Connections:
                 connection.disconnect()
             setattr(self._local, name, None)
 
-    def _exchange(self, commands: Sequence[_Command]) -> list[Any]:
+    def _exchange(self, parts: Iterable[Sequence[_Command]]) -> list[Any]:
         """Answers in order; an error that the server answered is a value among them."""
         connection = self._mine()
         try:
-            connection.send_packed_command((_packed(commands),), check_health=False)
-            answers = [self._read(connection) for _ in commands]
+            count = 0
+            for commands in parts:
+                connection.send_packed_command((_packed(commands),), check_health=False)
+                count += len(commands)
+            answers = [self._read(connection) for _ in range(count)]
         except (RedisError, OSError) as error:
             self._drop(connection)  # half an exchange may be left on it
             raise self._translated(error) from error

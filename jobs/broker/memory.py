@@ -58,7 +58,7 @@ class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
 
     # ------------------------------------------------------------------ producers
 
-    def push(self, messages: Sequence[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing]) -> None:
         with self._changed:
             for name, raw, priority, due in messages:
                 queue = self._queues[name]

@@ -29,13 +29,14 @@ from jobs.message.call import (
     spread,
 )
 from jobs.message.ids import derived_id, id_at, id_time, new_id
-from jobs.message.wire import decode, encode, mark, mark_redelivered
+from jobs.message.wire import check, decode, encode, mark, mark_redelivered
 
 __all__ = [
     "HIDDEN",
     "UNMARKED",
     "Killed",
     "Message",
+    "check",
     "decode",
     "derived_id",
     "encode",

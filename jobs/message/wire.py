@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -18,6 +18,8 @@ from jobs.message.call import HEADERS, Message
 from jobs.message.signing import sign, verify
 
 _REPR_MAX = 1024
+#: More bytes than are around the body of a message without headers of the caller's own.
+_AROUND = 20_000
 _NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 _plain = msgspec.json.Encoder().encode
@@ -55,6 +57,19 @@ def encode(message: Message) -> bytes:
             f"JOBS['MESSAGE_MAX_BYTES'] allows {limit:,}. Store the data and send its key."
         )
     return raw
+
+
+def check(messages: Iterable[Message]) -> None:
+    """Raise what `encode` would raise for one of these; less work than to encode them.
+
+    The bodies are kept for it.
+    """
+    most = conf.get().message_max_bytes - _AROUND
+    for message in messages:
+        if message.body is None:
+            message.body = _encode_body(message)
+        if message.own_headers or len(message.body) > most:
+            encode(message)
 
 
 def _headers(message: Message) -> dict[str, Any]:

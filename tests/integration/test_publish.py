@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterable
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -16,7 +17,7 @@ from pytest_django import Settings
 
 from jobs import AsyncResult, broker, message, publish, signals
 from jobs.broker.base import Outgoing
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.models import Run
@@ -44,9 +45,10 @@ def pushes(monkeypatch: pytest.MonkeyPatch, broker_url: str) -> list[int]:
     sizes: list[int] = []
     real = broker.get().push
 
-    def push(messages: list[Outgoing]) -> None:
-        sizes.append(len(messages))
-        real(messages)
+    def push(messages: Iterable[Outgoing]) -> None:
+        every = list(messages)
+        sizes.append(len(every))
+        real(every)
 
     monkeypatch.setattr(broker.get(), "push", push)
     return sizes
@@ -144,6 +146,21 @@ def test_many_calls_are_one_push(pushes: list[int]) -> None:
         add.enqueue_many([(n, n) for n in range(600)])
         assert TaskResult.objects.count() == 600
     assert pushes == [1501, 600]
+
+
+def test_a_refused_call_among_many_leaves_none_sent(broker_url: str, settings: Settings) -> None:
+    """Also when it comes late: the first are on their way while the last are still encoded."""
+    good = [(str(n),) for n in range(1000)]
+    with pytest.raises(NotSerializable, match="argument 1 of task"):
+        trace.enqueue_many([*good, (object(),)])
+    settings.JOBS = {**settings.JOBS, "MESSAGE_MAX_BYTES": 30_000}
+    with pytest.raises(MessageTooLarge):
+        trace.enqueue_many([*good, ("x" * 22_000,)])
+    with pytest.raises(NotSerializable, match="headers"):
+        trace.enqueue_many(good, headers={"who": object()})
+    assert on_redis() == (0, 0)
+    trace.enqueue_many([*good, ("x" * 5_000,)])
+    assert on_redis() == (1001, 0)
 
 
 def failing_view(request: HttpRequest) -> HttpResponse:
@@ -264,8 +281,8 @@ def test_the_retry_policy(
     asked: list[int] = []
     pauses: list[float] = []
 
-    def push(messages: list[Outgoing]) -> None:
-        asked.append(len(messages))
+    def push(messages: Iterable[Outgoing]) -> None:
+        asked.append(len(list(messages)))
         raise BrokerUnavailable
 
     monkeypatch.setattr(broker.get(), "push", push)
@@ -294,9 +311,10 @@ def test_what_is_perhaps_sent_twice_says_so(
     real = broker.get().push
     tries: list[int] = []
 
-    def push(messages: list[Outgoing]) -> None:
-        real(messages)
-        tries.append(len(messages))
+    def push(messages: Iterable[Outgoing]) -> None:
+        every = list(messages)
+        real(every)
+        tries.append(len(every))
         if len(tries) == 1:
             raise BrokerUnavailable
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -15,6 +16,23 @@ def test_oldest_first(broker: Broker) -> None:
     push(broker, b"a", b"b")
     push(broker, b"c")
     assert claim(broker) == [b"a", b"b", b"c"]
+
+
+def test_very_many_at_once_keep_their_order(broker: Broker) -> None:
+    broker.push(Outgoing("mail", raw) for raw in numbered(950))
+    assert claim(broker, 1000) == numbered(950)
+
+
+def test_an_error_while_they_are_asked_for_leaves_the_broker_usable(broker: Broker) -> None:
+    def some() -> Iterator[Outgoing]:
+        yield from (Outgoing("mail", raw) for raw in numbered(250))
+        raise LookupError("no more")
+
+    with pytest.raises(LookupError, match="no more"):
+        broker.push(some())
+    push(broker, b"the next")
+    left = claim(broker, 1000)
+    assert left == [*numbered(len(left) - 1), b"the next"]
 
 
 def test_an_empty_queue_gives_nothing(broker: Broker) -> None:
