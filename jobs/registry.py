@@ -15,18 +15,19 @@ from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, routing, triggers, unique
-from jobs.canvas import Composing, as_dicts, check_linked
+from jobs import conf, known, publish, triggers, unique
+from jobs.calling import NONE, Calling
+from jobs.canvas import Composing
 from jobs.exceptions import ConfigurationError, Retry
-from jobs.message import Message, encode, new_id
+from jobs.message import Message, encode
 from jobs.options import Options, SingleOptions, TaskOptions
-from jobs.parameters import ANY, Key, places_of, shown, signature_of
+from jobs.parameters import ANY, Key, places_of, signature_of
 from jobs.rates import Rate
 from jobs.request import Request, current, request_of
 from jobs.results import AsyncResult
-from jobs.routing import Address, Plan, Route
+from jobs.routing import Route
 from jobs.running import Running
-from jobs.sending import OPTIONS, Send, SendOptions, SharedOptions, end
+from jobs.sending import Send, SendOptions, SharedOptions
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,18 +35,13 @@ R = TypeVar("R")
 #: Name → task, of every task whose module has been imported.
 tasks: dict[str, Task[..., Any]] = known.tasks
 
-_NONE: Mapping[str, Any] = {}
-
-#: A send without options.
-_PLAINLY = Send()
-
 
 def autodiscover() -> None:
     """Import the module ``tasks`` (JOBS["TASK_MODULE"]) of every installed app that has one."""
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Running, Composing, Generic[P, R]):
+class Task(Calling, Running, Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
@@ -65,7 +61,6 @@ class Task(Running, Composing, Generic[P, R]):
             self.options.routing_key,
             self.options.priority,
         )
-        self._plan: Plan | None = None
         self.bind = self.options.bind
         self.ignore_result = self.options.ignore_result
         self.durable = self.options.durable
@@ -164,7 +159,7 @@ class Task(Running, Composing, Generic[P, R]):
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
         send = self._send(options)
-        sent = self._message(args, kwargs or _NONE, self._shared(send), send)
+        sent = self._message(args, kwargs or NONE, self._shared(send), send)
         if self.uniqueness is not None and not send.chain:
             # The first of a chain isn't: with its place taken the rest would never come.
             return self._send_unique((sent,), send)[0]
@@ -205,12 +200,15 @@ class Task(Running, Composing, Generic[P, R]):
             if isinstance(call, Mapping):
                 sent.append(self._message((), call, shared, send))
             else:
-                sent.append(self._message(call, _NONE, shared, send))
+                sent.append(self._message(call, NONE, shared, send))
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         return [self._handle(message) for message in sent]
+
+    def _handle(self, sent: Message) -> AsyncResult[R]:
+        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
     def _send_unique(self, messages: Sequence[Message], send: Send) -> list[AsyncResult[R]]:
         """Those that no other call stands for; for each the handle of the one that does."""
@@ -264,133 +262,11 @@ class Task(Running, Composing, Generic[P, R]):
     def _send_once(self, args: Sequence[Any], *, once: Hashable | None) -> None:
         publish.send((self.message(args, {}),), durable=self.durable, once=once)
 
-    def message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        **options: Unpack[SendOptions],
-    ) -> Message:
-        """The message of a call, checked and not sent."""
-        send = self._send(options)
-        return self._message(args, kwargs, self._shared(send), send)
-
-    def _message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        shared: Message,
-        send: Send,
-    ) -> Message:
-        self.check_arguments(args, kwargs)
-        # What `copy.copy` does, after a search for it that takes longer.
-        sent: Message = shared.__copy__()  # type: ignore[attr-defined]
-        sent.id = send.task_id or new_id()
-        sent.args = list(args)
-        sent.kwargs = dict(kwargs) if kwargs else {}
-        if not sent.queue:
-            self._ask(sent, send)
-        return sent
-
-    def _send(self, options: Mapping[str, Any]) -> Send:
-        if not options:
-            return _PLAINLY
-        for name in options:
-            if name not in OPTIONS:
-                raise TypeError(
-                    f"Task {self.name!r} can't be sent with {name!r}, which is no option."
-                    f"{conf.nearest(name, OPTIONS)}"
-                )
-        try:
-            return Send(**options)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"Task {self.name!r} can't be sent: {error}.") from None
-
-    def _shared(self, send: Send) -> Message:
-        """What all messages of one bulk have in common; a copy is several times as quick to make
-        as a new message."""
-        eta = send.due()
-        expires = self.expires if send.expires is None else send.expires
-        ignored = self.ignore_result if send.ignore_result is None else send.ignore_result
-        running = current.get()
-        address, priority = self._address(send)
-        shared = Message(
-            task=self.name,
-            id="",
-            queue=address.queues[0] if address else "",
-            priority=priority if send.priority is None else send.priority,
-            eta=eta,
-            expires=None if expires is None else end(expires, eta),
-            ignore_result=ignored,
-            own_headers=dict(send.headers) if send.headers else {},
-            embed=_embed(send),
-            group=send.group_id,
-            group_index=send.group_index,
-            sensitive=self.sensitive,
-            parent_id=running and running[0].id,
-            root_id=running and (running[0].root_id or running[0].id),
-        )
-        if address and address.exchange:
-            _put(shared, address)
-        return shared
-
-    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise `TypeError` when the function can't be called with these."""
-        if not kwargs and self._arity is not None and len(args) in self._arity:
-            return
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
-
-    def _handle(self, sent: Message) -> AsyncResult[R]:
-        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
-
-    def _address(self, send: Send) -> tuple[Address | None, int]:
-        """Where a call goes, None when functions are to be asked with its arguments; and its
-        priority if it names none."""
-        router, plan = routing.get(), self._plan
-        if plan is None or plan.router is not router:
-            plan = self._plan = router.plan(self)
-        address = plan.address
-        if address is None or send.queue or send.exchange or send.routing_key:
-            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
-            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
-        return address, plan.priority
-
-    def _ask(self, sent: Message, send: Send) -> None:
-        """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
-        given = {name: getattr(send, name) for name in OPTIONS}
-        options = {name: value for name, value in given.items() if value is not None}
-        address, sent.priority = routing.get().find(
-            self.name, sent.args, sent.kwargs, options, self
-        )
-        _put(sent, address)
-
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
     """Limit a task's calls in this worker by this rate, whatever its code says; None: by none."""
     task.rate = rate
     task.limited = rate is not None or task.concurrency is not None
-
-
-def _put(sent: Message, address: Address) -> None:
-    for name, value in address.fields().items():
-        setattr(sent, name, value)
-
-
-def _embed(send: Send) -> dict[str, Any]:
-    """What follows the call, in the form of its message."""
-    if not (send.link or send.link_error or send.chain or send.chord):
-        return {}
-    link = as_dicts(send.link) if send.link else None
-    link_error = as_dicts(send.link_error) if send.link_error else None
-    check_linked({"link": link, "link_error": link_error})
-    return {
-        "callbacks": link,
-        "errbacks": link_error,
-        "chain": list(send.chain) if send.chain else None,
-        "chord": send.chord,
-    }
 
 
 # ------------------------------------------------------------------------- the decorator

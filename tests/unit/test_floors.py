@@ -54,7 +54,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "metrics.py",
     ),
     5: ("canvas/",),
-    6: ("registry.py", "triggers.py"),
+    6: ("calling.py", "registry.py", "triggers.py"),
     7: ("worker/", "beat/", "periodic/", "importing/", "pruning.py", "tasks.py"),
     8: ("admin/", "checks.py", "apps.py", "testing.py", "management/", "contrib/"),
 }
