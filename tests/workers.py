@@ -21,7 +21,7 @@ from jobs.worker.board import Board
 from jobs.worker.child import Child
 from jobs.worker.options import Options
 from tests.project import ROOT, Process, Project
-from tests.services import wait_for
+from tests.services import START_SECONDS, wait_for
 
 _numbers = itertools.count(1)
 
@@ -122,6 +122,7 @@ def ready_worker(project: Project, *args: str, jobs: dict[str, Any] | None = Non
     count = int(args[args.index("--processes") + 1])
     wait_for(
         lambda: process.output().count(" ready, queues") >= count or process.poll() is not None,
+        START_SECONDS,
         what="the children to be ready",
     )
     assert process.poll() is None, process.output()

@@ -184,7 +184,7 @@ class Supervisor:
         if alive:
             for queue in self.options.queues:
                 broker.get().renew(queue, alive, lease)
-        upkeep.reclaim_expired(self.options.queues)
+        upkeep.reclaim_expired(self.options.queues, alive=alive)
         if any(slot.ready for slot in self._slots):
             self._health.touch()
         # Two renewals may fail before the lease ends.

@@ -50,12 +50,18 @@ def give_back(
     )
 
 
-def reclaim_expired(queues: Sequence[str]) -> int:
+def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
     """Give back what vanished machines held: consumers whose lease has ended. How many
-    messages."""
+    messages.
+
+    ``alive``: those that are known to live. This process may have stood still since it renewed
+    their leases.
+    """
     count = 0
     for queue in queues:
         for consumer in broker.get().expired(queue):
+            if consumer in alive:
+                continue
             returned = give_back([queue], consumer, blamed=None)
             log.warning(
                 "the lease of %s has ended; %d of its messages are back in queue %s",

@@ -29,7 +29,7 @@ def test_what_is_gathered_at_a_stop_goes_back_to_its_queue(project: Project) -> 
     worker = ready_worker(project, "--processes", "1")
     collect_slowly.enqueue_many([(n,) for n in range(4)])
     wait_for(lambda: on_redis() == (0, 4), what="the calls to be gathered")
-    assert add.delay(1, 2).get(timeout=10) == 3, "others don't wait for the batch"
+    assert add.delay(1, 2).get(timeout=20) == 3, "others don't wait for the batch"
     assert worker.stop() == 0
     assert on_redis() == (4, 0)
     assert not Run.objects.exists()

@@ -52,7 +52,7 @@ def due_times(schedule: Schedule, until: dt.datetime) -> Iterator[dt.datetime]:
         due += SECOND
 
 
-@pytest.mark.timeout(60 + 2 * LENGTH)
+@pytest.mark.timeout(120 + 2 * LENGTH)
 def test_no_due_time_is_missed_or_doubled(project: Project) -> None:
     schedules = [
         Schedule.objects.create(name=f"s{n}", task="tests.no_such_task", interval=SECOND)

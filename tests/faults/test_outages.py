@@ -33,8 +33,6 @@ def gate(tmp_path: Path) -> Gate:
 
 
 def test_a_crashed_server_comes_back(project: Project, gate: Gate) -> None:
-    with project.valkey.client() as client:
-        client.config_set("appendfsync", "always")
     worker = ready_worker(project, "--processes", "2")
     held = wait_at.delay(gate.path)
     gate.wait_for()

@@ -40,6 +40,7 @@ def test_a_child_is_killed_that_holds_a_slot_and_a_unique_key(
     assert unique.get(timeout=20)
     # Nothing is held any more: the next ones run.
     assert waiting.get(timeout=20)
+    settled()  # an end can be read a moment before the lock is given up
     again = once_at.delay(lock.path)
     assert again != unique
     assert again.get(timeout=20)
@@ -98,6 +99,7 @@ print(mine)
 """
 
 
+@pytest.mark.timeout(300)
 def test_of_ten_thousand_attempts_by_eight_processes_one_is_accepted(
     project: Project, tmp_path: Path
 ) -> None:
@@ -121,7 +123,7 @@ def test_of_ten_thousand_attempts_by_eight_processes_one_is_accepted(
             assert sender.stdin is not None
             sender.stdin.write("\n")
             sender.stdin.flush()
-        accepted = [int(sender.communicate(timeout=100)[0]) for sender in senders]
+        accepted = [int(sender.communicate(timeout=270)[0]) for sender in senders]
     finally:
         for sender in senders:
             sender.kill()

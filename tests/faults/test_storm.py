@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 
+import pytest
 from django.db import connection
 
 from tests.project import ROOT
 
 
+@pytest.mark.timeout(300)
 def test_a_short_storm() -> None:
     database = "sqlite" if connection.vendor == "sqlite" else "postgres"
     size = ["--tasks", "300", "--kills", "6", "--seconds", "12"]
@@ -21,7 +23,7 @@ def test_a_short_storm() -> None:
         env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.storm.settings"},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

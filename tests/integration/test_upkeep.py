@@ -64,6 +64,13 @@ def test_of_a_vanished_machine_nobody_knows_what_was_running() -> None:
     assert upkeep.reclaim_expired(["default"]) == 0
 
 
+def test_nothing_is_taken_from_who_is_known_to_live() -> None:
+    held_by_one("a")
+    broker.get().renew("default", ["gone"], -1)
+    assert upkeep.reclaim_expired(["default"], alive=["gone"]) == 0
+    assert upkeep.reclaim_expired(["default"]) == 1
+
+
 def test_what_cannot_be_read_comes_back_as_it_is() -> None:
     put(b"not json")
     claim("gone")

@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests import services
 from tests.services import Valkey, wait_for
 from tests.storm import __doc__ as purpose
 from tests.storm.database import Postgres, note_ends, postgres
@@ -25,9 +26,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_database(asked.database, folder))
-        valkey = Valkey(folder / "valkey", appendfsync="always")
-        valkey.start()
-        stack.callback(valkey.stop)
+        valkey = stack.enter_context(services.valkey(folder / "valkey"))
         broken = _storm(asked, folder, server, valkey)
     if broken:
         sys.stdout.write(f"The logs are in {folder}.\n")

@@ -107,6 +107,9 @@ class Chaos:
         for sender in self._senders:
             sender.log.with_name(OVER).touch()
         wait_for(self.sent, 60, what="the senders to end")
+        for worker in self.workers:
+            # One that has just been started could not be told to stop yet, only be killed.
+            worker.wait_for_output(" ready, queues", 60)
 
     def sent(self) -> bool:
         """Whether everything is sent; starts killed senders again."""
