@@ -152,10 +152,19 @@ def valkey(folder: Path) -> Iterator[Valkey]:
         yield server
 
 
+#: Each keeps a port from being given to others while this process lives.
+_reserved: list[socket.socket] = []
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody else is given, also while its server is down: neither by this function,
+    in whichever process, nor by the system as the near end of a connection. It can be listened at
+    with SO_REUSEADDR, which servers set."""
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _reserved.append(probe)
+    return int(probe.getsockname()[1])
 
 
 class Postgres:

@@ -355,7 +355,7 @@ def walk(self: Task[..., Any], count: int, gate: str, stay_at: int) -> str:
     return "there"
 
 
-@task(bind=True, autoretry_for=(ValueError,), default_retry_delay=0.01, max_retries=1)
+@task(bind=True, autoretry_for=(ValueError,), default_retry_delay=0, max_retries=1)
 def greet_all(self: Task[..., Any], fail_at: str, attempts: int = 1, size: int = 2) -> int:
     """Leave a row for each author; fail at one of them in the first attempts."""
     for author in self.iterate(Author.objects.order_by("-name"), size=size):

@@ -152,6 +152,12 @@ def alive(pid: int) -> bool:
         return False
 
 
+def hasten(queue: str = "default") -> None:
+    """Have all messages that are due later be due now."""
+    for found in list(broker.get().browse(queue, due=True)):
+        assert broker.get().hasten(queue, found.raw, found.priority)
+
+
 def settled(queue: str = "default") -> None:
     """Wait until nothing of a queue waits or is in flight, through an outage of the broker."""
 

@@ -58,8 +58,9 @@ class Beat:
     def stop(self) -> None:
         """End `run` after the present step. May be called by a signal handler or a thread."""
         if not self._stopping:
-            self._stopping = True
+            # First: once it is told, `run` may end and close the bell in another thread.
             self._bell.ring()
+            self._stopping = True
 
     def stop_on_signals(self) -> None:
         """Let SIGINT and SIGTERM stop it; the second one ends the process there and then."""

@@ -147,11 +147,13 @@ class SyncRunners:
         clock = time.monotonic
         started = clock()
         while not self._stopping:
+            # First: at no moment is a delivery neither among the unstarted nor with a busy runner,
+            # or a burst might see its worker idle, and end before what this task sends.
+            self._started[me] = started
             try:
                 delivery = self.unstarted.popleft()
             except IndexError:
                 break
-            self._started[me] = started
             outcome = self._run_one(delivery, place, started)
             self._done(outcome)
             ended = clock()

@@ -11,13 +11,13 @@ from jobs import Task, ledger, message, signals, task
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import record
+from jobs.worker import executor, record
 from jobs.worker.outcome import Outcome
 from jobs.worker.recorder import Recorder
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace
-from tests.workers import dead_letters, on_redis, put, work
+from tests.workers import dead_letters, hasten, on_redis, put, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
 
@@ -161,11 +161,15 @@ def test_recorded_elsewhere_meanwhile_its_effects_are_undone() -> None:
 
 
 @pytest.mark.skipif(connection.vendor != "postgresql", reason="a file is never away")
-def test_one_that_could_not_be_committed_is_run_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_that_could_not_be_committed_is_run_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_COMMIT_AGAIN", 600.0)
     _lost.clear()
     result = leaves_and_loses_its_connection.delay("a")
     work()
     assert (labels(), on_redis()) == ([], (0, 0))
-    wait_for(lambda: (work(), bool(labels()))[1], what="its second run")
+    hasten()
+    work()
     assert (result.state, labels()) == (State.SUCCESS, ["a"])
     assert "could not be committed and is run again" in caplog.text

@@ -65,10 +65,11 @@ class TestSchedule:
         schedule.save(update_fields=["enabled"])
         schedule.refresh_from_db()
         assert schedule.next_run_at is None
+        before = dt.datetime.now(dt.UTC)
         Schedule.objects.update_or_create(name="s", defaults={"enabled": True})
         schedule.refresh_from_db()
         assert schedule.next_run_at is not None
-        assert schedule.next_run_at > dt.datetime.now(dt.UTC)
+        assert schedule.next_run_at > before
 
     def test_what_was_queued_is_forgotten_when_disabled(self) -> None:
         schedule = scheduled(queued_for=NOON)

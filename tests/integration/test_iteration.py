@@ -88,10 +88,10 @@ def running(monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_a_step_is_noted_when_it_is_done(running: Any) -> None:
     loop = walk.iterate(["x", "y"])
     assert next(loop) == "x"
-    assert iteration.notes.sender.flush()
+    assert iteration.notes.sender.flush(20)
     assert position(running.id) is None
     assert next(loop) == "y"
-    assert iteration.notes.sender.flush()
+    assert iteration.notes.sender.flush(20)
     assert position(running.id) == [[1, 1, 2]]
 
 
@@ -101,7 +101,7 @@ def test_inside_a_transaction_nothing_is_noted_and_nothing_interrupted(
     monkeypatch.setattr(iteration.Process, "stopping", True)
     with transaction.atomic():
         assert list(walk.iterate("xyz")) == ["x", "y", "z"]
-    assert iteration.notes.sender.flush()
+    assert iteration.notes.sender.flush(20)
     assert position(running.id) is None
 
 
@@ -109,7 +109,7 @@ def test_a_transaction_for_each_list_is_noted_after_it(running: Any) -> None:
     for names in walk.iterate_batches("xyz", size=2, total=3):
         with transaction.atomic():
             Run.objects.create(label="".join(names))
-    assert iteration.notes.sender.flush()
+    assert iteration.notes.sender.flush(20)
     assert position(running.id) == [[3, 3, 3]]
     assert greeted() == ["xy", "z"]
 
@@ -117,7 +117,7 @@ def test_a_transaction_for_each_list_is_noted_after_it(running: Any) -> None:
 def test_its_progress_is_told_by_itself(running: Any) -> None:
     walk.progress(0, message="reading")
     assert list(walk.iterate("xyz")) == ["x", "y", "z"]
-    assert iteration.notes.sender.flush()
+    assert iteration.notes.sender.flush(20)
     said = iteration.progress.read(running.id)
     assert said is not None
     assert (said.done, said.total, said.message) == (3, 3, "reading")

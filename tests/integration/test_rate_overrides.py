@@ -95,7 +95,7 @@ def test_a_faster_rate_counts_at_once_for_new_calls_and_for_those_that_ask_again
 
 
 def test_a_slower_rate_takes_those_along_that_wait() -> None:
-    control.rate_limit(trace.name, "1/s", burst=1)
+    control.rate_limit(trace.name, "1/m", burst=1)
     send(trace, *"abc")
     work()
     control.rate_limit(trace.name, "1/h", burst=1)

@@ -19,7 +19,7 @@ from jobs.worker import consumer, prepare
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace
-from tests.workers import dead_letters, on_redis, put_message, work
+from tests.workers import dead_letters, hasten, on_redis, put_message, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
 
@@ -222,13 +222,13 @@ def test_the_signal_tells_of_it() -> None:
 
     signals.task_retried.connect(hear)
     try:
-        succeeds_at.delay(2, countdown=60)
+        succeeds_at.delay(2, countdown=600)
         work()
     finally:
         signals.task_retried.disconnect(hear)
     ((name, text, countdown),) = heard
     assert (name, text) == (f"{__name__}.succeeds_at", "attempt 1")
-    assert 59 < countdown <= 60
+    assert 590 < countdown <= 600
 
 
 def test_a_lost_workers_retry_changes_nothing() -> None:
@@ -323,12 +323,12 @@ def test_acknowledged_early_and_tried_again() -> None:
 
 
 @pytest.fixture
-def _offered_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepare, "_OFFER_AGAIN", 0.05)
-    monkeypatch.setattr(consumer, "_AT_ONCE", 0.0)  # a burst leaves it for the next
+def _offered_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the test says so."""
+    monkeypatch.setattr(prepare, "_OFFER_AGAIN", 600.0)
 
 
-@pytest.mark.usefixtures("_offered_soon")
+@pytest.mark.usefixtures("_offered_late")
 def test_an_unknown_task_is_known_to_newer_code(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -338,23 +338,21 @@ def test_an_unknown_task_is_known_to_newer_code(
     assert broker.get().stats("default")[:4] == (0, 0, 1, 0)
     assert TaskResult.objects.count() == 0
     monkeypatch.setitem(registry.tasks, "tests.tasks.newer", trace)
-
-    def ran() -> bool:
-        work()
-        return Run.objects.exists()
-
-    wait_for(ran, what="the newer worker's run")
+    hasten()
+    work()
     row = TaskResult.objects.get(id=task_id)
     assert (row.state, row.attempts) == (State.SUCCESS, 1)
 
 
-@pytest.mark.usefixtures("_offered_soon")
+@pytest.mark.usefixtures("_offered_late")
 def test_an_unknown_task_is_dead_in_the_end(settings: Settings) -> None:
-    settings.JOBS = {**settings.JOBS, "UNKNOWN_TASK_SECONDS": 0.2}
+    settings.JOBS = {**settings.JOBS, "UNKNOWN_TASK_SECONDS": 60}
     task_id = put_message(task="tests.tasks.tarce")
     work()
     assert dead_letters() == []
-    wait_for(lambda: (work(), dead_letters())[1], what="the dead letter")
+    settings.JOBS = {**settings.JOBS, "UNKNOWN_TASK_SECONDS": 0}
+    hasten()
+    work()
     assert "Did you mean 'tests.tasks.trace'?" in dead_letters()[0].reason
     assert TaskResult.objects.get(id=task_id).state == State.FAILURE
 
@@ -362,7 +360,7 @@ def test_an_unknown_task_is_dead_in_the_end(settings: Settings) -> None:
 # ---------------------------------------------------------------------- not to be shown
 
 
-@task(sensitive=["password"], autoretry_for=(TooEarly,), default_retry_delay=0.3, max_retries=1)
+@task(sensitive=["password"], autoretry_for=(TooEarly,), default_retry_delay=600, max_retries=1)
 def signs_in(name: str, password: str) -> None:
     raise TooEarly(name)
 
@@ -380,6 +378,7 @@ def test_sensitive_arguments_are_shown_nowhere(
     pending = row_of(result)
     work()
     waiting = row_of(result)
+    hasten()
     ended = work_to_the_end(result)
     assert (waiting.state, ended.state) == (State.RETRY, State.FAILURE)
     assert control.retry(result.id)

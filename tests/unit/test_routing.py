@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
@@ -85,6 +85,7 @@ texts = st.lists(st.sampled_from(["a", "b", "*", "#"]), min_size=1, max_size=6)
 keys = st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(patterns=st.lists(texts, max_size=8), key=keys)
 def test_many_patterns_at_once(patterns: list[list[str]], key: list[str]) -> None:
     topics = Topics((".".join(pattern), n) for n, pattern in enumerate(patterns))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from croniter import croniter
 from django.core.exceptions import ValidationError
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
@@ -60,6 +60,7 @@ def test_days(crontab: str, days: list[str]) -> None:
     assert found == days
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from([*FIXED, *ELAPSED, "0 0 * * fri#3", "5 4 * * L2", "0 0 L 2 *"]),
     st.datetimes(dt.datetime(1990, 1, 1), dt.datetime(2090, 1, 1)),  # noqa: DTZ001

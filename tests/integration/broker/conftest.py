@@ -53,6 +53,6 @@ def threads() -> Iterator[ThreadPoolExecutor]:
 @pytest.fixture
 def lone_broker(own_valkey: Valkey) -> Iterator[RedisBroker]:
     """A broker on `own_valkey`, which the test may kill."""
-    broker = RedisBroker(own_valkey.url, timeout=0.5)
+    broker = RedisBroker(own_valkey.url, timeout=2)
     yield broker
     broker.close()

@@ -170,7 +170,7 @@ def test_a_server_that_does_not_answer_is_given_up_in_time(
             start = time.monotonic()
             with pytest.raises(BrokerUnavailable, match=r"[Tt]ime"):
                 VERBS[verb](lone_broker)
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 20
 
 
 def test_no_late_answer_is_taken_for_another_s(
@@ -240,8 +240,8 @@ def test_a_replica_refuses_to_write(redis_broker: RedisBroker, client: redis.Red
 def test_a_server_that_is_still_loading(
     lone_broker: RedisBroker, own_valkey: Valkey, client: redis.Redis, valkey_server: Valkey
 ) -> None:
-    for n in range(40):
-        client.set(f"key {n}", os.urandom(4096))
+    # For longer than it takes to see it, on the slowest machine; it is killed then.
+    client.mset({f"key {n}": os.urandom(4096) for n in range(400)})
     client.config_set("repl-diskless-sync-delay", 0)
     with own_valkey.client() as plain:
         plain.config_set("key-load-delay", 50_000)  # µs a key

@@ -12,7 +12,7 @@ from tests.services import wait_for
 from tests.workers import children, ready_worker
 
 ONE = ("--processes", "1")
-QUICK = {"LEASE_SECONDS": 1, "SOCKET_TIMEOUT": 0.3}
+QUICK = {"LEASE_SECONDS": 1, "SOCKET_TIMEOUT": 2}
 
 
 @pytest.fixture
@@ -22,12 +22,12 @@ def file(tmp_path: Path) -> Path:
 
 def touched_again(file: Path) -> None:
     before = file.stat().st_mtime_ns
-    wait_for(lambda: file.stat().st_mtime_ns > before, 10, what="the file to be touched again")
+    wait_for(lambda: file.stat().st_mtime_ns > before, what="the file to be touched again")
 
 
 def test_touched_while_it_works_and_gone_at_the_end(project: Project, file: Path) -> None:
     worker = ready_worker(project, *ONE, "--health-file", str(file), jobs=QUICK)
-    wait_for(file.exists, 10)
+    wait_for(file.exists, what="the file")
     touched_again(file)
     assert worker.stop() == 0
     assert not file.exists()
@@ -37,14 +37,14 @@ def test_a_former_worker_s_does_not_count(project: Project, file: Path) -> None:
     file.touch()
     project.valkey.stop()
     worker = project.manage("runworker", *ONE, "--health-file", str(file))
-    wait_for(lambda: not file.exists(), 10)
+    wait_for(lambda: not file.exists(), what="its end")
     worker.stop(signal.SIGTERM)
     assert not file.exists()
 
 
 def test_not_touched_without_a_broker(project: Project, file: Path) -> None:
     worker = ready_worker(project, *ONE, "--health-file", str(file), jobs=QUICK)
-    wait_for(file.exists, 10)
+    wait_for(file.exists, what="the file")
     with project.valkey.frozen():
         worker.wait_for_output("the supervisor can't reach the broker")
         before = file.stat().st_mtime_ns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 
 import pytest
 from django.utils import timezone
@@ -70,12 +71,12 @@ def test_dead_letters_if_asked(broker_url: str) -> None:
 def test_what_nobody_publishes(broker_url: str) -> None:
     half_a_minute_ago = timezone.now() - dt.timedelta(seconds=30)
     row = TaskResult.objects.create(id="a", task="x", queue="default", created_at=half_a_minute_ago)
-    assert "not yet published: 30 s ago" in run("jobs_status")
+    assert re.search(r"not yet published: 3\d s ago", run("jobs_status"))
     row.created_at = timezone.now() - dt.timedelta(minutes=5)
     row.save()
     status, _, wrong = fail("jobs_status")
     assert status == 1
-    assert "committed 300 s ago" in wrong
+    assert re.search(r"committed 30\d s ago", wrong)
 
 
 def test_the_broker_is_away(db: None) -> None:

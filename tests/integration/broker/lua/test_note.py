@@ -14,7 +14,7 @@ def test_keeps_the_last_one_for_so_long(run, dump, client: redis.Redis):
 def test_tells_those_who_listen(run, client: redis.Redis):
     with client.pubsub(ignore_subscribe_messages=True) as heard:
         heard.psubscribe("*")
-        heard.get_message(timeout=1)
+        heard.get_message(timeout=20)
         run(NOTE, (PROGRESS,), 60_000, "half", "")
         run(NOTE, (PROGRESS,), 60_000, "half", "jobs:progress:id-1")
         message = heard.get_message(timeout=5)
