@@ -55,9 +55,9 @@ def test_the_soft_limit(project: Project, threads: str) -> None:
         row = row_of(result)
         assert row.started_at is not None
         assert row.finished_at is not None
-        assert 0.4 <= (row.finished_at - row.started_at).total_seconds() < 5
+        assert 0.4 <= (row.finished_at - row.started_at).total_seconds() < 20
     assert tidied.get(timeout=20) == "tidied up"
-    assert [one.get(timeout=20) for one in (spin.delay(0.1), async_nap.delay(0.1))] == ["done"] * 2
+    assert [one.get(timeout=20) for one in (spin.delay(0), async_nap.delay(0))] == ["done"] * 2
     assert children(worker) == [child]
     assert worker.stop() == 0
 
@@ -150,8 +150,8 @@ def test_a_running_task_goes_on_unless_it_is_terminated(project: Project, gate: 
     gate.wait_for()
     control.revoke(running.id)
     control.revoke(waiting.id)
-    # Claimed before that, it goes back by itself; claimed after, it is looked at.
-    wait_for(lambda: on_redis() == (1, 1), what="the other to wait on the queue")
+    # Claimed before that, it goes back by itself; claimed after, it is looked at, and has ended.
+    wait_for(lambda: on_redis()[1] == 1, what="the other to be held no more")
     gate.open()
     assert running.get(timeout=20) == child
     with pytest.raises(TaskRevoked):
@@ -170,7 +170,7 @@ def test_what_kills_its_process_is_a_dead_letter_in_the_end(
     antidote = tmp_path / "antidote"
     pill = poison.delay(str(antidote))
     with pytest.raises(WorkerLost, match="2 processes died while running task"):
-        pill.get(timeout=30)
+        pill.get(timeout=60)
     wait_for(dead_letters, what="the dead letter")
     (letter,) = dead_letters()
     assert letter.reason.startswith("WorkerLost: 2 processes died")
@@ -195,7 +195,7 @@ def test_only_what_was_running_is_blamed(project: Project, tmp_path: Path) -> No
     pill = poison.delay(str(tmp_path / "antidote"))
     trace.enqueue_many([(label,) for label in labels[150:]])
     with pytest.raises(WorkerLost):
-        pill.get(timeout=30)
+        pill.get(timeout=60)
     settled()
     innocent = TaskResult.objects.filter(task=trace.name)
     assert innocent.filter(state=State.SUCCESS).count() == innocent.count() == 300
@@ -217,7 +217,7 @@ def test_what_ran_beside_it_is_run_alone_and_not_given_up_with_it(
     wait_for(lambda: Run.objects.filter(label="poison").exists(), what="the first crash")
     gate.open()
     with pytest.raises(WorkerLost, match="2 processes died"):
-        pill.get(timeout=30)
+        pill.get(timeout=60)
     assert [result.get(timeout=20) > 0 for result in beside] == [True] * 3
     settled()
     assert len(dead_letters()) == 1
