@@ -91,6 +91,8 @@ def test_all_comes_up_and_ctrl_c_ends_all_of_it(launch: Launch, folder: Path) ->
 def test_when_one_part_dies_it_is_named_and_all_end(launch: Launch, folder: Path) -> None:
     process = launch(free_port())
     process.wait_for_output("Ctrl-C ends all of it", timeout=60)
+    # It alone ends the server, which worker and beat may have started before it was up.
+    process.wait_for_output("The embedded broker runs as process", timeout=60)
     os.kill(children_of(process)[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
     assert "web ended by itself (SIGKILL)" in process.output()

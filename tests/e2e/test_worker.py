@@ -54,7 +54,7 @@ def runs() -> list[str]:
     return list(Run.objects.order_by("id").values_list("label", flat=True))
 
 
-def wait_for_runs(count: int, timeout: float = 20) -> list[str]:
+def wait_for_runs(count: int, timeout: float = 60) -> list[str]:
     wait_for(lambda: Run.objects.count() >= count, timeout, what=f"{count} runs")
     return runs()
 
@@ -69,13 +69,13 @@ def test_main_thread_and_event_loop_at_once(project: Project, gate: Gate) -> Non
     # All wait at one gate: none would arrive behind another.
     blocked = [wait_at.delay(gate.path), *(async_wait_at.delay(gate.path) for _ in range(5))]
     gate.wait_for(6)
-    assert async_add.delay(1, 2).get(timeout=20) == 3
-    assert async_where.delay().get(timeout=20) == [child, "jobs-async"]
-    assert async_count_authors.delay().get(timeout=20) == 1
+    assert async_add.delay(1, 2).get(timeout=60) == 3
+    assert async_where.delay().get(timeout=60) == [child, "jobs-async"]
+    assert async_count_authors.delay().get(timeout=60) == 1
     gate.open()
-    assert [result.get(timeout=20) for result in blocked] == [child] * 6
+    assert [result.get(timeout=60) for result in blocked] == [child] * 6
     failed = leave.delay()
-    assert where.delay().get(timeout=20) == [child, "main"]
+    assert where.delay().get(timeout=60) == [child, "main"]
     assert failed.state == State.FAILURE
     assert worker.stop() == 0
 
@@ -86,13 +86,13 @@ def test_threads(project: Project, gate: Gate) -> None:
     gate.wait_for(4)
     # Before there are others behind those: once such have gone back, nothing is claimed until a
     # thread is free.
-    assert async_add.delay(2, 2).get(timeout=20) == 4
+    assert async_add.delay(2, 2).get(timeout=60) == 4
     behind = [where.delay() for _ in range(3)]
     gate.open()
-    names = {result.get(timeout=20)[1] for result in behind}
+    names = {result.get(timeout=60)[1] for result in behind}
     assert all(name.startswith("jobs-task-") for name in names)
     for result in blocked:
-        result.get(timeout=20)
+        result.get(timeout=60)
     assert worker.stop() == 0
 
 
@@ -103,14 +103,14 @@ def test_concurrency_is_a_limit(project: Project, gate: Gate) -> None:
     wait_for(lambda: on_redis() == (2, 3), what="two to stay on the queue")
     gate.open()
     for result in blocked:
-        result.get(timeout=20)
+        result.get(timeout=60)
 
 
 def test_the_request(project: Project) -> None:
     ready_worker(project, *ONE, "--name", "w1")
     with transaction.atomic():
         result = who.apply_async((1,), {"x": 2}, queue="high", headers={"tenant": "blue"})
-    seen = result.get(timeout=20)
+    seen = result.get(timeout=60)
     worker = seen.pop("worker")
     assert worker.startswith("w1/1.")
     assert seen == {
@@ -147,12 +147,12 @@ def test_countdown_eta_and_expiry(project: Project) -> None:
     expired = trace.apply_async(("expired",), expires=sent)
     assert wait_for_runs(5) == ["past", "in time", "eta", "countdown", "inside"]
     for result, seconds in ((past, 0), (in_time, 0.1), (moment, 0.3), (later, 0.6), (inside, 0.9)):
-        result.get(timeout=20)
+        result.get(timeout=60)
         row = TaskResult.objects.get(id=result.id)
         assert row.started_at is not None
         assert seconds <= (row.started_at - sent).total_seconds()
     with pytest.raises(TaskRevoked, match="expired"):
-        expired.get(timeout=20)
+        expired.get(timeout=60)
 
 
 def test_priorities_and_queues_in_order(project: Project) -> None:
@@ -200,7 +200,7 @@ def test_sigterm_drains(project: Project, gate: Gate) -> None:
     # Until its child is told, what ends makes room for more.
     worker.wait_for_output("is stopping")
     gate.open()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     assert [result.state for result in before] == [State.SUCCESS] * 2
     assert on_redis() == (20, 0)
     assert runs() == []
@@ -234,7 +234,7 @@ def test_the_grace_period_ends(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, *ONE, jobs={"GRACE_SECONDS": 0.3})
     gate.wait_for()
     worker.send_signal(signal.SIGTERM)
-    worker.wait(20)
+    worker.wait(60)
     assert on_redis() == (1, 0)
 
 
@@ -246,7 +246,7 @@ def test_ctrl_c_is_as_sigterm(project: Project, gate: Gate) -> None:
     for child in children(worker):
         os.kill(child, signal.SIGINT)
     gate.open()
-    assert worker.wait(20) == 0
+    assert worker.wait(60) == 0
     assert running.get(timeout=0)
     assert "Traceback" not in worker.output()
 
@@ -299,7 +299,7 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
     pids = []
     for _ in range(3):
         results = where.enqueue_many([()] * 12)
-        pids += [result.get(timeout=20)[0] for result in results]
+        pids += [result.get(timeout=60)[0] for result in results]
     assert len(set(pids)) >= 3
     settled()
     assert "ended" not in worker.output()
@@ -315,11 +315,11 @@ def test_a_long_task_holds_up_nothing_behind_it(project: Project, gate: Gate) ->
         long = wait_at.delay(gate.path)
         behind = where.enqueue_many([()] * 50)
     gate.wait_for()
-    pids = {result.get(timeout=20)[0] for result in behind}
+    pids = {result.get(timeout=60)[0] for result in behind}
     assert not long.ready()
     assert pids <= set(children(worker))
     gate.open()
-    assert long.get(timeout=20) in children(worker)
+    assert long.get(timeout=60) in children(worker)
 
 
 # ------------------------------------------------------------------------------ outages
@@ -331,7 +331,7 @@ def test_redis_is_away_at_the_start(project: Project) -> None:
     worker.wait_for_output("the supervisor can't reach the broker")
     worker.wait_for_output("the broker is away; trying again")
     project.valkey.start()
-    assert add.delay(1, 2).get(timeout=20) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     assert worker.output().count("can't reach the broker") == 1
     assert worker.output().count("the broker is away; trying again") == 1
     assert "Traceback" not in worker.output()
@@ -340,15 +340,15 @@ def test_redis_is_away_at_the_start(project: Project) -> None:
 
 def test_redis_restarts_in_the_middle(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, *ONE)
-    assert add.delay(1, 2).get(timeout=20) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     running, waiting = wait_at.delay(gate.path), add.delay(3, 4)
     gate.wait_for()
     project.valkey.stop()
     gate.open()
     worker.wait_for_output("the broker is away")
     project.valkey.start()
-    assert running.get(timeout=20)
-    assert waiting.get(timeout=20) == 7
+    assert running.get(timeout=60)
+    assert waiting.get(timeout=60) == 7
     settled()
     assert "Traceback" not in worker.output()
     assert worker.stop() == 0
@@ -428,9 +428,9 @@ def test_database_connections_do_not_pile_up(project: Project) -> None:
     for _ in range(4):
         results = connections_of_database.enqueue_many([()] * 50)
         others = async_count_authors.enqueue_many([()] * 20)
-        counts.append([result.get(timeout=20) for result in results])
+        counts.append([result.get(timeout=60) for result in results])
         for other in others:
-            other.get(timeout=20)
+            other.get(timeout=60)
     # This test's own, the supervisor's, and one for each thread of the child. The server counts one
     # that was closed for a moment longer, when its successor is there already.
     assert max(counts[-1]) <= 16
