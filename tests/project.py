@@ -39,7 +39,7 @@ class Process(subprocess.Popen[bytes]):
         """What it and its children have printed so far."""
         return self.log.read_text(errors="replace")
 
-    def wait_for_output(self, text: str, timeout: float = 20) -> str:
+    def wait_for_output(self, text: str, timeout: float = 60) -> str:
         """Wait until it has printed this; raises with all it printed when it ends before."""
 
         def printed() -> bool:
@@ -53,7 +53,7 @@ class Process(subprocess.Popen[bytes]):
         services.wait_for(printed, timeout, what=f"{text!r} in the output:\n{self.output()}")
         return self.output()
 
-    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout: float = 20) -> int:
+    def stop(self, signum: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:
         """Send a signal to this process alone, as a service manager does; its exit status."""
         self.send_signal(signum)
         return self.wait(timeout=timeout)

@@ -33,7 +33,7 @@ def missing(what: str) -> NoReturn:
     pytest.skip(what)
 
 
-def wait_for(condition: Callable[[], Any], timeout: float = 20, *, what: str = "") -> Any:
+def wait_for(condition: Callable[[], Any], timeout: float = 60, *, what: str = "") -> Any:
     """Poll until the condition gives something true, and return that.
 
     Raises `AssertionError` after so many seconds, naming what was waited for. This is how tests

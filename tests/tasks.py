@@ -19,7 +19,7 @@ from jobs.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from tests.models import Author, Run
 
 #: Longest stay, in seconds, before a gate that nobody opens.
-PATIENCE = 60.0
+PATIENCE = 100.0
 
 
 class Unprintable(Exception):

@@ -97,7 +97,7 @@ class Gate:
         """Process ids of those that have come to it, each as often as it came."""
         return [int(path.name.split("-")[1]) for path in self._folder.glob("arrived-*")]
 
-    def wait_for(self, count: int = 1, timeout: float = 20) -> None:
+    def wait_for(self, count: int = 1, timeout: float = 60) -> None:
         wait_for(lambda: self.arrived() >= count, timeout, what=f"{count} tasks at the gate")
 
     def open(self) -> None:

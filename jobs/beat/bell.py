@@ -33,8 +33,10 @@ class Bell:
         os.write(self._in, b".")
 
     def wait(self, seconds: float) -> None:
-        """Until it rings, schedules are edited, or so many seconds have passed."""
-        self._subscribe()
+        """Until it rings, schedules are edited, or so many seconds have passed. Not at all when it
+        could not hear of edits before."""
+        if self._subscribe():
+            return  # what was edited since beat looked was told to nobody
         waited = [self._out] if self._news is None else [self._out, self._news.fileno()]
         if not select.select(waited, [], [], seconds)[0] or self._news is None:
             return
@@ -49,17 +51,19 @@ class Bell:
         os.close(self._out)
         os.close(self._in)
 
-    def _subscribe(self) -> None:
+    def _subscribe(self) -> bool:
+        """Whether it hears of edits from now on, and did not before."""
         if self._news is not None or time.monotonic() < self._again_at:
-            return
+            return False
         try:
             self._news = self._entered.enter_context(broker.get().subscribe(TOPIC))
         except Exception as error:  # noqa: BLE001  whatever it is, beat can do without
             self._lose(error)
-        else:
-            if self._pause:
-                log.info("beat hears of edited schedules at once again")
-            self._pause = 0.0
+            return False
+        if self._pause:
+            log.info("beat hears of edited schedules at once again")
+        self._pause = 0.0
+        return True
 
     def _lose(self, error: Exception) -> None:
         self._entered.close()

@@ -54,9 +54,10 @@ class Child:
         self.recorder.start()
         if self.options.threads:
             self.sync.start(self.options.threads)
+        # First: what the consumer claims may run at once, in other threads than this one.
+        signals.announce(signals.worker_ready, self.name, queues=self.options.queues)
         self.consumer.start()
         self.board.set_ready()
-        signals.announce(signals.worker_ready, self.name, queues=self.options.queues)
         if self.options.threads:
             self._stop.get()
         else:

@@ -51,7 +51,7 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     with Chrome(options, ChromeService(driver)) as found:
         # A click returns before the next page is there.
-        found.implicitly_wait(10)
+        found.implicitly_wait(20)
         yield found
 
 

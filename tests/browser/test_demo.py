@@ -47,7 +47,7 @@ def test_the_outcome_of_the_sample_appears_by_itself(
     screenshot("waiting")
 
     worker()
-    wait_for(lambda: text(browser, LINE) == "Done: 10,112 rows.", 30)
+    wait_for(lambda: text(browser, LINE) == "Done: 10,112 rows.", 60)
     assert browser.execute_script("return window.neverReloaded")
     see(browser, "main", "Europe/Berlin")
     screenshot("outcome")
@@ -73,7 +73,7 @@ def test_a_failed_part_is_run_again_in_the_admin(
     address = browser.current_url
     in_the_way = Row.objects.create(upload=Upload.objects.get(), line=1500, values=["x"])
     worker()
-    wait_for(lambda: text(browser, LINE) == "A task that reads the file has failed.", 30)
+    wait_for(lambda: text(browser, LINE) == "A task that reads the file has failed.", 60)
     see(browser, "main", "Part 2 of the file, from row 1,001 on, could not be stored.")
     screenshot("failed")
 
@@ -83,7 +83,7 @@ def test_a_failed_part_is_run_again_in_the_admin(
     press(browser, "Run again…")
     see(browser, "#content", "1 task will be run again")
     press(browser, "Yes, run again")
-    wait_for(lambda: Upload.objects.get().finished, 30)
+    wait_for(lambda: Upload.objects.get().finished, 60)
     browser.get(address)
     assert text(browser, LINE) == "Done: 10,112 rows."
 
@@ -97,7 +97,7 @@ def test_a_file_that_cannot_be_used_says_so(
     browser.get(live_server.url + "/uploads/")
     browser.find_element(By.NAME, "file").send_keys(str(path))
     press(browser, "Send the file")
-    wait_for(lambda: text(browser, LINE) == "The file can't be used.", 30)
+    wait_for(lambda: text(browser, LINE) == "The file can't be used.", 60)
     see(browser, ".error", "Line 2 is not UTF-8 text.")
     screenshot("refused")
 
@@ -112,6 +112,6 @@ def test_the_welcome_mail_appears_by_itself(
     browser.find_element(By.NAME, "name").send_keys("Ada")
     browser.find_element(By.NAME, "email").send_keys("ada@example.org")
     press(browser, "Sign up")
-    wait_for(lambda: text(browser, LINE) == "The mail has been sent.", 30)
+    wait_for(lambda: text(browser, LINE) == "The mail has been sent.", 60)
     see(browser, "article", "Hello Ada,")
     screenshot("welcome")

@@ -93,6 +93,7 @@ def test_a_schedule_is_made_edited_and_fires(
     Select(browser.find_element("id", "id_interval_1")).select_by_value("1")
     see(browser, "#jobs-preview", "every second")
     browser.find_element("name", "_continue").click()
+    see(browser, ".messagelist", "was changed successfully")
     wait_for(lambda: TaskResult.objects.filter(state="SUCCESS", result="5").count() >= 2)
 
     browser.find_element("id", "jobs-disable").click()
@@ -173,8 +174,8 @@ def test_a_copy_is_edited_before_it_is_made(browser: Chrome, visit: Visit) -> No
     pk = with_history("Nightly").pk
     visit(f"{pk}/change/")
     browser.find_element("id", "jobs-duplicate").click()
-    name = browser.find_element("id", "id_name").get_attribute("value")
-    assert name == "Nightly (copy)"
+    value = "return document.getElementById('id_name')?.value"
+    wait_for(lambda: browser.execute_script(value) == "Nightly (copy)", what="the form of a copy")
     wait_for(lambda: "every 5 minutes" in text(browser, "#jobs-preview"))
     browser.find_element("name", "_save").click()
     wait_for(Schedule.objects.filter(name="Nightly (copy)").exists)

@@ -37,33 +37,33 @@ def test_a_pause_outlives_the_worker_and_ends_at_once(
     waiting = [add.delay(n, n) for n in range(3)]
     gate.open()
     # What runs already ends as usual.
-    assert running.get(timeout=20)
+    assert running.get(timeout=60)
     wait_for(lambda: on_redis() == (3, 0))
     assert worker.stop() == 0
     worker = ready_worker(project, *args, jobs=SLOW)
     # It claims: what is on another queue runs, what is paused doesn't.
     if queues != "default":
-        assert add.apply_async((1, 1), queue="high").get(timeout=20) == 2
+        assert add.apply_async((1, 1), queue="high").get(timeout=60) == 2
     assert on_redis() == (3, 0)
     control.resume("default")
-    assert [result.get(timeout=20) for result in waiting] == [0, 2, 4]
+    assert [result.get(timeout=60) for result in waiting] == [0, 2, 4]
 
 
 def test_a_paused_task_comes_back_at_once(project: Project) -> None:
     ready_worker(project, "--processes", "1", jobs=SLOW)
     control.pause_task(trace.name)
     paused = trace.delay("a")
-    assert add.delay(1, 2).get(timeout=20) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     wait_for(lambda: [call.parked for call in inspect.due("default")] == [True])
     settled()
     control.resume_task(trace.name)
-    paused.get(timeout=20)
+    paused.get(timeout=60)
 
 
 def test_what_workers_say_of_themselves(project: Project, gate: Gate) -> None:
     args = ("--processes", "2", "--queues", "low,default", "--name", "w1")
     worker = ready_worker(project, *args, jobs={"POLL_SECONDS": 0.2})
-    assert [add.delay(n, n).get(timeout=20) for n in range(3)]
+    assert [add.delay(n, n).get(timeout=60) for n in range(3)]
     sent = {wait_at.delay(gate.path).id, async_wait_at.apply_async((gate.path,), queue="low").id}
     gate.wait_for(2)
     wait_for(lambda: {running.call.id for running in inspect.active()} == sent)

@@ -51,13 +51,13 @@ def test_the_soft_limit(project: Project, threads: str) -> None:
     tidied = tidy_up.delay(30)
     for result in late:
         with pytest.raises(SoftTimeLimitExceeded):
-            result.get(timeout=20)
+            result.get(timeout=60)
         row = row_of(result)
         assert row.started_at is not None
         assert row.finished_at is not None
-        assert 0.4 <= (row.finished_at - row.started_at).total_seconds() < 5
-    assert tidied.get(timeout=20) == "tidied up"
-    assert [one.get(timeout=20) for one in (spin.delay(0.1), async_nap.delay(0.1))] == ["done"] * 2
+        assert 0.4 <= (row.finished_at - row.started_at).total_seconds() < 20
+    assert tidied.get(timeout=60) == "tidied up"
+    assert [one.get(timeout=60) for one in (spin.delay(0), async_nap.delay(0))] == ["done"] * 2
     assert children(worker) == [child]
     assert worker.stop() == 0
 
@@ -72,7 +72,7 @@ def test_the_hard_limit_in_the_main_thread(project: Project, gate: Gate) -> None
     labels = [str(n) for n in range(20)]
     trace.enqueue_many([(label,) for label in labels])
     with pytest.raises(TimeLimitExceeded, match="wait_within_limit"):
-        late.get(timeout=20)
+        late.get(timeout=60)
     settled()
     assert sorted(Run.objects.values_list("label", flat=True)) == sorted(labels)
     row = row_of(late)
@@ -92,11 +92,11 @@ def test_what_ran_beside_it_is_run_again_and_not_blamed(
     others.wait_for(3)
     late = wait_within_limit.delay(gate.path)
     with pytest.raises(TimeLimitExceeded):
-        late.get(timeout=20)
+        late.get(timeout=60)
     others.wait_for(6)  # in the next process
     others.open()
     for result in (*beside, asynchronous):
-        assert result.get(timeout=20) in children(worker)
+        assert result.get(timeout=60) in children(worker)
     settled()
     assert (dead_letters(), gate.arrived()) == ([], 1)
     assert worker.stop() == 0
@@ -107,8 +107,8 @@ def test_the_hard_limit_on_the_event_loop(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, *ONE)
     late = async_wait_within_limit.delay(gate.path)
     with pytest.raises(TimeLimitExceeded):
-        late.get(timeout=20)
-    assert async_nap.delay(0).get(timeout=20) == "done"
+        late.get(timeout=60)
+    assert async_nap.delay(0).get(timeout=60) == "done"
     assert worker.stop() == 0
 
 
@@ -116,8 +116,8 @@ def test_the_workers_own_hard_limit(project: Project, gate: Gate) -> None:
     ready_worker(project, *ONE, "--time-limit", "0.5")
     late = wait_at.delay(gate.path)
     with pytest.raises(TimeLimitExceeded):
-        late.get(timeout=20)
-    assert add.delay(1, 2).get(timeout=20) == 3
+        late.get(timeout=60)
+    assert add.delay(1, 2).get(timeout=60) == 3
 
 
 # ---------------------------------------------------------------------------- revocation
@@ -133,10 +133,10 @@ def test_a_running_task_is_terminated(project: Project, tmp_path: Path, task: ob
     others.wait_for()
     control.revoke(revoked.id, terminate=True)
     with pytest.raises(TaskRevoked, match="terminated"):
-        revoked.get(timeout=20)
+        revoked.get(timeout=60)
     others.wait_for(2)  # run again, in the next process
     others.open()
-    assert beside.get(timeout=20) in children(worker)
+    assert beside.get(timeout=60) in children(worker)
     settled()
     assert (row_of(revoked).state, mine.arrived()) == (State.REVOKED, 1)
     assert dead_letters() == []
@@ -150,12 +150,12 @@ def test_a_running_task_goes_on_unless_it_is_terminated(project: Project, gate: 
     gate.wait_for()
     control.revoke(running.id)
     control.revoke(waiting.id)
-    # Claimed before that, it goes back by itself; claimed after, it is looked at.
-    wait_for(lambda: on_redis() == (1, 1), what="the other to wait on the queue")
+    # Claimed before that, it goes back by itself; claimed after, it is looked at, and has ended.
+    wait_for(lambda: on_redis()[1] == 1, what="the other to be held no more")
     gate.open()
-    assert running.get(timeout=20) == child
+    assert running.get(timeout=60) == child
     with pytest.raises(TaskRevoked):
-        waiting.get(timeout=20)
+        waiting.get(timeout=60)
     assert Run.objects.count() == 0
 
 
@@ -170,7 +170,7 @@ def test_what_kills_its_process_is_a_dead_letter_in_the_end(
     antidote = tmp_path / "antidote"
     pill = poison.delay(str(antidote))
     with pytest.raises(WorkerLost, match="2 processes died while running task"):
-        pill.get(timeout=30)
+        pill.get(timeout=60)
     wait_for(dead_letters, what="the dead letter")
     (letter,) = dead_letters()
     assert letter.reason.startswith("WorkerLost: 2 processes died")
@@ -195,7 +195,7 @@ def test_only_what_was_running_is_blamed(project: Project, tmp_path: Path) -> No
     pill = poison.delay(str(tmp_path / "antidote"))
     trace.enqueue_many([(label,) for label in labels[150:]])
     with pytest.raises(WorkerLost):
-        pill.get(timeout=30)
+        pill.get(timeout=60)
     settled()
     innocent = TaskResult.objects.filter(task=trace.name)
     assert innocent.filter(state=State.SUCCESS).count() == innocent.count() == 300
@@ -217,8 +217,8 @@ def test_what_ran_beside_it_is_run_alone_and_not_given_up_with_it(
     wait_for(lambda: Run.objects.filter(label="poison").exists(), what="the first crash")
     gate.open()
     with pytest.raises(WorkerLost, match="2 processes died"):
-        pill.get(timeout=30)
-    assert [result.get(timeout=20) > 0 for result in beside] == [True] * 3
+        pill.get(timeout=60)
+    assert [result.get(timeout=60) > 0 for result in beside] == [True] * 3
     settled()
     assert len(dead_letters()) == 1
     assert worker.output().count("killed by SIGKILL") == 2

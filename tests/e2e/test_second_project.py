@@ -57,7 +57,7 @@ from django.test import Client
 from shop.tasks import ship
 
 result = ship.delay(7)
-print(result.get(timeout=20))
+print(result.get(timeout=60))
 client = Client()
 client.force_login(User.objects.create_superuser("operator"))
 for page in ("", f"{result.id}/change/"):
@@ -122,6 +122,6 @@ def test_another_project(installed: Path, own_valkey: Valkey, tmp_path: Path) ->
         printed = run("-c", USE).splitlines()
     finally:
         worker.terminate()
-        status = worker.wait(20)
+        status = worker.wait(60)
     assert printed == ["shipped 7", str(installed / "jobs" / "__init__.py")]
     assert status == 0, (folder / "worker.log").read_text()

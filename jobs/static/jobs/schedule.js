@@ -106,7 +106,9 @@
             }
         } catch {
             // The form works without it, and what it says when it is saved counts.
-            words.replaceChildren();
+            if (number === last) {
+                words.replaceChildren();
+            }
         }
     }
 
