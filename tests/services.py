@@ -51,18 +51,13 @@ class Valkey:
     """A Valkey server on a free port of this machine.
 
     Its append-only file keeps the data in the folder: what was written before a `kill` is there
-    again after a `start`, which reuses the port, so that clients find it again. Nobody else gets
-    that port before `close`.
+    again after a `start`, which reuses the port, so that clients find it again.
     """
 
     def __init__(self, folder: Path, **options: str) -> None:
         """``options``: of the server, besides those of `start`."""
         self.folder = folder
-        # Bound and never listening: the server may bind it as well, and no other free port is it.
-        self._reserved = socket.socket()
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.bind(("127.0.0.1", 0))
-        self.port = int(self._reserved.getsockname()[1])
+        self.port = free_port()
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -120,11 +115,6 @@ class Valkey:
         self.stop()
         self.start()
 
-    def close(self) -> None:
-        """End it for good."""
-        self.stop()
-        self._reserved.close()
-
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Connected, but answering nothing, as a server behind a dead network."""
@@ -147,9 +137,12 @@ class Valkey:
 @contextlib.contextmanager
 def valkey(folder: Path) -> Iterator[Valkey]:
     """A running Valkey server with its data in this folder."""
-    with contextlib.closing(Valkey(folder)) as server:
-        server.start()
+    server = Valkey(folder)
+    server.start()
+    try:
         yield server
+    finally:
+        server.stop()
 
 
 #: Each keeps a port from being given to others while this process lives.
