@@ -37,7 +37,7 @@ from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
 from jobs.admin.html import badge, pre
 from jobs.admin.keyset import KeysetChangeList
 from jobs.admin.survey import TROUBLE
-from jobs.broker.base import Revocation
+from jobs.broker.operating import Revocation
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 

@@ -11,7 +11,8 @@ from django.utils.translation import gettext as _
 
 from jobs import broker, conf, control, message, registry, serialization
 from jobs.admin import words
-from jobs.broker.base import Consumer, DeadLetter, Stats
+from jobs.broker.letters import DeadLetter
+from jobs.broker.operating import Consumer, Stats
 from jobs.control import Pause, inspect
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.inspecting import Running

@@ -9,14 +9,14 @@ then safe to call again.
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from jobs.broker.letters import Letters
 from jobs.broker.limiting import Limiting
-from jobs.broker.operating import Operating
+from jobs.broker.operating import Operating, Revocation
 
 
 class Outgoing(NamedTuple):
@@ -63,14 +63,6 @@ class Later(NamedTuple):
     due: float
 
 
-class Revocation(enum.IntEnum):
-    NONE = 0
-    #: It must not start.
-    REVOKED = 1
-    #: It must not go on either.
-    TERMINATE = 2
-
-
 class About(enum.StrEnum):
     """What a note of a running task is about."""
 
@@ -85,37 +77,6 @@ class Note(NamedTuple):
     task_id: str
     about: About
     value: bytes
-
-
-class DeadLetter(NamedTuple):
-    """A message that can't be run, kept for a person."""
-
-    key: str
-    raw: bytes
-    reason: str
-    at: dt.datetime
-    #: Name of the worker that gave it up.
-    worker: str
-
-
-class Stats(NamedTuple):
-    """Counts of one queue at this instant."""
-
-    waiting: int
-    in_flight: int
-    due: int
-    dead: int
-    #: Consumers whose lease is running.
-    consumers: int
-
-
-class Consumer(NamedTuple):
-    """One consumer of a queue."""
-
-    name: str
-    #: Seconds until its lease ends; negative when it has.
-    lease: float
-    in_flight: int
 
 
 class Keeping(NamedTuple):
@@ -156,7 +117,7 @@ def progress(task_id: str) -> str:
     return f"progress:{task_id}"
 
 
-class Broker(Operating, Limiting):
+class Broker(Letters, Operating, Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     # ------------------------------------------------------------------ producers
@@ -220,15 +181,6 @@ class Broker(Operating, Limiting):
         """Give deliveries back to the front of their queue. How many were still held."""
 
     @abstractmethod
-    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        """Move a delivery to the dead letters. False, and nothing done, when it is no longer
-        held."""
-
-    @abstractmethod
-    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        """Add a message to the dead letters that was acknowledged before."""
-
-    @abstractmethod
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
         """Those of these deliveries that the consumer still holds."""
 
@@ -270,53 +222,6 @@ class Broker(Operating, Limiting):
         """Give everything that a vanished consumer held back to the front of the queue, each
         message as ``edit(number, message)`` returns it, and forget the consumer.
         Any number of processes may do this at once. How many this call gave back."""
-
-    # ------------------------------------------------------------------ operators
-
-    @abstractmethod
-    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        """Remember for so long that a task is not to start and, with ``terminate``, not to go
-        on."""
-
-    @abstractmethod
-    def unrevoke(self, queue: str, task_id: str) -> None:
-        """Forget what `revoke` said of a task."""
-
-    @abstractmethod
-    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        """Have a message that waits for its time be due now. False, and nothing done, when it
-        doesn't wait among the due ones."""
-
-    @abstractmethod
-    def stats(self, queue: str) -> Stats:
-        """Counts of the queue."""
-
-    @abstractmethod
-    def consumers(self, queue: str) -> list[Consumer]:
-        """Every known consumer, those with an ended lease included."""
-
-    @abstractmethod
-    def scan(self, queue: str) -> Iterator[bytes]:
-        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
-        server goes on with its work; what stays where it is comes at least once."""
-
-    @abstractmethod
-    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        """The newest ``count`` dead letters, or those older than the one with the key
-        ``before``."""
-
-    @abstractmethod
-    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        """The dead letter with this key, or None when it isn't there."""
-
-    @abstractmethod
-    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        """Put a dead letter back on its queue, or ``raw`` in its place. False when it isn't there
-        any more."""
-
-    @abstractmethod
-    def discard(self, queue: str, key: str) -> bool:
-        """Delete a dead letter. False when it isn't there any more."""
 
     # ------------------------------------------------------------------ notifications
 

@@ -6,7 +6,6 @@ Threads of one process share it; another process sees nothing of it, and nothing
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import itertools
 import os
 import select
@@ -15,32 +14,21 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from jobs.broker.base import (
-    About,
-    Broker,
-    Claim,
-    Consumer,
-    DeadLetter,
-    Note,
-    Outgoing,
-    Returned,
-    Revocation,
-    Stats,
-    Subscription,
-    lists_of,
-)
+from jobs.broker.base import About, Broker, Claim, Note, Outgoing, Returned, Subscription, lists_of
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
+from jobs.broker.letters import DeadLetter
+from jobs.broker.memory_letters import MemoryLetters
 from jobs.broker.memory_limits import MemoryLimits
 from jobs.broker.memory_operating import MemoryOperating
-from jobs.broker.operating import Pause
+from jobs.broker.operating import Pause, Revocation
 from jobs.conf import STEPS
 
 #: Bells that ring at most: more waiting consumers than this are never woken at once.
 _BELLS = 64
 
 
-class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
+class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
     def __init__(
         self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
     ) -> None:
@@ -51,7 +39,6 @@ class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
         self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
-        self._dead_numbers = itertools.count(1)
         super().__init__()
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
@@ -140,20 +127,6 @@ class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
             self._ring(q, held)
             return held
 
-    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        with self._changed:
-            raw = self._take_back(queue, consumer, number)
-            if raw is None:
-                return False
-            self.bury(queue, raw, reason, worker)
-            return True
-
-    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        with self._changed:
-            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
-            key = str(next(self._dead_numbers))
-            self._queues[queue].dead[key] = DeadLetter(key, raw, reason, now, worker)
-
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
         with self._changed:
             return set(numbers) & self._queues[queue].in_flight.get(consumer, {}).keys()
@@ -207,81 +180,6 @@ class MemoryBroker(MemoryOperating, MemoryLimits, Broker):
         given_back = self.release(queue, consumer, edited)
         self.leave(queue, consumer)
         return given_back
-
-    # ------------------------------------------------------------------ operators
-
-    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        with self._changed:
-            q, now = self._queues[queue], self._clock()
-            q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
-            before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
-            said = Revocation.TERMINATE if terminate else before
-            q.revoked[task_id] = (said, now + seconds)
-
-    def unrevoke(self, queue: str, task_id: str) -> None:
-        with self._changed:
-            self._queues[queue].revoked.pop(task_id, None)
-
-    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            due = q.due.get((priority, raw))
-            if due is None:
-                return False
-            q.due[priority, raw] = min(due, self._clock())
-            self._ring(q, 1)
-            return True
-
-    def stats(self, queue: str) -> Stats:
-        with self._changed:
-            q, consumers = self._queues[queue], self.consumers(queue)
-            return Stats(
-                waiting=sum(map(len, q.lists)),
-                in_flight=sum(consumer.in_flight for consumer in consumers),
-                due=len(q.due),
-                dead=len(q.dead),
-                consumers=sum(consumer.lease > 0 for consumer in consumers),
-            )
-
-    def consumers(self, queue: str) -> list[Consumer]:
-        with self._changed:
-            q, now = self._queues[queue], self._clock()
-            by_end = sorted((ends, name) for name, ends in q.leases.items())
-            return [
-                Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
-            ]
-
-    def scan(self, queue: str) -> Iterator[bytes]:
-        with self._changed:
-            q = self._queues[queue]
-            held = [raw for messages in q.in_flight.values() for raw in messages.values()]
-            waiting = itertools.chain(*q.lists)
-            dead = (letter.raw for letter in q.dead.values())
-            return iter([*(raw for _, raw in q.due), *waiting, *held, *dead])
-
-    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        with self._changed:
-            newest_first: Iterable[DeadLetter] = reversed(self._queues[queue].dead.values())
-            older = [d for d in newest_first if before is None or int(d.key) < int(before)]
-            return older[:count]
-
-    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        with self._changed:
-            return self._queues[queue].dead.get(key)
-
-    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            letter = q.dead.pop(key, None)
-            if letter is None:
-                return False
-            q.of[priority].append(raw or letter.raw)
-            self._ring(q, 1)
-            return True
-
-    def discard(self, queue: str, key: str) -> bool:
-        with self._changed:
-            return self._queues[queue].dead.pop(key, None) is not None
 
     # ------------------------------------------------------------------ notifications
 

@@ -8,7 +8,17 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs.broker.operating import PARKED, Operating, Parking, Pause, Revoked, Waiting
+from jobs.broker.operating import (
+    PARKED,
+    Consumer,
+    Operating,
+    Parking,
+    Pause,
+    Revocation,
+    Revoked,
+    Stats,
+    Waiting,
+)
 
 
 class MemoryOperating(Operating):
@@ -56,6 +66,30 @@ class MemoryOperating(Operating):
                     parked.add(number)
         return parked
 
+    # ------------------------------------------------------------------ calls
+
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
+            before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
+            said = Revocation.TERMINATE if terminate else before
+            q.revoked[task_id] = (said, now + seconds)
+
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        with self._changed:
+            self._queues[queue].revoked.pop(task_id, None)
+
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            due = q.due.get((priority, raw))
+            if due is None:
+                return False
+            q.due[priority, raw] = min(due, self._clock())
+            self._ring(q, 1)
+            return True
+
     # ------------------------------------------------------------------ taking away
 
     def take(
@@ -84,6 +118,33 @@ class MemoryOperating(Operating):
             return sum(due.pop((m.priority, m.raw), None) is not None for m in messages)
 
     # ------------------------------------------------------------------ looking
+
+    def stats(self, queue: str) -> Stats:
+        with self._changed:
+            q, consumers = self._queues[queue], self.consumers(queue)
+            return Stats(
+                waiting=sum(map(len, q.lists)),
+                in_flight=sum(consumer.in_flight for consumer in consumers),
+                due=len(q.due),
+                dead=len(q.dead),
+                consumers=sum(consumer.lease > 0 for consumer in consumers),
+            )
+
+    def consumers(self, queue: str) -> list[Consumer]:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            by_end = sorted((ends, name) for name, ends in q.leases.items())
+            return [
+                Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
+            ]
+
+    def scan(self, queue: str) -> Iterator[bytes]:
+        with self._changed:
+            q = self._queues[queue]
+            held = [raw for messages in q.in_flight.values() for raw in messages.values()]
+            waiting = itertools.chain(*q.lists)
+            dead = (letter.raw for letter in q.dead.values())
+            return iter([*(raw for _, raw in q.due), *waiting, *held, *dead])
 
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
         with self._changed:

@@ -9,6 +9,7 @@ since what goes back runs at once.
 from __future__ import annotations
 
 import datetime as dt
+import enum
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -16,6 +17,14 @@ from typing import NamedTuple
 #: Added to the time (Unix seconds) at which a message of a paused task was put among the due ones:
 #: it is not due before somebody resumes the task, and keeps its place among its like.
 PARKED = 8e12
+
+
+class Revocation(enum.IntEnum):
+    NONE = 0
+    #: It must not start.
+    REVOKED = 1
+    #: It must not go on either.
+    TERMINATE = 2
 
 
 class Pause(NamedTuple):
@@ -56,6 +65,26 @@ class Revoked(NamedTuple):
     until: float
 
 
+class Stats(NamedTuple):
+    """Counts of one queue at this instant."""
+
+    waiting: int
+    in_flight: int
+    due: int
+    dead: int
+    #: Consumers whose lease is running.
+    consumers: int
+
+
+class Consumer(NamedTuple):
+    """One consumer of a queue."""
+
+    name: str
+    #: Seconds until its lease ends; negative when it has.
+    lease: float
+    in_flight: int
+
+
 class Operating(ABC):
     # ------------------------------------------------------------------ pauses
 
@@ -79,6 +108,22 @@ class Operating(ABC):
         """Put those of these deliveries whose task is paused among the due ones, until it is
         resumed. Their numbers."""
 
+    # ------------------------------------------------------------------ calls
+
+    @abstractmethod
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        """Remember for so long that a task is not to start and, with ``terminate``, not to go
+        on."""
+
+    @abstractmethod
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        """Forget what `revoke` said of a task."""
+
+    @abstractmethod
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        """Have a message that waits for its time be due now. False, and nothing done, when it
+        doesn't wait among the due ones."""
+
     # ------------------------------------------------------------------ taking away
 
     @abstractmethod
@@ -97,6 +142,19 @@ class Operating(ABC):
         """Delete these messages from the due ones. How many there were."""
 
     # ------------------------------------------------------------------ looking
+
+    @abstractmethod
+    def stats(self, queue: str) -> Stats:
+        """Counts of the queue."""
+
+    @abstractmethod
+    def consumers(self, queue: str) -> list[Consumer]:
+        """Every known consumer, those with an ended lease included."""
+
+    @abstractmethod
+    def scan(self, queue: str) -> Iterator[bytes]:
+        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
+        server goes on with its work; what stays where it is comes at least once."""
 
     @abstractmethod
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import datetime as dt
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -17,15 +15,11 @@ from jobs.broker.base import (
     About,
     Broker,
     Claim,
-    Consumer,
-    DeadLetter,
     Keeping,
     Later,
     Note,
     Outgoing,
     Returned,
-    Revocation,
-    Stats,
     Subscription,
     lists_of,
 )
@@ -33,17 +27,14 @@ from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, Run
 from jobs.broker.listening import RedisSubscription
+from jobs.broker.operating import Revocation
+from jobs.broker.redis_keys import Keys, member
+from jobs.broker.redis_letters import RedisLetters
 from jobs.broker.redis_limits import RedisLimits
 from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
 from jobs.exceptions import BrokerUnavailable
-
-#: Celery's separator of queue and priority step.
-SEPARATOR = "\x06\x16"
-
-#: What the key of a dead letter, a stream's entry id, looks like; others are nobody's.
-_ENTRY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 #: Most values in one call of a script: Lua can't unpack more than some thousands.
 _CHUNK = 1000
@@ -52,11 +43,8 @@ _CHUNK = 1000
 #: made, and a megabyte at a time would not stay in the processor's cache.
 _PART = 200
 
-#: Messages read at once when all are looked at.
-_PAGE = 200
 
-
-class RedisBroker(RedisOperating, RedisLimits, Broker):
+class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
     def __init__(
         self,
         url: str,
@@ -75,12 +63,12 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
-        self._names: dict[str, _Keys] = {}
+        self._names: dict[str, Keys] = {}
 
-    def _keys(self, queue: str) -> _Keys:
+    def _keys(self, queue: str) -> Keys:
         keys = self._names.get(queue)
         if keys is None:
-            keys = self._names[queue] = _Keys(self._prefix, queue, self._steps)
+            keys = self._names[queue] = Keys(self._prefix, queue, self._steps)
         return keys
 
     def _due_and_bell(self, queue: str) -> tuple[str, str]:
@@ -99,7 +87,7 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
                 groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
             else:
                 group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
-                group += (_ms(due), _member(priority, raw))
+                group += (_ms(due), member(priority, raw))
         return [(script, keys, args) for (script, keys), args in groups.items()]
 
     # ------------------------------------------------------------------ consumers
@@ -153,7 +141,7 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
         return (
             scripts.RETRY,
             where,
-            (later.number, _ms(later.due), _member(later.priority, later.raw)),
+            (later.number, _ms(later.due), member(later.priority, later.raw)),
         )
 
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
@@ -166,17 +154,6 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
         # A multiple of three, so that no triple is cut.
         runs: list[Run] = [(scripts.RELEASE, where, part) for part in _cut(args, 3 * 300)]
         return sum(self._redis.run_all(runs))
-
-    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        keys = self._keys(queue)
-        where = (keys.inflight(consumer), keys.dead)
-        text = reason.encode("utf-8", "backslashreplace")
-        return bool(self._redis.run(scripts.DEAD_LETTER, where, number, text, worker))
-
-    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        text = reason.encode("utf-8", "backslashreplace")
-        fields = ("reason", text, "worker", worker, "message", raw)
-        self._redis.call("XADD", self._keys(queue).dead, "*", *fields)
 
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
         key = (self._keys(queue).inflight(consumer),)
@@ -238,97 +215,6 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
         self.leave(queue, consumer)
         return given_back
 
-    # ------------------------------------------------------------------ operators
-
-    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        key = (self._keys(queue).revoked,)
-        flag = "t" if terminate else ""
-        self._redis.run(scripts.REVOKE, key, task_id, int(seconds * 1000), flag)
-
-    def unrevoke(self, queue: str, task_id: str) -> None:
-        self._redis.call("ZREM", self._keys(queue).revoked, task_id, f"t:{task_id}")
-
-    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        where = self._keys(queue).schedule
-        return bool(self._redis.run(scripts.HASTEN, where, _member(priority, raw)))
-
-    def stats(self, queue: str) -> Stats:
-        (waiting, due, dead, _), consumers = self._survey(queue)
-        in_flight = sum(consumer.in_flight for consumer in consumers)
-        alive = sum(consumer.lease > 0 for consumer in consumers)
-        return Stats(waiting, in_flight, due, dead, alive)
-
-    def consumers(self, queue: str) -> list[Consumer]:
-        return self._survey(queue)[1]
-
-    def _survey(self, queue: str) -> tuple[list[int], list[Consumer]]:
-        keys = self._keys(queue)
-        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
-        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
-        now = answer[3]
-        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
-        return answer[:4], [
-            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
-        ]
-
-    def scan(self, queue: str) -> Iterator[bytes]:
-        keys = self._keys(queue)
-        # Along their way, so that none is missed that goes on meanwhile.
-        for members in self._pages("ZSCAN", keys.due):
-            yield from (member.partition(b"|")[2] for member in members[::2])
-        for waiting in keys.lists:
-            yield from self._elements(waiting)
-        for consumers in self._pages("ZSCAN", keys.consumers):
-            for consumer in consumers[::2]:
-                for held in self._pages("HSCAN", keys.inflight(consumer.decode())):
-                    yield from held[1::2]
-        oldest = None
-        while letters := self.dead_letters(queue, _PAGE, oldest):
-            yield from (letter.raw for letter in letters)
-            oldest = letters[-1].key
-
-    def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
-        """The answers of a command that goes on from a cursor."""
-        cursor: Any = 0
-        while True:
-            cursor, page = self._redis.call(command, key, cursor, "COUNT", _PAGE)
-            yield page
-            if int(cursor) == 0:
-                return
-
-    def _elements(self, key: str) -> Iterator[bytes]:
-        """From the end where producers push: what is pushed meanwhile shifts the rest into the
-        pages that follow."""
-        start = 0
-        while page := self._redis.call("LRANGE", key, start, start + _PAGE - 1):
-            yield from page
-            start += _PAGE
-
-    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        if before is not None and not _ENTRY.fullmatch(before):
-            return []
-        newest = f"({before}" if before else "+"
-        found = self._redis.call("XREVRANGE", self._keys(queue).dead, newest, "-", "COUNT", count)
-        return [_dead_letter(key.decode(), fields) for key, fields in found]
-
-    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        if not _ENTRY.fullmatch(key):
-            return None
-        found = self._redis.call("XRANGE", self._keys(queue).dead, key, key)
-        return _dead_letter(found[0][0].decode(), found[0][1]) if found else None
-
-    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        keys = self._keys(queue)
-        where = (keys.dead, *keys.push[priority])
-        return bool(_ENTRY.fullmatch(key)) and bool(
-            self._redis.run(scripts.REQUEUE, where, key, raw or b"")
-        )
-
-    def discard(self, queue: str, key: str) -> bool:
-        return bool(_ENTRY.fullmatch(key)) and bool(
-            self._redis.call("XDEL", self._keys(queue).dead, key)
-        )
-
     # ------------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
@@ -363,40 +249,6 @@ class RedisBroker(RedisOperating, RedisLimits, Broker):
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}jobs:{topic}"
 
-    def _now(self) -> int:
-        """The server's clock in milliseconds."""
-        seconds, micros = self._redis.call("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
-
-
-class _Keys:
-    """The names of one queue's keys: `jobs/broker/lua/README.md`."""
-
-    def __init__(self, prefix: str, queue: str, steps: Sequence[int]) -> None:
-        names = [queue] + [f"{queue}{SEPARATOR}{step}" for step in steps[1:]]
-        #: A list for each priority step.
-        self.lists = tuple(prefix + name for name in names)
-        self._tag = f"{prefix}{{{queue}}}"
-        self.consumers = f"{self._tag}:consumers"
-        self.due = f"{self._tag}:due"
-        self.dead = f"{self._tag}:dead"
-        self.bell = f"{self._tag}:bell"
-        self.revoked = f"{self._tag}:revoked"
-        self.paused = f"{self._tag}:paused"
-        self.workers = f"{self._tag}:workers"
-        # Ready-made for the scripts of every send, one for each priority.
-        self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
-        self.schedule = (self.due, self.bell)
-
-    def inflight(self, consumer: str) -> str:
-        return f"{self._tag}:inflight:{consumer}"
-
-    def note(self, about: About, task_id: str) -> str:
-        return f"{self._tag}:{about}:{task_id}"
-
-    def claimed(self, consumer: str) -> str:
-        return f"{self._tag}:claimed:{consumer}"
-
 
 def _claimed(answer: list[Any], first: int) -> Claim:
     next_due, revocations, paused, *raws = answer
@@ -411,10 +263,6 @@ def _ms(seconds: float) -> int:
     return math.ceil(seconds * 1000)
 
 
-def _member(priority: int, raw: bytes) -> bytes:
-    return b"%d|%b" % (priority, raw)
-
-
 def _cut(values: Sequence[Any], size: int = _CHUNK) -> Iterator[Sequence[Any]]:
     for i in range(0, len(values), size):
         yield values[i : i + size]
@@ -424,11 +272,3 @@ def _parts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     rest = iter(messages)
     while part := list(itertools.islice(rest, _PART)):
         yield part
-
-
-def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    at = dt.datetime.fromtimestamp(int(key.partition("-")[0]) / 1000, dt.UTC)
-    return DeadLetter(
-        key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
-    )

@@ -7,11 +7,22 @@ import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from jobs.broker import scripts
 from jobs.broker.connection import Connections, Run
-from jobs.broker.operating import PARKED, Operating, Parking, Pause, Revoked, Waiting
+from jobs.broker.letters import Letters
+from jobs.broker.operating import (
+    PARKED,
+    Consumer,
+    Operating,
+    Parking,
+    Pause,
+    Revoked,
+    Stats,
+    Waiting,
+)
+from jobs.broker.redis_keys import Keys, member
 
 #: Messages read or released at once.
 _PAGE = 200
@@ -19,21 +30,7 @@ _PAGE = 200
 _PARKED_MS = int(PARKED * 1000)
 
 
-class Keys(Protocol):
-    """The names of one queue's keys, as far as they are needed here."""
-
-    lists: tuple[str, ...]
-    consumers: str
-    due: str
-    bell: str
-    revoked: str
-    paused: str
-    workers: str
-
-    def inflight(self, consumer: str) -> str: ...
-
-
-class RedisOperating(Operating):
+class RedisOperating(Letters, Operating):
     _redis: Connections
     #: The priorities at which a queue's lists begin, and priority → its list.
     _steps: Sequence[int]
@@ -41,6 +38,11 @@ class RedisOperating(Operating):
 
     def _keys(self, queue: str) -> Keys:
         raise NotImplementedError
+
+    def _now(self) -> int:
+        """The server's clock in milliseconds."""
+        seconds, micros = self._redis.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
 
     # ------------------------------------------------------------------ pauses
 
@@ -71,6 +73,20 @@ class RedisOperating(Operating):
             runs.append((scripts.PARK, where, (_PARKED_MS, *part)))
         return {int(number) for answer in self._redis.run_all(runs) for number in answer}
 
+    # ------------------------------------------------------------------ calls
+
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        key = (self._keys(queue).revoked,)
+        flag = "t" if terminate else ""
+        self._redis.run(scripts.REVOKE, key, task_id, int(seconds * 1000), flag)
+
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        self._redis.call("ZREM", self._keys(queue).revoked, task_id, f"t:{task_id}")
+
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        where = self._keys(queue).schedule
+        return bool(self._redis.run(scripts.HASTEN, where, member(priority, raw)))
+
     # ------------------------------------------------------------------ taking away
 
     def take(
@@ -90,10 +106,62 @@ class RedisOperating(Operating):
         return bool(self._redis.run(scripts.PICK, where, *wanted))
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        members = [b"%d|%b" % (priority, raw) for raw, priority, _due in messages]
+        members = [member(priority, raw) for raw, priority, _due in messages]
         return int(self._redis.call("ZREM", self._keys(queue).due, *members)) if members else 0
 
     # ------------------------------------------------------------------ looking
+
+    def stats(self, queue: str) -> Stats:
+        (waiting, due, dead, _), consumers = self._survey(queue)
+        in_flight = sum(consumer.in_flight for consumer in consumers)
+        alive = sum(consumer.lease > 0 for consumer in consumers)
+        return Stats(waiting, in_flight, due, dead, alive)
+
+    def consumers(self, queue: str) -> list[Consumer]:
+        return self._survey(queue)[1]
+
+    def _survey(self, queue: str) -> tuple[list[int], list[Consumer]]:
+        keys = self._keys(queue)
+        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
+        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
+        now = answer[3]
+        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
+        return answer[:4], [
+            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
+        ]
+
+    def scan(self, queue: str) -> Iterator[bytes]:
+        keys = self._keys(queue)
+        # Along their way, so that none is missed that goes on meanwhile.
+        for members in self._pages("ZSCAN", keys.due):
+            yield from (form.partition(b"|")[2] for form in members[::2])
+        for waiting in keys.lists:
+            yield from self._elements(waiting)
+        for consumers in self._pages("ZSCAN", keys.consumers):
+            for consumer in consumers[::2]:
+                for held in self._pages("HSCAN", keys.inflight(consumer.decode())):
+                    yield from held[1::2]
+        oldest = None
+        while letters := self.dead_letters(queue, _PAGE, oldest):
+            yield from (letter.raw for letter in letters)
+            oldest = letters[-1].key
+
+    def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
+        """The answers of a command that goes on from a cursor."""
+        cursor: Any = 0
+        while True:
+            cursor, page = self._redis.call(command, key, cursor, "COUNT", _PAGE)
+            yield page
+            if int(cursor) == 0:
+                return
+
+    def _elements(self, key: str) -> Iterator[bytes]:
+        """From the end where producers push: what is pushed meanwhile shifts the rest into the
+        pages that follow."""
+        start = 0
+        while page := self._redis.call("LRANGE", key, start, start + _PAGE - 1):
+            yield from page
+            start += _PAGE
 
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
         return self._browse_due(queue) if due else self._browse_waiting(queue)
@@ -124,8 +192,7 @@ class RedisOperating(Operating):
 
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         key = self._keys(queue).revoked
-        seconds, micros = self._redis.call("TIME")
-        now = int(seconds) * 1000 + int(micros) // 1000
+        now = self._now()
         page = self._redis.call(
             *("ZREVRANGEBYSCORE", key, "+inf", f"({now}", "WITHSCORES", "LIMIT", 0, 2 * count)
         )

@@ -15,7 +15,8 @@ from django.db import Error as DatabaseError
 from django.db import connections
 
 from jobs import broker, conf, ledger
-from jobs.broker.base import Claim, Returned, Revocation
+from jobs.broker.base import Claim, Returned
+from jobs.broker.operating import Revocation
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker import admission, order, permits, prepare
 from jobs.worker.board import Board, key

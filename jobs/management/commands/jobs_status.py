@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from jobs import broker, conf, control, ledger
-from jobs.broker.base import Stats
+from jobs.broker.operating import Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import pauses
