@@ -92,6 +92,7 @@ class Calling:
             eta=eta,
             expires=None if expires is None else end(expires, eta),
             ignore_result=ignored,
+            timelimit=(send.time_limit, send.soft_time_limit),
             own_headers=dict(send.headers) if send.headers else {},
             embed=_embed(send),
             group=send.group_id,

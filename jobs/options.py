@@ -12,6 +12,7 @@ from jobs.declaring import Periodic, Rule, check_rule
 from jobs.rates import Rate, parse
 from jobs.retry import Policy, Retries
 from jobs.uniqueness import OnConflict, Uniqueness, Until, uniqueness
+from jobs.values import check_time_limit
 
 Acks = Literal["late", "early"]
 
@@ -140,9 +141,7 @@ class Options(Retries):
         if self.atomic and (self.ignore_result or self.acks == "early"):
             raise ValueError("an atomic task keeps a result and is acknowledged late")
         for name in ("time_limit", "soft_time_limit"):
-            limit = getattr(self, name)
-            if limit is not None and limit <= 0:
-                raise ValueError(f"{name} must be more than 0 seconds, not {limit!r}")
+            check_time_limit(name, getattr(self, name))
         if self.schedule is not None and not isinstance(self.schedule, Periodic):
             check_rule(self.schedule)
         if self.result_expires != "settings":

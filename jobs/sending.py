@@ -12,6 +12,7 @@ from django.utils import timezone
 
 from jobs import conf
 from jobs.conf import RetryPolicy
+from jobs.values import check_time_limit
 
 #: Seconds from now, a span, or a moment.
 When = float | dt.timedelta | dt.datetime
@@ -29,6 +30,8 @@ class SharedOptions(TypedDict, total=False):
     priority: int | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
+    time_limit: float | None
+    soft_time_limit: float | None
     using: str | None
     retry: bool
     retry_policy: Mapping[str, Any] | None
@@ -69,6 +72,9 @@ class Send:
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
+    #: Seconds, in place of the task's: see `jobs.options.Options`.
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
     #: Alias of the database whose transaction counts; default: the ledger's.
     using: str | None = None
     #: Calls (`jobs.Signature`), one or several, to be sent with its result when it has succeeded.
@@ -100,6 +106,8 @@ class Send:
             isinstance(self.priority, bool) or self.priority not in range(10)
         ):
             raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
+        for name in ("time_limit", "soft_time_limit"):
+            check_time_limit(name, getattr(self, name))
 
     def due(self) -> dt.datetime | None:
         """When it may start, if not at once."""

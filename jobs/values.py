@@ -38,6 +38,16 @@ def seconds_or_none(value: Any) -> float | None:
     return float(value)
 
 
+def check_time_limit(name: str, limit: Any) -> None:
+    """Raise `TypeError` or `ValueError` for what is neither seconds above 0 nor None."""
+    if limit is None:
+        return
+    if isinstance(limit, bool) or not isinstance(limit, int | float):
+        raise TypeError(f"{name} must be seconds or None, not {limit!r}")
+    if not 0 < limit < math.inf:
+        raise ValueError(f"{name} must be more than 0 seconds, not {limit!r}")
+
+
 def options_of(kind: type[Any], value: Any) -> Any:
     """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
     if isinstance(value, kind):

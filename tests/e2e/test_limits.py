@@ -112,9 +112,14 @@ def test_the_hard_limit_on_the_event_loop(project: Project, gate: Gate) -> None:
     assert worker.stop() == 0
 
 
-def test_the_workers_own_hard_limit(project: Project, gate: Gate) -> None:
-    ready_worker(project, *ONE, "--time-limit", "0.5")
-    late = wait_at.delay(gate.path)
+@pytest.mark.parametrize("of", ["worker", "call"])
+def test_the_hard_limit_of(of: str, project: Project, gate: Gate) -> None:
+    if of == "worker":
+        ready_worker(project, *ONE, "--time-limit", "0.5")
+        late = wait_at.delay(gate.path)
+    else:
+        ready_worker(project, *ONE, "--time-limit", "3600")
+        late = wait_at.apply_async((gate.path,), time_limit=0.5)
     with pytest.raises(TimeLimitExceeded):
         late.get(timeout=60)
     assert add.delay(1, 2).get(timeout=60) == 3

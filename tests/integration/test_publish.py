@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable
+from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -376,6 +377,24 @@ def test_options_of_a_call_travel(broker_url: str) -> None:
     sent = message.decode(raw, "high")
     assert (sent.id, sent.queue, sent.priority) == ("my-id", "high", 7)
     assert dict(sent.headers) == {"tenant": "blue"}
+    trace.apply_async(("limited",), time_limit=9, soft_time_limit=0.5)
+    ((_, raw),) = broker.get().claim("default", "reader", 1, 10, 60).messages
+    assert message.decode(raw, "default").timelimit == (9, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "told"),
+    [
+        ({"time_limit": 0}, ValueError, "time_limit must be more than 0 seconds, not 0"),
+        ({"soft_time_limit": True}, TypeError, "soft_time_limit must be seconds or None, not True"),
+        ({"priority": 10}, ValueError, "priority must be 0"),
+    ],
+)
+def test_an_option_that_cannot_be_is_told_at_the_call(
+    options: dict[str, Any], kind: type[Exception], told: str
+) -> None:
+    with pytest.raises(kind, match=f"Task 'tests.tasks.trace' can't be sent: {told}"):
+        trace.apply_async(("never",), **options)
 
 
 def test_the_signal_of_sending(broker_url: str) -> None:

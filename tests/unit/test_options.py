@@ -37,6 +37,7 @@ def test_every_option_has_a_default() -> None:
         ({"atomic": True, "acks": "early"}, "acknowledged late"),
         ({"time_limit": 0}, "time_limit must be more than 0 seconds, not 0"),
         ({"soft_time_limit": -1}, "soft_time_limit must be more than 0 seconds, not -1"),
+        ({"time_limit": "5"}, "time_limit must be seconds or None, not '5'"),
         ({"max_retrys": 1}, "max_retrys"),
         ({"rate_limit": "100/d"}, "rate_limit must be like '100/s', '100/m', '100/h'"),
         ({"burst": 5}, "burst is for a task with rate_limit="),
