@@ -148,6 +148,7 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
         },
         eta=eta,
         expires=_expires(options, eta),
+        timelimit=(_seconds(options, "time_limit"), _seconds(options, "soft_time_limit")),
         ignore_result=options.get("ignore_result", task.ignore_result if task else None),
         root_id=root_id,
         parent_id=parent_id,
@@ -200,6 +201,11 @@ def _expires(options: Mapping[str, Any], eta: dt.datetime | None) -> dt.datetime
     if isinstance(expires, int | float):
         return (eta or timezone.now()) + dt.timedelta(seconds=expires)
     return _moment(expires)
+
+
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    limit = options.get(name)
+    return limit if isinstance(limit, int | float) and limit > 0 else None
 
 
 def _moment(text: Any) -> dt.datetime | None:

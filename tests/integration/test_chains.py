@@ -9,7 +9,7 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import AsyncResult, broker, chain, control, publish, task
+from jobs import AsyncResult, broker, chain, control, message, publish, task
 from jobs.exceptions import TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
@@ -75,6 +75,15 @@ def test_arguments_and_options_of_a_chain(settings: Settings) -> None:
     assert on_redis("low") == (1, 0)
     work()
     assert (last.id, last.get(timeout=0)) == ("the-last", 6)
+
+
+def test_options_of_what_follows() -> None:
+    later = add.s(3).set(countdown=3600, time_limit=9, soft_time_limit=4.5, priority=6)
+    (add.s(1, 2) | later).delay()
+    work()
+    (waiting,) = broker.get().browse("default", due=True)
+    sent = message.decode(waiting.raw, "default")
+    assert (sent.args, sent.timelimit, sent.priority) == ([3, 3], (9, 4.5), 6)
 
 
 def test_a_chain_is_part_of_the_transaction() -> None:
