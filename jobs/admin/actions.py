@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlencode
 
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
@@ -25,7 +26,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
-from jobs import conf, control
+from jobs import conf, control, registry
 from jobs.admin import words
 from jobs.admin.survey import TROUBLE
 from jobs.exceptions import MessageError, SendError
@@ -175,7 +176,15 @@ class ResultActions(_ModelAdmin):
                     context[f"{verb.name}_url"] = self._url(verb.name, row)
             context["asks"] = AGAIN.asks(row)
             context["dead_url"] = self._dead_letters(request, row)
+            context["pause_url"] = self._pause_task(request, row)
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def _pause_task(self, request: HttpRequest, row: TaskResult) -> str:
+        """Where all calls of its task can be paused, if this person may do that."""
+        if row.task not in registry.tasks or not request.user.has_perm("jobs.manage_queues"):
+            return ""
+        where = reverse("admin:jobs_queues_pause_task", current_app=self.admin_site.name)
+        return f"{where}?{urlencode({'task': row.task})}"
 
     def _dead_letters(self, request: HttpRequest, row: TaskResult) -> str:
         """Where its message is, if it is given up and this person may look there."""

@@ -16,7 +16,7 @@ from jobs import broker, conf, control
 from jobs.admin.survey import TROUBLE, PauseRow
 
 #: Characters of a reason.
-_LONG = 500
+LONG = 500
 
 
 class QueueVerbs:
@@ -33,12 +33,12 @@ class QueueVerbs:
 
     def pause_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         def pause() -> str:
-            why = request.POST.get("why", "").strip()[:_LONG]
+            why = request.POST.get("why", "").strip()[:LONG]
             control.pause(queue, by=request.user.get_username(), why=why)
             return _("Queue “%(queue)s” is paused.") % {"queue": queue}
 
         title = _("Pause queue “%(queue)s”") % {"queue": queue}
-        context = {"title": title, "longest": _LONG}
+        context = {"title": title, "longest": LONG}
         return self._ask_or_do(request, queue, "pause", lambda: context, pause)
 
     def resume_view(self, request: HttpRequest, queue: str) -> HttpResponse:

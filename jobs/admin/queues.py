@@ -21,6 +21,7 @@ from django.views.decorators.cache import never_cache
 from jobs import broker, conf, control
 from jobs.admin.queue_verbs import QueueVerbs
 from jobs.admin.survey import TROUBLE, keys_from, letter_page, letter_rows, survey
+from jobs.admin.task_verbs import TaskVerbs
 from jobs.models import Queues
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ _VERBS = {"requeue": control.requeue, "discard": control.discard}
 
 
 @admin.register(Queues)
-class QueuesAdmin(QueueVerbs, _ModelAdmin):
+class QueuesAdmin(QueueVerbs, TaskVerbs, _ModelAdmin):
     class Media:
         css = {"all": ["jobs/admin.css"]}
 
@@ -59,6 +60,8 @@ class QueuesAdmin(QueueVerbs, _ModelAdmin):
             ("pause/<path:queue>/", self.pause_view, "pause"),
             ("resume/<path:queue>/", self.resume_view, "resume"),
             ("purge/<path:queue>/", self.purge_view, "purge"),
+            ("pause-task/", self.pause_task_view, "pause_task"),
+            ("resume-task/<path:task>/", self.resume_task_view, "resume_task"),
         ]
         return [
             path(route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_queues_{name}")

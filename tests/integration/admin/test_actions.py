@@ -21,6 +21,7 @@ from jobs.message import Message
 from jobs.models import TaskAttempt, TaskResult
 from tests.integration.admin.conftest import SIGN_IN, row, staff
 from tests.services import Valkey
+from tests.tasks import trace
 
 pytestmark = pytest.mark.django_db
 
@@ -402,3 +403,16 @@ def test_the_list_of_retries_costs_one_query_as_well(
         failed(state="RETRY", eta=timezone.now())
     with django_assert_num_queries(3):
         root.get(f"{LIST}?state__exact=RETRY")
+
+
+# ------------------------------------------------------------------------ pausing its task
+
+
+def test_from_a_result_to_the_pause_of_its_task() -> None:
+    known = row(id="known", task=trace.name)
+    url = f"/admin/jobs/queues/pause-task/?task={trace.name}"
+    may = ("jobs.view_taskresult", "jobs.manage_queues")
+    assert url in staff(*may).get(page(known)).content.decode()
+    assert "pause-task" not in staff("jobs.view_taskresult").get(page(known)).content.decode()
+    gone = row(id="gone", task="shop.tasks.nothing")
+    assert "pause-task" not in staff(*may).get(page(gone)).content.decode()

@@ -143,8 +143,66 @@ def test_what_each_process_does_now(root: Client, broker_url: str) -> None:
     assert "and 2 more" in page
 
 
-def test_a_paused_task_is_told(root: Client, broker_url: str) -> None:
-    control.pause_task(trace.name, by="ada", why="it mails twice")
+PAUSE_TASK = "/admin/jobs/queues/pause-task/"
+RESUME_TASK = f"/admin/jobs/queues/resume-task/{trace.name}/"
+
+
+def test_a_task_is_paused_with_a_reason(root: Client, broker_url: str) -> None:
+    page = root.get(PAUSE_TASK, {"task": trace.name}).content.decode()
+    assert f'<option value="{trace.name}" selected>' in page
+    assert f'<option value="{add.name}">' in page
+    assert f'href="{PAUSE_TASK}"' in root.get(OVERVIEW).content.decode()
+    response = root.post(PAUSE_TASK, {"task": trace.name, "why": " it <b>mails</b> twice "})
+    assert (response["Location"], said(response)) == (OVERVIEW, f"Task “{trace.name}” is paused.")
+    pause = control.paused_tasks()[trace.name]
+    assert (pause.by, pause.why) == ("user0", "it <b>mails</b> twice")
     page = root.get(LIVE).content.decode()
-    assert "Task “tests.tasks.trace” is paused by ada since 2" in page
+    assert "Task “tests.tasks.trace” is paused by user0 since 2" in page
+    assert "it &lt;b&gt;mails&lt;/b&gt; twice" in page
+    assert f'href="{RESUME_TASK}"' in page
+
+
+def test_a_task_is_resumed(root: Client, broker_url: str) -> None:
+    assert "is not paused" in root.get(RESUME_TASK).content.decode()
+    control.pause_task(trace.name, by="ada", why="it mails twice")
+    page = root.get(RESUME_TASK).content.decode()
+    assert "paused by ada" in page
     assert "it mails twice" in page
+    assert said(root.post(RESUME_TASK)) == f"Task “{trace.name}” is resumed."
+    assert control.paused_tasks() == {}
+    assert said(root.post(RESUME_TASK)) == f"Task “{trace.name}” was not paused."
+
+
+def test_a_task_that_there_is_not(root: Client, broker_url: str) -> None:
+    assert said(root.post(PAUSE_TASK, {"task": "shop.nothing"})) == (
+        "There is no task “shop.nothing”."
+    )
+    assert said(root.post(PAUSE_TASK)) == "There is no task “”."
+    assert root.get(RESUME_TASK.replace(trace.name, "shop.nothing")).status_code == 404
+    assert control.paused_tasks() == {}
+
+
+def test_pausing_a_task_needs_the_permission(broker_url: str) -> None:
+    control.pause_task(add.name)
+    viewer = staff("jobs.view_queues", "jobs.retry_taskresult")
+    for url in (PAUSE_TASK, RESUME_TASK):
+        assert viewer.get(url).status_code == 403
+        assert viewer.post(url, {"task": trace.name}).status_code == 403
+        assert Client().post(url)["Location"].startswith(SIGN_IN)
+    page = viewer.get(LIVE).content.decode()
+    assert f"Task “{add.name}” is paused by ?" in page
+    assert "pause-task" not in page
+    assert "resume-task" not in page
+    assert list(control.paused_tasks()) == [add.name]
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = staff("jobs.manage_queues").cookies
+    assert strict.post(PAUSE_TASK, {"task": trace.name}).status_code == 403
+    assert strict.get(PAUSE_TASK).status_code == 200
+
+
+def test_a_task_with_redis_away(root: Client, own_valkey: Valkey) -> None:
+    own_valkey.kill()
+    for url in (PAUSE_TASK, RESUME_TASK):
+        assert "can't be used" in said(root.post(url, {"task": trace.name}))
+    assert root.get(RESUME_TASK).status_code == 302
+    assert root.get(PAUSE_TASK).status_code == 200
