@@ -11,12 +11,13 @@ from django.db import connections
 from jobs import broker, notes, signals
 from jobs.exceptions import BrokerUnavailable
 from jobs.iteration import Process
+from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
 from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
 from jobs.worker.options import Options
 from jobs.worker.recorder import Recorder
-from jobs.worker.runners import AsyncRunner, SyncRunners
+from jobs.worker.runners import SyncRunners
 
 
 class Child:

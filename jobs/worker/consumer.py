@@ -19,6 +19,8 @@ from jobs.broker.base import Claim, Returned
 from jobs.broker.operating import Revocation
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker import admission, order, permits, prepare
+from jobs.worker.appetite import Appetite
+from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.gathering import Gathering
@@ -26,15 +28,13 @@ from jobs.worker.outcome import Delivery, Outcome, each
 from jobs.worker.overrides import Overrides
 from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience
 from jobs.worker.record import Run
-from jobs.worker.recorder import FULL, Recorder
-from jobs.worker.runners import AHEAD, MOST, AsyncRunner, SyncRunners
+from jobs.worker.recorder import Recorder
+from jobs.worker.runners import AHEAD, SyncRunners
 from jobs.worker.suspects import Suspects
 from jobs.worker.vital import vital
 
 log = logging.getLogger("jobs.worker")
 
-#: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
-_AGAIN = 100
 #: With ``burst``, what is due within so many seconds counts as waiting: an attempt that is to be
 #: made at once is due in the next whole millisecond, by the server's clock and not by this one.
 _AT_ONCE = 0.01
@@ -72,18 +72,12 @@ class Consumer:
             self._poll = min(self._poll, 1.0)
         #: Each queue's own: a claim whose answer was lost is repeated with the same number.
         self._next_number = dict.fromkeys(queues, 1)
-        self._last_claim = 1
         self._next_due: float | None = None
         #: The only queue was just seen to be empty.
         self._empty = False
-        #: A synchronous task had to be given back: claim nothing until a runner is free.
-        self._sync_waits = False
-        #: The same, of an ``async def`` task.
-        self._async_waits = False
-        #: How many to claim at least: of the last ones nearly none was run, and held up nobody.
-        self._again = 0
         self._suspects = Suspects(sync, loop)
         self._gathering = Gathering(batch)
+        self._appetite = Appetite(sync, loop, recorder, self._gathering)
         self._overrides = Overrides()
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
@@ -149,7 +143,7 @@ class Consumer:
             self._stop()
             return
         if self._sync.unstarted and self._sync.overrun():
-            self._sync_waits = True  # what would be claimed now would only come back
+            self._appetite.sync_waits = True  # what would be claimed now would only come back
             self._give_back(self._sync.take_back())
         self._suspects.step()
         if self._gathering:
@@ -179,44 +173,11 @@ class Consumer:
             self._next_look = now + 1.0
             self._terminate_revoked()
 
-    # ------------------------------------------------------------------ how much
+    # ------------------------------------------------------------------ claiming
 
     def _room(self) -> int:
         """How many deliveries there is use for now."""
-        if self._suspects.busy:
-            return 0
-        if self._recorder.backlog > 4 * FULL:
-            return 0  # it can't write: what is held already is enough to lose sleep over
-        if self._sync.busy < self._sync.width:
-            self._sync_waits = False
-        if self._async.running < self._async.concurrency:
-            self._async_waits = False
-        if self._sync_waits or self._async_waits:
-            return 0
-        room = max(self._sync_room(), self._async_room())
-        return max(room, self._again) if room > 0 else 0
-
-    def _sync_room(self) -> int:
-        waiting = len(self._sync.unstarted)
-        target = self._sync.pace.target
-        if self._sync.overrun():
-            return 0
-        if target == 1:
-            # Long tasks: nothing is claimed ahead, so that it stays free for other workers.
-            room = max(0, self._sync.width - self._sync.busy - waiting)
-            if room and self._gathering:
-                return max(room, min(self._gathering.missing(), 2 * self._last_claim))
-            return room
-        # Growing step by step: an average of few tasks may be wrong.
-        goal = min(target * self._sync.width, 2 * self._last_claim, MOST)
-        return goal if waiting * 2 < goal else 0
-
-    def _async_room(self) -> int:
-        if not self._async.wanted:
-            return 0
-        return min(self._async.concurrency - self._async.running, 2 * self._last_claim)
-
-    # ------------------------------------------------------------------ claiming
+        return 0 if self._suspects.busy else self._appetite.room()
 
     def _claim(self, room: int) -> int:
         """How many messages were claimed; not 0 if it is to be tried again."""
@@ -232,7 +193,7 @@ class Consumer:
             if claimed >= room:
                 break
         if claimed:
-            self._last_claim = claimed
+            self._appetite.last_claim = claimed
         return claimed or int(again)
 
     def _take(self, queue: str, claim: Claim) -> int:
@@ -246,7 +207,6 @@ class Consumer:
 
     def _dispatch(self, queue: str, claim: Claim) -> None:
         now, claimed = time.time(), time.monotonic()
-        self._again = 0
         deliveries = []
         trusted = self._conf.queue(queue).open
         for number, raw in claim.messages:
@@ -282,13 +242,12 @@ class Consumer:
             self._care.between_tasks()
         for outcome in answer.outcomes:
             self._recorder.add(outcome)
-        if len(answer.outcomes) > 3 * len(answer.deliveries):
-            self._again = min(_AGAIN, 2 * len(answer.outcomes))
+        self._appetite.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
         return answer.deliveries
 
     def _run_sync(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._sync.overrun():
-            self._sync_waits = True
+            self._appetite.sync_waits = True
             self._give_back(deliveries)
         elif deliveries:
             self._sync.submit(deliveries)
@@ -299,7 +258,7 @@ class Consumer:
         if deliveries[:room]:
             self._async.submit(deliveries[:room])
         if deliveries[room:]:
-            self._async_waits = True
+            self._appetite.async_waits = True
             self._give_back(deliveries[room:])
 
     def _terminate_revoked(self) -> None:
@@ -369,7 +328,7 @@ class Consumer:
             self.waiting = False
         taken = self._take(self._queues[0], claim)
         self._empty = not taken
-        self._last_claim = taken or self._last_claim
+        self._appetite.last_claim = taken or self._appetite.last_claim
 
     def _wait_and_claim(self, queue: str, room: int, timeout: float) -> Claim:
         """What the bell rang for comes with it: a third of the way from `delay` to the task."""

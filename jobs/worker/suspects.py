@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable
 
+from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.outcome import Delivery
-from jobs.worker.runners import AsyncRunner, SyncRunners
+from jobs.worker.runners import SyncRunners
 
 
 class Suspects:

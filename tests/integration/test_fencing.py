@@ -12,10 +12,10 @@ from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker import executor, prepare, upkeep
+from jobs.worker.early import ack_early
 from jobs.worker.limits import Limits, ThreadTimer
 from jobs.worker.outcome import Delivery, Kind, Outcome
 from jobs.worker.recorder import Recorder
-from jobs.worker.runners import ack_early
 from tests.tasks import add, fail
 from tests.workers import on_redis, put_message
 

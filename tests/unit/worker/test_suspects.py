@@ -12,10 +12,11 @@ import pytest
 from jobs import task
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.board import Board
 from jobs.worker.limits import Limits, ThreadTimer
 from jobs.worker.outcome import Delivery, Outcome
-from jobs.worker.runners import AsyncRunner, SyncRunners
+from jobs.worker.runners import SyncRunners
 from jobs.worker.suspects import Suspects
 from tests.services import wait_for
 
