@@ -143,7 +143,7 @@ def start(port: int) -> list[Part]:
         Part("beat", "runbeat"),
     ]
     if not settings.JOBS.get("BROKER_URL"):
-        parts.append(Part("broker", "runbroker", "--stop-at-exit"))
+        parts.append(Part("broker", "runbroker", "--stop-at-exit", "--verbosity=0"))
     return parts
 
 

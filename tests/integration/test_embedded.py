@@ -231,6 +231,14 @@ class TestRunbroker:
         assert process.stop(signal.SIGTERM) == 0
         assert embedded.running(folder) is None
 
+    def test_its_log_is_not_shown_if_so_asked(self, start: object, folder: Path) -> None:
+        process = start("-v", "0")  # type: ignore[operator]
+        process.wait_for_output("The embedded broker runs as process")
+        assert process.stop(signal.SIGTERM) == 0
+        assert "Ready to accept connections" in embedded.log_file(folder).read_text()
+        assert "Ready to accept connections" not in process.output()
+        assert embedded.running(folder) is None
+
     def test_it_says_when_the_server_is_ended_elsewhere(self, start: object, folder: Path) -> None:
         process = start()  # type: ignore[operator]
         process.wait_for_output("Ready to accept connections")

@@ -20,7 +20,7 @@ _LOOK_SECONDS = 0.25
 
 class Command(BaseCommand):
     help = """\
-Run the embedded broker (Valkey) of a development machine, and show its log.
+Run the embedded broker (Valkey) of a development machine, and show its log (not with -v 0).
 
 Nobody has to call this: web server, worker and beat start the broker by themselves when
 JOBS["BROKER_URL"] is empty, and it stays in the background. Ctrl-C here ends the broker that this
@@ -51,7 +51,8 @@ it is on disk either way."""
             elif options["stop"]:
                 self._stop(folder)
             else:
-                self._run(folder, always_stop=options["stop_at_exit"])
+                shown, stop = options["verbosity"] > 0, options["stop_at_exit"]
+                self._run(folder, shown=shown, always_stop=stop)
         except JobsError as error:
             raise CommandError(str(error)) from error
 
@@ -67,7 +68,7 @@ it is on disk either way."""
         else:
             self.stdout.write(_("The embedded broker was not running."))
 
-    def _run(self, folder: Path, *, always_stop: bool) -> None:
+    def _run(self, folder: Path, *, shown: bool, always_stop: bool) -> None:
         if conf.get().broker_url:
             self.stderr.write(
                 self.style.WARNING(
@@ -81,7 +82,7 @@ it is on disk either way."""
         url = embedded.ensure(folder)
         where = self._where(folder, url)
         self.stdout.write(_("It was running already: %s") % where if was_running else where)
-        ended = self._follow(folder, shown_to, asked)
+        ended = self._follow(folder, shown_to, asked, shown=shown)
         if ended:
             raise CommandError(_("The embedded broker was ended by someone else."))
         if always_stop or not was_running:
@@ -95,14 +96,15 @@ it is on disk either way."""
             "url": url,
         }
 
-    def _follow(self, folder: Path, start: int, asked: threading.Event) -> bool:
-        """Show what is added to the log until asked to end; True when the server ended first."""
+    def _follow(self, folder: Path, start: int, asked: threading.Event, *, shown: bool) -> bool:
+        """Until asked to end; True when the server ended first. ``shown``: what is added to the
+        log."""
         with embedded.log_file(folder).open(errors="replace") as log:
             log.seek(start)
             while True:
                 last_look = asked.wait(_LOOK_SECONDS)
                 alive = embedded.pid(folder) is not None
-                for line in log:
+                for line in log if shown else ():
                     self.stdout.write(line, ending="")
                 self.stdout.flush()
                 if last_look or not alive:
