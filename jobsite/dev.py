@@ -22,6 +22,9 @@ import django
 from django.conf import settings
 from django.core.management import call_command
 
+from jobs import conf
+from jobs.broker import embedded, embedded_folder
+
 ROOT = Path(__file__).resolve().parent.parent
 QUEUES = "high,default,low"
 USER = PASSWORD = "admin"  # noqa: S105 - it is printed, and for development only
@@ -188,12 +191,15 @@ def stop(parts: list[Part], interrupts: list[int]) -> None:
     asked = len(interrupts)
     end([part for part in parts if part.name != "broker"], lambda: len(interrupts) > asked)
     end([part for part in parts if part.name == "broker"], lambda: False)
+    if not settings.JOBS.get("BROKER_URL"):
+        # Another part may have started it, and its own have ended before it was up.
+        embedded.stop(embedded_folder(conf.get().embedded_dir))
     say("All has ended.")
 
 
 def end(parts: list[Part], hurried: Callable[[], bool]) -> None:
     for part in parts:
-        part.signal(signal.SIGINT)
+        part.signal(signal.SIGTERM)  # SIGINT is a traceback for what is still starting
     deadline = time.monotonic() + STOP_SECONDS
     while not all(part.ended() for part in parts):
         if hurried() or time.monotonic() > deadline:
