@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from django.db import connections, router, transaction
-from django.db.models import Exists, Model, OuterRef, QuerySet
+from django.db.models import Exists, Model, OuterRef, Q, QuerySet
 
 from jobs import conf, ledger, registry
 from jobs.models import ScheduleRun, TaskAttempt, TaskGroup, TaskResult
@@ -86,10 +86,10 @@ def parts(now: dt.datetime) -> Iterator[Part]:
 
 
 def _failed_chords(before: dt.datetime) -> QuerySet[TaskGroup]:
-    """Those that wait for an operator to run a failed member again. The table is small: the others
-    are deleted when they are joined."""
+    """Those that wait for an operator to run a failed member again, or for a size that nobody
+    tells. The table is small: the others are deleted when they are joined."""
     groups = TaskGroup.objects.using(ledger.alias())
-    return groups.filter(remaining=0, created_at__lt=before)
+    return groups.filter(Q(remaining=0) | Q(size=0), created_at__lt=before)
 
 
 def _before(now: dt.datetime, age: float | None) -> dt.datetime | None:

@@ -238,6 +238,11 @@ class Broker(Letters, Operating, Limiting):
         """`subscribe` to the end of a task, which `ack` tells of."""
         return self.subscribe(ended(task_id))
 
+    def chord_size(self, group_id: str) -> int | None:
+        """How many members a chord has that a Celery client sent itself; None: no client has said
+        so here."""
+        return None
+
     def keeping(self) -> Keeping:
         """How the server keeps what it holds, as far as it tells."""
         return Keeping()

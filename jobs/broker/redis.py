@@ -228,13 +228,22 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
 
+    def chord_size(self, group_id: str) -> int | None:
+        try:
+            said = self._redis.call("GET", f"celery-taskset-meta-{group_id}.s")
+        except (BrokerUnavailable, ResponseError) as error:
+            if _may_not(error):
+                return None
+            raise
+        return int(said) if said is not None and said.isdigit() and int(said) else None
+
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
         try:
             answers = self._redis.calls([("CONFIG", "GET", name) for name in names])
         except (BrokerUnavailable, ResponseError) as error:
-            if isinstance(error, ResponseError) or isinstance(error.__cause__, NoPermissionError):
-                return Keeping()  # our user may not ask, or the server doesn't know the command
+            if _may_not(error):
+                return Keeping()
             raise
         told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
         on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
@@ -248,6 +257,11 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
 
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}jobs:{topic}"
+
+
+def _may_not(error: Exception) -> bool:
+    """Whether our user may not ask that, or the server doesn't know what is asked."""
+    return isinstance(error, ResponseError) or isinstance(error.__cause__, NoPermissionError)
 
 
 def _claimed(answer: list[Any], first: int) -> Claim:

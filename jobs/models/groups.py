@@ -19,6 +19,8 @@ class CountedDown(NamedTuple):
     known: set[str]
     #: Those whose members have all ended now.
     full: list[TaskGroup]
+    #: Those of which it isn't known how many members they have.
+    unsized: list[TaskGroup]
 
 
 class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
@@ -29,7 +31,7 @@ class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
         here on others that record members of these groups wait for it.
         """
         # In one order, so that of two batches with the same groups none waits for the other.
-        rows = self.filter(id__in=list(ended)).order_by("id").only("remaining")
+        rows = self.filter(id__in=list(ended)).order_by("id").only("size", "remaining")
         if connections[self.db].features.has_select_for_update:
             rows = rows.select_for_update()
         found = list(rows)
@@ -38,8 +40,17 @@ class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
             alike[ended[row.id]].append(row.id)
         for count, ids in alike.items():
             self.filter(id__in=ids).update(remaining=F("remaining") - count)
-        full = [row for row in found if row.remaining == ended[row.id]]
-        return CountedDown({row.id for row in found}, full)
+        for row in found:
+            row.remaining -= ended[row.id]
+        full = [row for row in found if row.size and not row.remaining]
+        return CountedDown({row.id for row in found}, full, [row for row in found if not row.size])
+
+    def set_size(self, group: TaskGroup, size: int) -> bool:
+        """Say how many members a group has that was counted down so far from nothing; whether all
+        of them have ended. In the transaction that has just counted it down."""
+        group.size, group.remaining = size, group.remaining + size
+        self.filter(id=group.id).update(size=group.size, remaining=group.remaining)
+        return not group.remaining
 
 
 class TaskGroup(models.Model):
@@ -49,6 +60,7 @@ class TaskGroup(models.Model):
     """
 
     id = models.CharField(_("id"), primary_key=True, max_length=255)
+    #: 0: not known yet. It is then counted down from nothing.
     size = models.PositiveIntegerField(_("members"))
     remaining = models.IntegerField(_("not ended yet"))
     #: The body, in Celery's JSON form (see `jobs.workflow`).

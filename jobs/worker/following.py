@@ -93,6 +93,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
     that chords wait for."""
     ends, members = [], []
     root_id = ended.root_id or ended.id
+    foreign = conf.get().queue(ended.queue).open
     for one in _tasks(call):
         options = workflow.options(one)
         task_id, group_id = options.get("task_id"), options.get("group_id")
@@ -115,7 +116,8 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
             )
         )
         if group_id and options.get("chord"):
-            members.append(Member(task_id, group_id, root_id))
+            body = options["chord"] if foreign else None
+            members.append(Member(task_id, group_id, root_id, body))
     return ends, members
 
 
@@ -167,9 +169,11 @@ def _tasks(call: Call) -> list[Call]:
 
 
 def _membership(sent: Message) -> list[Member]:
-    if sent.group and sent.embed.get("chord"):
-        return [Member(sent.id, sent.group, _root(sent))]
-    return []
+    body = sent.embed.get("chord")
+    if not (sent.group and body):
+        return []
+    foreign = conf.get().queue(sent.queue).open
+    return [Member(sent.id, sent.group, _root(sent), body if foreign else None)]
 
 
 def _root(sent: Message) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from django.db import DataError, transaction
 from django.utils import timezone
@@ -20,7 +20,7 @@ from jobs.ledger import Record
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
 from jobs.states import State
-from jobs.worker import record
+from jobs.worker import foreign_chords, record
 from jobs.worker.following import message_of, told, unsent
 from jobs.worker.outcome import Following, Member
 from jobs.worker.record import Run
@@ -60,19 +60,28 @@ def join(ends: Iterable[Member], newly: Collection[str]) -> list[str]:
     ended: list[str] = []
     while members:
         last = {member.group_id: member for member in members}
-        known, full = _groups().count_down(Counter(member.group_id for member in members))
-        for group_id in last.keys() - known:
-            log.error(
-                "task %s belongs to a chord that is not counted here: %s",
-                last[group_id].id,
-                group_id,
-            )
+        full = _count_down(Counter(member.group_id for member in members), last)
         followings = [_complete(group, last[group.id]) for group in full]
         # The body of one may be a member of another.
         more = ledger.record_ends([end for f in followings for end in f.ends])
         members = [member for f in followings for member in f.members if member.id in more]
         ended += more
     return ended
+
+
+def _count_down(ended: Mapping[str, int], last: Mapping[str, Member]) -> list[TaskGroup]:
+    """``ended``: group → how many of its members have newly ended; ``last``: group → one of them.
+    The groups whose members have all ended now."""
+    known, full, unsized = _groups().count_down(ended)
+    unknown = ended.keys() - known
+    if unknown and (opened := foreign_chords.open_counters([last[name] for name in unknown])):
+        counted = _groups().count_down({name: ended[name] for name in opened})
+        unknown -= counted.known
+        unsized += counted.unsized
+        full += counted.full
+    for name in unknown:
+        log.error("task %s belongs to a chord that is not counted here: %s", last[name].id, name)
+    return full + foreign_chords.with_sizes(unsized)
 
 
 def _complete(group: TaskGroup, last: Member) -> Following:

@@ -14,7 +14,7 @@ from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
-from jobs.workflow import Counted
+from jobs.workflow import Call, Counted
 
 
 class Delivery(NamedTuple):
@@ -46,6 +46,8 @@ class Member(NamedTuple):
     id: str
     group_id: str
     root_id: str
+    #: The chord's body as its message has it, if a Celery client may have sent that.
+    body: Call | None = None
 
 
 class Following(NamedTuple):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from jobs import chord
+from jobs import broker, chord
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
+from tests.celery_client import celery_call, celery_message
 from tests.project import Project
 from tests.services import wait_for
 from tests.tasks import echo, trace
-from tests.workers import kill_one_child, ready_worker, settled
+from tests.workers import kill_one_child, put, ready_worker, settled
 
 MEMBERS = 800
 
@@ -29,4 +30,31 @@ def test_children_are_killed_in_the_middle_of_a_chord(project: Project) -> None:
     assert TaskResult.objects.filter(task=trace.name).count() == 1
     assert TaskGroup.objects.count() == 0
     wait_for(lambda: worker.output().count("killed by SIGKILL") == 3, what="all of them")
+    assert worker.stop() == 0
+
+
+def test_children_are_killed_in_the_middle_of_a_celery_clients_chord(project: Project) -> None:
+    """Its size is known only just before the last member is sent."""
+    queues = {"high": {}, "default": {"open": True}, "low": {}}
+    worker = ready_worker(project, "--processes", "2", jobs={"QUEUES": queues})
+    members = TaskResult.objects.filter(group_id="G")
+
+    def send(index: int) -> None:
+        fields = {"group": "G", "group_index": index, "embed": {"chord": body}}
+        put(celery_message(f"m{index}", echo.name, [index], **fields))
+
+    body = celery_call(echo.name, "b")
+    for index in range(MEMBERS - 1):
+        send(index)
+        if index in (200, 500):
+            wait_for(lambda: members.count() >= 50, what="some members")
+            kill_one_child(worker)
+    broker.get()._redis.call("SET", "celery-taskset-meta-G.s", MEMBERS)  # type: ignore[attr-defined]
+    send(MEMBERS - 1)
+    wait_for(lambda: TaskResult.objects.filter(id="b").exists(), what="the body")
+    settled()
+    assert members.filter(state=State.SUCCESS).count() == MEMBERS
+    assert TaskResult.objects.get(id="b").result == str(list(range(MEMBERS))).replace(" ", "")
+    assert TaskGroup.objects.count() == 0
+    wait_for(lambda: worker.output().count("killed by SIGKILL") == 2, what="both")
     assert worker.stop() == 0

@@ -34,6 +34,7 @@ from jobs.exceptions import (
 )
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
+from tests.celery_client import celery_call, celery_message
 from tests.models import Run
 from tests.tasks import add, echo, fail, trace
 from tests.workers import dead_letters, on_redis, put, rolled_back, work
@@ -401,26 +402,6 @@ def test_a_member_may_be_told_to_keep_its_result() -> None:
 # ------------------------------------------------------------------------------------- Celery's
 
 
-def celery_message(task_id: str, task: str, args: list[Any], **fields: Any) -> bytes:
-    """As Celery's clients send it; see https://docs.celeryq.dev/en/stable/internals/protocol.html"""
-    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    embed |= fields.pop("embed", {})
-    message = {
-        "body": json.dumps([args, {}, embed]),
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {"task": task, "id": task_id, **fields},
-        "properties": {"body_encoding": "utf-8"},
-    }
-    return json.dumps(message).encode()
-
-
-def celery_call(task: str, task_id: str, *args: Any, **options: Any) -> dict[str, Any]:
-    options["task_id"] = task_id
-    kwargs: dict[str, Any] = {}
-    return {"task": task, "args": list(args), "kwargs": kwargs, "options": options}
-
-
 def test_a_chord_in_a_chain_of_celery(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {"open": True}, "low": {}, "high": {}}}
     header = {
@@ -446,12 +427,104 @@ def test_a_chord_in_a_chain_of_celery(settings: Settings) -> None:
     assert AsyncResult("b").get(timeout=0) == 36
 
 
-def test_a_chord_that_celerys_client_counts_is_not_joined(
-    settings: Settings, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def _open(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {"open": True}, "low": {}, "high": {}}}
-    embed = {"chord": celery_call(total.name, "b")}
-    put(celery_message("m0", add.name, [1, 2], group="G", group_index=0, embed=embed))
+
+
+def set_size(size: int) -> None:
+    """As a Celery client does, just before it sends the last member."""
+    key = "celery-taskset-meta-G.s"
+    broker.get()._redis.call("SET", key, size, "EX", 86400)  # type: ignore[attr-defined]
+
+
+def put_member(index: int, task: str = add.name, body: Any = None) -> None:
+    embed = {"chord": body or celery_call(total.name, "b")}
+    args = [index, 1] if task == add.name else ["boom"]
+    fields = {"group": "G", "group_index": index, "embed": embed}
+    put(celery_message(f"m{index}", task, args, **fields))
+
+
+@pytest.mark.usefixtures("_open")
+@pytest.mark.parametrize("known_after", [0, 1, 2])
+def test_a_chord_of_a_celery_client(known_after: int) -> None:
+    """Its size comes when some of its members may have ended already."""
+    for index in range(3):
+        if index == known_after:
+            set_size(3)
+        put_member(index)
+        work()
+    assert AsyncResult("b").get(timeout=0) == 1 + 2 + 3
+    assert TaskGroup.objects.count() == 0
+
+
+@pytest.mark.usefixtures("_open")
+def test_a_chord_of_a_celery_client_in_one_batch() -> None:
+    set_size(40)
+    for index in range(40):
+        put_member(index)
+        put_member(index)  # delivered twice
     work()
-    assert AsyncResult("m0").get(timeout=0) == 3
+    assert AsyncResult("b").get(timeout=0) == sum(range(1, 41))
+    assert TaskResult.objects.filter(task=total.name).count() == 1
+    assert TaskGroup.objects.count() == 0
+
+
+@pytest.mark.usefixtures("_open")
+def test_a_failed_member_of_a_celery_clients_chord() -> None:
+    set_size(2)
+    put_member(0)
+    put_member(1, fail.name)
+    work()
+    with pytest.raises(ChordError, match=r"fail\[m1\], a member of its chord, failed"):
+        AsyncResult("b").get(timeout=0)
+
+
+@pytest.mark.usefixtures("_open")
+def test_the_body_of_a_celery_clients_chord_may_be_composed() -> None:
+    set_size(1)
+    steps = [celery_call(total.name, "b1"), celery_call(add.name, "b2", 10)]
+    put_member(
+        0,
+        body={
+            "task": "celery.chain",
+            "args": [],
+            "kwargs": {"tasks": steps},
+            "options": {},
+            "subtask_type": "chain",
+            "immutable": False,
+        },
+    )
+    work()
+    assert AsyncResult("b2").get(timeout=0) == 11
+
+
+@pytest.mark.usefixtures("_open")
+@pytest.mark.parametrize("body", [7, {"task": "celery.chain", "subtask_type": "chain"}, ["x"]])
+def test_a_body_that_is_none(body: Any, caplog: pytest.LogCaptureFixture) -> None:
+    set_size(1)
+    put_member(0, body=body)
+    work()
+    assert AsyncResult("m0").get(timeout=0) == 1
+    assert "whose body can't be sent" in caplog.text
+    assert TaskGroup.objects.count() == 0
+
+
+@pytest.mark.usefixtures("_open")
+def test_a_chord_whose_size_nobody_tells_waits_and_goes() -> None:
+    put_member(0)
+    work()
+    assert AsyncResult("m0").get(timeout=0) == 1
+    counter = TaskGroup.objects.get()
+    assert (counter.size, counter.remaining) == (0, -1)
+    pruning.prune(timezone.now() + dt.timedelta(days=365))
+    assert TaskGroup.objects.count() == 0
+
+
+def test_members_on_a_closed_queue_open_no_counter(caplog: pytest.LogCaptureFixture) -> None:
+    """Ours are counted since they were sent: one that isn't has been joined."""
+    result = chord([echo.s(1)], total.s()).delay()
+    TaskGroup.objects.all().delete()
+    work()
     assert "belongs to a chord that is not counted here" in caplog.text
+    assert (result.state, TaskGroup.objects.count()) == (State.PENDING, 0)
