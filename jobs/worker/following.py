@@ -28,6 +28,9 @@ from jobs.workflow import Call, Counted, Start
 
 log = logging.getLogger("jobs.worker")
 
+#: What is raised by looking for a call in what is none.
+NO_CALL = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
 
 def after_success(sent: Message, result: Any) -> Following:
     """Raises `SendError` for a result that can't be in the messages to be sent."""
@@ -127,7 +130,7 @@ def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[
     ids = (message.derived_id(task_id, f"{what}/{n}") for n in itertools.count())
     try:
         yield workflow.start(workflow.freeze(call, ids.__next__), before)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except NO_CALL as error:
         log.error("task %s is followed by what can't be sent: %r (%r)", task_id, call, error)
 
 
@@ -164,7 +167,7 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
 def _tasks(call: Call) -> list[Call]:
     try:
         return list(workflow.tasks(call))
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+    except NO_CALL:
         return []  # it could not have been sent either
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from jobs import broker, ledger, message, workflow
 from jobs.models import TaskGroup
+from jobs.worker.following import NO_CALL
 from jobs.worker.outcome import Member
 from jobs.workflow import Counted
 
@@ -40,7 +41,7 @@ def _counted(member: Member) -> Counted | None:
     try:
         body = workflow.freeze(member.body, ids.__next__)
         workflow.start(body, [[]])
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+    except NO_CALL as error:
         log.error(
             "task %s belongs to a chord whose body can't be sent: %r (%r)",
             member.id,
