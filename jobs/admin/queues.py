@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 from django.views.decorators.cache import never_cache
 
-from jobs import broker, conf, control
-from jobs.admin.queue_verbs import QueueVerbs
+from jobs import broker, control
+from jobs.admin.queue_verbs import QueueVerbs, check_declared
 from jobs.admin.survey import TROUBLE, keys_from, letter_page, letter_rows, survey
 from jobs.admin.task_verbs import TaskVerbs
 from jobs.models import Queues
@@ -108,7 +108,7 @@ class QueuesAdmin(QueueVerbs, TaskVerbs, _ModelAdmin):
     def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """The dead letters of a queue, newest first; POST acts on the chosen ones."""
         self._check_may_view(request)
-        _check_declared(queue)
+        check_declared(queue)
         if request.method == "POST":
             return self._act(request, queue)
         before = request.GET.get("before", "")
@@ -132,7 +132,7 @@ class QueuesAdmin(QueueVerbs, TaskVerbs, _ModelAdmin):
     def letter_view(self, request: HttpRequest, queue: str, key: str) -> HttpResponse:
         """One dead letter, whole."""
         self._check_may_view(request)
-        _check_declared(queue)
+        check_declared(queue)
         try:
             letter = broker.get().dead_letter_at(queue, key) if _KEY.fullmatch(key) else None
         except TROUBLE as error:
@@ -261,8 +261,3 @@ class QueuesAdmin(QueueVerbs, TaskVerbs, _ModelAdmin):
         return HttpResponseRedirect(
             reverse("admin:jobs_queues_dead", args=[queue], current_app=self.admin_site.name)
         )
-
-
-def _check_declared(queue: str) -> None:
-    if queue not in conf.get().queues:
-        raise Http404(f"Queue {queue!r} is not declared in JOBS['QUEUES'].")
