@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import inspect
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
@@ -15,7 +14,7 @@ from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, triggers, unique
+from jobs import conf, functions, known, publish, triggers, unique
 from jobs.calling import NONE, Calling
 from jobs.canvas import Composing
 from jobs.exceptions import ConfigurationError, Retry
@@ -35,6 +34,9 @@ R = TypeVar("R")
 #: Name → task, of every task whose module has been imported.
 tasks: dict[str, Task[..., Any]] = known.tasks
 
+#: Name → where its decorator was applied.
+_origins: dict[str, functions.Origin] = {}
+
 
 def autodiscover() -> None:
     """Import the module ``tasks`` (JOBS["TASK_MODULE"]) of every installed app that has one."""
@@ -45,13 +47,19 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
-        functools.update_wrapper(self, run)
-        self.run = run
+        if isinstance(run, Task):
+            raise ConfigurationError(
+                f"@task of {run.name!r}: that is a task already. Give all options to one @task."
+            )
         try:
             self.options = Options(**options)
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"@task of {_place(run)}: {error}.") from error
-        self.name = self.options.name or _place(run)
+            raise ConfigurationError(f"@task of {functions.place_of(run)}: {error}.") from error
+        functions.check(run, named=bool(self.options.name), bind=self.options.bind)
+        functools.update_wrapper(self, run, updated=())
+        self.__dict__.update(functions.attributes(run, Task))
+        self.run = run
+        self.name = self.options.name or functions.place_of(run)
         # Asked for at every call.
         self.queue = self.options.queue
         self.priority = self.options.priority or 0
@@ -70,16 +78,16 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         self.time_limit = self.options.time_limit
         self.soft_time_limit = self.options.soft_time_limit
         self.batch = self.options.batch or 0
-        self.is_async = inspect.iscoroutinefunction(run)
+        self.is_async = functions.is_async(run)
+        place = functions.place_of(run)
         if self.is_async and self.options.atomic:
             raise ConfigurationError(
-                f"@task of {_place(run)}: Django's transactions are not for 'async def'; an "
-                "atomic task is an ordinary function."
+                f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
+                "is an ordinary function."
             )
         if self.is_async and self.batch:
             raise ConfigurationError(
-                f"@task of {_place(run)}: a task with batch= is an ordinary function, not "
-                "'async def'."
+                f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
         # What a function that gets many calls wants of each, it alone knows.
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
@@ -290,19 +298,20 @@ def task(run: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., R]:
     """Register a function as a task."""
     made: Task[..., R] = Task(run, **options)
+    here = functions.origin()
     known = tasks.get(made.name)
-    if known is not None and _place(known.run) != _place(run):
-        raise ConfigurationError(
-            f"Two functions are called {made.name!r}: {_place(known.run)} and {_place(run)}. "
-            "Give one of them another name: @task(name=…)."
-        )
+    if known is not None:
+        functions.check_same(made.name, (known.run, _origins[made.name]), (run, here))
+        if known.run is run and known.options != made.options:
+            raise ConfigurationError(
+                f"Task {made.name!r} is made twice of one function, with other options "
+                f"({_origins[made.name].line} and {here.line}). Give one of them another name: "
+                "@task(name=…)."
+            )
     tasks[made.name] = made
+    _origins[made.name] = here
     return made
 
 
 #: Celery's name for a task of a reusable app; here every task is one.
 shared_task = task
-
-
-def _place(run: Callable[..., Any]) -> str:
-    return f"{run.__module__}.{run.__qualname__}"
