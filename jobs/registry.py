@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
@@ -15,9 +16,10 @@ from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, functions, known, publish, triggers, unique
+from jobs.broker.limiting import Lock
 from jobs.calling import NONE, Calling
 from jobs.canvas import Composing
-from jobs.exceptions import ConfigurationError, Retry
+from jobs.exceptions import AlreadyQueued, ConfigurationError, Retry
 from jobs.message import Message, encode
 from jobs.options import Options, SingleOptions, TaskOptions
 from jobs.parameters import ANY, Key, places_of, signature_of
@@ -28,14 +30,13 @@ from jobs.routing import Route
 from jobs.running import Running
 from jobs.sending import Send, SendOptions, SharedOptions
 
+log = logging.getLogger("jobs.publish")
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
 #: Name → task, of every task whose module has been imported.
 tasks: dict[str, Task[..., Any]] = known.tasks
-
-#: Name → where its decorator was applied.
-_origins: dict[str, functions.Origin] = {}
 
 
 def autodiscover() -> None:
@@ -59,6 +60,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         functools.update_wrapper(self, run, updated=())
         self.__dict__.update(functions.attributes(run, Task))
         self.run = run
+        self._origin = functions.origin()
         self.name = self.options.name or functions.place_of(run)
         # Asked for at every call.
         self.queue = self.options.queue
@@ -218,19 +220,20 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     def _handle(self, sent: Message) -> AsyncResult[R]:
         return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
-    def _send_unique(self, messages: Sequence[Message], send: Send) -> list[AsyncResult[R]]:
+    def _send_unique(
+        self, messages: Sequence[Message], send: Send, once: Hashable | None = None
+    ) -> list[AsyncResult[R]]:
         """Those that no other call stands for; for each the handle of the one that does."""
         assert self.uniqueness is not None
         for sent in messages:
-            if self.uniqueness.quiet and sent.eta is None:
-                sent.eta = timezone.now() + dt.timedelta(seconds=self.uniqueness.quiet)
-            sent.unique = self._lock_name(sent)
+            claim(self, sent)
         ids = unique.send(
             messages,
             self.uniqueness,
             durable=self.durable,
             using=send.using,
             retry_policy=send.policy(),
+            once=once,
         )
         ignored = bool(messages[0].ignore_result)
         return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
@@ -268,7 +271,28 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         )
 
     def _send_once(self, args: Sequence[Any], *, once: Hashable | None) -> None:
-        publish.send((self.message(args, {}),), durable=self.durable, once=once)
+        sent = self.message(args, {})
+        if self.uniqueness is None:
+            publish.send((sent,), durable=self.durable, once=once)
+            return
+        try:
+            self._send_unique((sent,), Send(), once)
+        except AlreadyQueued as error:
+            # Whoever saves a row has not asked for the task: that must not fail.
+            log.info("a trigger of task %s sends nothing: %s", self.name, error)
+
+
+def claim(task: Task[..., Any], sent: Message) -> Lock | None:
+    """Have the message of a call name its lock; that lock, None where calls are not unique.
+
+    Raises what the function of the key raises.
+    """
+    if task.uniqueness is None:
+        return None
+    if task.uniqueness.quiet and sent.eta is None:
+        sent.eta = timezone.now() + dt.timedelta(seconds=task.uniqueness.quiet)
+    sent.unique = task._lock_name(sent)
+    return unique.lock_of(sent, task.uniqueness)
 
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
@@ -298,18 +322,16 @@ def task(run: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., R]:
     """Register a function as a task."""
     made: Task[..., R] = Task(run, **options)
-    here = functions.origin()
     known = tasks.get(made.name)
     if known is not None:
-        functions.check_same(made.name, (known.run, _origins[made.name]), (run, here))
+        functions.check_same(made.name, (known.run, known._origin), (run, made._origin))
         if known.run is run and known.options != made.options:
             raise ConfigurationError(
                 f"Task {made.name!r} is made twice of one function, with other options "
-                f"({_origins[made.name].line} and {here.line}). Give one of them another name: "
+                f"({known._origin.line} and {made._origin.line}). Give one of them another name: "
                 "@task(name=…)."
             )
     tasks[made.name] = made
-    _origins[made.name] = here
     return made
 
 
