@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType
 from typing import Any, NamedTuple
 
@@ -20,6 +20,8 @@ from jobs.exceptions import ConfigurationError
 #: Modules that nobody can import by this name: the script that was started, and what
 #: `multiprocessing` makes of it in a child.
 _SCRIPTS = ("__main__", "__mp_main__")
+#: What ``manage.py shell -c`` runs stands in the module of that command.
+_SHELL = "django.core.management.commands.shell"
 
 
 class Origin(NamedTuple):
@@ -41,7 +43,7 @@ def place_of(run: Callable[..., Any]) -> str:
     module, name = getattr(run, "__module__", None), getattr(run, "__qualname__", None)
     if name is None or module is None:
         return name or repr(run)
-    return f"{_importable(module) or module}.{name}"
+    return f"{_importable(module, _names(run)) or module}.{name}"
 
 
 def is_async(run: Callable[..., Any]) -> bool:
@@ -73,9 +75,10 @@ def _problem(run: Any, *, named: bool, bind: bool) -> str:
             "which a worker could find it. Write a function that calls it, or give a name: "
             "task(name=…)(…)."
         )
-    if not named and not isinstance(getattr(run, "__module__", None), str):
-        return f"no worker can import it by its name. {_MOVE}"
-    if not named and run.__module__ in _SCRIPTS and _importable(run.__module__) is None:
+    module = getattr(run, "__module__", None)
+    if not named and (not isinstance(module, str) or module == _SHELL):
+        return f"it was typed into a shell, from which no worker can import it. {_MOVE}"
+    if not named and _importable(str(module), _names(run)) is None:
         return f"it stands in the script that was started, which no worker can import. {_MOVE}"
     if _is_method(run) and not bind:
         return (
@@ -86,6 +89,10 @@ def _problem(run: Any, *, named: bool, bind: bool) -> str:
 
 
 _MOVE = "Move it to a module, such as tasks.py of an app, or give the name it has there: name=…"
+
+
+def _names(run: Any) -> Mapping[str, Any]:
+    return getattr(run, "__globals__", None) or vars(sys.modules["__main__"])
 
 
 def _qualname(run: Any) -> Any:
@@ -103,11 +110,12 @@ def _is_method(run: Any) -> bool:
     return arguments[:1] in (("self",), ("cls",))
 
 
-def _importable(module: str) -> str | None:
-    """The name by which a module can be imported; None of a script or a console."""
+def _importable(module: str, names: Mapping[str, Any]) -> str | None:
+    """The name by which a module can be imported; None of a script or a console. ``names``: what
+    is defined in it."""
     if module not in _SCRIPTS:
         return module
-    spec = getattr(sys.modules.get(module) or sys.modules.get("__main__"), "__spec__", None)
+    spec = names.get("__spec__")
     return spec.name if spec is not None else None  # python -m shop.tasks
 
 
@@ -128,7 +136,9 @@ def origin() -> Origin:
                 starting = True
                 # What a factory makes is told apart by the lines that call it.
                 line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
-            return Origin(_importable(module) or module, frame.f_code, starting, line)
+            return Origin(
+                _importable(module, frame.f_globals) or module, frame.f_code, starting, line
+            )
         frame = frame.f_back
     return Origin("", None, starting, line)
 

@@ -450,3 +450,18 @@ def test_a_trigger_replaces_and_debounces(trigger: Any, client: Any) -> None:
     wait_for(lambda: [work()] and TaskResult.objects.filter(state=State.REVOKED).exists(), 20)
     work()
     assert sorted(ran()) == ["first", "last", "last"]
+
+
+@pytest.mark.usefixtures("broker_url")
+def test_a_savepoint_that_is_rolled_back_by_hand_takes_its_call_with_it(trigger: Any) -> None:
+    trigger(once)
+    with transaction.atomic():
+        point = transaction.savepoint()
+        once.delay("by hand")
+        author = Author.objects.create(name="a")
+        transaction.savepoint_rollback(point)
+        kept = once.delay("by hand")
+        Author(pk=author.pk, name="a").save()
+    work()
+    assert sorted(ran()) == ["a", "by hand"]
+    assert kept.state == State.SUCCESS

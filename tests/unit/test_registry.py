@@ -472,6 +472,14 @@ def test_the_script_that_was_started(tmp_path: Path) -> None:
     )
 
 
+def test_what_is_typed_into_a_shell(tmp_path: Path) -> None:
+    typed = "from jobs import task\n@task\ndef f(): ...\n"
+    shell = run_script(tmp_path, "-m", "django", "shell", "-c", typed)
+    assert "typed into a shell" in shell.stderr
+    again = typed.replace("@task", "@task(name='shop.f')")
+    assert run_script(tmp_path, "-m", "django", "shell", "-c", again).returncode == 0
+
+
 def test_attributes_of_the_function_hide_nothing_of_its_task() -> None:
     def run() -> None: ...
 
