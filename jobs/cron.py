@@ -108,7 +108,6 @@ class _Kind(NamedTuple):
                 last = self._number(found["last"] or found["first"], text)
                 expanded = self._span(first, last)
                 names = [n for n in (found["first"], found["last"]) if n and not n.isdigit()]
-                # croniter takes "4-4/2" for "*/2".
                 ascending = first < last or not found["last"]
                 plain = plain and ascending and all(len(n) == 3 for n in names)
             step = int(found["step"] or 1)

@@ -18,7 +18,10 @@ from typing import Any, NamedTuple, Protocol
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
 from django.db.models import Model, QuerySet
-from django.db.models.query import ModelIterable
+from django.db.models.expressions import Col
+from django.db.models.fields.reverse_related import ForeignObjectRel
+from django.db.models.manager import BaseManager
+from django.db.models.query import ModelIterable, RawQuerySet
 
 from jobs import broker, notes, progress, serialization
 from jobs.broker.base import About
@@ -105,32 +108,89 @@ class Rows:
     """The rows of a queryset in the order of a unique column; a position is a value of that."""
 
     def __init__(self, rows: QuerySet[Any], key: str, size: int) -> None:
-        if rows.query.is_sliced or not issubclass(rows._iterable_class, ModelIterable):
-            raise TypeError(
-                "iterate() goes through whole rows of a queryset that isn't sliced: filter it "
-                "instead, and take what you need of each row."
-            )
-        _check_unique(rows.model, key)
-        self._rows = rows.order_by(key)
-        self._key = key
+        problem = _problem(rows)
+        if problem:
+            raise TypeError(f"iterate() can't go through {problem}")
+        self._key = _column(rows.model, key)
+        self._rows = rows.order_by(self._key)
+        self._rows.query.standard_ordering = True  # `reverse()` outlasts a new order
         self._size = size
 
     def pages(self, at: Any) -> Iterator[list[tuple[Any, Any]]]:
         while True:
             rest = self._rows if at is None else self._rows.filter(**{f"{self._key}__gt": at})
-            page = [(row, getattr(row, self._key)) for row in rest[: self._size]]
+            found = [(row, getattr(row, self._key)) for row in rest[: self._size]]
+            # A join lists a row once for each of its partners, side by side in this order.
+            page = [one for n, one in enumerate(found) if n == 0 or one[1] != found[n - 1][1]]
             if page:
                 at = page[-1][1]
                 serialization.dumps(at)  # what can't be kept is an error before the first step
                 yield page
-            if len(page) < self._size:
+            if len(found) < self._size:
                 return
 
     def count(self) -> int:
+        if len(self._rows.query.alias_map) > 1 or self._rows.query.extra_tables:
+            return self._rows.order_by().values(self._key).distinct().count()
         return self._rows.count()
 
 
-def _check_unique(model: type[Model], key: str) -> None:
+def _problem(rows: QuerySet[Any]) -> str:
+    """What of it would leave rows out, or give them twice."""
+    query = rows.query
+    if query.combinator:
+        return (
+            f"what {query.combinator}() makes of querysets, which can't be filtered. Combine their "
+            "conditions in one filter(), as Q(…) | Q(…), or go through one after the other."
+        )
+    if query.is_sliced:
+        return "a slice of a queryset, only one that isn't sliced. Filter it instead."
+    if not issubclass(rows._iterable_class, ModelIterable):
+        return (
+            "the values() of a queryset, which may be without its key, only whole rows. Take "
+            "what you need of each."
+        )
+    if query.distinct_fields:
+        return (
+            f"a queryset that is distinct({', '.join(map(repr, query.distinct_fields))}), which "
+            "has to be in the order of these. Filter by a subquery instead."
+        )
+    for name, annotation in query.annotations.items():
+        if getattr(annotation, "contains_over_clause", False):
+            return (
+                f"the window function {name!r} of a queryset, which would count anew in each part "
+                "that is read. Filter by a subquery instead."
+            )
+        if name in query.annotation_select and _of_many(query, annotation):
+            return (
+                f"a queryset with {name!r} of many related rows, which lists its rows more than "
+                "once. Go through the related rows instead."
+            )
+    return ""
+
+
+def _of_many(query: Any, annotation: Any) -> bool:
+    """Whether it has several values for a row."""
+    if getattr(annotation, "contains_aggregate", False) or not hasattr(annotation, "flatten"):
+        return False
+    return any(
+        isinstance(part, Col) and part.alias in query.alias_map and _joins_many(query, part.alias)
+        for part in annotation.flatten()
+    )
+
+
+def _joins_many(query: Any, alias: str | None) -> bool:
+    while alias is not None:
+        join = query.alias_map[alias]
+        relation = getattr(join, "join_field", None)
+        if isinstance(relation, ForeignObjectRel) and not relation.one_to_one:
+            return True
+        alias = join.parent_alias
+    return False
+
+
+def _column(model: type[Model], key: str) -> str:
+    """The attribute that has the value of this key, as which it can be filtered as well."""
     try:
         field = model._meta.pk if key == "pk" else model._meta.get_field(key)
     except FieldDoesNotExist as error:
@@ -140,17 +200,34 @@ def _check_unique(model: type[Model], key: str) -> None:
             f"iterate(key={key!r}) needs a column of {model.__name__} that is unique and never "
             "null, or rows would be left out."
         )
+    return "pk" if key == "pk" else str(getattr(field, "attname", key))
 
 
 def source_of(items: Iterable[Any], key: str, size: int) -> Source:
     """Raises `TypeError` or `ValueError` for what can't be gone through."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"iterate() reads at least 1 at a time, not {size!r}.")
+    if isinstance(items, BaseManager):
+        items = items.all()
     if isinstance(items, QuerySet):
         return Rows(items, key, size)
+    if isinstance(items, RawQuerySet) or getattr(items, "gi_code", None) is _ROWS_ITERATOR:
+        raise TypeError(
+            "iterate() finds its place in a queryset by its key, which SQL of your own and "
+            "queryset.iterator() don't let it do. Give it the queryset itself."
+        )
+    if isinstance(items, set | frozenset):
+        raise TypeError(
+            "iterate() goes through the same items in the same order each time, which a set has "
+            "not. Give it sorted(…)."
+        )
     if not isinstance(items, Iterable):
         raise TypeError(f"iterate() goes through a queryset or other items, not {items!r}.")
     return Items(items, size)
+
+
+#: The code of what `QuerySet.iterator` gives.
+_ROWS_ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------ going through it

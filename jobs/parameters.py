@@ -14,7 +14,13 @@ from jobs.exceptions import ConfigurationError
 def signature_of(run: Callable[..., Any], *, bind: bool) -> tuple[inspect.Signature, range | None]:
     """The signature that callers see, and the numbers of positional arguments that fit it alone;
     None where only binding can tell."""
-    signature = inspect.signature(run)
+    try:
+        signature = inspect.signature(run)
+    except (TypeError, ValueError) as error:  # some of what is written in C
+        raise ConfigurationError(
+            f"@task of {run!r}: it doesn't say what arguments it takes. Write a function "
+            "that calls it."
+        ) from error
     parameters = list(signature.parameters.values())[1 if bind else 0 :]
     signature = signature.replace(parameters=parameters)
     positional = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]

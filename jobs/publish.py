@@ -140,7 +140,8 @@ def _send_at_commit(
         rows = [_row(m, o) for m, o in zip(messages, outgoing, strict=True)]
         TaskResult.objects.using(connection.alias).bulk_create(rows, batch_size=_BATCH)
     hook = _hook(connection)
-    hook.once.add(once)
+    if once is not None and messages:
+        hook.once[once] = messages[0].id if durable else None
     hook.batch += [
         _Pending(o, m.id if durable else None, locks.get(m.id) if locks else None)
         for m, o in zip(messages, outgoing, strict=True)
@@ -169,7 +170,8 @@ class _Publish:
     def __init__(self, alias: str) -> None:
         self.alias = alias
         self.batch: list[_Pending] = []
-        self.once: set[Hashable] = set()
+        #: What is sent once a transaction → the ledger row of its message, if it has one.
+        self.once: dict[Hashable, str | None] = {}
 
     def __call__(self) -> None:
         publish_committed(self.batch, self.alias)
@@ -193,19 +195,22 @@ def _hook(connection: BaseDatabaseWrapper) -> _Publish:
 
 
 def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
-    return any(
-        isinstance(hook[1], _Publish) and once in hook[1].once for hook in connection.run_on_commit
-    )
+    found = [hook.once[once] for hook in _hooks(connection) if once in hook.once]
+    return any(_kept(found, connection))
+
+
+def _hooks(connection: BaseDatabaseWrapper) -> list[_Publish]:
+    return [hook[1] for hook in connection.run_on_commit if isinstance(hook[1], _Publish)]
 
 
 def locks_waiting(connection: BaseDatabaseWrapper) -> dict[str, str]:
     """Name → call, of the locks that are taken when the open transaction commits."""
+    pending = [p for hook in _hooks(connection) for p in hook.batch if p.lock]
+    kept = _kept([p.id for p in pending], connection)
     return {
-        pending.lock.name: pending.lock.task_id
-        for hook in connection.run_on_commit
-        if isinstance(hook[1], _Publish)
-        for pending in hook[1].batch
-        if pending.lock
+        p.lock.name: p.lock.task_id
+        for p, there in zip(pending, kept, strict=True)
+        if p.lock and there
     }
 
 
@@ -236,15 +241,20 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
 
 
 def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
-    """Without those whose rows a savepoint took back that was rolled back by hand
-    (`transaction.savepoint_rollback`), of which Django's hooks know nothing."""
-    if not connections[alias].savepoint_state:
-        return pending  # this connection has never had a savepoint
-    rows = TaskResult.objects.using(alias)
+    kept = _kept([p.id for p in pending], connections[alias])
+    return [p for p, there in zip(pending, kept, strict=True) if there]
+
+
+def _kept(ids: Sequence[str | None], connection: BaseDatabaseWrapper) -> list[bool]:
+    """Which of these rows (None: there is none) are there: a savepoint takes rows back that was
+    rolled back by hand (`transaction.savepoint_rollback`), of which Django's hooks know nothing."""
+    if not connection.savepoint_state:
+        return [True] * len(ids)  # this connection has never had a savepoint
+    rows = TaskResult.objects.using(connection.alias)
     kept: set[str | None] = {None}
-    for ids in _parts([p.id for p in pending if p.id]):
-        kept.update(rows.filter(id__in=ids).values_list("id", flat=True))
-    return [p for p in pending if p.id in kept]
+    for part in _parts([task_id for task_id in ids if task_id]):
+        kept.update(rows.filter(id__in=part).values_list("id", flat=True))
+    return [task_id in kept for task_id in ids]
 
 
 def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
-import inspect
+import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
@@ -15,10 +15,11 @@ from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, triggers, unique
+from jobs import conf, functions, known, publish, triggers, unique
+from jobs.broker.limiting import Lock
 from jobs.calling import NONE, Calling
 from jobs.canvas import Composing
-from jobs.exceptions import ConfigurationError, Retry
+from jobs.exceptions import AlreadyQueued, ConfigurationError, Retry
 from jobs.message import Message, encode
 from jobs.options import Options, SingleOptions, TaskOptions
 from jobs.parameters import ANY, Key, places_of, signature_of
@@ -28,6 +29,8 @@ from jobs.results import AsyncResult
 from jobs.routing import Route
 from jobs.running import Running
 from jobs.sending import Send, SendOptions, SharedOptions
+
+log = logging.getLogger("jobs.publish")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,13 +48,20 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
-        functools.update_wrapper(self, run)
-        self.run = run
+        if isinstance(run, Task):
+            raise ConfigurationError(
+                f"@task of {run.name!r}: that is a task already. Give all options to one @task."
+            )
         try:
             self.options = Options(**options)
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"@task of {_place(run)}: {error}.") from error
-        self.name = self.options.name or _place(run)
+            raise ConfigurationError(f"@task of {functions.place_of(run)}: {error}.") from error
+        functions.check(run, named=bool(self.options.name), bind=self.options.bind)
+        functools.update_wrapper(self, run, updated=())
+        self.__dict__.update(functions.attributes(run, Task))
+        self.run = run
+        self._origin = functions.origin()
+        self.name = self.options.name or functions.place_of(run)
         # Asked for at every call.
         self.queue = self.options.queue
         self.priority = self.options.priority or 0
@@ -70,16 +80,16 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         self.time_limit = self.options.time_limit
         self.soft_time_limit = self.options.soft_time_limit
         self.batch = self.options.batch or 0
-        self.is_async = inspect.iscoroutinefunction(run)
+        self.is_async = functions.is_async(run)
+        place = functions.place_of(run)
         if self.is_async and self.options.atomic:
             raise ConfigurationError(
-                f"@task of {_place(run)}: Django's transactions are not for 'async def'; an "
-                "atomic task is an ordinary function."
+                f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
+                "is an ordinary function."
             )
         if self.is_async and self.batch:
             raise ConfigurationError(
-                f"@task of {_place(run)}: a task with batch= is an ordinary function, not "
-                "'async def'."
+                f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
         # What a function that gets many calls wants of each, it alone knows.
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
@@ -210,19 +220,20 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     def _handle(self, sent: Message) -> AsyncResult[R]:
         return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
-    def _send_unique(self, messages: Sequence[Message], send: Send) -> list[AsyncResult[R]]:
+    def _send_unique(
+        self, messages: Sequence[Message], send: Send, once: Hashable | None = None
+    ) -> list[AsyncResult[R]]:
         """Those that no other call stands for; for each the handle of the one that does."""
         assert self.uniqueness is not None
         for sent in messages:
-            if self.uniqueness.quiet and sent.eta is None:
-                sent.eta = timezone.now() + dt.timedelta(seconds=self.uniqueness.quiet)
-            sent.unique = self._lock_name(sent)
+            claim(self, sent)
         ids = unique.send(
             messages,
             self.uniqueness,
             durable=self.durable,
             using=send.using,
             retry_policy=send.policy(),
+            once=once,
         )
         ignored = bool(messages[0].ignore_result)
         return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
@@ -260,7 +271,28 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         )
 
     def _send_once(self, args: Sequence[Any], *, once: Hashable | None) -> None:
-        publish.send((self.message(args, {}),), durable=self.durable, once=once)
+        sent = self.message(args, {})
+        if self.uniqueness is None:
+            publish.send((sent,), durable=self.durable, once=once)
+            return
+        try:
+            self._send_unique((sent,), Send(), once)
+        except AlreadyQueued as error:
+            # Whoever saves a row has not asked for the task: that must not fail.
+            log.info("a trigger of task %s sends nothing: %s", self.name, error)
+
+
+def claim(task: Task[..., Any], sent: Message) -> Lock | None:
+    """Have the message of a call name its lock; that lock, None where calls are not unique.
+
+    Raises what the function of the key raises.
+    """
+    if task.uniqueness is None:
+        return None
+    if task.uniqueness.quiet and sent.eta is None:
+        sent.eta = timezone.now() + dt.timedelta(seconds=task.uniqueness.quiet)
+    sent.unique = task._lock_name(sent)
+    return unique.lock_of(sent, task.uniqueness)
 
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
@@ -291,18 +323,17 @@ def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., 
     """Register a function as a task."""
     made: Task[..., R] = Task(run, **options)
     known = tasks.get(made.name)
-    if known is not None and _place(known.run) != _place(run):
-        raise ConfigurationError(
-            f"Two functions are called {made.name!r}: {_place(known.run)} and {_place(run)}. "
-            "Give one of them another name: @task(name=…)."
-        )
+    if known is not None:
+        functions.check_same(made.name, (known.run, known._origin), (run, made._origin))
+        if known.run is run and known.options != made.options:
+            raise ConfigurationError(
+                f"Task {made.name!r} is made twice of one function, with other options "
+                f"({known._origin.line} and {made._origin.line}). Give one of them another name: "
+                "@task(name=…)."
+            )
     tasks[made.name] = made
     return made
 
 
 #: Celery's name for a task of a reusable app; here every task is one.
 shared_task = task
-
-
-def _place(run: Callable[..., Any]) -> str:
-    return f"{run.__module__}.{run.__qualname__}"

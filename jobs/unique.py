@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from django.db import connections, router
 
@@ -33,6 +33,7 @@ def send(
     durable: bool = True,
     using: str | None = None,
     retry_policy: RetryPolicy | None = None,
+    once: Hashable | None = None,
 ) -> list[str]:
     """`publish.send` of messages that name their locks (`Message.unique`).
 
@@ -49,6 +50,7 @@ def send(
             [messages[n] for n in mine],
             durable=durable,
             using=using,
+            once=once,
             locks={locks[n].task_id: locks[n] for n in mine},
         )
     else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.db import models
 
 
@@ -26,3 +28,41 @@ class Book(models.Model):
 
     def __str__(self) -> str:
         return self.title
+
+
+class Genre(models.Model):
+    code = models.CharField(max_length=20, primary_key=True)
+    books = models.ManyToManyField(Book, related_name="genres")
+
+    class Meta:
+        ordering = ("-code",)
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Novel(Book):
+    """Its primary key is that of a book."""
+
+    pages = models.IntegerField(default=0)
+
+
+class Badge(models.Model):
+    """Its primary key is a genre's, whose rows have an order of their own."""
+
+    genre = models.OneToOneField(Genre, on_delete=models.CASCADE, primary_key=True)
+    uid = models.UUIDField(unique=True, default=uuid.uuid4)
+    at = models.DateTimeField(unique=True)
+    price = models.DecimalField(unique=True, max_digits=9, decimal_places=2)
+
+    def __str__(self) -> str:
+        return str(self.uid)
+
+
+class Seat(models.Model):
+    pk = models.CompositePrimaryKey("row", "number")
+    row = models.CharField(max_length=2)
+    number = models.IntegerField()
+
+    def __str__(self) -> str:
+        return f"{self.row}{self.number}"

@@ -13,6 +13,7 @@ from django.db import router, transaction
 from django.utils import timezone
 
 from jobs import conf, publish, registry, routing, serialization
+from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
@@ -75,8 +76,28 @@ def _send_together(messages: Sequence[Message], alias: str) -> None:
         if not one.queue or not conf.get().knows(one.queue):
             options = {"queue": one.queue} if one.queue else {}
             _find(one.task, one.args, one.kwargs, options)  # raises what it raised before
+    locks = {one.id: lock for one in messages if (lock := _lock(one))}
     with transaction.atomic(using=alias):
-        publish.send(messages, using=alias)
+        publish.send(messages, using=alias, locks=locks)
+
+
+def _lock(one: Message) -> Lock | None:
+    """What a unique task's run must get to be sent when the transaction has committed. One that
+    doesn't get it ends as REVOKED, which says why, whatever the task's ``on_conflict`` is: there
+    is nobody to raise it to."""
+    task = registry.tasks.get(one.task)
+    if task is None or task.uniqueness is None:
+        return None
+    try:
+        task.check_arguments(one.args, one.kwargs)
+    except TypeError:
+        return None  # it is for the worker to say what it takes
+    try:
+        return registry.claim(task, one)
+    except SendError:
+        raise
+    except Exception as error:  # the task's own function
+        raise SendError(f"Task {one.task!r}: its unique_key can't be made: {error!r}") from error
 
 
 def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Message:

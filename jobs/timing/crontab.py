@@ -1,9 +1,8 @@
-"""Crontabs: what one says, and the local times that match it. croniter reads, this counts.
+"""Crontabs: what one says, and the local times that match it.
 
 Five fields as everywhere: minute, hour, day of month, month, day of week. Six fields have the
-**second in front**, as in Quartz, Spring and most others (croniter's own default is the end).
-
-croniter is asked once for each text: reading takes it far longer than all the counting.
+**second in front**, as in Quartz, Spring and most others. Where a day field is `?`, the other one
+decides alone, as there.
 """
 
 from __future__ import annotations
@@ -15,24 +14,55 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from croniter import CroniterError, croniter
 from django.core.exceptions import ValidationError
 from django.utils.translation import gettext_lazy as _
 
-#: Name and possible values of each of five fields; the second is in front of them.
-_SECOND = (_("second"), "0-59")
-_FIELDS = (
-    (_("minute"), "0-59"),
-    (_("hour"), "0-23"),
-    (_("day of month"), "1-31, L"),
-    (_("month"), "1-12, jan-dec"),
-    (_("day of week"), "0-7, sun-sat, fri#2, L5"),
-)
 
-#: What croniter takes beyond this: random values (``r``, ``h``), and nearest weekdays (``15w``).
-_REFUSED = re.compile(r"(^|,)[hr](?![a-z])|(^|,)(\d+w|w\d+)", re.IGNORECASE)
+class _Kind(NamedTuple):
+    """What a field may say."""
+
+    name: Any
+    #: Its values, for messages.
+    shown: str
+    first: int
+    last: int
+    #: Of its values, the first one's first.
+    names: tuple[str, ...] = ()
+
+
+_DAY = _Kind(_("day of month"), "1-31, L", 1, 31)
+_WEEKDAY = _Kind(
+    _("day of week"),
+    "0-7, sun-sat, fri#2, L5",
+    0,
+    6,
+    ("sun", "mon", "tue", "wed", "thu", "fri", "sat"),
+)
+_MONTH = _Kind(
+    _("month"),
+    "1-12, jan-dec",
+    1,
+    12,
+    ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
+)
+_KINDS = (
+    _Kind(_("second"), "0-59", 0, 59),
+    _Kind(_("minute"), "0-59", 0, 59),
+    _Kind(_("hour"), "0-23", 0, 23),
+    _DAY,
+    _MONTH,
+    _WEEKDAY,
+)
+#: The places of the two day fields.
+_DAYS = (3, 5)
+
+_PART = re.compile(
+    r"(?:\*|(?P<first>[a-z]+|[0-9]{1,4})(?:-(?P<last>[a-z]+|[0-9]{1,4}))?)(?:/(?P<step>[0-9]{1,4}))?"
+)
+_NTH = re.compile(r"([a-z]+|[0-9])#([1-5])")
+_LAST_OF = re.compile(r"l([0-9])")
 
 #: Years without any match after which there is none: a 29 February comes within eight.
 _YEARS = 50
@@ -54,7 +84,8 @@ class Crontab:
     weekdays: frozenset[int]
     #: (Weekday, which one of the month), -1: the last one.
     nth_weekdays: frozenset[tuple[int, int]]
-    #: A day needs to fit only one of the day fields. As in cron: when neither begins with a star.
+    #: A day needs to fit only one of the day fields. As in cron: when neither begins with a star;
+    #: and neither is Quartz's question mark, which leaves it to the other one.
     either_day: bool
     #: A star in the second, minute or hour: see `jobs.timing.wallclock`.
     elapsed: bool
@@ -108,15 +139,21 @@ def _from(values: tuple[int, ...], least: int) -> tuple[int, ...]:
 def parse(text: str) -> Crontab:
     """What a crontab says. Raises `ValidationError`, naming the field that is wrong."""
     fields = _fields(text)
-    _check_each(fields)
-    try:
-        found = _numbers(fields)
-    except CroniterError as error:
-        raise ValidationError(
-            _("“%(crontab)s” is not a valid crontab: %(error)s"),
-            code="crontab",
-            params={"crontab": text, "error": error},
-        ) from error
+    _read_question_mark(fields)
+    second, minute, hour, day, month, weekday = (
+        _parts(field, kind) for field, kind in zip(fields, _KINDS, strict=True)
+    )
+    found = Crontab(
+        seconds=tuple(sorted(second)),
+        minutes=tuple(sorted(minute)),
+        hours=tuple(sorted(hour)),
+        months=frozenset(month),
+        days=frozenset(day),
+        weekdays=frozenset(value for value in weekday if isinstance(value, int)),
+        nth_weekdays=frozenset(value for value in weekday if isinstance(value, tuple)),
+        either_day=not any(fields[place].startswith("*") for place in _DAYS),
+        elapsed=any(field.startswith("*") for field in fields[:3]),
+    )
     if next(found.times(_ANY_DAY), None) is None:
         raise ValidationError(_("This never happens: no such day exists."), code="crontab")
     return found
@@ -125,9 +162,9 @@ def parse(text: str) -> Crontab:
 def _fields(text: str) -> list[str]:
     """Six of them."""
     fields = text.lower().split()
-    if len(fields) == len(_FIELDS):
+    if len(fields) == len(_KINDS) - 1:
         return ["0", *fields]
-    if len(fields) == len(_FIELDS) + 1:
+    if len(fields) == len(_KINDS):
         return fields
     raise ValidationError(
         _(
@@ -138,49 +175,81 @@ def _fields(text: str) -> list[str]:
     )
 
 
-def _check_each(fields: list[str]) -> None:
-    """One at a time, so that the message can name the wrong one."""
-    for place, ((name, values), field) in enumerate(zip((_SECOND, *_FIELDS), fields, strict=True)):
-        alone = ["*"] * len(fields)
-        alone[place] = field
-        try:
-            _read(alone)
-            understood = not _REFUSED.search(field)
-        except CroniterError:
-            understood = False
-        if not understood:
-            raise ValidationError(
-                _("“%(value)s” is not a valid %(field)s: use %(values)s, *, ranges, lists, steps."),
-                code="crontab",
-                params={"value": field, "field": name, "values": values},
-            )
+def _read_question_mark(fields: list[str]) -> None:
+    """As in Quartz and Spring: a day field that leaves the day to the other one."""
+    asked = [place for place in _DAYS if fields[place] == "?"]
+    if len(asked) == len(_DAYS):
+        raise ValidationError(
+            _("“?” leaves the day to the other day field; only one of the two can do that."),
+            code="crontab",
+        )
+    for place in asked:
+        fields[place] = "*"
 
 
-def _read(fields: list[str]) -> Any:
-    return croniter(" ".join(fields), 0, second_at_beginning=True)
+# ------------------------------------------------------------------------------- one field
 
 
-def _numbers(fields: list[str]) -> Crontab:
-    read = _read(fields)
-    # In croniter's own order, whatever the text's: the second last.
-    minute, hour, day, month, weekday, second = read.expanded
-    nth = read.nth_weekday_of_month
-    return Crontab(
-        seconds=tuple(_values(second, range(60))),
-        minutes=tuple(_values(minute, range(60))),
-        hours=tuple(_values(hour, range(24))),
-        months=frozenset(_values(month, range(1, 13))),
-        days=frozenset(_values(day, range(1, 32))),
-        weekdays=frozenset(() if nth else _values(weekday, range(7))),
-        nth_weekdays=frozenset((w, _number(n)) for w, which in nth.items() for n in which),
-        either_day=not fields[3].startswith("*") and not fields[5].startswith("*"),
-        elapsed=any(field.startswith("*") for field in fields[:3]),
+def _parts(field: str, kind: _Kind) -> set[Any]:
+    """Its values; of days of a week also pairs, as in `Crontab.nth_weekdays`."""
+    found: set[Any] = set()
+    for part in field.split(","):
+        if kind is _DAY and part == "l":
+            found.add(_LAST)
+        elif kind is _WEEKDAY and (one := _NTH.fullmatch(part)):
+            found.add((_number(one[1], kind, field), int(one[2])))
+        elif kind is _WEEKDAY and (one := _LAST_OF.fullmatch(part)):
+            found.add((_number(one[1], kind, field), _LAST))
+        else:
+            found.update(_values(part, kind, field))
+    return found
+
+
+def _values(part: str, kind: _Kind, field: str) -> list[int]:
+    found = _PART.fullmatch(part)
+    if found is None or (found["step"] and not int(found["step"])):
+        raise _refused(field, kind)
+    step = int(found["step"] or 1)
+    if found["first"] is None:
+        return list(range(kind.first, kind.last + 1, step))
+    first = last = _number(found["first"], kind, field)
+    if found["last"] == "l" and kind is _DAY:
+        last = kind.last  # "28-L"
+    elif found["last"]:
+        last = _number(found["last"], kind, field)
+        if kind is _WEEKDAY and _is_seven(found["last"]) and not _is_seven(found["first"]):
+            last = 7  # Sunday at the end of a week: "0-7" is each day
+    elif found["step"]:
+        last = kind.last
+    if first <= last:
+        every = list(range(first, last + 1))
+    else:
+        every = [*range(first, kind.last + 1), *range(kind.first, last + 1)]
+    return [_sunday(value, kind) for value in every[::step]]
+
+
+def _number(word: str, kind: _Kind, field: str) -> int:
+    if word in kind.names:
+        return kind.names.index(word) + kind.first
+    # Digits alone: of other scripts' nothing here nor in the admin knows.
+    number = int(word) if word.isascii() and word.isdecimal() else -1
+    number = _sunday(number, kind)
+    if not kind.first <= number <= kind.last:
+        raise _refused(field, kind)
+    return number
+
+
+def _is_seven(word: str) -> bool:
+    return word.isdecimal() and int(word) == 7
+
+
+def _sunday(number: int, kind: _Kind) -> int:
+    return 0 if kind is _WEEKDAY and number == 7 else number
+
+
+def _refused(field: str, kind: _Kind) -> ValidationError:
+    return ValidationError(
+        _("“%(value)s” is not a valid %(field)s: use %(values)s, *, ranges, lists, steps."),
+        code="crontab",
+        params={"value": field, "field": kind.name, "values": kind.shown},
     )
-
-
-def _values(read: list[Any], every: range) -> list[int]:
-    return list(every) if "*" in read else sorted(_number(value) for value in read)
-
-
-def _number(value: Any) -> int:
-    return _LAST if value == "l" else int(value)

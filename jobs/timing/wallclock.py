@@ -5,7 +5,7 @@
 - A star in the second, the minute or the hour (``*/15 * * * *``) follows elapsed time: nothing is
   made up for the gap, and a repeated hour has its runs again.
 
-Crontabs only ever see local times without a zone: what croniter does with zones isn't reliable.
+Crontabs only ever see local times without a zone.
 """
 
 from __future__ import annotations

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import Count, Exists, F, OuterRef
 
-from jobs import broker, control, iteration, message
+from jobs import broker, control, iteration, message, serialization
 from jobs.broker.base import About, Note
-from jobs.iteration import Position
+from jobs.iteration import Position, by_pages, one_by_one, source_of
 from jobs.models import TaskResult
 from jobs.request import current
 from jobs.states import State
 from jobs.worker.outcome import Kind, Outcome
 from jobs.worker.recorder import Recorder
-from tests.models import Author, Run
+from tests.models import Author, Badge, Book, Genre, Novel, Run, Seat
 from tests.tasks import greet_all, walk
 from tests.workers import on_redis, put_message, work
 
@@ -137,3 +141,72 @@ def test_a_call_that_is_interrupted_goes_back_as_it_is(acks: str) -> None:
     assert on_redis() == (1, 0)
     assert broker.get().claim("default", "w/2", 1, 1, 60).messages == [(1, raw)]
     assert not TaskResult.objects.exists()
+
+
+# ------------------------------------------------------------------------- of any queryset
+
+
+@pytest.fixture
+def library() -> None:
+    """Ten books, each in several genres, and five that are in none."""
+    books = [Book.objects.create(title=f"title {n % 3}") for n in range(10)]
+    for n in range(5):
+        genre = Genre.objects.create(code=f"g{n}")
+        genre.books.set(books[n:])
+        at = dt.datetime(2026, 1, 1, 0, 0, n, 5, tzinfo=dt.UTC)
+        Badge.objects.create(genre=genre, at=at, price=Decimal(n) + Decimal("9.50"))
+        Seat.objects.bulk_create(Seat(row=f"{n % 2}", number=3 * n + m) for m in range(3))
+        Novel.objects.create(title=f"novel {n}")
+
+
+QUERYSETS: dict[str, Callable[[], Any]] = {
+    "reversed": lambda: Book.objects.order_by("title").reverse(),
+    "reversed by key": lambda: Book.objects.order_by("-pk").reverse(),
+    "distinct": lambda: Book.objects.distinct().reverse(),
+    "join": lambda: Book.objects.filter(genres__code__gte="g0"),
+    "join, reversed": lambda: Book.objects.filter(genres__gte="g0").order_by("genres").reverse(),
+    "join, distinct": lambda: Book.objects.filter(genres__code__gte="g0").distinct(),
+    "or": lambda: Book.objects.filter(genres="g1") | Book.objects.filter(title="title 1"),
+    "alias of many": lambda: Book.objects.alias(g=F("genres__code")).filter(g__gte="g0"),
+    "counted": lambda: Book.objects.annotate(n=Count("genres")).filter(n__gt=2),
+    "exists": lambda: Book.objects.annotate(e=Exists(Genre.objects.filter(books=OuterRef("pk")))),
+    "extra": lambda: Book.objects.extra(tables=["tests_genre"], order_by=["-title"]),
+    "only": lambda: Book.objects.only("title"),
+    "random": lambda: Book.objects.order_by("?"),
+    "manager": lambda: Book.objects,
+    "related manager": lambda: Genre.objects.get(code="g0").books,
+    "none": lambda: Book.objects.none(),
+    "inherited": lambda: Novel.objects.order_by("-title").reverse().select_related("book_ptr"),
+    "key of a relation": lambda: Badge.objects.select_related("genre").reverse(),
+    "text": lambda: Genre.objects.prefetch_related("books"),
+    "composite": lambda: Seat.objects.order_by("-number").reverse(),
+}
+
+
+def interrupted(items: Any, key: str) -> list[Any]:
+    """The values of a loop that is interrupted after each step."""
+    values: list[Any] = []
+    at: Any = None
+    while step := next(one_by_one(source_of(items(), key, 3), at), None):
+        values.append(step.value)
+        at = serialization.loads(serialization.dumps(step.at))
+    return values
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("items", QUERYSETS.values(), ids=QUERYSETS)
+def test_every_row_is_gone_through_once(items: Callable[[], Any]) -> None:
+    rows = items().all()
+    expected = sorted(set(rows.order_by().values_list("pk", flat=True)))
+    source = source_of(items(), "pk", 3)
+    assert [row.pk for row in interrupted(items, "pk")] == expected
+    assert [step.value.pk for step in one_by_one(source, None)] == expected
+    assert [row.pk for step in by_pages(source, None) for row in step.value] == expected
+    assert source.count() == len(expected)
+
+
+@pytest.mark.usefixtures("library")
+@pytest.mark.parametrize("key", ["pk", "uid", "at", "price", "genre", "genre_id"])
+def test_keys_of_any_type(key: str) -> None:
+    badges = interrupted(lambda: Badge.objects.order_by("-price").reverse(), key)
+    assert sorted(badge.pk for badge in badges) == ["g0", "g1", "g2", "g3", "g4"]

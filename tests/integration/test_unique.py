@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
 from django.db import transaction
+from django.db.models.signals import post_save
+from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import broker, chain, control, message
+from jobs import Task, broker, chain, control, message, registry, task
+from jobs.beat import tick
+from jobs.beat.sending import send_now
 from jobs.broker.limiting import Lock
 from jobs.exceptions import AlreadyQueued, NotSerializable, TaskRevoked
-from jobs.models import TaskResult
+from jobs.models import Schedule, ScheduleRun, TaskResult
 from jobs.publish import relay
 from jobs.states import State
 from jobs.unique import _UNSENT
-from tests.models import Run
+from tests.integration.beats import MINUTE, NOON, no_other_schedules, scheduled  # noqa: F401
+from tests.models import Author, Run
 from tests.services import Valkey, wait_for
-from tests.tasks import add, alone, debounced, latest, once, once_an_hour, throttled
+from tests.tasks import add, alone, debounced, latest, once, once_an_hour, throttled, trace
 from tests.workers import dead_letters, rolled_back, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -281,3 +289,179 @@ def test_run_again_by_an_operator() -> None:
     wait_for(lambda: [work()] and first.ready(), 20)
     assert len(ran()) == 4
     assert dead_letters() == []
+
+
+# ------------------------------------------------------------------------- schedules, triggers
+
+
+def due(task: Task[..., Any], *args: Any, **fields: Any) -> Schedule:
+    return scheduled(f"s{Schedule.objects.count()}", task=task.name, args=list(args), **fields)
+
+
+def ends() -> dict[str, str]:
+    """State → error, of all calls."""
+    return dict(TaskResult.objects.values_list("state", "error"))
+
+
+def test_a_schedule_sends_nothing_beside_a_call_of_its_key(client: Any) -> None:
+    first = once.delay("a")
+    schedule = due(once, "a")
+    tick(NOON)
+    run = ScheduleRun.objects.get(schedule=schedule)
+    result = TaskResult.objects.get(id=run.result)
+    assert (result.state, result.finished_at is not None) == (State.REVOKED, True)
+    assert f"call {first.id} of the same unique key" in result.error
+    work()
+    assert ran() == ["a"]
+    assert locks(client) == []
+    tick(NOON + MINUTE)
+    assert once.delay("a").id == Schedule.objects.get().last_result
+    work()
+    assert ran() == ["a", "a"]
+    assert locks(client) == []
+
+
+def test_two_schedules_of_one_key_are_one_call(client: Any) -> None:
+    due(once, "a"), due(once, "a"), due(once, "b")
+    tick(NOON)
+    work()
+    assert sorted(ran()) == ["a", "b"]
+    assert locks(client) == []
+
+
+def test_due_times_that_are_made_up_for_are_one_call(client: Any) -> None:
+    due(once, "a", misfire="all")
+    tick(NOON + 5 * MINUTE)
+    assert ScheduleRun.objects.count() == 6
+    work()
+    assert ran() == ["a"]
+    assert locks(client) == []
+
+
+def test_a_schedule_of_a_task_that_raises_is_recorded(client: Any) -> None:
+    alone.delay("sent")
+    due(alone, "scheduled")
+    tick(NOON)
+    assert "of the same unique key" in ends()[State.REVOKED]
+    work()
+    assert ran() == ["sent"]
+
+
+def test_a_schedule_replaces_throttles_and_debounces(client: Any) -> None:
+    waiting = latest.delay(7, "sent")
+    due(latest, 7, "scheduled"), due(throttled, "a"), due(throttled, "a"), due(debounced, 7, "late")
+    tick(NOON)
+    assert client.zcard("{default}:due") == 1
+    work()
+    assert sorted(ran()) == ["a", "scheduled"]
+    assert waiting.state == State.REVOKED
+    wait_for(lambda: [work()] and "late" in ran(), 20)
+
+
+@on_broker
+def test_run_now_is_unique() -> None:
+    schedule = due(once, "a")
+    first, second = send_now(schedule), send_now(schedule)
+    work()
+    assert ran() == ["a"]
+    states = dict(TaskResult.objects.values_list("id", "state"))
+    assert states == {first: State.SUCCESS, second: State.REVOKED}
+
+
+@on_broker
+def test_a_key_that_can_not_be_made_stops_no_other_schedule() -> None:
+    def broken(label: str) -> str:
+        raise LookupError(label)
+
+    @task(name="tests.broken_key", unique="until_end", unique_key=broken)
+    def never(label: str) -> None: ...
+
+    try:
+        due(never, "a"), due(once, "a")
+        tick(NOON)
+    finally:
+        del registry.tasks[never.name]
+    assert "LookupError('a')" in ends()[State.FAILURE]
+    work()
+    assert ran() == ["a"]
+
+
+def test_a_schedule_with_redis_away_runs_one_of_two(own_valkey: Valkey) -> None:
+    once.delay("a")
+    due(once, "a")
+    own_valkey.kill()
+    tick(NOON)
+    assert TaskResult.objects.get().state == State.PENDING
+    own_valkey.start()
+    relay(timezone.now() + dt.timedelta(hours=1))
+    once.delay("a")  # what was sent before has gone with its server
+    work()
+    assert len(ran()) == 1
+
+
+@pytest.fixture
+def trigger() -> Iterator[Callable[[Task[..., Any]], None]]:
+    receivers, cache = list(post_save.receivers), post_save.sender_receivers_cache
+
+    def connect(task: Task[..., Any], **options: Any) -> None:
+        task.on(post_save, sender=Author, args=lambda instance, **_: (instance.name,), **options)
+
+    yield connect
+    post_save.receivers = receivers
+    cache.clear()
+
+
+@pytest.mark.parametrize("in_transaction", [True, False])
+@pytest.mark.parametrize("unique_task", [once, alone, throttled])
+def test_a_trigger_sends_nothing_beside_a_call_of_its_key(
+    unique_task: Task[..., Any], in_transaction: bool, trigger: Any, client: Any
+) -> None:
+    trigger(unique_task)
+    unique_task.delay("a")
+    with transaction.atomic() if in_transaction else contextlib.nullcontext():
+        Author.objects.create(name="a")
+        Author.objects.create(name="a")
+    work()
+    assert ran() == ["a"]
+    assert set(ends()) == {State.SUCCESS}
+
+
+def test_a_trigger_takes_the_key_at_its_commit(trigger: Any, client: Any) -> None:
+    trigger(once)
+    with transaction.atomic():
+        Author.objects.create(name="a")
+        Author.objects.create(name="a")
+        assert locks(client) == []
+    assert len(locks(client)) == 1
+    with rolled_back():
+        Author.objects.create(name="b")
+    work()
+    assert ran() == ["a"]
+    assert locks(client) == []
+
+
+def test_a_trigger_replaces_and_debounces(trigger: Any, client: Any) -> None:
+    debounced.on(post_save, sender=Author, args=lambda instance, **_: (instance.pk, instance.name))
+    trigger(trace)
+    author = Author.objects.create(name="first")
+    author.name = "last"
+    author.save()
+    assert client.zcard("{default}:due") == 2
+    wait_for(lambda: [work()] and TaskResult.objects.filter(state=State.REVOKED).exists(), 20)
+    work()
+    assert sorted(ran()) == ["first", "last", "last"]
+
+
+@pytest.mark.usefixtures("broker_url")
+def test_a_savepoint_that_is_rolled_back_by_hand_takes_its_call_with_it(trigger: Any) -> None:
+    trigger(once)
+    with transaction.atomic():
+        point = transaction.savepoint()
+        once.delay("by hand")
+        author = Author.objects.create(name="a")
+        transaction.savepoint_rollback(point)
+        kept = once.delay("by hand")
+        Author(pk=author.pk, name="a").save()
+    work()
+    assert sorted(ran()) == ["a", "by hand"]
+    assert kept.state == State.SUCCESS

@@ -44,6 +44,7 @@ def _arguments() -> argparse.Namespace:
     add("--senders", type=int, default=3, help="Processes that send. Default: %(default)s.")
     add("--processes", type=int, default=2, help="Of each of two workers. Default: %(default)s.")
     add("--seed", type=int, default=int(time.time()), help="Of all that is chosen at random.")
+    add("--users", action="store_true", help="With tasks that leave things behind or end oddly.")
     add("--database", choices=["postgres", "sqlite"], default="postgres")
     return parser.parse_args()
 
@@ -69,6 +70,7 @@ def _storm(
 
     os.environ |= {"DJANGO_SETTINGS_MODULE": "tests.storm.settings", "REDIS_URL": valkey.url}
     os.environ["ENV_FILE"] = ""
+    os.environ["STORM_USERS"] = "1" if asked.users else ""
     django.setup()
     call_command("migrate", run_syncdb=True, verbosity=0)
     note_ends()

@@ -4,12 +4,14 @@ database is away under it, as a task that uses one should."""
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from typing import Any
 
 from django.db import Error as DatabaseError
 
 from jobs import Task, task
+from tests.storm import users
 from tests.storm.models import Effect
 
 #: Attempts of those that fail at first.
@@ -86,7 +88,7 @@ def _fail_at_first(self: Task[..., Any]) -> None:
 
 
 #: Kind → task, and how often in a hundred it is sent.
-KINDS: dict[str, tuple[Task[..., Any], int]] = {
+KINDS: dict[str, tuple[Task[..., Any], float]] = {
     "plain": (plain, 30),
     "slow": (slow, 6),
     "quiet": (quiet, 12),
@@ -96,3 +98,5 @@ KINDS: dict[str, tuple[Task[..., Any], int]] = {
     "atomic_flaky": (atomic_flaky, 8),
     "broken": (broken, 4),
 }
+if os.environ.get("STORM_USERS"):
+    KINDS |= users.KINDS

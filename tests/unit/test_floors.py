@@ -30,6 +30,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "sending.py",
         "rates.py",
         "uniqueness.py",
+        "functions.py",
     ),
     3: ("workflow/", "request.py", "models/", "migrations/", "broker/"),
     4: (

@@ -6,12 +6,14 @@ from collections import deque
 from typing import Any
 
 import pytest
+from django.db.models import Count, F, Window
+from django.db.models.functions import Lower, RowNumber
 
 from jobs import message
 from jobs.iteration import Items, Loops, Position, by_pages, decoded, encoded, one_by_one, source_of
 from jobs.message import Message
 from jobs.running import Running
-from tests.models import Author
+from tests.models import Author, Badge, Book
 
 
 class Unsized:
@@ -103,6 +105,25 @@ def test_outside_of_a_worker_it_is_a_plain_loop() -> None:
         ([1], {"size": 0}, "at least 1 at a time, not 0"),
         (Author.objects.all()[:3], {}, "isn't sliced"),
         (Author.objects.values("pk"), {}, "whole rows"),
+        (Author.objects.values_list("pk", flat=True), {}, "whole rows"),
+        (Badge.objects.datetimes("at", "day"), {}, "whole rows"),
+        (Book.objects.values("title").annotate(n=Count("pk")), {}, "whole rows"),
+        (Book.objects.all().union(Book.objects.all()), {}, r"what union\(\) makes"),
+        (Book.objects.all().intersection(Book.objects.all()), {}, r"intersection\(\)"),
+        (Book.objects.all().difference(Book.objects.all()), {}, r"difference\(\)"),
+        (Book.objects.raw("SELECT * FROM tests_book"), {}, "Give it the queryset itself"),
+        (Book.objects.iterator(), {}, "Give it the queryset itself"),
+        (Book.objects.aiterator(), {}, "queryset or other items"),
+        (Book.objects.distinct("title"), {}, r"distinct\('title'\)"),
+        (Book.objects.annotate(n=Window(RowNumber())), {}, "window function 'n'"),
+        (Book.objects.alias(n=Window(RowNumber())).filter(n__lte=3), {}, "window function 'n'"),
+        (Book.objects.annotate(genre=F("genres__code")), {}, "'genre' of many related rows"),
+        (Book.objects.annotate(genre=Lower("genres")), {}, "'genre' of many related rows"),
+        (Book, {}, "queryset or other items"),
+        ({1, 2}, {}, "a set has not"),
+        (frozenset("ab"), {}, "a set has not"),
+        (Badge.objects.all(), {"key": "-pk"}, "-pk"),
+        (Badge.objects.all(), {"key": "genre__code"}, "genre__code"),
         (Author.objects.all(), {"key": "name"}, "needs a column of Author that is unique"),
         (Author.objects.all(), {"key": "nmae"}, "nmae"),
     ],

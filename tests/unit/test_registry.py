@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
+import importlib
 import inspect
+import os
+import subprocess
 import sys
-from collections.abc import Callable
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -213,3 +219,272 @@ def test_arguments_are_copied() -> None:
 def test_a_bad_argument_is_named_before_anything_is_sent() -> None:
     with pytest.raises(NotSerializable, match=r"argument 2 of task 'tests\.tasks\.add', a object"):
         add.delay(1, object())  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------- of one name
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Imports a module of this text; a second time, it loads the module again."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made: set[str] = set()
+    (tmp_path / "wrappers.py").write_text(
+        textwrap.dedent(
+            """
+            import functools
+            def audited(function):
+                def inner(*args, **kwargs): return function(*args, **kwargs)
+                return inner
+            def wrapped(function):
+                @functools.wraps(function)
+                def inner(*args, **kwargs): return function(*args, **kwargs)
+                return inner
+            def maker(label, **options):
+                @task(**options)
+                def made(): return label
+                return made
+            from jobs import task
+            """
+        )
+    )
+
+    def load(text: str, name: str = "their_tasks") -> Any:
+        header = "from jobs import task\nfrom wrappers import audited, maker, wrapped\n"
+        path = tmp_path / f"{name}.py"
+        path.write_text(header + textwrap.dedent(text))
+        os.utime(path, (len(made), len(made)))  # or the first one's bytecode is taken
+        made.add(name)
+        importlib.invalidate_caches()
+        if name in sys.modules:
+            return importlib.reload(sys.modules[name])
+        return importlib.import_module(name)
+
+    yield load
+    for name in [*made, "wrappers"]:
+        sys.modules.pop(name, None)
+
+
+SAME_NAMES = {
+    "redefined": "@task\ndef add(): return 1\n@task\ndef add(): return 2",
+    "bare decorator": "@task\n@audited\ndef one(): ...\n@task\n@audited\ndef two(): ...",
+    "factory": "red = maker('red')\nblue = maker('blue')",
+    "loop": "for label in 'ab': maker(label)",
+    "loop of functions": "for label in 'ab':\n    @task\n    def made(): return label",
+    "lambdas": "one, two = task(lambda: 1), task(lambda: 2)",
+    "one name": "one = maker('a', name='x')\ntwo = maker('b', name='x')",
+    "class bodies": (
+        "def make():\n    class A:\n        @task\n        def f(): ...\nmake()\nmake()"
+    ),
+    "other options": "def f(): ...\na = task(f)\nb = task(queue='low')(f)",
+    "async": "for _ in 'ab':\n    @task\n    async def made(): ...",
+}
+
+
+@pytest.mark.parametrize("text", SAME_NAMES.values(), ids=SAME_NAMES)
+def test_the_second_of_one_name_is_refused_with_both_places(
+    module: Callable[..., Any], text: str
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"their_tasks\.py:\d+ and .*py:\d+") as refused:
+        module(text)
+    assert "@task(name=…)" in str(refused.value)
+
+
+def test_the_second_is_refused_in_another_module_too(module: Callable[..., Any]) -> None:
+    module("@task\n@audited\ndef one(): ...")
+    with pytest.raises(ConfigurationError, match=r"their_tasks\.py:3 and .*others\.py:3"):
+        module("@task\n@audited\ndef one(): ...", "others")
+
+
+@pytest.mark.parametrize(
+    ("text", "again"),
+    [
+        ("@task\ndef add(): return 1", "\n\n@task\ndef add(): return 2"),
+        ("@task\n@audited\ndef one(): ...", "@task\n@audited\ndef one(): ..."),
+        ("@task(name='a')\n@audited\ndef one(): ...", "@task(name='a')\n@audited\ndef one(): ..."),
+        ("red = maker('red')", "red = maker('red')"),
+        ("one = task(lambda: 1)", "one = task(lambda: 2)"),
+        ("def f(): ...\na = task(f)\nb = task(f)", "def f(): ...\na = task(queue='low')(f)"),
+    ],
+)
+def test_a_module_that_is_loaded_again_replaces_its_tasks(
+    module: Callable[..., Any], text: str, again: str
+) -> None:
+    module(text)
+    before = set(registry.tasks.values())
+    module(again)
+    assert len(set(registry.tasks.values()) - before) == 1
+
+
+def test_a_module_that_failed_to_load_is_loaded_again(module: Callable[..., Any]) -> None:
+    with pytest.raises(ZeroDivisionError):
+        module("@task\ndef add(): return 1\n1 / 0")
+    assert module("@task\ndef add(): return 2").add() == 2
+
+
+def test_decorators_with_wraps_and_names_of_their_own(module: Callable[..., Any]) -> None:
+    loaded = module(
+        """
+        @task
+        @wrapped
+        def one(): return 1
+        @task
+        @wrapped
+        def two(): return 2
+        red, blue = maker("red", name="red"), maker("blue", name="blue")
+        """
+    )
+    assert [made() for made in (loaded.one, loaded.two, loaded.red, loaded.blue)] == [
+        *(1, 2, "red", "blue")
+    ]
+    assert loaded.one.name == "their_tasks.one"
+
+
+def test_a_function_that_is_called_later_makes_its_task_anew() -> None:
+    def make(n: int) -> Task[..., Any]:
+        @task
+        def one() -> int:
+            return n
+
+        return one
+
+    assert [make(n)() for n in range(2)] == [0, 1]
+
+
+# ------------------------------------------------------------------------- what can be one
+
+
+class Callables:
+    def __call__(self) -> str:
+        return "called"
+
+    def method(self) -> str:
+        return "method"
+
+    @classmethod
+    def of_the_class(cls) -> str:
+        return "class"
+
+
+class AsyncCallable:
+    async def __call__(self) -> str:
+        return "awaited"
+
+
+@pytest.mark.parametrize(
+    ("run", "told"),
+    [
+        (3, "only a function"),
+        ("name", "only a function"),
+        (None.__class__, "a class is no task"),
+        (Callables, "a class is no task"),
+        (property(lambda self: 1), "only a function"),
+        (classmethod(lambda cls: 1), "only a function"),
+        (functools.partial(pow, 2), "no name of its own"),
+        (Callables(), "no name of its own"),
+        (Callables().method, "no name of its own"),
+        (Callables.of_the_class, "no name of its own"),
+        (add, "that is a task already"),
+    ],
+)
+def test_what_no_worker_could_find_is_refused(run: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        task()(run)
+
+
+def test_a_name_makes_a_task_of_anything_that_can_be_called() -> None:
+    made = {
+        name: task(name=name)(run)
+        for name, run in {
+            "partial": functools.partial(pow, 2),
+            "object": Callables(),
+            "bound": Callables().method,
+            "class": Callables.of_the_class,
+            "builtin": len,
+        }.items()
+    }
+    assert [made[name]() for name in ("object", "bound", "class")] == [
+        *("called", "method", "class")
+    ]
+    assert (made["partial"](3), made["builtin"]([1, 2])) == (8, 2)
+    with pytest.raises(ConfigurationError, match="doesn't say what arguments"):
+        task(name="max")(max)
+    assert not made["object"].is_async
+    assert task(name="async object")(AsyncCallable()).is_async
+    assert task(name="async partial")(functools.partial(async_add.run, 1)).is_async
+
+
+def test_methods_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match="stands in a class"):
+
+        class Mailer:
+            @task
+            def send(self, to: str) -> None: ...
+
+    class Works:
+        @staticmethod
+        @task
+        def static(n: int) -> int:
+            return n
+
+        @task
+        @staticmethod
+        def inside(n: int) -> int:
+            return n
+
+        @task(bind=True)
+        def bound(self: Task[..., Any], n: int) -> int:  # type: ignore[misc]
+            return n
+
+    assert [one(3) for one in (Works.static, Works.inside, Works.bound)] == [3, 3, 3]  # type: ignore[call-arg, arg-type]
+
+
+def run_script(tmp_path: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    env = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2])]),
+    }
+    return subprocess.run(
+        [sys.executable, *command],
+        cwd=tmp_path,
+        env=env,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+
+
+def test_the_script_that_was_started(tmp_path: Path) -> None:
+    (tmp_path / "shop_tasks.py").write_text(
+        "import django\ndjango.setup()\nfrom jobs import task\n"
+        "@task\ndef add(): ...\n"
+        "if __name__ == '__main__':\n"
+        "    import shop_tasks\n    from jobs import registry\n"
+        "    print(add.name, registry.tasks[add.name] is shop_tasks.add)\n"
+    )
+    as_script = run_script(tmp_path, "shop_tasks.py")
+    assert "stands in the script that was started" in as_script.stderr
+    assert run_script(tmp_path, "-m", "shop_tasks").stdout == "shop_tasks.add True\n"
+    named = "from jobs import task; print(task(name='shop.add')(lambda: 1).name)"
+    assert run_script(tmp_path, "-c", f"import django; django.setup(); {named}").stdout.strip() == (
+        "shop.add"
+    )
+
+
+def test_what_is_typed_into_a_shell(tmp_path: Path) -> None:
+    typed = "from jobs import task\n@task\ndef f(): ...\n"
+    shell = run_script(tmp_path, "-m", "django", "shell", "-c", typed)
+    assert "typed into a shell" in shell.stderr
+    again = typed.replace("@task", "@task(name='shop.f')")
+    assert run_script(tmp_path, "-m", "django", "shell", "-c", again).returncode == 0
+
+
+def test_attributes_of_the_function_hide_nothing_of_its_task() -> None:
+    def run() -> None: ...
+
+    run.retry, run.delay, run.owner = "tenacity's", "celery's", "shop"  # type: ignore[attr-defined]
+    made = task(run)
+    assert made.owner == "shop"  # type: ignore[attr-defined]
+    assert callable(made.retry)
+    assert callable(made.delay)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import itertools
+import re
 from typing import Any
 
 import pytest
 from croniter import croniter
+from cronsim import CronSim, CronSimError
 from django.core.exceptions import ValidationError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,16 @@ def test_each_second() -> None:
         ("0 0 1-7 * */7", ["01-04", "02-01", "03-01", "04-05"]),
         ("0 0 29 2 *", ["02-29"]),
         ("0 0 * jan sun-mon", ["01-04", "01-05", "01-11", "01-12"]),
+        ("0 0 12 ? * MON-FRI", ["01-01", "01-02", "01-05", "01-06"]),  # the other day field decides
+        ("0 0 12 1 * ?", ["01-01", "02-01", "03-01", "04-01"]),
+        ("0 0 0 1/1 * ?", ["01-01", "01-02", "01-03", "01-04"]),
+        ("0 0 ? * fri", ["01-02", "01-09", "01-16", "01-23"]),
+        ("0 0 ? * fri#2", ["01-09", "02-13", "03-13", "04-10"]),
+        ("0 0 L * ?", ["01-31", "02-28", "03-31", "04-30"]),
+        ("0 0 */10 * ?", ["01-01", "01-11", "01-21", "01-31"]),
+        ("0 0 ? * *", ["01-01", "01-02", "01-03", "01-04"]),
+        ("0 0 30-L * *", ["01-30", "01-31", "03-30", "03-31"]),
+        ("0 0 * * wed,fri#1", ["01-02", "01-07", "01-14", "01-21"]),
     ],
 )
 def test_days(crontab: str, days: list[str]) -> None:
@@ -70,6 +82,139 @@ def test_local_times_agree_with_croniter(crontab: str, after: dt.datetime) -> No
     times = parse(crontab).times(after)
     for _ in range(3):
         assert next(times) == expected.get_next(dt.datetime)
+
+
+#: Field → place, first and last value, names.
+PLACES = {
+    "minute": (0, 0, 59, ()),
+    "hour": (1, 0, 23, ()),
+    "day": (2, 1, 31, ()),
+    "month": (3, 1, 12, ("jan", "apr", "nov", "dec")),
+    "weekday": (4, 0, 6, ("sun", "tue", "fri", "sat")),
+}
+
+
+@st.composite
+def fields(draw: st.DrawFn, name: str, *, wrap: bool = True, bare_steps: bool = True) -> str:
+    """Texts of one field. ``wrap``: with ranges over the end; ``bare_steps``: such as ``5/15``."""
+    _, first, last, names = PLACES[name]
+    parts = []
+    for _n in range(draw(st.integers(1, 3))):
+        one, two = draw(st.integers(first, last)), draw(st.integers(first, last))
+        if one == two or (one > two and not wrap):
+            one, two = first, last
+        word = draw(st.sampled_from(names)) if names else str(one)
+        step = f"/{draw(st.integers(1, last - first))}"
+        forms = ["*", f"*{step}", str(one), word, f"{one}-{two}", f"{one}-{two}{step}"]
+        parts.append(draw(st.sampled_from([*forms, f"{one}{step}"] if bare_steps else forms)))
+    return ",".join(parts)
+
+
+def values_of(text: str, name: str) -> set[int]:
+    texts = ["*"] * 5
+    texts[PLACES[name][0]] = text
+    found = parse(" ".join(texts))
+    return set(
+        (found.minutes, found.hours, found.days, found.months, found.weekdays)[PLACES[name][0]]
+    )
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_a_field_has_the_values_that_celery_reads(name: str) -> None:
+    schedules = pytest.importorskip("celery.schedules", reason="Celery is not installed")
+    _, first, last, _ = PLACES[name]
+    celerys = {
+        "month": schedules.crontab_parser(12, 1),
+        "weekday": schedules.crontab_parser(7),
+    }.get(name, schedules.crontab_parser(last - first + 1, first))
+
+    @settings(deadline=None)
+    @given(fields(name, bare_steps=False))
+    def check(text: str) -> None:
+        numbers = text
+        if name == "month":  # of which Celery's parser knows only days' names
+            for number, month in ((1, "jan"), (4, "apr"), (11, "nov"), (12, "dec")):
+                numbers = numbers.replace(month, str(number))
+        assert values_of(text, name) == celerys.parse(numbers)
+
+    check()
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    st.tuples(*(fields(name, wrap=False) for name in PLACES)),
+    st.sampled_from(["", "fri#2", "1#1,3#3", "L5", "L0,L3"]),
+    st.sampled_from(["", "L", "1,L"]),
+    st.integers(946_684_800, 2_840_140_800).map(lambda at: dt.datetime.fromtimestamp(at, dt.UTC)),
+)
+def test_whole_crontabs_agree_with_cronsim(
+    texts: tuple[str, ...], weekday: str, day: str, after: dt.datetime
+) -> None:
+    written = [*texts[:2], day or texts[2], texts[3], weekday or texts[4]]
+    judge = [*written[:4], re.sub(r"L(\d)", r"\1L", written[4])]
+    due: dt.datetime | None = after
+    try:
+        expected = list(itertools.islice(CronSim(" ".join(judge), after), 5))
+    except CronSimError:
+        expected = []
+    for one in expected:
+        assert due is not None
+        due = Rule(crontab=" ".join(written)).following(due)
+        assert due == one
+
+
+@settings(deadline=None)
+@given(fields("day"), fields("weekday"))
+def test_a_question_mark_leaves_the_day_to_the_other_field(day: str, weekday: str) -> None:
+    assert parse(f"0 0 {day} * ?") == parse(f"0 0 {day} * *")
+    assert parse(f"0 30 6 ? * {weekday}") == parse(f"0 30 6 * * {weekday}")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("5-5", {5}),
+        ("7-7", {0}),
+        ("7-0", {0}),
+        ("sun-sun", {0}),
+        ("fri-5", {5}),
+        ("fri-sun", {5, 6, 0}),
+        ("5-7", {5, 6, 0}),
+        ("0-7", {0, 1, 2, 3, 4, 5, 6}),
+        ("7-2", {0, 1, 2}),
+        ("6-5/2", {6, 1, 3, 5}),
+    ],
+)
+def test_ranges_of_days_of_the_week(text: str, values: set[int]) -> None:
+    assert parse(f"0 0 * * {text}").weekdays == values
+
+
+@pytest.mark.parametrize("text", ["4-4", "4-4/2", "04-4"])
+def test_a_range_of_one(text: str) -> None:
+    assert parse(f"{text} * * * *").minutes == (4,)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("? * * * *", "* ? * * *", "* * * ? *", "? * * * * *", "0 0 ?/2 * *", "0 0 1,? * *"),
+        *("0 0 W * ?", "0 0 LW * ?", "0 0 15W * ?", "0 0 L-3 * ?", "0 0 l-1 * *", "0 0 L/2 * *"),
+        *("0 0 ? * 5L", "0 0 ? * friL", "0 0 ? * L", "0 0 * * 5#6", "0 0 * * 1-5#2", "0 0 * * #2"),
+        *("@daily", "0 0 0 1 1 ? 2026", "0 0 0 * *", "0 0 1, 15 * *", "0 0 * * mon-", ""),
+        *("-1 * * * *", "60 * * * *", "*/0 * * * *", "1,,2 * * * *", "+1 * * * *", "1_0 * * * *"),
+        *("\u0663 * * * *", "\uff11 * * * *", "\u00b2 * * * *", "0x1 * * * *", "1.5 * * * *"),
+        *("0 0 * * monday", "0 0 * january *", "r * * * *", "h * * * *", "jan * * * *"),
+        *("0 0 30 2 ?", "0 0 31 4,6,9,11 *"),
+    ],
+)
+def test_what_no_crontab_here_says_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError):
+        parse(text)
+
+
+def test_two_question_marks_say_nothing() -> None:
+    with pytest.raises(ValidationError, match="only one of the two"):
+        parse("0 0 12 ? * ?")
 
 
 def test_reading_is_done_once() -> None:

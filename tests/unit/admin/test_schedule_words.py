@@ -128,3 +128,17 @@ def test_crontabs_in_chinese(text: str, words: str) -> None:
 def test_intervals_in_chinese() -> None:
     with translation.override("zh-hans"):
         assert rules.in_words(Schedule(interval=dt.timedelta(weeks=2))) == "每 2 周"
+
+
+@pytest.mark.parametrize(
+    ("crontab_text", "words"),
+    [
+        ("0 0 12 ? * MON-FRI", "Monday to Friday at 12:00"),
+        ("0 0 12 1 * ?", "on day 1 of the month at 12:00"),
+        ("0 0 ? * fri", "Friday at 00:00"),
+        ("0 0 L * ?", "on the last day of the month at 00:00"),
+        ("0 0 ? * *", "daily at 00:00"),
+    ],
+)
+def test_a_question_mark_says_nothing(crontab_text: str, words: str) -> None:
+    assert crontab.in_words(crontab_text) == words
