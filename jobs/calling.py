@@ -90,7 +90,7 @@ class Calling:
             queue=address.queues[0] if address else "",
             priority=priority if send.priority is None else send.priority,
             eta=eta,
-            expires=None if expires is None else end(expires, eta),
+            expires=None if expires is None else end(expires),
             ignore_result=ignored,
             timelimit=(send.time_limit, send.soft_time_limit),
             own_headers=dict(send.headers) if send.headers else {},
@@ -101,7 +101,7 @@ class Calling:
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
         )
-        if address and address.exchange:
+        if address and (address.exchange or address.routing_key != shared.queue):
             _put(shared, address)
         return shared
 

@@ -10,6 +10,7 @@ from typing import Any, Self
 from jobs import workflow
 from jobs.canvas.sending import send
 from jobs.exceptions import WorkflowError
+from jobs.values import aware
 
 
 class Composable(ABC):
@@ -111,7 +112,7 @@ def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[s
 def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
     """As JSON and Celery have it."""
     if isinstance(value, dt.datetime):
-        return value.isoformat()
+        return aware(value).isoformat()
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
     if isinstance(value, Composable):

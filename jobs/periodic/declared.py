@@ -18,7 +18,7 @@ from jobs.models import Schedule
 from jobs.periodic import merge
 
 #: What Celery's ``options`` may hold here.
-_OPTIONS = ("queue", "priority", "expires", "headers")
+_OPTIONS = ("queue", "exchange", "routing_key", "priority", "expires", "headers")
 #: What may stand beside them.
 _MORE = ("description", "enabled", "misfire", "misfire_window", "overlap", "jitter")
 _ENTRY = ("task", "schedule", "args", "kwargs", "options", *_MORE)
@@ -47,6 +47,8 @@ class Declaration:
             args=list(declared.args),
             kwargs=dict(declared.kwargs),
             queue=declared.queue,
+            exchange=declared.exchange,
+            routing_key=declared.routing_key,
             priority=declared.priority,
             expires=None if declared.expires is None else span(declared.expires),
             headers=dict(declared.headers),
@@ -89,7 +91,8 @@ def add_periodic_task(
     """Have beat send a call: in a tasks module or ``AppConfig.ready``, where every process runs it.
 
     ``call``: ``task.s(…)``, or a task without arguments. ``name``: of the schedule; by default task
-    and arguments. ``options``: queue, priority, expires, headers, and those of `jobs.Periodic`.
+    and arguments. ``options``: those of the message (queue, exchange, routing_key, priority,
+    expires, headers), and those of `jobs.Periodic`.
 
     Raises `ConfigurationError` for what can be seen to be wrong here; `manage.py check` sees the
     rest.
