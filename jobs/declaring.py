@@ -66,7 +66,10 @@ def check_rule(rule: object) -> None:
         return
     told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
     if type(rule).__module__.startswith("celery."):
-        told += "; import crontab from jobs, and write an interval as seconds"
+        if type(rule).__name__ == "solar":
+            told += "; there are no schedules by the sun"
+        else:
+            told += "; import crontab from jobs, and write an interval as seconds"
     raise TypeError(told)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from jobs import conf, registry, timing
+from jobs import celery_names, conf, registry, timing
 from jobs.canvas import Signature
 from jobs.cron import Crontab
 from jobs.declaring import Periodic, Rule, span
@@ -106,6 +106,7 @@ def add_periodic_task(
         options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
     name = name or _name(task, args, kwargs)
     try:
+        options = celery_names.left_of(options, celery_names.CALL)
         _check_keys(options, (*_OPTIONS, *_MORE))
         periodic = _periodic(schedule, args, kwargs, options)
     except (TypeError, ValueError) as error:
@@ -190,10 +191,12 @@ def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
 
 
 def _of_entry(entry: Mapping[str, Any]) -> Periodic:
+    entry = celery_names.left_of(entry, celery_names.SCHEDULE)
     _check_keys(entry, _ENTRY)
     options = entry.get("options") or {}
     if not isinstance(options, Mapping):
         raise TypeError(f"options must be a dict, not {options!r}")
+    options = celery_names.left_of(options, celery_names.CALL)
     _check_keys(options, _OPTIONS)
     more = {key: entry[key] for key in _MORE if key in entry}
     args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}

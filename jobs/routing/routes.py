@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from django.utils.module_loading import import_string
 
+from jobs import celery_names
 from jobs.conf import nearest
 from jobs.exceptions import ConfigurationError
 from jobs.queues import EXCHANGE_KINDS
@@ -85,6 +86,10 @@ def route_of(value: Any, whose: str) -> Route:
         return Route(queue=value)
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{whose}: a route is a queue's name or a dict, not {value!r}.")
+    try:
+        value = celery_names.left_of(value, celery_names.CALL, ("exchange_type",))
+    except TypeError as error:
+        raise ConfigurationError(f"{whose}: {error}.") from None
     for key, option in value.items():
         if key not in Route._fields and key != "exchange_type":
             raise ConfigurationError(
