@@ -58,6 +58,10 @@ __all__ = [*_PUBLIC]  # noqa: PLE0604  all of them strings
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
+        celery_names = importlib.import_module("jobs.celery_names")
+        if instead := celery_names.MODULE.get(name):
+            # What `from jobs import …` says of an AttributeError would leave out the text.
+            raise ImportError(f"{name!r} isn't in {__name__!r}: {instead}. {celery_names.PAGE}.")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(_PUBLIC[name]), name)
 

@@ -6,13 +6,15 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from jobs import conf, routing
+from jobs import celery_names, conf, routing
 from jobs.canvas import as_dicts, check_linked
 from jobs.message import Message, new_id
 from jobs.parameters import shown
 from jobs.request import current
 from jobs.routing import Address, Plan, Route
 from jobs.sending import OPTIONS, Send, SendOptions, When, end
+
+_PAGE = "docs/reference/tasks.md has all of them"
 
 #: No keyword arguments.
 NONE: Mapping[str, Any] = {}
@@ -65,16 +67,20 @@ class Calling:
     def _send(self, options: Mapping[str, Any]) -> Send:
         if not options:
             return _PLAINLY
-        for name in options:
-            if name not in OPTIONS:
-                raise TypeError(
-                    f"Task {self.name!r} can't be sent with {name!r}, which is no option."
-                    f"{conf.nearest(name, OPTIONS)}"
-                )
         try:
+            if not options.keys() <= OPTIONS:
+                options = self._without_celerys(options)
             return Send(**options)
         except (TypeError, ValueError) as error:
             raise type(error)(f"Task {self.name!r} can't be sent: {error}.") from None
+
+    def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        left = celery_names.left_of(options, celery_names.CALL)
+        for name in left:
+            if name not in OPTIONS:
+                near = conf.nearest(name, [*OPTIONS, *celery_names.CALL])
+                raise TypeError(f"{name!r} is no option of a call.{near} {_PAGE}")
+        return left
 
     def _shared(self, send: Send) -> Message:
         """What all messages of one bulk have in common; a copy is several times as quick to make
@@ -90,7 +96,7 @@ class Calling:
             queue=address.queues[0] if address else "",
             priority=priority if send.priority is None else send.priority,
             eta=eta,
-            expires=None if expires is None else end(expires, eta),
+            expires=None if expires is None else end(expires),
             ignore_result=ignored,
             timelimit=(send.time_limit, send.soft_time_limit),
             own_headers=dict(send.headers) if send.headers else {},
@@ -101,7 +107,7 @@ class Calling:
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
         )
-        if address and address.exchange:
+        if address and (address.exchange or address.routing_key != shared.queue):
             _put(shared, address)
         return shared
 
@@ -113,6 +119,10 @@ class Calling:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise what sending with these options would, as far as it is known before."""
+        self._address(self._send(options))
 
     def _address(self, send: Send) -> tuple[Address | None, int]:
         """Where a call goes, None when functions are to be asked with its arguments; and its

@@ -39,10 +39,17 @@ def check_tasks(**_: Any) -> list[CheckMessage]:
     if wrong:
         return []  # jobs.E001
     try:
-        problems = list(routing.Router(current).problems(registry.tasks.values()))
+        router = routing.Router(current)
+        problems = list(router.problems(registry.tasks.values()))
     except ConfigurationError as error:
         return [Error(str(error), id="jobs.E005")]
-    return [Error(text, id="jobs.E003" if task else "jobs.E005") for task, text in problems]
+    found: list[CheckMessage] = [
+        Error(text, id="jobs.E003" if task else "jobs.E005") for task, text in problems
+    ]
+    hint = "The queue decides. Take the other out, or name the one that the queue is bound with."
+    for text in router.doubts(registry.tasks.values()):
+        found.append(Doubt(text, hint=hint, id="jobs.W010"))
+    return found
 
 
 @register("jobs")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -39,16 +40,41 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and how far apart (seconds), a send is tried when Redis is away."""
+    """How often, and how far apart (seconds), a send is tried when Redis is away; kombu's keys."""
 
-    max_retries: int = 3
+    #: None: for ever.
+    max_retries: int | None = 3
     interval_start: float = 0.0
     interval_step: float = 0.2
     interval_max: float = 0.2
+    #: For which errors of the broker's client; None: for all of them.
+    retry_errors: tuple[type[BaseException], ...] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises `TypeError` for what can't be in ``retry_errors``."""
+        if self.retry_errors is None:
+            return
+        given: Any = self.retry_errors
+        classes = tuple(given) if isinstance(given, list | tuple | set | frozenset) else (given,)
+        for one in classes:
+            if not (isinstance(one, type) and issubclass(one, BaseException)):
+                raise TypeError(f"option 'retry_errors' must be exception classes, not {one!r}")
+            if one.__module__.partition(".")[0] in ("kombu", "amqp", "celery"):
+                raise TypeError(
+                    f"option 'retry_errors' has {one.__module__}.{one.__qualname__}, which nothing "
+                    "here raises; write ConnectionError, TimeoutError or OSError, a class of "
+                    "redis.exceptions, or leave it out for all of them"
+                )
+        object.__setattr__(self, "retry_errors", classes)
 
     def pauses(self) -> Iterator[float]:
-        for n in range(self.max_retries):
-            yield min(self.interval_start + n * self.interval_step, self.interval_max)
+        """Before each retry, as kombu counts them: the last step is not cut at ``interval_max``."""
+        pause = self.interval_start
+        tries = itertools.count() if self.max_retries is None else range(self.max_retries)
+        for _ in tries:
+            yield min(pause, self.interval_max)
+            if pause + self.interval_step <= self.interval_start + self.interval_max:
+                pause += self.interval_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cron import Crontab
+from jobs.values import check_place
 
 #: Seconds or a span, `jobs.crontab`, or the text of a crontab.
 Rule = float | dt.timedelta | Crontab | str
@@ -25,9 +26,12 @@ class Periodic:
     name: str = ""
     #: Default: the task's.
     queue: str = ""
+    #: With a queue, they go along in ``delivery_info``; without one, they lead to queues.
+    exchange: str = ""
+    routing_key: str = ""
     #: 0 (first) to 9; None: the task's.
     priority: int | None = None
-    #: Seconds (or a timedelta) after the due time beyond which it isn't run any more.
+    #: Seconds (or a timedelta) after beat sends it beyond which it isn't run any more.
     expires: Seconds | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
@@ -43,6 +47,8 @@ class Periodic:
 
     def __post_init__(self) -> None:
         check_rule(self.schedule)
+        for name in ("queue", "exchange", "routing_key"):
+            check_place(name, getattr(self, name))
         for name in ("expires", "misfire_window", "jitter"):
             value = getattr(self, name)
             if value is not None and not _is_span(value):
@@ -60,7 +66,10 @@ def check_rule(rule: object) -> None:
         return
     told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
     if type(rule).__module__.startswith("celery."):
-        told += "; import crontab from jobs, and write an interval as seconds"
+        if type(rule).__name__ == "solar":
+            told += "; there are no schedules by the sun"
+        else:
+            told += "; import crontab from jobs, and write an interval as seconds"
     raise TypeError(told)
 
 

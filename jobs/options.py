@@ -12,7 +12,7 @@ from jobs.declaring import Periodic, Rule, check_rule
 from jobs.rates import Rate, parse
 from jobs.retry import Policy, Retries
 from jobs.uniqueness import OnConflict, Uniqueness, Until, uniqueness
-from jobs.values import check_time_limit
+from jobs.values import check_place, check_time_limit
 
 Acks = Literal["late", "early"]
 
@@ -71,7 +71,8 @@ class Options(Retries):
     name: str = ""
     #: Default: JOBS["DEFAULT_QUEUE"].
     queue: str = ""
-    #: Instead of a queue: to the queues that JOBS["QUEUES"] binds to it with this key.
+    #: Without a queue: to the queues that JOBS["QUEUES"] binds to it with this key. With one, that
+    #: decides, and they go along in ``delivery_info``.
     exchange: str = ""
     routing_key: str = ""
     #: 0 (first) to 9; None: as JOBS["TASK_ROUTES"] says, else 0.
@@ -83,7 +84,7 @@ class Options(Retries):
     #: False: inside a transaction no ledger row is written; the task may be lost if the process
     #: dies right after the commit.
     durable: bool = True
-    #: Seconds (or a timedelta) after the send beyond which it isn't run any more.
+    #: Seconds (or a timedelta) after the sending beyond which it isn't run any more.
     expires: float | dt.timedelta | None = None
     #: Run it, and record its result, in one transaction of the ledger's database: its effects
     #: there happen exactly once.
@@ -133,8 +134,8 @@ class Options(Retries):
     def __post_init__(self) -> None:
         if isinstance(self.priority, bool) or self.priority not in (None, *range(10)):
             raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
-        if self.queue and (self.exchange or self.routing_key):
-            raise ValueError("queue is given, and exchange or routing_key; a queue is all it takes")
+        for name in ("queue", "exchange", "routing_key"):
+            check_place(name, getattr(self, name))
         if self.acks not in ("late", "early"):
             raise ValueError(f"acks must be 'late' or 'early', not {self.acks!r}")
         self._check_batch()

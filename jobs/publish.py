@@ -10,10 +10,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import operator
+import sys
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+import redis.exceptions
 from django.db import DatabaseError, connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
@@ -88,19 +90,46 @@ def _due(eta: dt.datetime | None) -> float | None:
 
 def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> None:
     """``outgoing``: gives the messages, as often as they are asked for."""
+    before = sys.exception()
     try:
         broker.get().push(outgoing())
-    except BrokerUnavailable:
+    except BrokerUnavailable as error:
+        if not _is_retried(error, policy, before):
+            raise
         # What is sent from now on may be there already: only the answer may have been lost.
         again = [_copy(o) for o in outgoing()]
         for pause in policy.pauses():
             time.sleep(pause)
             try:
                 return broker.get().push(again)
-            except BrokerUnavailable:
-                continue
+            except BrokerUnavailable as latest:
+                if not _is_retried(latest, policy, before):
+                    raise
         raise
     return None
+
+
+#: The client's own classes → those of Python that mean the same.
+_MEANT: Mapping[type[BaseException], type[BaseException]] = {
+    redis.exceptions.TimeoutError: TimeoutError,
+    redis.exceptions.ConnectionError: ConnectionError,
+}
+
+
+def _is_retried(error: BaseException, policy: RetryPolicy, before: BaseException | None) -> bool:
+    """Whether an error, or what it came from, is one of the policy's; ``before``: what was being
+    handled when the caller came here, which has nothing to do with it."""
+    wanted = policy.retry_errors
+    if wanted is None or any(issubclass(one, BrokerUnavailable) for one in wanted):
+        return True
+    # Ours is a ConnectionError whatever it came from.
+    cause: BaseException | None = error.__cause__ or error
+    while cause is not None and cause is not before:
+        kinds = [type(cause), *(meant for own, meant in _MEANT.items() if isinstance(cause, own))]
+        if any(issubclass(kind, wanted) for kind in kinds):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _copy(outgoing: Outgoing) -> Outgoing:

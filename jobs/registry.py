@@ -7,7 +7,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
 
 from asgiref.sync import sync_to_async
 from django.db.models import Model
@@ -15,11 +15,27 @@ from django.dispatch import Signal
 from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, functions, known, publish, triggers, unique
+from jobs import (
+    celery_names,
+    conf,
+    functions,
+    known,
+    publish,
+    triggers,
+    unique,
+)
 from jobs.broker.limiting import Lock
-from jobs.calling import NONE, Calling
+from jobs.calling import (
+    NONE,
+    Calling,
+)
 from jobs.canvas import Composing
-from jobs.exceptions import AlreadyQueued, ConfigurationError, Retry
+from jobs.exceptions import (
+    AlreadyQueued,
+    BrokerUnavailable,
+    ConfigurationError,
+    Retry,
+)
 from jobs.message import Message, encode
 from jobs.options import Options, SingleOptions, TaskOptions
 from jobs.parameters import ANY, Key, places_of, signature_of
@@ -108,6 +124,11 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     def __repr__(self) -> str:
         return f"<Task: {self.name}>"
 
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
+
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.run(self, *args, **kwargs) if self.bind else self.run(*args, **kwargs)
 
@@ -146,11 +167,17 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             kwargs=kwargs,
         ) from exc
 
+    #: What sending raises when the broker is away, under Celery's name.
+    OperationalError = BrokerUnavailable
+
     # ------------------------------------------------------------------ sending
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """Send this call to a worker: `apply_async` with no options."""
         return self.apply_async(args, kwargs)
+
+    #: Celery's names for what holds here always: in a transaction, a call is sent when it commits.
+    delay_on_commit = delay
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
         """`delay`, from async code."""
@@ -175,6 +202,8 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
         return self._handle(sent)
+
+    apply_async_on_commit = apply_async
 
     async def aapply_async(
         self,

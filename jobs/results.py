@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from typing import Any, Generic, Protocol, TypeVar, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
 from django.db.models import QuerySet
 
-from jobs import broker, control, ledger, serialization
+from jobs import broker, celery_names, control, ledger, serialization
 from jobs import progress as reports
 from jobs.broker.base import ended
 from jobs.broker.base import progress as progress_topic
@@ -19,6 +19,7 @@ from jobs.exceptions import BrokerUnavailable, ResultError, ResultTimeout, TaskF
 from jobs.models import TaskResult
 from jobs.progress import Progress
 from jobs.states import TERMINAL, State
+from jobs.values import nearest
 
 R = TypeVar("R")
 
@@ -72,11 +73,21 @@ class AsyncResult(Generic[R]):
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
 
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.RESULT))
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, AsyncResult) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    @property
+    def task_id(self) -> str:
+        """Celery's other name for ``id``."""
+        return self.id
 
     # ------------------------------------------------------------------ its relatives
 
@@ -155,18 +166,30 @@ class AsyncResult(Generic[R]):
         _rows().filter(id=self.id, state__in=TERMINAL).delete()
         self._ended = None
 
-    def revoke(self, *, terminate: bool = False) -> None:
+    def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
         """Have the call end as REVOKED: see `jobs.control.revoke`."""
+        if celerys:
+            _refuse_others(celerys, celery_names.REVOKE, "revoke()")
         control.revoke(self.id, terminate=terminate)
 
     # ------------------------------------------------------------------ waiting
 
-    def get(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        interval: float | None = None,
+        **celerys: Any,
+    ) -> R:
         """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
 
+        ``interval``, and further options of Celery's, are taken and not needed: an end is told of.
         Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
         `ResultTimeout`, or `ResultError` where waiting could never end.
         """
+        if celerys:
+            _refuse_others(celerys, celery_names.GET, "get()")
         row = self._row() or self._wait(timeout)
         if row.state not in TERMINAL:
             row = self._wait(timeout)
@@ -248,6 +271,13 @@ class AsyncResult(Generic[R]):
                 return row
             self._ended = row
         return self._ended
+
+
+def _refuse_others(
+    given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
+) -> None:
+    for name in celery_names.left_of(given, known):
+        raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
 
 
 def _recorded(row: TaskResult | None) -> str:

@@ -8,11 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from django.utils import timezone
-
 from jobs import conf
 from jobs.conf import RetryPolicy
-from jobs.values import check_time_limit
+from jobs.values import aware, check_place, check_time_limit
 
 #: Seconds from now, a span, or a moment.
 When = float | dt.timedelta | dt.datetime
@@ -55,13 +53,15 @@ class Send:
 
     #: Seconds from now; not before.
     countdown: float | None = None
-    #: Aware; not before. Either this or ``countdown``.
+    #: Not before; a naive one is in the project's time zone. Either this or ``countdown``.
     eta: dt.datetime | None = None
-    #: Not after: it ends as REVOKED. Spans count from when it may start.
+    #: Not after: it ends as REVOKED. Spans count from the sending, as in Celery, not from ``eta``;
+    #: a naive moment is in the project's time zone.
     expires: When | None = None
     queue: str | None = None
-    #: Instead of a queue: to the queues that are bound to it with this key. Without an exchange,
-    #: the task's, or JOBS["DEFAULT_EXCHANGE"].
+    #: Without a queue: to the queues that are bound to it with this key. Without an exchange, the
+    #: task's, or JOBS["DEFAULT_EXCHANGE"]. With a queue, that decides, and they go along in
+    #: ``delivery_info``.
     exchange: str | None = None
     routing_key: str | None = None
     #: 0 (first) to 9.
@@ -90,18 +90,19 @@ class Send:
     chord: Mapping[str, Any] | None = None
     #: False: with the broker away, don't try again.
     retry: bool = True
-    #: Keys of JOBS["RETRY_POLICY"], for a broker that is away.
+    #: Keys of JOBS["RETRY_POLICY"] in place of the settings', for a broker that is away.
     retry_policy: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.countdown is not None and self.eta is not None:
             raise TypeError("countdown and eta are given; give one of them")
-        if self.eta is not None and self.eta.tzinfo is None:
-            raise ValueError(f"eta has no time zone: {self.eta!r}")
-        if isinstance(self.expires, dt.datetime) and self.expires.tzinfo is None:
-            raise ValueError(f"expires has no time zone: {self.expires!r}")
-        if self.queue and (self.exchange or self.routing_key):
-            raise TypeError("queue is given, and exchange or routing_key; a queue is all it takes")
+        for name in ("queue", "exchange", "routing_key"):
+            check_place(name, getattr(self, name))
+        if self.retry_policy is not None:
+            try:
+                conf.options_of(RetryPolicy, self.retry_policy)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"retry_policy {error}") from None
         if self.priority is not None and (
             isinstance(self.priority, bool) or self.priority not in range(10)
         ):
@@ -112,23 +113,27 @@ class Send:
     def due(self) -> dt.datetime | None:
         """When it may start, if not at once."""
         if self.countdown is not None:
-            return timezone.now() + dt.timedelta(seconds=self.countdown)
-        return self.eta
+            return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.countdown)
+        return self.eta and aware(self.eta)
 
     def policy(self) -> RetryPolicy | None:
         """For a broker that is away; None: that of the settings."""
         if not self.retry:
             return RetryPolicy(max_retries=0)
-        return conf.options_of(RetryPolicy, self.retry_policy) if self.retry_policy else None
+        if not self.retry_policy:
+            return None
+        checked = conf.options_of(RetryPolicy, self.retry_policy)
+        given = {name: getattr(checked, name) for name in self.retry_policy}
+        return dataclasses.replace(conf.get().retry_policy, **given)
 
 
 #: Names of `Send`'s options.
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Send))
 
 
-def end(expires: When, due: dt.datetime | None) -> dt.datetime:
-    """The moment after which a call that may start at ``due`` (None: now) isn't run."""
+def end(expires: When) -> dt.datetime:
+    """The moment after which a call that is sent now isn't run."""
     if isinstance(expires, dt.datetime):
-        return expires
+        return aware(expires)
     span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
-    return (due or timezone.now()) + span
+    return dt.datetime.now(dt.UTC) + span

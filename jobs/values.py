@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from django.utils import timezone
+
 
 def nearest(word: str, known: Any) -> str:
     """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
@@ -48,6 +50,28 @@ def check_time_limit(name: str, limit: Any) -> None:
         raise ValueError(f"{name} must be more than 0 seconds, not {limit!r}")
 
 
+def aware(moment: dt.datetime) -> dt.datetime:
+    """A moment with its time zone: that of the project where it says none, as in Celery."""
+    return moment if moment.tzinfo else timezone.make_aware(moment, timezone.get_default_timezone())
+
+
+#: Longest name of an exchange and longest routing key, in bytes, as AMQP has it.
+LONGEST_KEY = 255
+
+
+def check_place(name: str, value: Any) -> None:
+    """Raise `TypeError` or `ValueError` for what is no name of a queue or an exchange, and no
+    routing key. ``name``: of the option."""
+    if value is None:
+        return
+    if not isinstance(value, str):
+        known = getattr(value, "name", None)  # Celery takes kombu's objects here as well
+        hint = f"; write its name, {known!r}" if isinstance(known, str) else ""
+        raise TypeError(f"{name} must be text, not {value!r}{hint}")
+    if len(value.encode("utf-8", "surrogatepass")) > LONGEST_KEY:
+        raise ValueError(f"{name} has more than {LONGEST_KEY} bytes: {value[:40]!r}…")
+
+
 def options_of(kind: type[Any], value: Any) -> Any:
     """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
     if isinstance(value, kind):
@@ -62,8 +86,17 @@ def options_of(kind: type[Any], value: Any) -> Any:
             raise TypeError(f"option {key!r} must be True or False, not {option!r}")
         if known[key] == "str" and not isinstance(option, str):
             raise TypeError(f"option {key!r} must be text, not {option!r}")
+        if known[key] == "int | None":
+            if option is None:
+                continue
+            if isinstance(option, bool) or not isinstance(option, int) or option < 0:
+                raise TypeError(
+                    f"option {key!r} must be a whole number from 0, or None, not {option!r}"
+                )
         if known[key] in ("int", "float") and (
-            isinstance(option, bool) or not isinstance(option, int | float) or option < 0
+            isinstance(option, bool)
+            or not isinstance(option, int | float)
+            or not 0 <= option < math.inf
         ):
             raise TypeError(f"option {key!r} must be a number from 0, not {option!r}")
         if known[key] == "int" and not isinstance(option, int):

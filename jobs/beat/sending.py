@@ -17,6 +17,8 @@ from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
+from jobs.models.schedules import ExpiresFrom
+from jobs.sending import end
 from jobs.states import State
 
 log = logging.getLogger("jobs.beat")
@@ -74,7 +76,11 @@ def send(runs: Sequence[Message], alias: str) -> None:
 def _send_together(messages: Sequence[Message], alias: str) -> None:
     for one in messages:
         if not one.queue or not conf.get().knows(one.queue):
-            options = {"queue": one.queue} if one.queue else {}
+            options = {
+                "queue": one.queue or None,
+                "exchange": one.exchange or None,
+                "routing_key": one.routing_key or None,
+            }
             _find(one.task, one.args, one.kwargs, options)  # raises what it raised before
     locks = {one.id: lock for one in messages if (lock := _lock(one))}
     with transaction.atomic(using=alias):
@@ -105,26 +111,30 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     own = schedule.headers if isinstance(schedule.headers, dict) else {}
     headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
     eta = start_of(schedule, due) if due and schedule.jitter else None
-    expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
+    options: dict[str, Any] = {
+        "queue": schedule.queue or None,
+        "exchange": schedule.exchange or None,
+        "routing_key": schedule.routing_key or None,
+        "priority": schedule.priority,
+    }
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
             return task.message(
                 schedule.args,
                 schedule.kwargs,
-                queue=schedule.queue or None,
                 task_id=task_id,
                 headers=headers,
-                priority=schedule.priority,
                 eta=eta,
-                expires=expires,
+                expires=_end(schedule, due),
+                **options,
             )
     # Whether it can be run is for the worker to say, whose code may be newer than what this
     # process has loaded. If it can't, the message is kept there as a dead letter.
-    options = {"queue": schedule.queue or None, "priority": schedule.priority}
     try:
         place = _find(schedule.task, schedule.args, schedule.kwargs, options)
     except (UnknownQueue, NoRoute):
-        place = {"queue": schedule.queue}  # `_send_together` tells
+        # `_send_together` tells.
+        place = {name: options[name] or "" for name in ("queue", "exchange", "routing_key")}
     return Message(
         task=schedule.task,
         id=task_id,
@@ -133,8 +143,17 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
         kwargs=schedule.kwargs,
         own_headers=headers,
         eta=eta,
-        expires=expires,
+        expires=_end(schedule, due),
     )
+
+
+def _end(schedule: Schedule, due: dt.datetime | None) -> dt.datetime | None:
+    """The moment after which a run that is sent now isn't run."""
+    if not schedule.expires:
+        return None
+    if due is not None and schedule.expires_from == ExpiresFrom.DUE:
+        return due + schedule.expires
+    return end(schedule.expires)
 
 
 def _find(

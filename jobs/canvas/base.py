@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
-from jobs import workflow
+from jobs import celery_names, workflow
 from jobs.canvas.sending import send
 from jobs.exceptions import WorkflowError
+from jobs.values import aware
 
 
 class Composable(ABC):
@@ -39,6 +40,20 @@ class Composable(ABC):
         calls.
         """
         return to_dict(self)
+
+    def __invert__(self) -> Any:
+        """Send it, and wait for what it returns: ``~add.s(2, 2)``."""
+        return self.apply_async().get()
+
+    def on_error(self, errback: Any) -> Self:
+        """The same with this errback besides those that it has."""
+        errbacks = [*workflow.listed(self.options.get("link_error")), errback]
+        return self.set(link_error=errbacks)
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.CALLS))
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         """`apply_async` with no options."""
@@ -111,7 +126,7 @@ def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[s
 def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
     """As JSON and Celery have it."""
     if isinstance(value, dt.datetime):
-        return value.isoformat()
+        return aware(value).isoformat()
     if isinstance(value, dt.timedelta):
         return value.total_seconds()
     if isinstance(value, Composable):

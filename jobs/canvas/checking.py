@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,19 @@ from jobs.workflow import Call
 _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
+
+
+#: What Celery's clients write into options, and nothing here reads.
+_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
+
+
+def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `jobs.sending.Send`, of what their JSON forms may be."""
+    given = {name: value for name, value in options.items() if name not in _FOREIGN}
+    for name in ("eta", "expires"):
+        if isinstance(given.get(name), str):
+            given[name] = dt.datetime.fromisoformat(given[name])
+    return given
 
 
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,8 +44,9 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
     """A frozen call, to which ``given`` arguments and these keywords will be added; ``what``: those
     of one argument.
 
-    Raises `UnknownTask`, `TypeError` for arguments that a task doesn't take, and `WorkflowError`
-    for a chord over calls that ignore their results.
+    Raises `UnknownTask`, `TypeError` for arguments that a task doesn't take, what
+    `jobs.Task.apply_async` does for options, and `WorkflowError` for a chord over calls that
+    ignore their results.
     """
     kind = workflow.kind(call)
     if kind == "task":
@@ -57,6 +72,7 @@ def check_linked(options: Mapping[str, Any]) -> None:
 
 def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:
     task = known.find(call["task"])
+    task.check_options(python_options(workflow.options(call)))
     args = list(call.get("args") or ())
     own: Mapping[str, Any] = call.get("kwargs") or {}
     try:

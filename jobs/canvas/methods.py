@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jobs.canvas.base import Composable
@@ -27,6 +27,20 @@ class Composing:
     def si(self, *args: Any, **kwargs: Any) -> Signature:
         """`s`, taking no result of a task before it."""
         return Signature(self.name, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """`s`, with options besides, as those of ``apply_async``."""
+        return Signature(self.name, tuple(args), dict(kwargs or {}), options, immutable)
+
+    #: Celery's older name.
+    subtask = signature
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item, one after the other; it returns the list of

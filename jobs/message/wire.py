@@ -87,7 +87,7 @@ def _headers(message: Message) -> dict[str, Any]:
         "timelimit": message.timelimit,
         "root_id": message.root_id or message.id,
         "parent_id": message.parent_id,
-        "argsrepr": _short(message.shown_args),
+        "argsrepr": _short(tuple(message.shown_args)),
         "kwargsrepr": _short(message.shown_kwargs) if message.kwargs else "{}",
         "origin": message.origin or _ORIGIN,
         "ignore_result": message.ignore_result,

@@ -46,6 +46,13 @@ class Overlap(models.TextChoices):
     QUEUE = "queue", _("run once it has ended")
 
 
+class ExpiresFrom(models.TextChoices):
+    """What the time after which a run expires counts from."""
+
+    SENT = "sent", _("the sending")
+    DUE = "due", _("the due time")
+
+
 class ScheduleQuerySet(models.QuerySet["Schedule"]):
     """What is written past `Schedule.save` is planned anew as well: beat finds it `unplanned`."""
 
@@ -131,12 +138,18 @@ class Schedule(models.Model):
     args = models.JSONField(_("arguments"), default=list, blank=True)
     kwargs = models.JSONField(_("keyword arguments"), default=dict, blank=True)
     queue = models.CharField(_("queue"), max_length=255, blank=True, default="")
+    #: With a queue they only go along; without one, or an exchange, the task's.
+    exchange = models.CharField(_("exchange"), max_length=255, blank=True, default="")
+    routing_key = models.CharField(_("routing key"), max_length=255, blank=True, default="")
     #: None: the task's own.
     priority = models.PositiveSmallIntegerField(
         _("priority"), null=True, blank=True, validators=[MaxValueValidator(9)]
     )
-    #: After the due time; the run ends as REVOKED when no worker was free before.
+    #: The run ends as REVOKED when no worker was free before.
     expires = models.DurationField(_("expires after"), null=True, blank=True)
+    expires_from = models.CharField(
+        _("expiry counts from"), max_length=8, choices=ExpiresFrom, default=ExpiresFrom.SENT
+    )
     headers = models.JSONField(_("headers"), default=dict, blank=True)
 
     # When.

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from jobs import conf, registry, timing
+from jobs import celery_names, conf, registry, timing
 from jobs.canvas import Signature
 from jobs.cron import Crontab
 from jobs.declaring import Periodic, Rule, span
@@ -18,7 +18,7 @@ from jobs.models import Schedule
 from jobs.periodic import merge
 
 #: What Celery's ``options`` may hold here.
-_OPTIONS = ("queue", "priority", "expires", "headers")
+_OPTIONS = ("queue", "exchange", "routing_key", "priority", "expires", "headers")
 #: What may stand beside them.
 _MORE = ("description", "enabled", "misfire", "misfire_window", "overlap", "jitter")
 _ENTRY = ("task", "schedule", "args", "kwargs", "options", *_MORE)
@@ -47,6 +47,8 @@ class Declaration:
             args=list(declared.args),
             kwargs=dict(declared.kwargs),
             queue=declared.queue,
+            exchange=declared.exchange,
+            routing_key=declared.routing_key,
             priority=declared.priority,
             expires=None if declared.expires is None else span(declared.expires),
             headers=dict(declared.headers),
@@ -89,7 +91,8 @@ def add_periodic_task(
     """Have beat send a call: in a tasks module or ``AppConfig.ready``, where every process runs it.
 
     ``call``: ``task.s(…)``, or a task without arguments. ``name``: of the schedule; by default task
-    and arguments. ``options``: queue, priority, expires, headers, and those of `jobs.Periodic`.
+    and arguments. ``options``: those of the message (queue, exchange, routing_key, priority,
+    expires, headers), and those of `jobs.Periodic`.
 
     Raises `ConfigurationError` for what can be seen to be wrong here; `manage.py check` sees the
     rest.
@@ -103,6 +106,7 @@ def add_periodic_task(
         options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
     name = name or _name(task, args, kwargs)
     try:
+        options = celery_names.left_of(options, celery_names.CALL)
         _check_keys(options, (*_OPTIONS, *_MORE))
         periodic = _periodic(schedule, args, kwargs, options)
     except (TypeError, ValueError) as error:
@@ -187,10 +191,12 @@ def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
 
 
 def _of_entry(entry: Mapping[str, Any]) -> Periodic:
+    entry = celery_names.left_of(entry, celery_names.SCHEDULE)
     _check_keys(entry, _ENTRY)
     options = entry.get("options") or {}
     if not isinstance(options, Mapping):
         raise TypeError(f"options must be a dict, not {options!r}")
+    options = celery_names.left_of(options, celery_names.CALL)
     _check_keys(options, _OPTIONS)
     more = {key: entry[key] for key in _MORE if key in entry}
     args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}

@@ -69,7 +69,7 @@ class Router:
         """Where a route leads a task of this name. Raises `UnknownQueue` or `NoRoute`."""
         try:
             if route.queue:
-                return self._exchanges.queue(route.queue)
+                return self._exchanges.queue(route.queue, route.exchange, route.routing_key)
             if route.exchange or route.routing_key:
                 return self._exchanges.find(route.exchange, route.routing_key)
             return self._exchanges.queue(self._default)
@@ -115,6 +115,18 @@ class Router:
                 continue  # tasks may name the exchange
             if problem := self._problem(f"JOBS['TASK_ROUTES']: {pattern}", route):
                 yield "", problem
+
+    def doubts(self, tasks: Iterable[Routable]) -> Iterator[str]:
+        """A sentence for each task and route that names a queue, and an exchange or a routing key
+        which would lead somewhere else."""
+        said = [(f"Task {task.name!r}", task.route) for task in tasks]
+        said += [(f"JOBS['TASK_ROUTES']: {pattern}", route) for pattern, route in self._routes]
+        for what, route in said:
+            if not route.queue or self._problem(what, route):
+                continue
+            why = self._exchanges.contradiction(route.queue, route.exchange, route.routing_key)
+            if why:
+                yield f"{what} is for the queue {route.queue!r}, and names {why}."
 
     def _problem(self, what: str, route: Route) -> str:
         try:

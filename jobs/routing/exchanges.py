@@ -9,9 +9,7 @@ from typing import Any, NamedTuple
 from jobs.conf import Conf, Queue, nearest
 from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
 from jobs.routing.topics import Topics
-
-#: Longest routing key, in bytes, as AMQP has it.
-_LONGEST = 255
+from jobs.values import LONGEST_KEY
 
 
 class Address(NamedTuple):
@@ -19,7 +17,7 @@ class Address(NamedTuple):
 
     #: In the order of the settings; one at least.
     queues: tuple[str, ...]
-    #: Empty when the queue was named itself.
+    #: Empty when the queue was named alone.
     exchange: str = ""
     routing_key: str = ""
 
@@ -92,14 +90,33 @@ class Exchanges:
             name: Exchange(name, kind, bindings[name]) for name, kind in conf.exchanges.items()
         }
 
-    def queue(self, name: str) -> Address:
-        """A queue by its own name; raises `UnknownQueue`."""
+    def queue(self, name: str, exchange: str = "", key: str = "") -> Address:
+        """A queue by its own name; raises `UnknownQueue`. Exchange and routing key decide nothing
+        beside it, as in Celery; they go along."""
         if not self._conf.knows(name):
             raise UnknownQueue(
                 f"queue {name!r}, which JOBS['QUEUES'] does not declare."
                 f"{nearest(name, self._conf.queues)}"
             )
-        return Address((name,), "", name)
+        return Address((name,), exchange, key or name)
+
+    def contradiction(self, name: str, exchange: str, key: str) -> str:
+        """Why exchange and routing key, named beside a queue, would lead somewhere else; empty when
+        they don't."""
+        queue = self._conf.queues.get(name, Queue())
+        bound = _exchange_of(self._conf, queue)
+        if exchange and exchange != bound:
+            told = f"is bound to {bound!r}" if bound else "is bound to no exchange"
+            return f"the exchange {exchange!r}, while the queue {told}"
+        if not key or (not exchange and key == name):
+            return ""
+        keys = ", ".join(map(repr, _keys_of(name, queue) if bound else [name]))
+        try:
+            if bound and name in self._exchanges[bound].find(key):
+                return ""
+        except NoRoute:
+            pass
+        return f"the routing key {key!r}, while the queue is bound with {keys}"
 
     def find(self, exchange: str, key: str) -> Address:
         """Raises `NoRoute`. Without an exchange that of the settings or, when they have none, a
@@ -142,8 +159,8 @@ def binding_problems(conf: Conf) -> Iterator[str]:
                 f"JOBS['QUEUES'][{name!r}] has a routing_key and no exchange. Name one, or set "
                 "JOBS['DEFAULT_EXCHANGE']."
             )
-        if any(len(key.encode()) > _LONGEST for key in _keys_of(name, queue)):
-            yield f"JOBS['QUEUES'][{name!r}] has a routing_key of more than {_LONGEST} bytes."
+        if any(len(key.encode()) > LONGEST_KEY for key in _keys_of(name, queue)):
+            yield f"JOBS['QUEUES'][{name!r}] has a routing_key of more than {LONGEST_KEY} bytes."
 
 
 def _exchange_of(conf: Conf, queue: Queue) -> str:

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.utils.module_loading import import_string
 
+from jobs import celery_names
 from jobs.conf import nearest
 from jobs.exceptions import ConfigurationError
+from jobs.queues import EXCHANGE_KINDS
+from jobs.values import check_place
 
 #: Called with name, args, kwargs and options of a call, and ``task``; None, or where it goes.
 RouterFunction = Callable[..., Any]
 
 
 class Route(NamedTuple):
-    """Where to, as far as somebody said so; empty or None for what wasn't said."""
+    """Where to, as far as somebody said so; empty or None for what wasn't said.
+
+    With a queue, exchange and routing key decide nothing: they go along in ``delivery_info``.
+    """
 
     queue: str = ""
     exchange: str = ""
@@ -79,20 +86,32 @@ def route_of(value: Any, whose: str) -> Route:
         return Route(queue=value)
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{whose}: a route is a queue's name or a dict, not {value!r}.")
+    try:
+        value = celery_names.left_of(value, celery_names.CALL, ("exchange_type",))
+    except TypeError as error:
+        raise ConfigurationError(f"{whose}: {error}.") from None
     for key, option in value.items():
-        if key not in Route._fields:
+        if key not in Route._fields and key != "exchange_type":
             raise ConfigurationError(
                 f"{whose}: a route has no option {key!r}.{nearest(str(key), Route._fields)}"
             )
-        if key == "priority":
+        if key == "exchange_type":
+            # JOBS["EXCHANGES"] says of what kind an exchange is.
+            if option not in EXCHANGE_KINDS:
+                kinds = ", ".join(EXCHANGE_KINDS)
+                raise ConfigurationError(
+                    f"{whose}: exchange_type must be one of {kinds}, not {option!r}."
+                )
+        elif key == "priority":
             if option is not None and (isinstance(option, bool) or option not in range(10)):
                 raise ConfigurationError(f"{whose}: priority must be 0 to 9, not {option!r}.")
-        elif option is not None and not isinstance(option, str):
-            raise ConfigurationError(f"{whose}: {key} must be text, not {option!r}.")
-    found = Route(**{key: option for key, option in value.items() if option is not None})
-    if found.queue and (found.exchange or found.routing_key):
-        raise ConfigurationError(f"{whose}: it names a queue, and an exchange or a routing_key.")
-    return found
+        elif option is not None:
+            try:
+                check_place(key, option)
+            except (TypeError, ValueError) as error:
+                raise ConfigurationError(f"{whose}: {error}.") from None
+    said = {key: value[key] for key in Route._fields if value.get(key) is not None}
+    return Route(**said)
 
 
 class _Map:
@@ -142,8 +161,8 @@ def _router(one: Any) -> _Map | RouterFunction:
         return _Map(list(one.items()))
     if isinstance(one, str):
         return _imported(one)
-    if callable(one):
-        return one  # type: ignore[no-any-return]
+    if hasattr(one, "route_for_task") or callable(one):
+        return _function_of(one)
     if isinstance(one, list | tuple):
         return _Map([one] if _is_pair(one) else one)
     raise ConfigurationError(
@@ -157,6 +176,20 @@ def _imported(path: str) -> RouterFunction:
         found = import_string(path)
     except ImportError as error:
         raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}: {error}.") from error
-    if not callable(found):
+    if isinstance(found, type):
+        found = found()  # as Celery does
+    if not (hasattr(found, "route_for_task") or callable(found)):
         raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}, which is no function.")
-    return found  # type: ignore[no-any-return]
+    return _function_of(found)
+
+
+def _function_of(router: Any) -> RouterFunction:
+    """A function, or what Celery called a router before it took functions."""
+    if not hasattr(router, "route_for_task"):
+        return router  # type: ignore[no-any-return]
+
+    @functools.wraps(router.route_for_task)
+    def route(name: str, args: Any, kwargs: Any, options: Any, task: Any = None) -> Any:
+        return router.route_for_task(name, args, kwargs)
+
+    return route

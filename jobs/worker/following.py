@@ -13,13 +13,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.utils import timezone
-
 from jobs import conf, message, routing, workflow
 from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
 from jobs.registry import tasks
+from jobs.sending import end
 from jobs.states import State
 from jobs.worker import record
 from jobs.worker.outcome import NOTHING, Following, Member
@@ -138,7 +137,9 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
     """The message of a call of a single task that is started."""
     options = workflow.options(call)
     task = tasks.get(call["task"])
-    eta = _eta(options)
+    expires = options.get("expires")
+    if expires is None and task is not None:
+        expires = task.expires
     return Message(
         task=call["task"],
         id=options["task_id"],
@@ -151,8 +152,8 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
             "chain": list(options.get("chain") or ()) or None,
             "chord": options.get("chord"),
         },
-        eta=eta,
-        expires=_expires(options, eta),
+        eta=_eta(options),
+        expires=_expires(expires),
         timelimit=(_seconds(options, "time_limit"), _seconds(options, "soft_time_limit")),
         ignore_result=options.get("ignore_result", task.ignore_result if task else None),
         root_id=root_id,
@@ -199,14 +200,13 @@ def _address(call: Call) -> dict[str, Any]:
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:
     if options.get("countdown") is not None:
-        return timezone.now() + dt.timedelta(seconds=float(options["countdown"]))
+        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=float(options["countdown"]))
     return _moment(options.get("eta"))
 
 
-def _expires(options: Mapping[str, Any], eta: dt.datetime | None) -> dt.datetime | None:
-    expires = options.get("expires")
-    if isinstance(expires, int | float):
-        return (eta or timezone.now()) + dt.timedelta(seconds=expires)
+def _expires(expires: Any) -> dt.datetime | None:
+    if isinstance(expires, int | float | dt.timedelta | dt.datetime):
+        return end(expires)
     return _moment(expires)
 
 

@@ -6,6 +6,7 @@ import datetime as dt
 import json
 from typing import Any
 
+import kombu.exceptions
 import pytest
 from pytest_django import Settings
 
@@ -243,11 +244,15 @@ def test_a_message_above_the_limit(settings: Settings) -> None:
     "options",
     [
         {"countdown": 1, "eta": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)},
-        {"eta": dt.datetime(2030, 1, 1)},  # noqa: DTZ001
-        {"expires": dt.datetime(2030, 1, 1)},  # noqa: DTZ001
         {"priority": 10},
         {"priority": "high"},
         {"retry_policy": {"max_tries": 3}},
+        {"retry_policy": {"interval_max": float("inf")}},
+        {"retry_policy": {"retry_errors": ("TimeoutError",)}},
+        {"retry_policy": {"retry_errors": (kombu.exceptions.OperationalError,)}},
+        {"queue": kombu.Queue("default")},
+        {"exchange": kombu.Exchange("media")},
+        {"queue": "default", "routing_key": "k" * 256},
     ],
 )
 def test_wrong_options_of_a_call(options: dict[str, Any]) -> None:

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from django.core.exceptions import ValidationError
 from django.db import connection, transaction
+from django.db.migrations.executor import MigrationExecutor
 
 from jobs import broker
 from jobs.beat import sweep as sweeping
 from jobs.beat import tick
 from jobs.beat.bell import Bell
+from jobs.beat.sending import run_of
 from jobs.beat.sweep import sweep
 from jobs.beat.wake import TOPIC
 from jobs.models import Schedule, TaskResult
@@ -325,3 +327,23 @@ class TestHearing:
             bell.wait(300)
         finally:
             bell.close()
+
+
+def test_what_was_there_before_expires_from_its_due_time() -> None:
+    executor = MigrationExecutor(connection)
+    executor.migrate([("jobs", "0005_task_groups")])
+    try:
+        old = executor.loader.project_state([("jobs", "0005_task_groups")]).apps
+        rows = old.get_model("jobs", "Schedule").objects
+        rows.create(name="old", task="tests.tasks.add", interval=MINUTE, expires=2 * MINUTE)
+        rows.create(name="plain", task="tests.tasks.add", interval=MINUTE)
+    finally:
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes("jobs"))
+    old, plain = Schedule.objects.filter(name__in=["old", "plain"]).order_by("name")
+    assert (old.expires_from, plain.expires_from) == ("due", "sent")
+    assert run_of(old, NOON).expires == NOON + 2 * MINUTE
+    new = scheduled("new", expires=2 * MINUTE)
+    expires = run_of(new, NOON).expires
+    assert expires is not None
+    assert abs(expires - 2 * MINUTE - dt.datetime.now(dt.UTC)) < MINUTE

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from typing import Any
 
 import pytest
@@ -141,19 +142,37 @@ class TestWhatIsSent:
         return message.decode(bytes(row.message), row.queue)
 
     def test_priority_headers_and_expiry(self, broker_url: str) -> None:
-        scheduled(priority=9, headers={"tenant": "acme"}, expires=10 * MINUTE)
+        scheduled(priority=9, headers={"tenant": "acme"}, expires=10 * MINUTE, expires_from="due")
         tick(NOON + SECOND)
         sent = self.sent()
         assert (sent.priority, sent.expires) == (9, NOON + 10 * MINUTE)
         assert sent.headers == {"tenant": "acme", "periodic_task_name": "s"}
 
-    def test_jitter_moves_the_start_and_not_the_expiry(self, broker_url: str) -> None:
+    def test_exchange_and_routing_key_go_along_with_a_queue(self, broker_url: str) -> None:
+        scheduled(queue="default", exchange="media", routing_key="mail.new")
+        tick(NOON)
+        info = json.loads(bytes(TaskResult.objects.get().message))["properties"]["delivery_info"]
+        assert info == {"exchange": "media", "routing_key": "mail.new"}
+
+    def test_expiry_counts_from_the_sending(self, broker_url: str) -> None:
+        """As Celery's does: what is made up for late has its full time."""
+        scheduled(expires=10 * MINUTE)
+        before = dt.datetime.now(dt.UTC)
+        tick(NOON + SECOND)
+        expires = self.sent().expires
+        assert expires is not None
+        assert before + 10 * MINUTE <= expires <= dt.datetime.now(dt.UTC) + 10 * MINUTE
+
+    @pytest.mark.parametrize("start", ["sent", "due"])
+    def test_jitter_moves_the_start_and_not_the_expiry(self, broker_url: str, start: str) -> None:
         soon = dt.datetime.now(dt.UTC).replace(microsecond=0) + dt.timedelta(hours=1)
-        schedule = scheduled(due=soon, jitter=30 * MINUTE, expires=40 * MINUTE)
+        schedule = scheduled(due=soon, jitter=30 * MINUTE, expires=40 * MINUTE, expires_from=start)
         tick(soon)
         sent = self.sent()
         assert sent.eta == start_of(schedule, soon) > soon
-        assert sent.expires == soon + 40 * MINUTE
+        assert sent.expires is not None
+        counted = soon if start == "due" else dt.datetime.now(dt.UTC)
+        assert abs(sent.expires - counted - 40 * MINUTE) < MINUTE
         assert broker.get().stats("default").due == 1
 
     def test_headers_that_are_none_are_left_out(self, broker_url: str) -> None:

@@ -3,12 +3,14 @@ raises."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Iterable
 from typing import Any
 
 import pytest
+import redis.exceptions
 from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
@@ -18,8 +20,10 @@ from pytest_django import Settings
 
 from jobs import AsyncResult, broker, message, publish, signals
 from jobs.broker.base import Outgoing
+from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
 from jobs.models import TaskResult
+from jobs.sending import Send
 from jobs.states import State
 from tests.models import Run
 from tests.project import Project
@@ -292,6 +296,103 @@ def test_the_retry_policy(
         add.apply_async((1, 2), **options)  # type: ignore[arg-type]
     assert asked == [1] * tries
     assert pauses == [0.0, 0.2, 0.2][: tries - 1] if not options else len(pauses) == tries - 1
+
+
+def test_a_policy_of_a_call_is_over_that_of_the_settings(settings: Settings) -> None:
+    settings.JOBS = {"RETRY_POLICY": {"max_retries": 7, "interval_step": 3}}
+    policy = Send(retry_policy={"interval_step": 1}).policy()
+    assert policy == RetryPolicy(max_retries=7, interval_step=1)
+
+
+def refuse(cause: type[Exception] | None) -> None:
+    """Raise what redis-py and `jobs.broker.connection` do, in their way."""
+    try:
+        try:
+            raise (cause or ValueError)("low down")
+        except TimeoutError:
+            raise redis.exceptions.TimeoutError("Timeout reading from socket")  # noqa: B904
+        except OSError as low:
+            raise redis.exceptions.ConnectionError(f"Error: {low}") from low
+        except ValueError:
+            raise redis.exceptions.ConnectionError("Connection closed by server.") from None
+    except redis.exceptions.RedisError as error:
+        raise BrokerUnavailable(str(error)) from error
+
+
+@pytest.mark.parametrize(
+    ("cause", "errors", "tries"),
+    [
+        (TimeoutError, (TimeoutError,), 4),
+        (TimeoutError, [TimeoutError], 4),
+        (TimeoutError, TimeoutError, 4),
+        (TimeoutError, (ConnectionError,), 1),
+        (TimeoutError, (OSError,), 4),
+        (TimeoutError, (redis.exceptions.TimeoutError,), 4),
+        (TimeoutError, (redis.exceptions.ConnectionError,), 1),
+        (TimeoutError, (), 1),
+        (TimeoutError, None, 4),
+        (TimeoutError, (BrokerUnavailable,), 4),
+        (ConnectionRefusedError, (TimeoutError,), 1),
+        (ConnectionRefusedError, (ConnectionError,), 4),
+        (ConnectionRefusedError, (ConnectionRefusedError,), 4),
+        (ConnectionRefusedError, (ConnectionResetError,), 1),
+        (ConnectionRefusedError, (TimeoutError, OSError), 4),
+        (ConnectionRefusedError, (redis.exceptions.RedisError,), 4),
+        (None, (TimeoutError,), 1),
+        (None, (ConnectionError,), 4),
+    ],
+)
+def test_only_errors_of_the_policy_are_tried_again(
+    cause: type[Exception] | None,
+    errors: Any,
+    tries: int,
+    broker_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+
+    def push(messages: Iterable[Outgoing]) -> None:
+        asked.append(len(list(messages)))
+        refuse(cause)
+
+    monkeypatch.setattr(broker.get(), "push", push)
+    policy = {"max_retries": 3, "interval_max": 0, "retry_errors": errors}
+    try:
+        raise TimeoutError("what the caller is handling says nothing of the broker")
+    except TimeoutError:
+        with pytest.raises(BrokerUnavailable):
+            add.apply_async((2, 2), retry=True, retry_policy=policy)
+    assert asked == [1] * tries
+
+
+@pytest.mark.parametrize(
+    ("errors", "tries"), [((TimeoutError,), 1), ((ConnectionError,), 3), ((OSError,), 3)]
+)
+def test_a_server_that_is_down_is_a_connection_error(
+    errors: Any, tries: int, own_valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_valkey.kill()
+    pauses: list[float] = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    with pytest.raises(BrokerUnavailable):
+        add.apply_async((2, 2), retry_policy={"max_retries": 2, "retry_errors": errors})
+    assert len(pauses) == tries - 1
+
+
+def test_without_a_number_of_retries_it_is_tried_for_ever(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, asked = broker.get().push, itertools.count(1)
+
+    def push(messages: Iterable[Outgoing]) -> None:
+        if next(asked) < 500:
+            raise BrokerUnavailable
+        real(messages)
+
+    monkeypatch.setattr(broker.get(), "push", push)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    add.apply_async((2, 2), retry_policy={"max_retries": None})
+    assert on_redis() == (1, 0)
 
 
 def test_back_within_the_retries_it_is_sent(own_valkey: Valkey) -> None:

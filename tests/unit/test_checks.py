@@ -145,6 +145,18 @@ def test_wrong_routes(settings: Settings, jobs: dict[str, Any], message: str) ->
     assert found() == [("jobs.E005", message)]
 
 
+def test_a_key_that_contradicts_its_queue(settings: Settings) -> None:
+    route = {"queue": "default", "routing_key": "other"}
+    settings.JOBS = {**GOOD, "TASK_ROUTES": {"shop.*": route}}
+    assert found() == [
+        (
+            "jobs.W010",
+            "JOBS['TASK_ROUTES']: 'shop.*' is for the queue 'default', and names the routing key "
+            "'other', while the queue is bound with 'default'.",
+        )
+    ]
+
+
 def test_a_schedule_that_can_not_be(settings: Settings) -> None:
     entry = {"task": "gone", "schedule": 60}
     settings.JOBS = {**GOOD, "BEAT_SCHEDULE": {"often": entry}}

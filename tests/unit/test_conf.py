@@ -1,10 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.utils.functional import retry_over_time
 from pytest_django import Settings
 
 from jobs import conf
@@ -114,9 +118,15 @@ def test_not_a_dict(jobs: Any) -> None:
         ("QUEUES", {"default": {"open": 1}}, "option 'open' must be True or False, not 1"),
         ("RETRY_POLICY", 3, "must be a dict, not 3"),
         ("RETRY_POLICY", {"max_retry": 1}, "'max_retry'. Did you mean 'max_retries'?"),
-        ("RETRY_POLICY", {"max_retries": -1}, "'max_retries' must be a number from 0, not -1"),
-        ("RETRY_POLICY", {"max_retries": True}, "'max_retries' must be a number"),
+        (
+            "RETRY_POLICY",
+            {"max_retries": -1},
+            "'max_retries' must be a whole number from 0, or None",
+        ),
+        ("RETRY_POLICY", {"max_retries": True}, "'max_retries' must be a whole number"),
         ("RETRY_POLICY", {"max_retries": 1.5}, "'max_retries' must be"),
+        ("RETRY_POLICY", {"interval_step": math.inf}, "'interval_step' must be a number from 0"),
+        ("RETRY_POLICY", {"retry_errors": ["a"]}, "'retry_errors' must be exception classes"),
         ("RETRY_POLICY", {"interval_max": "1"}, "'interval_max' must be a number"),
     ],
 )
@@ -160,6 +170,35 @@ def test_pauses() -> None:
     policy = RetryPolicy(max_retries=4, interval_start=1, interval_step=2, interval_max=4)
     assert list(policy.pauses()) == [1, 3, 4, 4]
     assert list(RetryPolicy(max_retries=0).pauses()) == []
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [(0, 0.2, 0.2), (0, 0.2, 1), (0, 0.15, 0.2), (1, 2, 4), (3, 1, 2), (1, 0, 5), (0, 0, 0)],
+)
+def test_pauses_for_ever_are_those_of_kombu(steps: tuple[float, float, float]) -> None:
+    start, step, most = steps
+    policy = RetryPolicy(None, start, step, most)
+    kombus: list[float] = []
+
+    def again(error: BaseException, intervals: Iterator[float], retries: int) -> float:
+        kombus.append(next(intervals))
+        return 0.0
+
+    def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):  # noqa: PT011
+        retry_over_time(
+            fail,
+            ValueError,
+            errback=again,
+            max_retries=30,
+            interval_start=start,
+            interval_step=step,
+            interval_max=most,
+        )
+    assert list(itertools.islice(policy.pauses(), 30)) == pytest.approx(kombus)
 
 
 def test_keys_for_signing(settings: Settings) -> None:

@@ -42,7 +42,7 @@ def test_the_wire_form_is_celery_s() -> None:
         "timelimit": [None, None],
         "root_id": sent.id,
         "parent_id": None,
-        "argsrepr": "[1]",
+        "argsrepr": "(1,)",
         "kwargsrepr": "{'b': 2}",
         "origin": headers["origin"],
         "ignore_result": None,

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from django.utils import timezone
@@ -151,15 +152,38 @@ def test_when() -> None:
     assert 59 < (later - now).total_seconds() < 62
     assert add.message((1, 2), {}, eta=eta).eta == eta
     assert add.message((1, 2), {}, countdown=0).eta is not None
-    # A span counts from when the task may start.
-    assert add.message((1, 2), {}, eta=eta, expires=60).expires == eta + dt.timedelta(seconds=60)
     assert add.message((1, 2), {}, expires=eta).expires == eta
     with pytest.raises(TypeError, match="countdown and eta"):
         add.message((1, 2), {}, countdown=1, eta=eta)
-    with pytest.raises(ValueError, match="no time zone"):
-        add.message((1, 2), {}, eta=dt.datetime(2030, 1, 1))  # noqa: DTZ001
-    with pytest.raises(ValueError, match="no time zone"):
-        add.message((1, 2), {}, expires=dt.datetime(2030, 1, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    "options", [{"countdown": 3600}, {"eta": timezone.now() + dt.timedelta(hours=1)}, {}]
+)
+@pytest.mark.parametrize("expires", [7200, 7200.0, dt.timedelta(hours=2)])
+def test_expiry_counts_from_the_sending_as_in_celery(options: Any, expires: Any) -> None:
+    @task(name="short.lived", expires=expires)
+    def short_lived() -> None: ...
+
+    del registry.tasks["short.lived"]
+    for sent in (
+        add.message((1, 2), {}, expires=expires, **options),
+        short_lived.message((), {}, **options),
+    ):
+        assert sent.expires is not None
+        assert 7190 < (sent.expires - timezone.now()).total_seconds() <= 7200
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai"])
+def test_a_naive_moment_is_in_the_zone_of_the_project(settings: Settings, zone: str) -> None:
+    settings.TIME_ZONE = zone
+    naive = dt.datetime(2030, 1, 1, 8)  # noqa: DTZ001
+    meant = naive.replace(tzinfo=ZoneInfo(zone))
+    with timezone.override("Pacific/Kiritimati"):  # a visitor's is not asked
+        sent = add.message((1, 2), {}, eta=naive, expires=naive)
+        assert (sent.eta, sent.expires) == (meant, meant)
+        options = add.s(1, 2).set(eta=naive, expires=naive).as_dict()["options"]
+        assert [dt.datetime.fromisoformat(text) for text in options.values()] == [meant, meant]
 
 
 def functions() -> dict[str, Callable[..., Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -10,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pytest_django import Settings
 
-from jobs import Task, conf, message, registry, routing, task
+from jobs import Task, conf, known, message, registry, routing, task
 from jobs.broker.base import lists_of
+from jobs.canvas.sending import message_of
 from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
 from jobs.routing.routes import Route, Routes
 from jobs.routing.topics import Topics
+from jobs.worker import following
 from tests.tasks import add
 from tests.unit.test_docs import DOCS, python_blocks
 
@@ -282,6 +285,37 @@ def test_functions_after_what_decides_are_not_asked() -> None:
     assert routes.of("y").functions == (never,)
 
 
+class Named:
+    """As kombu's queues and exchanges are."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return "<Named>"
+
+
+class OldRouter:
+    def route_for_task(self, task: str, args: Any = None, kwargs: Any = None) -> Any:
+        return {"queue": "mail", "routing_key": "mail.old"} if task == "shop.mail.old" else None
+
+
+@pytest.mark.parametrize("router", [OldRouter(), f"{__name__}.OldRouter"])
+def test_routers_as_classes_are_asked(router: Any) -> None:
+    (function,) = Routes(router).of("shop.mail.old").functions
+    assert function("shop.mail.old", (), {}, {}, task=None) == {
+        "queue": "mail",
+        "routing_key": "mail.old",
+    }
+    assert function("shop.other", (), {}, {}, task=None) is None
+
+
+def test_a_kind_of_exchange_is_no_option_of_a_call() -> None:
+    said = {"exchange": "video", "exchange_type": "topic", "routing_key": "video.compress"}
+    route = Routes({"t": said}).of("t").route
+    assert route == Route("", "video", "video.compress")
+
+
 @pytest.mark.parametrize(
     ("routes", "told"),
     [
@@ -290,7 +324,9 @@ def test_functions_after_what_decides_are_not_asked() -> None:
         ({"t": {"queue": 5}}, "queue must be text, not 5"),
         ({"t": {"queue": "a", "priority": 10}}, "priority must be 0 to 9, not 10"),
         ({"t": {"queue": "a", "priority": True}}, "priority must be 0 to 9, not True"),
-        ({"t": {"queue": "a", "exchange": "b"}}, "it names a queue, and an exchange"),
+        ({"t": {"queue": Named("a")}}, "queue must be text, not <Named>; write its name, 'a'"),
+        ({"t": {"routing_key": "k" * 256}}, "routing_key has more than 255 bytes"),
+        ({"t": {"exchange": "b", "exchange_type": "header"}}, "exchange_type must be one of"),
         ([("a", "b", "c")], "must be a pair"),
         ([["a"]], "must be a pair"),
         ({"": "q"}, "must be a pair"),
@@ -408,14 +444,79 @@ def test_a_function_that_fails(settings: Settings, answer: Any) -> None:
         add.message((1, 2), {})
 
 
+ALONG: list[Any] = [
+    ({"queue": "mail", "routing_key": "asyn"}, ("", "asyn")),
+    ({"queue": "mail", "exchange": "news"}, ("news", "mail")),
+    ({"queue": "mail", "exchange": "nowhere", "routing_key": "a.b"}, ("nowhere", "a.b")),
+]
+
+
+@pytest.mark.parametrize(("options", "info"), ALONG)
+@pytest.mark.parametrize("who", ["call", "task", "settings", "function", "signature", "link"])
+def test_a_queue_decides_and_the_rest_goes_along(
+    options: Any,
+    info: tuple[str, str],
+    who: str,
+    settings: Settings,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(registry, "tasks", dict(registry.tasks))
+    said = {**options, "priority": 2}
+    routes: Any = {"settings": {"along.*": said}, "function": lambda *args, **_: said}.get(who, {})
+    settings.JOBS = {**MEDIA, "TASK_ROUTES": routes}
+
+    @task(name="along.sent", **(said if who == "task" else {}))
+    def along() -> None: ...
+
+    monkeypatch.setitem(known.tasks, along.name, along)
+    if who == "signature":
+        sent = message_of(along.s().set(**said).freeze().as_dict())
+    elif who == "link":
+        sent = following.message_of(along.s().set(**said).freeze().as_dict(), "p", "r")
+    else:
+        sent = along.message((), {}, **(said if who == "call" else {}))
+    assert (sent.queue, sent.copies, sent.priority) == ("mail", (), 2)
+    properties = json.loads(message.encode(sent))["properties"]
+    assert properties["delivery_info"] == dict(zip(("exchange", "routing_key"), info, strict=True))
+
+
+def test_who_names_another_queue_takes_nothing_of_it(settings: Settings) -> None:
+    route = {"queue": "mail", "exchange": "media", "routing_key": "mail.new"}
+    settings.JOBS = {**MEDIA, "TASK_ROUTES": {"*": route}}
+    sent = add.message((1, 2), {}, queue="one")
+    assert (sent.queue, sent.exchange, sent.routing_key or sent.queue) == ("one", "", "one")
+    sent = add.message((1, 2), {}, exchange="plain", routing_key="a")
+    assert (sent.queue, sent.copies, sent.exchange) == ("one", ("two",), "plain")
+
+
 @pytest.mark.parametrize(
-    "options", [{"queue": "default", "exchange": "a"}, {"queue": "a", "routing_key": "b"}]
+    ("options", "why"),
+    [
+        ({"queue": "mail", "exchange": "media", "routing_key": "mail.new"}, ""),
+        ({"queue": "mail", "routing_key": "mail.new"}, ""),
+        ({"queue": "mail", "routing_key": "mail"}, ""),
+        ({"queue": "default", "routing_key": "default"}, ""),
+        ({"queue": "web2", "routing_key": "anything"}, ""),
+        ({"queue": "two", "routing_key": "b"}, ""),
+        ({"queue": "one"}, ""),
+        ({"queue": "one", "routing_key": "b"}, "the routing key 'b', while the queue is bound"),
+        ({"queue": "default", "routing_key": "x"}, "the routing key 'x', while the queue"),
+        ({"queue": "mail", "exchange": "news"}, "exchange 'news', while the queue is bound to"),
+        ({"queue": "default", "exchange": "news"}, "the queue is bound to no exchange"),
+    ],
 )
-def test_a_queue_and_an_exchange(options: Any) -> None:
-    with pytest.raises(TypeError, match="queue is given, and exchange or routing_key"):
-        add.message((1, 2), {}, **options)
-    with pytest.raises(ConfigurationError, match="queue is given, and exchange or routing_key"):
-        task(**options)(lambda: None)
+def test_a_key_that_contradicts_the_queue_is_doubtful(options: Any, why: str) -> None:
+    found = router(**MEDIA, TASK_ROUTES={"shop.*": options})
+    told = list(found.doubts([]))
+    assert len(told) == bool(why)
+    if why:
+        assert told[0].startswith("JOBS['TASK_ROUTES']: 'shop.*' is for the queue ")
+        assert why in told[0]
+
+    class Decorated:
+        name, route = "t", Route(**options)
+
+    assert [one.split("'")[1] for one in router(**MEDIA).doubts([Decorated()])] == ["t"] * len(told)
 
 
 def test_undeclared_queues(settings: Settings) -> None:

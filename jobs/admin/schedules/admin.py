@@ -237,7 +237,10 @@ _FIELDSETS: tuple[tuple[Any, dict[str, Any]], ...] = (
     (
         gettext_lazy("Details"),
         {
-            "fields": ("description", "labels", "queue", "priority", "expires", "headers"),
+            "fields": (
+                *("description", "labels", "queue", ("exchange", "routing_key"), "priority"),
+                *(("expires", "expires_from"), "headers"),
+            ),
             "classes": ("collapse",),
         },
     ),

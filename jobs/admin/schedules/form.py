@@ -127,7 +127,8 @@ class ScheduleForm(_ModelForm):
             *("name", "task", "args", "kwargs"),
             *("crontab", "interval", "at", "timezone", "start_at", "end_at", "paused_until"),
             *("enabled", "misfire", "misfire_window", "overlap", "jitter"),
-            *("description", "labels", "queue", "priority", "expires", "headers"),
+            *("description", "labels", "queue", "exchange", "routing_key"),
+            *("priority", "expires", "expires_from", "headers"),
         )
         widgets = {
             "description": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
@@ -136,6 +137,10 @@ class ScheduleForm(_ModelForm):
             "enabled": gettext_lazy("Off: it keeps its rule and is not run."),
             "misfire": gettext_lazy("What becomes of times at which no beat was running."),
             "overlap": gettext_lazy("What becomes of a time at which its last run has not ended."),
+            "exchange": gettext_lazy(
+                "With a routing key, in place of a queue; the task’s own if empty."
+            ),
+            "routing_key": gettext_lazy("With a queue, it decides nothing and goes along."),
             "priority": gettext_lazy("0 (first) to 9. Empty: the task’s own."),
         }
 
@@ -145,6 +150,8 @@ class ScheduleForm(_ModelForm):
         self._offer("task", [("", "---------"), *_tasks()], stored.task)
         queues = [("", _("the task’s own")), *((n, n) for n in sorted(conf.get().queues))]
         self._offer("queue", queues, stored.queue)
+        if "expires_from" in self.fields:  # not for who may only look
+            self.fields["expires_from"].required = False  # left out, it stays as it is
         self._offer("timezone", [(n, n) for n in _zones()], stored.timezone)
         self.initial.setdefault("kind", _kind_of(self.initial))
         zone = self.data.get(self.add_prefix("timezone")) if self.is_bound else None

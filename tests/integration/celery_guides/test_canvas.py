@@ -1,0 +1,218 @@
+"""https://docs.celeryq.dev/en/stable/userguide/canvas.html"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from jobs import chain, chord, group, signature, task
+from tests.integration.celery_guides.blocks import Block, Refused, run
+
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+
+SEEN: list[Any] = []
+
+
+@task(name="guide.canvas.add")
+def add(x: int, y: int, debug: bool = False) -> int:
+    return x + y
+
+
+@task(name="guide.canvas.mul")
+def mul(x: int, y: int) -> int:
+    return x * y
+
+
+@task(name="guide.canvas.tsum")
+def tsum(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@task(name="guide.canvas.raising")
+def raising_task() -> None:
+    raise KeyError("gone")
+
+
+@task(name="guide.canvas.log_error")
+def log_error(task_id: str) -> None:
+    SEEN.append(task_id)
+
+
+@task(name="guide.canvas.reset_buffers")
+def reset_buffers() -> None:
+    SEEN.append("reset")
+
+
+@task(name="guide.canvas.log_error_of_a_request")
+def log_error_of_a_request(request: Any, exc: Any, traceback: Any) -> None: ...
+
+
+TASKS = (add, mul, tsum, raising_task, log_error, reset_buffers, log_error_of_a_request)
+TEN = "(add.s(i, i) for i in range(10))"
+
+WORKS = {
+    "by name": Block(
+        "r = signature('guide.canvas.add', args=(2, 2), countdown=0).apply_async()",
+        {"r.get()": 4},
+    ),
+    "signature": Block(
+        "s = add.signature((2, 2), {'debug': True}, countdown=10)",
+        {"s.args": (2, 2), "s.kwargs": {"debug": True}, "s.options": {"countdown": 10}},
+    ),
+    "subtask": Block("s = add.subtask((2, 2), countdown=10)", {"s.options": {"countdown": 10}}),
+    "called": Block("r = add(2, 2), add.s(2, 2)()", {"r": (4, 4)}),
+    "delay": Block("r = add.delay(2, 2).get()", {"r": 4}),
+    "options": Block(
+        "a = add.signature((2, 2), {'debug': True}, countdown=0).apply_async().get()\n"
+        "b = add.s(2, 2).set(countdown=0).delay().get()\n"
+        "c = add.signature((2, 2), countdown=1000).apply_async(countdown=0).get()",
+        {"(a, b, c)": (4, 4, 4)},
+    ),
+    "partial": Block(
+        "partial = add.s(2)\nr = partial.delay(4).get(), partial.apply_async((4,)).get()",
+        {"r": (6, 6)},
+    ),
+    "keywords": Block(
+        "s = add.s(2, 2)\n"
+        "r = s.delay(debug=True).get(), s.apply_async(kwargs={'debug': True}).get()",
+        {"r": (4, 4)},
+    ),
+    "clone": Block(
+        "s = add.s(2).clone(args=(4,), kwargs={'debug': True})",
+        {"(s.args, s.kwargs)": ((4, 2), {"debug": True})},
+    ),
+    "immutable": Block(
+        "add.apply_async((2, 2), link=reset_buffers.signature(immutable=True))\n"
+        "add.apply_async((2, 2), link=reset_buffers.si())",
+        {"SEEN": ["reset", "reset"]},
+    ),
+    "immutable signature": Block(
+        "s = add.signature((2, 2), immutable=True)", {"s.immutable": True}
+    ),
+    "~": Block("sig = add.s(2, 2)\nr = ~sig", {"r": 4}),
+    "link": Block("r = add.apply_async((2, 2), link=add.s(8))", {"r.children[0].get()": 12}),
+    "chain": Block("r = chain(add.s(2, 2), add.s(4), add.s(8))().get()", {"r": 16}),
+    "|": Block("r = (add.s(2, 2) | add.s(4) | add.s(8))().get()", {"r": 16}),
+    "independent": Block(
+        "res = (add.si(2, 2) | add.si(4, 4) | add.si(8, 8))()\nres.get()",
+        {"res.get(), res.parent.get(), res.parent.parent.get()": (16, 8, 4)},
+    ),
+    "group": Block(f"r = group{TEN}().get(timeout=5)", {"r": [0, 2, 4, 6, 8, 10, 12, 14, 16, 18]}),
+    "chord": Block(f"r = chord({TEN}, tsum.s())().get()", {"r": 90}),
+    "immutable body": Block(
+        f"chord({TEN}, reset_buffers.si()).apply_async().get()", {"SEEN": ["reset"]}
+    ),
+    "partial chain": Block("c1 = (add.s(4) | mul.s(8))\nr = c1(16).get()", {"r": 160}),
+    "chain of chains": Block(
+        "c2 = (add.s(4, 16) | mul.s(2) | (add.s(4) | mul.s(8)))\nr = c2().get()", {"r": 352}
+    ),
+    "group | call": Block(f"c3 = (group{TEN} | tsum.s())\nr = c3().get()", {"r": 90}),
+    "call | group": Block(
+        "res = (add.s(4, 4) | group(add.si(i, i) for i in range(3)))()\nr = res.get()",
+        {"r": [0, 2, 4], "res.parent.get()": 8},
+    ),
+    "call | group, keywords": Block(
+        "r = (add.s() | group(mul.s(2), mul.s(3))).delay(x=1, y=2).get()", {"r": [6, 9]}
+    ),
+    "children": Block(
+        "res = add.apply_async((2, 2), link=mul.s(16))\nres.get()",
+        {"res.get(), len(res.children), res.children[0].get()": (4, 1, 64)},
+    ),
+    "on_error": Block(
+        "r = raising_task.s().on_error(log_error.s()).delay()", {"SEEN == [r.id]": True}
+    ),
+    "on_error twice": Block(
+        "s = raising_task.s().on_error(log_error.s())\nr = s.on_error(reset_buffers.si()).delay()",
+        {"sorted(SEEN, key=len) == ['reset', r.id]": True, "len(s.options['link_error'])": 1},
+    ),
+    "link_error": Block(
+        "r = raising_task.apply_async((), link_error=log_error.s())", {"SEEN == [r.id]": True}
+    ),
+    "parents": Block(
+        "res = chain(add.s(4, 4), mul.s(8), mul.s(10))()\nres.get()",
+        {"res.get(), res.parent.get(), res.parent.parent.get()": (640, 64, 8)},
+    ),
+    "apply_async": Block(
+        "r = (add.s(2, 2) | mul.s(8) | mul.s(10)).apply_async().get()", {"r": 320}
+    ),
+    "group of a list": Block(
+        "job = group([add.s(2, 2), add.s(4, 4), add.s(8, 8)])\n"
+        "result = job.apply_async()\nr = result.get()",
+        {
+            "r": [4, 8, 16],
+            "result.ready(), result.successful(), result.failed()": (True, True, False),
+            "result.completed_count(), result.waiting()": (3, False),
+        },
+    ),
+    "group in a chain": Block(
+        "r = chain(add.s(2, 2), group(mul.s(1), mul.s(2)), tsum.s())().get()", {"r": 12}
+    ),
+    "chord of a list": Block(
+        "callback = tsum.s()\nheader = [add.s(i, i) for i in range(10)]\n"
+        "r = chord(header)(callback).get()",
+        {"r": 90},
+    ),
+    "failed chord": Block(
+        "c = chord([add.s(4, 4), raising_task.s(), add.s(8, 8)], tsum.s())\n"
+        "result = c()\ne = result.get(propagate=False)",
+        {"type(e).__name__": "ChordError"},
+    ),
+    "body.on_error": Block(
+        "c = (group([raising_task.s()]) | tsum.s().on_error(log_error.s())).delay()",
+        {"SEEN == [c.id]": True},
+    ),
+    "map": Block("r = ~tsum.map([list(range(10)), list(range(100))])", {"r": [45, 4950]}),
+    "starmap": Block("r = ~add.starmap(zip(range(3), range(3)))", {"r": [0, 2, 4]}),
+    "starmap, later": Block(
+        "r = add.starmap(zip(range(3), range(3))).apply_async(countdown=0).get()",
+        {"r": [0, 2, 4]},
+    ),
+    "chunks": Block("r = add.chunks(zip(range(4), range(4)), 2)().get()", {"r": [[0, 2], [4, 6]]}),
+    "chunks, sent": Block(
+        "r = add.chunks(zip(range(4), range(4)), 2).apply_async().get()",
+        {"r": [[0, 2], [4, 6]]},
+    ),
+}
+
+REFUSED = {
+    "link": Refused("add.s(2, 2).link(mul.s(4))", "call = call.set(link=…)"),
+    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "call = call.set(link=…)"),
+    "group.link_error": Refused(
+        "group(add.s(2, 2)).link_error(log_error.s())", ".set(link_error=…)"
+    ),
+    "errback of a request": Refused(
+        "add.s(2, 2).on_error(log_error_of_a_request.s()).delay()", "id of the call that failed"
+    ),
+    "skew": Refused("add.chunks(zip([1], [2]), 1).skew(start=1, stop=10)", "countdown=n"),
+    "chunks.group": Refused("add.chunks(zip([1], [2]), 1).group()", "gives a group at once"),
+    "stamp": Refused("add.s(2, 2).stamp(stamp='mine')", "set(headers={…})"),
+    "group.stamp": Refused("group(add.s(2, 2)).stamp(stamp='mine')", "set(headers={…})"),
+    "graph": Refused("chain(add.s(4, 4), mul.s(8))().parent.graph", "result.children"),
+    "collect": Refused("list(add.delay(2, 2).collect())", "result.children"),
+    "maybe_signature": Refused("from jobs import maybe_signature", "write jobs.signature(…)"),
+    "StampingVisitor": Refused("from jobs import StampingVisitor", "there are no stamps"),
+    "chunks as a class": Refused("from jobs import chunks", "write task.chunks(…)"),
+    "a mistake of its own": Refused("add.s(2, 2).dely()", "no attribute 'dely'"),
+}
+
+
+def names() -> dict[str, Any]:
+    SEEN.clear()
+    made = {one.__name__: one for one in TASKS}
+    return {**made, "group": group, "chain": chain, "chord": chord, "signature": signature}
+
+
+@pytest.mark.parametrize("block", WORKS.values(), ids=WORKS)
+def test_it_works(block: Block) -> None:
+    space = names()
+    run(block.code, space)
+    for expression, value in block.then.items():
+        assert eval(expression, {**space, "SEEN": SEEN}) == value
+
+
+@pytest.mark.parametrize("block", REFUSED.values(), ids=REFUSED)
+def test_it_says_what_to_write_instead(block: Refused) -> None:
+    with pytest.raises(Exception, match=re.escape(block.told)):
+        run(block.code, names())
