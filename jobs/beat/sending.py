@@ -87,9 +87,13 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
+            # Functions that are asked about a call see values, not the form in which rows keep them.
+            args, kwargs = serialization.loads(
+                serialization.dumps([schedule.args, schedule.kwargs])
+            )
             return task.message(
-                schedule.args,
-                schedule.kwargs,
+                args,
+                kwargs,
                 queue=schedule.queue or None,
                 task_id=task_id,
                 headers=headers,

@@ -143,7 +143,8 @@ def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
     firsts = workflow.start(body, [[]]).calls
     for first in firsts:
         options = workflow.options(first)
-        messages, chords = told(options["task_id"], last.root_id, options.get("link_error"))
+        errbacks = workflow.listed(options.get("link_error"))
+        messages, chords = told(options["task_id"], last.root_id, errbacks)
         send([Following(messages, chords)])
     ends, members = unsent(body, _end(firsts[0], last, error))
     return Following((), (), ends, members)
