@@ -87,7 +87,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
-            # Functions that are asked about a call see values, not the form in which rows keep them.
+            # Functions that are asked about a call see values, not the form that rows have.
             args, kwargs = serialization.loads(
                 serialization.dumps([schedule.args, schedule.kwargs])
             )

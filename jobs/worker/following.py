@@ -166,7 +166,7 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
 
 def _tasks(call: Call) -> list[Call]:
     try:
-        return list(workflow.tasks(call))
+        return list(workflow.tasks_in_place(call))
     except NO_CALL:
         return []  # it could not have been sent either
 

@@ -141,6 +141,8 @@ def _chord_error(error: Exception) -> ChordError:
 def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
     """The body, and all behind it, end; its errbacks are told."""
     firsts = workflow.start(body, [[]]).calls
+    if not firsts:
+        return Following()  # a group of nothing
     for first in firsts:
         options = workflow.options(first)
         errbacks = workflow.listed(options.get("link_error"))

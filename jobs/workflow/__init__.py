@@ -27,7 +27,7 @@ from jobs.workflow.forms import (
 )
 from jobs.workflow.freezing import freeze
 from jobs.workflow.spreading import spread
-from jobs.workflow.starting import Counted, Start, member, start
+from jobs.workflow.starting import Counted, Start, member, start, tasks_in_place
 
 __all__ = [
     "ACCUMULATE",
@@ -50,5 +50,6 @@ __all__ = [
     "start",
     "task",
     "tasks",
+    "tasks_in_place",
     "with_options",
 ]
