@@ -112,14 +112,15 @@ class Chord(_Composition):
 
 def joined(first: Composable, then: Composable) -> Composable:
     """``first | then``: what follows a group makes a chord of it, what follows a chord follows its
-    body."""
+    body. A group of one call is that call in a chain."""
     if isinstance(first, Group):
         return Chord(first, then)
     if isinstance(first, Chord) and first.body is not None:
         return replace(first, body=joined(first.body, then))
     if isinstance(first, Chain) and first.tasks and not first.options:
         *calls, last = first.tasks
-        behind = joined(last, then) if isinstance(last, Group | Chord) else None
+        several = isinstance(last, Chord) or (isinstance(last, Group) and len(last) != 1)
+        behind = joined(last, then) if several else None
         return Chain((*calls, behind) if behind else (*first.tasks, *_calls(then)))
     return Chain((first, *_calls(then)))
 

@@ -15,13 +15,17 @@ from jobs.exceptions import WorkflowError
 
 def chain(*calls: Composable) -> Composable:
     """Calls one after the other: ``chain(fetch.s(url), parse.s(), store.s())``, or ``a | b | c``.
+    A group of one call among them is that call: what follows gets its result, not a list.
 
     Raises `WorkflowError` for a chain of nothing.
     """
     several = _listed(calls)
     if not several:
         raise WorkflowError("a chain needs a call at least: chain(first.s(…), second.s(…))")
-    return functools.reduce(joined, several) if len(several) > 1 else Chain(tuple(several))
+    first, *rest = several
+    if not rest or (isinstance(first, Group) and len(first) == 1):
+        first = Chain((first,))  # in which a group of one is its call
+    return functools.reduce(joined, rest, first)
 
 
 def group(*calls: Composable | Iterable[Composable]) -> Group:

@@ -33,7 +33,7 @@ def replacement(call: Composable, sent: Message) -> dict[str, Any]:
 
     Its own first call always has another id, by which a second run knows that it was sent.
     """
-    form = workflow.chain([to_dict(call), workflow.task(workflow.ACCUMULATE, (), {"index": 0})])
+    form = _with_one_end(to_dict(call))
     check(freeze(form, {}), 0, {})
     behind = sent.embed.get("chain") or ()
     options = {
@@ -47,6 +47,14 @@ def replacement(call: Composable, sent: Message) -> dict[str, Any]:
         return frozen
     index, body = sent.group_index or 0, sent.embed.get("chord")
     return workflow.member(frozen, sent.group, index, body)
+
+
+def _with_one_end(call: Call) -> Call:
+    end = workflow.task(workflow.ACCUMULATE, (), {"index": 0})
+    # A group's results are a list also if it has a single member, which a chain would unroll.
+    if workflow.kind(call) == "group":
+        return workflow.chord(call, end)
+    return workflow.chain([call, end])
 
 
 def add_to_chord(call: Composable) -> Any:

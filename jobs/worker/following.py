@@ -73,7 +73,8 @@ def after_end(
 def after_replacing(sent: Message, call: Call) -> Following:
     """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
     start = workflow.start(call)
-    messages = [message_of(one, sent.id, _root(sent)) for one in start.calls]
+    # Not its own id for their parent: that is the end of what they begin.
+    messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
     for one in messages:
         message.encode(one)
     return Following(messages, start.chords, replaces=sent.id)
@@ -134,7 +135,7 @@ def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[
         log.error("task %s is followed by what can't be sent: %r (%r)", task_id, call, error)
 
 
-def message_of(call: Call, parent_id: str, root_id: str) -> Message:
+def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     """The message of a call of a single task that is started."""
     options = workflow.options(call)
     task = tasks.get(call["task"])

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from jobs import AsyncResult, GroupResult, Task, group, task
+from jobs import AsyncResult, GroupResult, Task, chain, chord, group, signature, task
 from jobs.exceptions import ResultError, ResultTimeout, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
@@ -126,3 +126,49 @@ def test_many_items() -> None:
     assert mapped.get(timeout=0) == [1, 2, 3]
     assert chunked.get(timeout=0) == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]]
     assert {row.state for row in TaskResult.objects.all()} == {State.SUCCESS}
+
+
+def test_a_group_of_one_in_a_chain_is_its_call() -> None:
+    one = [echo.s("one")]
+    calls = {
+        "first": chain(group(one), echo.s()),
+        "between": chain(echo.s(0), group(echo.si("one") for _ in range(1)), echo.s()),
+        "by pipes": echo.s(0) | group(echo.si("one")) | echo.s() | echo.s(),
+        "last": echo.s(0) | group(echo.si("one")),
+        "alone": chain(group(one)),
+        "in a member": chain(group(group(echo.s(0) | group(echo.si("one")))), echo.s()),
+        "behind a chord": chord([echo.s(0)], echo.s()) | group(echo.si("one")) | echo.s(),
+        "its JSON form": signature(chain(echo.s(0), group(echo.si("one")), echo.s()).as_dict()),
+        "a chain": chain(group(chain(echo.s(0), echo.si("one"))), echo.s()),
+    }
+    lists = {
+        "by itself": group(one),
+        "piped": group(one) | echo.s(),
+        "a header": chord(one, echo.s()),
+        "a body": chord([echo.s(0)], group(echo.si("one"))),
+        "a member's end": group(chord([echo.s(0)], group(echo.si("one")))) | echo.s() | first_of.s(),
+        "with an id": echo.s(0) | group(echo.si("one")).set(task_id="mine") | echo.s(),
+        "instead of a call": sends_one_instead.s(),
+    }
+    sent = {name: call.delay() for name, call in (calls | lists).items()}
+    work()
+    found = {name: result.get(timeout=0) for name, result in sent.items()}
+    assert found == dict.fromkeys(calls, "one") | dict.fromkeys(lists, ["one"])
+
+
+@task
+def first_of(values: list[Any]) -> Any:
+    return values[0]
+
+
+@task(bind=True)
+def sends_one_instead(self: Task[..., Any]) -> None:
+    self.replace(group([echo.s("one")]))
+
+
+def test_options_of_a_group_of_one() -> None:
+    result = chain(echo.s(1), group(echo.s()).set(queue="low", link_error=trace.s())).delay()
+    work(["default"])
+    assert on_redis("low") == (1, 0)
+    work()
+    assert result.get(timeout=0) == 1
