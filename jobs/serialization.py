@@ -90,6 +90,8 @@ def _tag(value: Any) -> Any:
         return _tagged("uuid", {"hex": value.hex})
     if isinstance(value, bytes | bytearray | memoryview):
         return _tag_bytes(bytes(value))
+    if callable(form := getattr(value, "__json__", None)):
+        return form()  # kombu's protocol, which calls that are not sent yet have
     raise TypeError(f"{type(value).__name__} has no form in JSON")
 
 

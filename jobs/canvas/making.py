@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs import workflow
-from jobs.canvas.base import Composable, to_dict
+from jobs.canvas.base import Composable, linked, to_dict
 from jobs.canvas.calls import Signature
 from jobs.canvas.composing import Chain, Chord, Group, joined
 from jobs.exceptions import WorkflowError
@@ -50,13 +50,15 @@ def signature(
     kwargs: Mapping[str, Any] | None = None,
     *,
     immutable: bool = False,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Any:
     """The call of a task by its name, or of a JSON form (`as_dict`), also of a chain, a group or a
     chord.
 
     Raises `WorkflowError` for what is no JSON form of a call.
     """
+    options = linked({**(options or {}), **more})
     if isinstance(task, str):
         return Signature(task, tuple(args), dict(kwargs or {}), options, immutable)
     form = to_dict(task)
@@ -95,7 +97,8 @@ def _call(call: Any) -> Composable:
     if isinstance(call, Mapping):
         made: Composable = signature(call)
         return made
-    raise TypeError(f"{call!r} is no call; write task.s(…)")
+    to_dict(call)  # which raises
+    raise AssertionError("no call")
 
 
 _FROM_DICT = {"task": _signature, "chain": _chain, "group": _group, "chord": _chord}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from jobs.canvas.base import Composable
@@ -19,6 +19,8 @@ class Composing:
     name: str
     atomic: bool
     is_async: bool
+    sensitive: frozenset[str]
+    _arity: range | None
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """This call as a value, to be sent by somebody else or later."""
@@ -27,6 +29,26 @@ class Composing:
     def si(self, *args: Any, **kwargs: Any) -> Signature:
         """`s`, taking no result of a task before it."""
         return Signature(self.name, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """`s` with arguments as a sequence and a mapping, and with options."""
+        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
+        return made.set(**options)
+
+    subtask = signature
+
+    def spare_places(self, args: int) -> int:
+        """How many places a call of so many positional arguments may yet move, since others can
+        be put in front of them."""
+        most = max([args, *(int(place) + 1 for place in self.sensitive if place.isdigit())])
+        return max(0, (most if self._arity is None else self._arity.stop - 1) - args)
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item, one after the other; it returns the list of

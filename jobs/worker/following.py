@@ -132,7 +132,13 @@ def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[
     try:
         yield workflow.start(workflow.freeze(call, ids.__next__), before)
     except NO_CALL as error:
-        log.error("task %s is followed by what can't be sent: %r (%r)", task_id, call, error)
+        log.error("task %s is followed by what can't be sent: %s (%r)", task_id, shown(call), error)
+
+
+def shown(call: Any) -> str:
+    """What a log may say of a call, or of what should be one: its arguments may be secret."""
+    named = call.get("task") if isinstance(call, Mapping) else None
+    return repr(named)[:100] if named else f"a {type(call).__name__}"
 
 
 def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 
 from jobs import broker, ledger, message, workflow
 from jobs.models import TaskGroup
-from jobs.worker.following import NO_CALL
+from jobs.worker.following import NO_CALL, shown
 from jobs.worker.outcome import Member
 from jobs.workflow import Counted
 
@@ -43,9 +43,9 @@ def _counted(member: Member) -> Counted | None:
         workflow.start(body, [[]])
     except NO_CALL as error:
         log.error(
-            "task %s belongs to a chord whose body can't be sent: %r (%r)",
+            "task %s belongs to a chord whose body can't be sent: %s (%r)",
             member.id,
-            member.body,
+            shown(member.body),
             error,
         )
         return None
