@@ -12,7 +12,7 @@ from typing import Any
 from django.db import router, transaction
 from django.utils import timezone
 
-from jobs import conf, publish, registry, routing, serialization
+from jobs import conf, known, publish, registry, routing, serialization
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
@@ -125,8 +125,8 @@ def _find(
 ) -> dict[str, Any]:
     """Where a call goes and its priority, as fields of its message. Raises `UnknownQueue` or
     `NoRoute`."""
-    task = registry.tasks.get(name)
-    address, priority = routing.get().find(name, args, kwargs, options, task)
+    decides, task = known.routed_as(name, kwargs)
+    address, priority = routing.get().find(decides, args, kwargs, options, task)
     return {**address.fields(), "priority": min(priority, 9)}
 
 

@@ -54,11 +54,12 @@ class Composable(ABC):
         return self
 
     def _append(self, name: str, calls: Any) -> None:
-        as_dicts(calls)  # raises for what is no call
-        linked = several(self.options.get(name))
-        linked += [call for call in several(calls) if call not in linked]
+        further = several(calls)
+        as_dicts(further)  # raises for what is no call
+        together = several(self.options.get(name))
+        together += [call for call in further if call not in together]
         # Other values may share the old options.
-        object.__setattr__(self, "options", {**self.options, name: linked})
+        object.__setattr__(self, "options", {**self.options, name: together})
 
     @abstractmethod
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -142,7 +143,7 @@ def as_dicts(calls: Any) -> list[dict[str, Any]]:
 
 
 def several(calls: Any) -> list[Any]:
-    """What may be none, one call, or several in a list or anything else that can be gone through."""
+    """None, one call, or what can be gone through for several, as a list."""
     if calls is None:
         return []
     if isinstance(calls, Composable | Mapping | str) or not isinstance(calls, Iterable):
@@ -152,9 +153,12 @@ def several(calls: Any) -> list[Any]:
 
 def linked(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options, of which callbacks and errbacks can be gone through more than once."""
+    kept = (Composable, Mapping, str, list, tuple)
     return {
-        name: several(value)
-        if name in ("link", "link_error") and isinstance(value, Iterator | Set)
+        name: list(value)
+        if name in ("link", "link_error")
+        and isinstance(value, Iterable)
+        and not isinstance(value, kept)
         else value
         for name, value in options.items()
     }

@@ -20,6 +20,8 @@ class Composing:
     atomic: bool
     is_async: bool
     sensitive: frozenset[str]
+    ignore_result: bool
+    expires: Any
     _arity: range | None
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
@@ -52,7 +54,7 @@ class Composing:
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item, one after the other; it returns the list of
-        their results."""
+        their results. It goes to this task's queue."""
         return self._over("celery.map", items)
 
     def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
@@ -70,7 +72,13 @@ class Composing:
             raise TypeError(
                 f"Task {self.name!r} is 'async def'; send a group of its calls instead."
             )
-        return Signature(name, (), {"task": self.s().as_dict(), "it": list(items)})
+        options: dict[str, Any] = {}
+        if self.ignore_result:
+            options["ignore_result"] = True
+        if self.expires is not None:
+            options["expires"] = self.expires
+        kwargs = {"task": self.s().as_dict(), "it": list(items)}
+        return Signature(name, (), kwargs, options, immutable=True)
 
     def replace(self, call: Composable) -> NoReturn:
         """End this call, for another one to take its place: that ends under this id, and what was

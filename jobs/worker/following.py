@@ -15,7 +15,7 @@ from typing import Any
 
 from django.utils import timezone
 
-from jobs import conf, message, routing, workflow
+from jobs import conf, known, message, routing, workflow
 from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
@@ -196,7 +196,8 @@ def _address(call: Call) -> dict[str, Any]:
     name, options = str(call.get("task")), workflow.options(call)
     args, kwargs = call.get("args") or (), call.get("kwargs") or {}
     try:
-        address, priority = routing.get().find(name, args, kwargs, options, tasks.get(name))
+        decides, task = known.routed_as(name, kwargs)
+        address, priority = routing.get().find(decides, args, kwargs, options, task)
         return {**address.fields(), "priority": min(max(int(priority), 0), 9)}
     except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
         default = conf.get().default_queue

@@ -27,7 +27,7 @@ from jobs.workflow.forms import (
 )
 from jobs.workflow.freezing import freeze
 from jobs.workflow.spreading import spread
-from jobs.workflow.starting import Counted, Start, member, start, tasks_in_place
+from jobs.workflow.starting import Counted, Start, member, of_client, start, tasks_in_place
 
 __all__ = [
     "ACCUMULATE",
@@ -44,6 +44,7 @@ __all__ = [
     "last",
     "listed",
     "member",
+    "of_client",
     "options",
     "parts",
     "spread",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jobs import message
 from jobs.workflow.forms import Call, body, chain, chord, header, kind, options, parts, with_options
+from jobs.workflow.freezing import freeze
 
 
 class Counted(NamedTuple):
@@ -14,6 +17,15 @@ class Counted(NamedTuple):
     id: str
     size: int
     body: Call
+
+
+def of_client(group_id: str, found: Call) -> Counted:
+    """The chord of a Celery client, of which its members have brought the body; how many there are
+    is not known yet. Raises what `freeze` and `start` do for what is no body."""
+    ids = (message.derived_id(group_id, f"body/{n}") for n in itertools.count())
+    frozen = freeze(found, ids.__next__)
+    start(frozen, [[]])
+    return Counted(group_id, 0, frozen)
 
 
 class Start(NamedTuple):
