@@ -32,7 +32,7 @@ class Signature(Composable):
         """As the call is written; values of sensitive arguments are hidden."""
         task = known.tasks.get(self.task)
         sensitive = task.sensitive if task else frozenset()
-        most = 0 if self.immutable else task.spare_places(len(self.args)) if task else 0
+        most = _spare(task, len(self.args)) if task and not self.immutable else 0
         values = [
             HIDDEN if any(str(n + more) in sensitive for more in range(most + 1)) else _short(value)
             for n, value in enumerate(self.args)
@@ -100,6 +100,13 @@ class Signature(Composable):
         return workflow.task(
             self.task, self.args, self.kwargs, self.options, immutable=self.immutable
         )
+
+
+def _spare(task: Any, args: int) -> int:
+    """How many places so many positional arguments may yet move, since others can be put in front
+    of them."""
+    most = max(int(place) + 1 for place in ("-1", *task.sensitive) if place.lstrip("-").isdigit())
+    return max(0, (most if task._arity is None else task._arity.stop - 1) - args)
 
 
 def _short(value: Any) -> str:

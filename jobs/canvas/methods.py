@@ -19,10 +19,8 @@ class Composing:
     name: str
     atomic: bool
     is_async: bool
-    sensitive: frozenset[str]
     ignore_result: bool
     expires: Any
-    _arity: range | None
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """This call as a value, to be sent by somebody else or later."""
@@ -44,13 +42,7 @@ class Composing:
         made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
         return made.set(**options)
 
-    subtask = signature
-
-    def spare_places(self, args: int) -> int:
-        """How many places a call of so many positional arguments may yet move, since others can
-        be put in front of them."""
-        most = max([args, *(int(place) + 1 for place in self.sensitive if place.isdigit())])
-        return max(0, (most if self._arity is None else self._arity.stop - 1) - args)
+    subtask = signature  # Celery's former name
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item, one after the other; it returns the list of
