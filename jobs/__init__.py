@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from jobs.registry import task as task
     from jobs.request import Request as Request
     from jobs.results import AsyncResult as AsyncResult
+    from jobs.results import allow_join_result as allow_join_result
     from jobs.states import State as State
 
 __version__ = "0.1.0"
@@ -44,6 +45,7 @@ _PUBLIC = {
     "State": "jobs.states",
     "Task": "jobs.registry",
     "add_periodic_task": "jobs.periodic",
+    "allow_join_result": "jobs.results",
     "chain": "jobs.canvas",
     "chord": "jobs.canvas",
     "crontab": "jobs.cron",

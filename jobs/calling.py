@@ -6,7 +6,12 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Unpack
 
-from jobs import celery_names, conf, routing
+from jobs import (
+    celery_names,
+    conf,
+    known,
+    routing,
+)
 from jobs.canvas import as_dicts, check_linked
 from jobs.message import Message, new_id
 from jobs.parameters import shown
@@ -129,7 +134,10 @@ class Calling:
         priority if it names none."""
         router, plan = routing.get(), self._plan
         if plan is None or plan.router is not router:
-            plan = self._plan = router.plan(self)
+            plan = router.plan(self)
+            if self.name in known.MAPS:  # whose calls go where the task goes that they name
+                plan = plan._replace(asks=True, address=None, priority=0)
+            self._plan = plan
         address = plan.address
         if address is None or send.queue or send.exchange or send.routing_key:
             named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
@@ -140,9 +148,11 @@ class Calling:
         """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
         given = {name: getattr(send, name) for name in OPTIONS}
         options = {name: value for name, value in given.items() if value is not None}
-        address, sent.priority = routing.get().find(
-            self.name, sent.args, sent.kwargs, options, self
-        )
+        name: str = self.name
+        task: Any = self
+        if name in known.MAPS:
+            name, task = known.routed_as(name, sent.kwargs)
+        address, sent.priority = routing.get().find(name, sent.args, sent.kwargs, options, task)
         _put(sent, address)
 
 

@@ -29,6 +29,7 @@
     │   ├── MaxRetriesExceeded      there is no other attempt left
     │   └── ChordError              the body of a chord whose members have not all succeeded
     └── ResultError                 raised by ``AsyncResult.get()``
+        ├── WaitInTask              (also RuntimeError) ``get`` was called within a task
         ├── ResultTimeout           (also TimeoutError) no end within the timeout
         ├── ResultNotSerializable   (also TypeError) what the task returned has no form in JSON
         ├── WrongResults            (also ValueError) a batch task did not return one for each call
@@ -199,6 +200,10 @@ class ChordError(TaskEnded):
 
 class ResultError(JobsError):
     """The task has no result to give."""
+
+
+class WaitInTask(ResultError, RuntimeError):
+    """A task is not to wait for the result of another one."""
 
 
 class ResultTimeout(ResultError, TimeoutError):

@@ -7,11 +7,14 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections
+
 from jobs import ledger
 from jobs.exceptions import ResultTimeout
 from jobs.models import TaskResult
 from jobs.models.results import TaskResultQuerySet
-from jobs.results import AsyncResult, Handle, value_of
+from jobs.results import AsyncResult, Handle, assert_will_not_block, value_of
 from jobs.states import TERMINAL, State
 
 #: Longest time, in seconds, between two looks at the ledger for ends that nobody has told of.
@@ -97,23 +100,59 @@ class GroupResult:
 
     # ------------------------------------------------------------------ waiting
 
-    def get(self, timeout: float | None = None, *, propagate: bool = True) -> list[Any]:
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any]:
         """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
         ever).
 
         Raises what a member raised as soon as that is known (puts it into the list with
         ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or `ResultError` where waiting could
-        never end.
+        never end; in a task `WaitInTask`, as `AsyncResult.get` does.
         """
+        if disable_sync_subtasks:
+            assert_will_not_block()
         found = dict(self._ends(timeout, propagate=propagate))
         return [found[result.id] for result in self.results]
 
     join = get
 
-    def iterate(self, timeout: float | None = None, *, propagate: bool = True) -> Iterator[Any]:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any]:
+        """`get`, without blocking the event loop."""
+
+        def get() -> list[Any]:
+            try:
+                return self.get(
+                    timeout,
+                    propagate=propagate,
+                    disable_sync_subtasks=disable_sync_subtasks,
+                )
+            finally:
+                close_old_connections()
+
+        return await sync_to_async(get, thread_sensitive=False)()
+
+    def iterate(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> Iterator[Any]:
         """What the members returned, each as soon as it has ended; raises as `get` does."""
-        for _, value in self._ends(timeout, propagate=propagate):
-            yield value
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        return (value for _, value in self._ends(timeout, propagate=propagate))
 
     def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:
         waiting = {result.id: result for result in self.results}
@@ -147,7 +186,7 @@ class GroupResult:
 
 def _wait(result: Handle, seconds: float) -> None:
     with contextlib.suppress(ResultTimeout):
-        result.get(timeout=seconds, propagate=False)
+        result.get(timeout=seconds, propagate=False, disable_sync_subtasks=False)
 
 
 def _rows(group_id: str) -> TaskResultQuerySet:

@@ -43,6 +43,18 @@ def find(name: str) -> Sendable:
     return found
 
 
+#: Celery's tasks that run another one for each of many items.
+MAPS = frozenset({"celery.map", "celery.starmap"})
+
+
+def routed_as(name: str, kwargs: Mapping[str, Any]) -> tuple[str, Any]:
+    """The name of the task by which a call finds its queue, and that task if it is known here:
+    `map` and `starmap` go where the task goes that they run."""
+    if name in MAPS and isinstance(call := kwargs.get("task"), Mapping):
+        name = str(call.get("task"))
+    return name, tasks.get(name)
+
+
 def queue(name: str) -> str:
     """The same name, of a queue that is declared; raises `UnknownQueue`."""
     settings = conf.get()

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import collections
+import contextlib
+import contextvars
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, TypeVar, cast
+from collections.abc import (
+    Callable,
+    Iterator,
+    Mapping,
+)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    Protocol,
+    TypeVar,
+    cast,
+)
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
@@ -15,18 +30,56 @@ from jobs import broker, celery_names, control, ledger, serialization
 from jobs import progress as reports
 from jobs.broker.base import ended
 from jobs.broker.base import progress as progress_topic
-from jobs.exceptions import BrokerUnavailable, ResultError, ResultTimeout, TaskFailed, TaskRevoked
+from jobs.exceptions import (
+    BrokerUnavailable,
+    ResultError,
+    ResultTimeout,
+    TaskFailed,
+    TaskRevoked,
+    WaitInTask,
+)
 from jobs.models import TaskResult
 from jobs.progress import Progress
+from jobs.request import current
 from jobs.states import TERMINAL, State
 from jobs.values import nearest
 
 R = TypeVar("R")
 
+#: Whether the code that runs may wait for results within a task.
+_may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
+
 #: Seconds after which the ledger is read although nothing was heard: a connection may have died.
 _DEAF = 30.0
 #: Seconds between two reads of the ledger while the broker can't tell that a task has ended.
 _WITHOUT_BROKER = 1.0
+
+
+@contextlib.contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Let `AsyncResult.get` and its like wait within a task.
+
+    A task that waits keeps its place in the worker: when all of them wait for calls that have none,
+    nothing goes on.
+    """
+    token = _may_wait.set(True)
+    try:
+        yield
+    finally:
+        _may_wait.reset(token)
+
+
+def assert_will_not_block() -> None:
+    """Raises `WaitInTask` in a task that is not allowed to wait."""
+    running = current.get()
+    if running is not None and not _may_wait.get():
+        raise WaitInTask(
+            "Never call result.get() within a task! See https://docs.celeryq.dev/en/latest/"
+            "userguide/tasks.html#avoid-launching-synchronous-subtasks. Task "
+            f"{running[0].task!r}[{running[0].id}] may have what follows sent with its result "
+            "instead: link=, chain or chord, or self.replace(…). If it has to wait, write "
+            "get(disable_sync_subtasks=False)."
+        )
 
 
 class Handle(Protocol):
@@ -43,7 +96,13 @@ class Handle(Protocol):
 
     def failed(self) -> bool: ...
 
-    def get(self, timeout: float | None = None, *, propagate: bool = True) -> Any: ...
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> Any: ...
 
     def forget(self) -> None: ...
 
@@ -111,6 +170,30 @@ class AsyncResult(Generic[R]):
         from their end on, or from when they were sent in a transaction."""
         rows = _rows().filter(root_id=self.root_id, parent_id=self.id).order_by("id")
         return [AsyncResult(task_id) for task_id in rows.values_list("id", flat=True)]
+
+    def collect(self, *, intermediate: bool = False) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """It and all that followed it, each with what it returned, parents first.
+
+        Raises what one of them raised; `ResultError` when one has not ended, unless
+        ``intermediate``, which leaves those out.
+        """
+        waiting: collections.deque[AsyncResult[Any]] = collections.deque([self])
+        while waiting:
+            one = waiting.popleft()
+            if one.ready():
+                yield one, one.get()
+                waiting.extend(one.children)
+            elif not intermediate:
+                raise ResultError(
+                    f"Task {one.id} has not ended: wait for it, or write intermediate=True."
+                )
+
+    @property
+    def graph(self) -> NoReturn:
+        """Celery's; there is none here."""
+        raise AttributeError(
+            "A result has no graph here: go through `parent` and `children`, or `collect()`."
+        )
 
     # ------------------------------------------------------------------ looking
 
@@ -180,14 +263,18 @@ class AsyncResult(Generic[R]):
         *,
         propagate: bool = True,
         interval: float | None = None,
+        disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> R:
         """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
 
         ``interval``, and further options of Celery's, are taken and not needed: an end is told of.
         Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
-        `ResultTimeout`, or `ResultError` where waiting could never end.
+        `ResultTimeout`, or `ResultError` where waiting could never end; in a task `WaitInTask`,
+        but with ``disable_sync_subtasks=False`` or in `allow_join_result`.
         """
+        if disable_sync_subtasks:
+            assert_will_not_block()
         if celerys:
             _refuse_others(celerys, celery_names.GET, "get()")
         row = self._row() or self._wait(timeout)
@@ -200,12 +287,22 @@ class AsyncResult(Generic[R]):
             raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
         return cast(R, error)
 
-    async def aget(self, timeout: float | None = None, *, propagate: bool = True) -> R:
+    async def aget(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
         """`get`, without blocking the event loop."""
 
         def get() -> R:
             try:
-                return self.get(timeout, propagate=propagate)
+                return self.get(
+                    timeout,
+                    propagate=propagate,
+                    disable_sync_subtasks=disable_sync_subtasks,
+                )
             finally:
                 close_old_connections()
 

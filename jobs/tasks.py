@@ -38,14 +38,15 @@ def prune() -> dict[str, int]:
     return dict(gone)
 
 
-@registry.task(name="celery.map")
+# Items are not shown: they may be sensitive arguments of the task.
+@registry.task(name="celery.map", sensitive=["it"])
 def map_items(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
     """What `jobs.Task.map` sends."""
     call = signature(task)
     return [call(item) for item in it]
 
 
-@registry.task(name="celery.starmap")
+@registry.task(name="celery.starmap", sensitive=["it"])
 def starmap_items(task: Mapping[str, Any], it: Sequence[Sequence[Any]]) -> list[Any]:
     """What `jobs.Task.starmap` and ``chunks`` send."""
     call = signature(task)

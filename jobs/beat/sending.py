@@ -12,7 +12,14 @@ from typing import Any
 from django.db import router, transaction
 from django.utils import timezone
 
-from jobs import conf, publish, registry, routing, serialization
+from jobs import (
+    conf,
+    known,
+    publish,
+    registry,
+    routing,
+    serialization,
+)
 from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
@@ -119,9 +126,13 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     }
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
+            # Functions that are asked about a call see values, not the form that rows have.
+            args, kwargs = serialization.loads(
+                serialization.dumps([schedule.args, schedule.kwargs])
+            )
             return task.message(
-                schedule.args,
-                schedule.kwargs,
+                args,
+                kwargs,
                 task_id=task_id,
                 headers=headers,
                 eta=eta,
@@ -161,8 +172,8 @@ def _find(
 ) -> dict[str, Any]:
     """Where a call goes and its priority, as fields of its message. Raises `UnknownQueue` or
     `NoRoute`."""
-    task = registry.tasks.get(name)
-    address, priority = routing.get().find(name, args, kwargs, options, task)
+    decides, task = known.routed_as(name, kwargs)
+    address, priority = routing.get().find(decides, args, kwargs, options, task)
     return {**address.fields(), "priority": min(priority, 9)}
 
 

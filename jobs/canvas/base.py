@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from collections.abc import (
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+    Set,
+)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    NoReturn,
+    Self,
+)
 
 from jobs import celery_names, workflow
 from jobs.canvas.sending import send
@@ -21,13 +33,46 @@ class Composable(ABC):
     options: Mapping[str, Any]
 
     @abstractmethod
-    def set(self, **options: Any) -> Self:
-        """The same with these options besides."""
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Self:
+        """The same with these options besides. ``link`` and ``link_error`` are one call or
+        several. ``immutable``: whether the calls that start it take no arguments besides their
+        own."""
 
     @abstractmethod
-    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Self:
-        """The same with these arguments in front of those of the calls that start it, and these
-        keywords besides."""
+    def clone(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Self:
+        """The same with these arguments in front of those of the calls that start it, these
+        keywords and options besides; immutable calls keep their arguments."""
+
+    def link(self, callback: Any) -> Any:
+        """Have this call, or these, sent with its result when it has succeeded; returns them.
+
+        It changes the value itself, as in Celery; so does `link_error`. `set` makes another one.
+        """
+        self._append("link", callback)
+        return callback
+
+    def link_error(self, errback: Any) -> Any:
+        """Have this call, or these, sent with the id of what has failed; returns them."""
+        self._append("link_error", errback)
+        return errback
+
+    def on_error(self, errback: Any) -> Self:
+        """`link_error` that returns the value itself."""
+        self.link_error(errback)
+        return self
+
+    def _append(self, name: str, calls: Any) -> None:
+        further = several(calls)
+        as_dicts(further)  # raises for what is no call
+        together = several(self.options.get(name))
+        together += [call for call in further if call not in together]
+        # Other values may share the old options.
+        object.__setattr__(self, "options", {**self.options, name: together})
 
     @abstractmethod
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
@@ -41,14 +86,24 @@ class Composable(ABC):
         """
         return to_dict(self)
 
+    def __json__(self) -> dict[str, Any]:
+        """As an argument of another call it is its JSON form."""
+        return self.as_dict()
+
+    def keys(self) -> list[str]:
+        """With `__getitem__`, for ``dict(call)``."""
+        return list(self.as_dict())
+
     def __invert__(self) -> Any:
         """Send it, and wait for what it returns: ``~add.s(2, 2)``."""
         return self.apply_async().get()
 
-    def on_error(self, errback: Any) -> Self:
-        """The same with this errback besides those that it has."""
-        errbacks = [*workflow.listed(self.options.get("link_error")), errback]
-        return self.set(link_error=errbacks)
+    def stamp(self, *_: Any, **__: Any) -> NoReturn:
+        """Celery's; headers do here what stamps do."""
+        raise WorkflowError(
+            "Calls have no stamps here. Write set(headers={…}), which the task finds in "
+            "self.request.headers."
+        )
 
     if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
@@ -68,7 +123,7 @@ class Composable(ABC):
         `jobs.Task.apply_async` does, `UnknownTask`, `TypeError` for arguments that one of its
         tasks doesn't take, and `WorkflowError`.
         """
-        return send(to_dict(self), args, kwargs or {}, plain_options(options))
+        return send(to_dict(self), args or (), kwargs or {}, plain_options(options))
 
 
 def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
@@ -87,7 +142,7 @@ def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
     elif isinstance(call, Mapping) and isinstance(call.get("task"), str):
         made = _from_dict(call, convert)
     else:
-        raise TypeError(f"{call!r} is no call; write task.s(…)")
+        raise TypeError(f"{_shown(call)} is no call; write task.s(…)")
     options = made.get("options") or {}
     return {**made, "options": {name: _plain(value, convert) for name, value in options.items()}}
 
@@ -102,8 +157,29 @@ def as_dicts(calls: Any) -> list[dict[str, Any]]:
 
     Raises `TypeError` for what is no call.
     """
-    several = calls if isinstance(calls, list | tuple) else [calls]
-    return [to_dict(call) for call in several]
+    return [to_dict(call) for call in several(calls)]
+
+
+def several(calls: Any) -> list[Any]:
+    """None, one call, or what can be gone through for several, as a list."""
+    if calls is None:
+        return []
+    if isinstance(calls, Composable | Mapping | str) or not isinstance(calls, Iterable):
+        return [calls]
+    return list(calls)
+
+
+def linked(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options, of which callbacks and errbacks can be gone through more than once."""
+    kept = (Composable, Mapping, str, list, tuple)
+    return {
+        name: list(value)
+        if name in ("link", "link_error")
+        and isinstance(value, Iterable)
+        and not isinstance(value, kept)
+        else value
+        for name, value in options.items()
+    }
 
 
 def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
@@ -133,9 +209,14 @@ def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
         return convert(value)
     if isinstance(value, Mapping) and "subtask_type" in value:
         return convert(value)
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | Set | Iterator):
         return [_plain(one, convert) for one in value]
     return value
+
+
+def _shown(value: Any) -> str:
+    """Values that tell what they are, without what a mistaken call may have of secrets."""
+    return repr(value) if callable(value) or value is None else f"A {type(value).__name__}"
 
 
 def _name(call: Any) -> str:

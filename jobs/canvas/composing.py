@@ -3,23 +3,29 @@ ended."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NoReturn
 
 from jobs import workflow
-from jobs.canvas.base import Composable
+from jobs.canvas.base import Composable, linked
 from jobs.canvas.checking import freeze
 from jobs.exceptions import WorkflowError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Composition(Composable):
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
-    def set(self, **options: Any) -> Any:
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Any:
         """The same with these options besides; `apply_async` says what they are for."""
-        return replace(self, options={**self.options, **options})
+        made = replace(self, options={**self.options, **linked(options)})
+        return made if immutable is None else made._set_immutable(immutable)
+
+    def _set_immutable(self, immutable: bool) -> Any:
+        """The same, of which the calls that start it are immutable, or not."""
+        raise NotImplementedError
 
     def freeze(self, task_id: str | None = None) -> dict[str, Any]:
         """Its JSON form with an id for each of its calls and groups; `jobs.signature` makes a value
@@ -37,7 +43,7 @@ class _Composition(Composable):
         return self.apply_async(args, **options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chain(_Composition):
     """Calls one after the other, each given the result of the one before it.
 
@@ -50,15 +56,31 @@ class Chain(_Composition):
 
     tasks: tuple[Composable, ...]
 
-    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Chain:
+    def clone(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Chain:
         first, *rest = self.tasks
-        return replace(self, tasks=(first.clone(args, kwargs), *rest))
+        tasks = (first.clone(args, kwargs), *rest)
+        return replace(self, tasks=tasks, options={**self.options, **linked(options)})
+
+    def _set_immutable(self, immutable: bool) -> Chain:
+        first, *rest = self.tasks
+        return replace(self, tasks=(first.set(immutable=immutable), *rest))
+
+    def __repr__(self) -> str:
+        return " | ".join(map(repr, self.tasks))
+
+    def __getitem__(self, name: str) -> Any:
+        return self.as_dict()[name]
 
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return workflow.chain(map(convert, self.tasks), self.options)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Group(_Composition):
     """Calls beside each other. A group among them is part of this one.
 
@@ -68,8 +90,46 @@ class Group(_Composition):
 
     tasks: tuple[Composable, ...]
 
-    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Group:
-        return replace(self, tasks=tuple(call.clone(args, kwargs) for call in self.tasks))
+    def clone(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Group:
+        tasks = tuple(call.clone(args, kwargs) for call in self.tasks)
+        return replace(self, tasks=tasks, options={**self.options, **linked(options)})
+
+    def _set_immutable(self, immutable: bool) -> Group:
+        return replace(self, tasks=tuple(call.set(immutable=immutable) for call in self.tasks))
+
+    def __repr__(self) -> str:
+        return f"group([{', '.join(map(repr, self.tasks))}])"
+
+    def __getitem__(self, name: str) -> Any:
+        return self.as_dict()[name]
+
+    def link(self, callback: Any) -> NoReturn:
+        raise WorkflowError(
+            "A group has no one end that a callback could follow; write group | call, which is "
+            "sent when all of them have succeeded, or link each of the calls."
+        )
+
+    def group(self) -> Group:
+        """Itself: Celery's ``task.chunks(…)`` has to be made a group first."""
+        return self
+
+    def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Group:
+        """The same calls, the first after ``start`` seconds, each ``step`` later than the one
+        before, and none later than after ``stop``."""
+        waits = (start + n * step for n in range(len(self.tasks)))
+        last = math.inf if stop is None else stop
+        return replace(
+            self,
+            tasks=tuple(
+                call.set(countdown=min(seconds, last))
+                for call, seconds in zip(self.tasks, waits, strict=True)
+            ),
+        )
 
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return workflow.group(map(convert, self.tasks), self.options)
@@ -81,7 +141,7 @@ class Group(_Composition):
         return iter(self.tasks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Chord(_Composition):
     """A header of calls beside each other, and a body, which is given the list of their results in
     the header's order when all have succeeded.
@@ -97,8 +157,23 @@ class Chord(_Composition):
     header: Group
     body: Composable | None = None
 
-    def clone(self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Chord:
-        return replace(self, header=self.header.clone(args, kwargs))
+    def clone(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Chord:
+        header = self.header.clone(args, kwargs)
+        return replace(self, header=header, options={**self.options, **linked(options)})
+
+    def _set_immutable(self, immutable: bool) -> Chord:
+        return replace(self, header=self.header.set(immutable=immutable))
+
+    def __repr__(self) -> str:
+        return f"chord([{', '.join(map(repr, self.header))}], {self.body!r})"
+
+    def __getitem__(self, name: str) -> Any:
+        return self.as_dict()[name]
 
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         if self.body is None:
@@ -112,14 +187,15 @@ class Chord(_Composition):
 
 def joined(first: Composable, then: Composable) -> Composable:
     """``first | then``: what follows a group makes a chord of it, what follows a chord follows its
-    body."""
+    body. A group of one call is that call in a chain."""
     if isinstance(first, Group):
         return Chord(first, then)
     if isinstance(first, Chord) and first.body is not None:
         return replace(first, body=joined(first.body, then))
     if isinstance(first, Chain) and first.tasks and not first.options:
         *calls, last = first.tasks
-        behind = joined(last, then) if isinstance(last, Group | Chord) else None
+        several = isinstance(last, Chord) or (isinstance(last, Group) and len(last) != 1)
+        behind = joined(last, then) if several else None
         return Chain((*calls, behind) if behind else (*first.tasks, *_calls(then)))
     return Chain((first, *_calls(then)))
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from jobs import workflow
-from jobs.canvas.base import Composable, to_dict
+from jobs.canvas.base import Composable, linked, to_dict
 from jobs.canvas.calls import Signature
 from jobs.canvas.composing import Chain, Chord, Group, joined
 from jobs.exceptions import WorkflowError
@@ -15,13 +15,17 @@ from jobs.exceptions import WorkflowError
 
 def chain(*calls: Composable) -> Composable:
     """Calls one after the other: ``chain(fetch.s(url), parse.s(), store.s())``, or ``a | b | c``.
+    A group of one call among them is that call: what follows gets its result, not a list.
 
     Raises `WorkflowError` for a chain of nothing.
     """
     several = _listed(calls)
     if not several:
         raise WorkflowError("a chain needs a call at least: chain(first.s(…), second.s(…))")
-    return functools.reduce(joined, several) if len(several) > 1 else Chain(tuple(several))
+    first, *rest = several
+    if not rest or (isinstance(first, Group) and len(first) == 1):
+        first = Chain((first,))  # in which a group of one is its call
+    return functools.reduce(joined, rest, first)
 
 
 def group(*calls: Composable | Iterable[Composable]) -> Group:
@@ -46,13 +50,15 @@ def signature(
     kwargs: Mapping[str, Any] | None = None,
     *,
     immutable: bool = False,
-    **options: Any,
+    options: Mapping[str, Any] | None = None,
+    **more: Any,
 ) -> Any:
     """The call of a task by its name, or of a JSON form (`as_dict`), also of a chain, a group or a
     chord.
 
     Raises `WorkflowError` for what is no JSON form of a call.
     """
+    options = linked({**(options or {}), **more})
     if isinstance(task, str):
         return Signature(task, tuple(args), dict(kwargs or {}), options, immutable)
     form = to_dict(task)
@@ -91,7 +97,8 @@ def _call(call: Any) -> Composable:
     if isinstance(call, Mapping):
         made: Composable = signature(call)
         return made
-    raise TypeError(f"{call!r} is no call; write task.s(…)")
+    to_dict(call)  # which raises
+    raise AssertionError("no call")
 
 
 _FROM_DICT = {"task": _signature, "chain": _chain, "group": _group, "chord": _chord}

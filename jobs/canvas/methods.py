@@ -19,6 +19,8 @@ class Composing:
     name: str
     atomic: bool
     is_async: bool
+    ignore_result: bool
+    expires: Any
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
         """This call as a value, to be sent by somebody else or later."""
@@ -36,15 +38,15 @@ class Composing:
         immutable: bool = False,
         **options: Any,
     ) -> Signature:
-        """`s`, with options besides, as those of ``apply_async``."""
-        return Signature(self.name, tuple(args), dict(kwargs or {}), options, immutable)
+        """`s` with arguments as a sequence and a mapping, and with options."""
+        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
+        return made.set(**options)
 
-    #: Celery's older name.
-    subtask = signature
+    subtask = signature  # Celery's former name
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item, one after the other; it returns the list of
-        their results."""
+        their results. It goes to this task's queue."""
         return self._over("celery.map", items)
 
     def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
@@ -62,7 +64,13 @@ class Composing:
             raise TypeError(
                 f"Task {self.name!r} is 'async def'; send a group of its calls instead."
             )
-        return Signature(name, (), {"task": self.s().as_dict(), "it": list(items)})
+        options: dict[str, Any] = {}
+        if self.ignore_result:
+            options["ignore_result"] = True
+        if self.expires is not None:
+            options["expires"] = self.expires
+        kwargs = {"task": self.s().as_dict(), "it": list(items)}
+        return Signature(name, (), kwargs, options, immutable=True)
 
     def replace(self, call: Composable) -> NoReturn:
         """End this call, for another one to take its place: that ends under this id, and what was

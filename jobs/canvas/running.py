@@ -11,7 +11,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import F
 
-from jobs import ledger, message, publish, serialization, workflow
+from jobs import conf, ledger, message, publish, serialization, workflow
 from jobs.canvas.base import Composable, to_dict
 from jobs.canvas.checking import check, freeze
 from jobs.canvas.handles import handle_of
@@ -21,6 +21,9 @@ from jobs.message import Message
 from jobs.models import TaskGroup, TaskResult
 from jobs.request import current
 from jobs.workflow import Call
+
+#: The place of what is added where the number of members is not known: behind all of them.
+_LAST = 1_000_000
 
 #: How many calls the running one has added to its chord.
 _added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
@@ -33,7 +36,7 @@ def replacement(call: Composable, sent: Message) -> dict[str, Any]:
 
     Its own first call always has another id, by which a second run knows that it was sent.
     """
-    form = workflow.chain([to_dict(call), workflow.task(workflow.ACCUMULATE, (), {"index": 0})])
+    form = _with_one_end(to_dict(call))
     check(freeze(form, {}), 0, {})
     behind = sent.embed.get("chain") or ()
     options = {
@@ -47,6 +50,14 @@ def replacement(call: Composable, sent: Message) -> dict[str, Any]:
         return frozen
     index, body = sent.group_index or 0, sent.embed.get("chord")
     return workflow.member(frozen, sent.group, index, body)
+
+
+def _with_one_end(call: Call) -> Call:
+    end = workflow.task(workflow.ACCUMULATE, (), {"index": 0})
+    # A group's results are a list also if it has a single member, which a chain would unroll.
+    if workflow.kind(call) == "group":
+        return workflow.chord(call, end)
+    return workflow.chain([call, end])
 
 
 def add_to_chord(call: Composable) -> Any:
@@ -63,22 +74,30 @@ def add_to_chord(call: Composable) -> Any:
     (frozen,) = workflow.parts(workflow.freeze(form, _ids(sent, f"added {_number(running)}")))
     check(frozen, 0, {})
     with transaction.atomic(using=ledger.alias()):
-        _add(frozen, sent.group)
+        _add(frozen, sent)
     return handle_of(frozen)
 
 
-def _add(frozen: Call, group_id: str) -> None:
+def _add(frozen: Call, sent: Message) -> None:
+    group_id = sent.group or ""
     groups = TaskGroup.objects.using(ledger.alias()).filter(id=group_id)
+    if conf.get().queue(sent.queue).open and not groups.exists():
+        # A Celery client's, of which no member has ended yet.
+        ledger.open_chords([workflow.of_client(group_id, sent.embed["chord"])])
     group = groups.select_for_update().first()
     if group is None:
-        raise WorkflowError(f"Chord {group_id} is not counted here, or has ended.")
-    body = serialization.loads(group.body)
-    start = workflow.start(workflow.member(frozen, group_id, group.size, body))
+        raise WorkflowError(f"Chord {group_id} has ended, or was never counted here.")
+    # What of a client's chord isn't known is how many members come before this one.
+    index = group.size or _LAST
+    start = workflow.start(
+        workflow.member(frozen, group_id, index, serialization.loads(group.body))
+    )
     messages = [message_of(one) for one in start.calls]
     rows = TaskResult.objects.using(ledger.alias())
     if rows.filter(id__in=[one.id for one in messages[:1]]).exists():
         return
-    groups.update(size=F("size") + 1, remaining=F("remaining") + 1)
+    sizes = {"size": F("size") + 1} if group.size else {}
+    groups.update(remaining=F("remaining") + 1, **sizes)
     ledger.open_chords(start.chords)
     publish.send(messages, using=ledger.alias())
 

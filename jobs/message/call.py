@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from jobs import serialization
 from jobs.message.ids import id_at, id_time
 
 #: Stands where a sensitive argument would.
@@ -112,7 +113,10 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     def headers(self) -> dict[str, Any]:
         """The caller's own headers."""
         if self.own_headers is None:
-            found = msgspec.json.decode(self.wire_headers, type=dict[str, Any])
+            try:
+                found = serialization.loads(self.wire_headers)
+            except ValueError:  # what only looks like a tagged value
+                found = msgspec.json.decode(self.wire_headers, type=dict[str, Any])
             self.own_headers = {k: v for k, v in found.items() if k not in HEADERS}
         return self.own_headers
 

@@ -98,7 +98,8 @@ def _headers(message: Message) -> dict[str, Any]:
         headers["jobs_unique"] = message.unique
     if own := message.headers:
         # A name of ours means what it means to us.
-        headers |= {name: value for name, value in own.items() if name not in HEADERS}
+        others = {name: value for name, value in own.items() if name not in HEADERS}
+        headers |= serialization.plain(others)
     return headers
 
 
@@ -126,25 +127,40 @@ def _properties(message: Message, signature: str) -> dict[str, Any]:
 
 def _encode_body(message: Message) -> str:
     try:
-        text = serialization.dumps_call(message.args, message.kwargs, message.embed or _NO_EMBED)
+        text = serialization.dumps_call(message.args, message.kwargs, message.embed or None)
     except (TypeError, ValueError, RecursionError) as error:
         _name_culprit(message, error)
     return binascii.b2a_base64(text, newline=False).decode()
 
 
 def _name_culprit(message: Message, error: Exception) -> NoReturn:
-    named = [(f"argument {n}", value) for n, value in enumerate(message.args, 1)]
-    named += [(f"argument {name!r}", value) for name, value in message.kwargs.items()]
-    for name, value in named:
-        try:
-            serialization.dumps(value)
-        except (TypeError, ValueError, RecursionError) as culprit:
-            hint = " Pass its primary key instead." if hasattr(value, "pk") else ""
-            raise NotSerializable(
-                f"{name} of task {message.task!r}, a {type(value).__name__}, "
-                f"can't be sent: {culprit}.{hint}"
-            ) from error
+    calls = [(message.task, message.args, message.kwargs), *_calls(message.embed)]
+    for task, args, kwargs in calls:
+        named = [(f"argument {n}", value) for n, value in enumerate(args, 1)]
+        named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
+        for name, value in named:
+            try:
+                serialization.dumps(value)
+            except (TypeError, ValueError, RecursionError) as culprit:
+                hint = " Pass its primary key instead." if hasattr(value, "pk") else ""
+                raise NotSerializable(
+                    f"{name} of task {task!r}, a {type(value).__name__}, "
+                    f"can't be sent: {culprit}.{hint}"
+                ) from error
     raise NotSerializable(f"task {message.task!r} can't be sent: {error}") from error
+
+
+def _calls(found: Any) -> Iterator[tuple[str, Iterable[Any], dict[str, Any]]]:
+    """Calls somewhere in what follows another, those first that are in others."""
+    inside: Iterable[Any] = ()
+    if isinstance(found, dict):
+        inside = found.values()
+    elif isinstance(found, list):
+        inside = found
+    for one in inside:
+        yield from _calls(one)
+    if isinstance(found, dict) and isinstance(found.get("task"), str):
+        yield found["task"], found.get("args") or (), found.get("kwargs") or {}
 
 
 def _short(value: Any) -> str:

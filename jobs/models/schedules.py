@@ -13,7 +13,7 @@ from django.db.models import Q
 from django.utils.timezone import now as time_now
 from django.utils.translation import gettext_lazy as _
 
-from jobs import timing
+from jobs import serialization, timing
 from jobs.models.checking import check_what_is_sent
 from jobs.models.planning import (
     PLAN_FIELDS,
@@ -28,6 +28,20 @@ from jobs.models.schedule_runs import ScheduleRun
 _BEATS_FIELDS = PLAN_FIELDS | {"last_run_at", "runs", "skipped", "queued_for", "last_result"}
 #: The shortest time there is.
 _MOMENT = dt.timedelta(microseconds=1)
+
+
+class Values(models.JSONField):
+    """JSON that may be given values of all types that calls take; they are kept in the tagged form
+    in which messages have them."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"encoder": serialization.Encoder, **options})
+
+    def deconstruct(self) -> Any:
+        """As `models.JSONField`, whose column it has."""
+        name, _path, args, options = super().deconstruct()
+        del options["encoder"]
+        return name, "django.db.models.JSONField", args, options
 
 
 class Misfire(models.TextChoices):
@@ -135,8 +149,8 @@ class Schedule(models.Model):
 
     # What is sent.
     task = models.CharField(_("task"), max_length=255)
-    args = models.JSONField(_("arguments"), default=list, blank=True)
-    kwargs = models.JSONField(_("keyword arguments"), default=dict, blank=True)
+    args = Values(_("arguments"), default=list, blank=True)
+    kwargs = Values(_("keyword arguments"), default=dict, blank=True)
     queue = models.CharField(_("queue"), max_length=255, blank=True, default="")
     #: With a queue they only go along; without one, or an exchange, the task's.
     exchange = models.CharField(_("exchange"), max_length=255, blank=True, default="")
@@ -150,7 +164,7 @@ class Schedule(models.Model):
     expires_from = models.CharField(
         _("expiry counts from"), max_length=8, choices=ExpiresFrom, default=ExpiresFrom.SENT
     )
-    headers = models.JSONField(_("headers"), default=dict, blank=True)
+    headers = Values(_("headers"), default=dict, blank=True)
 
     # When.
     crontab = models.CharField(_("crontab"), max_length=200, blank=True, default="")

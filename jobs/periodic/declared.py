@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from django.core.exceptions import ValidationError
 
-from jobs import celery_names, conf, registry, timing
+from jobs import (
+    celery_names,
+    conf,
+    registry,
+    serialization,
+    timing,
+)
 from jobs.canvas import Signature
 from jobs.cron import Crontab
 from jobs.declaring import Periodic, Rule, span
@@ -65,7 +70,7 @@ class Declaration:
 
     def values(self) -> dict[str, Any]:
         """The row's fields, in their plain form."""
-        values: dict[str, Any] = json.loads(json.dumps(merge.plain(self.schedule())))
+        values: dict[str, Any] = serialization.plain(merge.plain(self.schedule()))
         return values
 
 
@@ -224,7 +229,7 @@ def _problem(one: Declaration) -> str:
         )
     try:
         task.check_arguments(declared.args, declared.kwargs)
-        json.dumps([declared.args, declared.kwargs, declared.headers], allow_nan=False)
+        serialization.dumps([declared.args, declared.kwargs, declared.headers])
         one.schedule().full_clean(validate_unique=False, validate_constraints=False)
     except ValidationError as error:
         return " ".join(f"{field}: {' '.join(texts)}" for field, texts in _by_field(error))

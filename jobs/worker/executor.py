@@ -29,6 +29,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import Record
 from jobs.request import current
+from jobs.states import State
 from jobs.worker import joining, prepare, record
 from jobs.worker.following import after_end, after_replacing, after_success
 from jobs.worker.limits import Limits, Timer
@@ -177,7 +178,10 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         return back
     if isinstance(error, Ignore) and not sent.embed.get("chord"):
         ignored = sent.id if record.is_kept(sent, task) else ""
-        return Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
+        done = Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
+        if sent.embed:  # what would have followed has an end all the same
+            done.following = after_end(sent, delivery.raw, attempt, error, State.REVOKED)
+        return done
     if isinstance(error, Replaced):
         return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):

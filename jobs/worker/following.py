@@ -13,7 +13,13 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from jobs import conf, message, routing, workflow
+from jobs import (
+    conf,
+    known,
+    message,
+    routing,
+    workflow,
+)
 from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
@@ -72,7 +78,8 @@ def after_end(
 def after_replacing(sent: Message, call: Call) -> Following:
     """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
     start = workflow.start(call)
-    messages = [message_of(one, sent.id, _root(sent)) for one in start.calls]
+    # Not its own id for their parent: that is the end of what they begin.
+    messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
     for one in messages:
         message.encode(one)
     return Following(messages, start.chords, replaces=sent.id)
@@ -130,10 +137,16 @@ def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[
     try:
         yield workflow.start(workflow.freeze(call, ids.__next__), before)
     except NO_CALL as error:
-        log.error("task %s is followed by what can't be sent: %r (%r)", task_id, call, error)
+        log.error("task %s is followed by what can't be sent: %s (%r)", task_id, shown(call), error)
 
 
-def message_of(call: Call, parent_id: str, root_id: str) -> Message:
+def shown(call: Any) -> str:
+    """What a log may say of a call, or of what should be one: its arguments may be secret."""
+    named = call.get("task") if isinstance(call, Mapping) else None
+    return repr(named)[:100] if named else f"a {type(call).__name__}"
+
+
+def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     """The message of a call of a single task that is started."""
     options = workflow.options(call)
     task = tasks.get(call["task"])
@@ -167,7 +180,7 @@ def message_of(call: Call, parent_id: str, root_id: str) -> Message:
 
 def _tasks(call: Call) -> list[Call]:
     try:
-        return list(workflow.tasks(call))
+        return list(workflow.tasks_in_place(call))
     except NO_CALL:
         return []  # it could not have been sent either
 
@@ -190,7 +203,8 @@ def _address(call: Call) -> dict[str, Any]:
     name, options = str(call.get("task")), workflow.options(call)
     args, kwargs = call.get("args") or (), call.get("kwargs") or {}
     try:
-        address, priority = routing.get().find(name, args, kwargs, options, tasks.get(name))
+        decides, task = known.routed_as(name, kwargs)
+        address, priority = routing.get().find(decides, args, kwargs, options, task)
         return {**address.fields(), "priority": min(max(int(priority), 0), 9)}
     except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
         default = conf.get().default_queue

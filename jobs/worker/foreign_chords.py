@@ -9,13 +9,12 @@ goes down from nothing; so no end is missed, and the last one finds the number.
 
 from __future__ import annotations
 
-import itertools
 import logging
 from collections.abc import Iterable, Sequence
 
-from jobs import broker, ledger, message, workflow
+from jobs import broker, ledger, workflow
 from jobs.models import TaskGroup
-from jobs.worker.following import NO_CALL
+from jobs.worker.following import NO_CALL, shown
 from jobs.worker.outcome import Member
 from jobs.workflow import Counted
 
@@ -37,19 +36,16 @@ def open_counters(members: Iterable[Member]) -> list[str]:
 def _counted(member: Member) -> Counted | None:
     if member.body is None:
         return None
-    ids = (message.derived_id(member.group_id, f"body/{n}") for n in itertools.count())
     try:
-        body = workflow.freeze(member.body, ids.__next__)
-        workflow.start(body, [[]])
+        return workflow.of_client(member.group_id, member.body)
     except NO_CALL as error:
         log.error(
-            "task %s belongs to a chord whose body can't be sent: %r (%r)",
+            "task %s belongs to a chord whose body can't be sent: %s (%r)",
             member.id,
-            member.body,
+            shown(member.body),
             error,
         )
         return None
-    return Counted(member.group_id, 0, body)
 
 
 def with_sizes(groups: Sequence[TaskGroup]) -> list[TaskGroup]:

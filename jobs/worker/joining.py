@@ -141,9 +141,12 @@ def _chord_error(error: Exception) -> ChordError:
 def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
     """The body, and all behind it, end; its errbacks are told."""
     firsts = workflow.start(body, [[]]).calls
+    if not firsts:
+        return Following()  # a group of nothing
     for first in firsts:
         options = workflow.options(first)
-        messages, chords = told(options["task_id"], last.root_id, options.get("link_error"))
+        errbacks = workflow.listed(options.get("link_error"))
+        messages, chords = told(options["task_id"], last.root_id, errbacks)
         send([Following(messages, chords)])
     ends, members = unsent(body, _end(firsts[0], last, error))
     return Following((), (), ends, members)

@@ -27,7 +27,7 @@ from jobs.workflow.forms import (
 )
 from jobs.workflow.freezing import freeze
 from jobs.workflow.spreading import spread
-from jobs.workflow.starting import Counted, Start, member, start
+from jobs.workflow.starting import Counted, Start, member, of_client, start, tasks_in_place
 
 __all__ = [
     "ACCUMULATE",
@@ -44,11 +44,13 @@ __all__ = [
     "last",
     "listed",
     "member",
+    "of_client",
     "options",
     "parts",
     "spread",
     "start",
     "task",
     "tasks",
+    "tasks_in_place",
     "with_options",
 ]

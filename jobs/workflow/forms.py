@@ -51,8 +51,13 @@ def kind(call: Call) -> str:
     if found in ("xmap", "xstarmap"):
         return "task"  # Celery's names for calls of its builtin tasks
     if found not in _KINDS or not isinstance(call.get("task"), str):
-        raise ValueError(f"{call!r} is no call")
+        raise ValueError(f"what calls itself {_name(call)!r}, of the kind {found!r}, is no call")
     return str(found)
+
+
+def _name(call: Call) -> str:
+    """What may be shown of it: its arguments may be secret."""
+    return str(call.get("task"))[:100]
 
 
 def options(call: Call) -> Mapping[str, Any]:

@@ -62,15 +62,30 @@ def _steps(call: Call) -> list[Call]:
     a chord goes with its body."""
     steps: list[Call] = []
     for part in parts(over_chain(call)):
-        steps += _steps(part) if kind(part) == "chain" else [part]
+        step = _unrolled(part)
+        steps += _steps(step) if kind(step) == "chain" else [step]
     for n, step in enumerate(steps[:-1]):
-        rest = steps[n + 1 :]
-        if kind(step) == "group":
-            return [*steps[:n], chord(step, chain(rest))]
-        if kind(step) == "chord":
-            step = over_chord(step)
-            return [*steps[:n], chord(header(step), chain([body(step), *rest]))]
+        if kind(step) in ("group", "chord"):
+            return [*steps[:n], _before(step, steps[n + 1 :])]
     return steps
+
+
+def _unrolled(step: Call) -> Call:
+    """A group of one call is that call in a chain, as in Celery; one with an id of its own, which
+    somebody may wait for, stays a group."""
+    while kind(step) == "group" and len(parts(step)) == 1 and not options(step).get("task_id"):
+        (step,) = parts(over_group(step))
+    return step
+
+
+def _before(step: Call, rest: list[Call]) -> Call:
+    """A group or a chord with what follows it."""
+    if kind(step) == "group":
+        return chord(step, chain(rest))
+    step = over_chord(step)
+    last = body(step)
+    behind = _before(last, rest) if kind(last) in ("group", "chord") else chain([last, *rest])
+    return chord(header(step), behind)
 
 
 def _flat(call: Call) -> list[Call]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from jobs import message
 from jobs.workflow.forms import Call, body, chain, chord, header, kind, options, parts, with_options
+from jobs.workflow.freezing import freeze
 
 
 class Counted(NamedTuple):
@@ -14,6 +17,15 @@ class Counted(NamedTuple):
     id: str
     size: int
     body: Call
+
+
+def of_client(group_id: str, found: Call) -> Counted:
+    """The chord of a Celery client, of which its members have brought the body; how many there are
+    is not known yet. Raises what `freeze` and `start` do for what is no body."""
+    ids = (message.derived_id(group_id, f"body/{n}") for n in itertools.count())
+    frozen = freeze(found, ids.__next__)
+    start(frozen, [[]])
+    return Counted(group_id, 0, frozen)
 
 
 class Start(NamedTuple):
@@ -78,3 +90,26 @@ def member(call: Call, group_id: str, index: int, of_chord: Call | None = None) 
         return with_options(call, chain=[member(last, group_id, index, of_chord), *calls])
     chosen = {"group_id": group_id, "group_index": index, "chord": of_chord}
     return with_options(call, **chosen)
+
+
+def tasks_in_place(call: Call) -> Iterator[Call]:
+    """Every task of a frozen call that is not sent, those that would start first, each as the
+    member of the group that it would be sent as.
+
+    No chord waits for them but the one that the call as a whole is a member of: those in it have
+    not begun to count.
+    """
+    what = kind(call)
+    if what == "task":
+        yield call
+        inner: Iterable[Call] = reversed(options(call).get("chain") or ())
+    elif what == "chord":
+        inner = (header(call), body(call))
+    elif what == "group":
+        group_id = options(call).get("task_id")
+        members = enumerate(parts(call))
+        inner = (member(part, group_id, n) if group_id else part for n, part in members)
+    else:
+        inner = parts(call)
+    for part in inner:
+        yield from tasks_in_place(part)

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from pytest_django import Settings
 
-from jobs import AsyncResult, GroupResult, Task, group, task
+from jobs import AsyncResult, GroupResult, Task, broker, chain, chord, group, signature, task
 from jobs.exceptions import ResultError, ResultTimeout, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
@@ -126,3 +127,118 @@ def test_many_items() -> None:
     assert mapped.get(timeout=0) == [1, 2, 3]
     assert chunked.get(timeout=0) == [[0, 2, 4, 6], [8, 10, 12, 14], [16, 18]]
     assert {row.state for row in TaskResult.objects.all()} == {State.SUCCESS}
+
+
+def test_a_group_of_one_in_a_chain_is_its_call() -> None:
+    one = [echo.s("one")]
+    calls = {
+        "first": chain(group(one), echo.s()),
+        "between": chain(echo.s(0), group(echo.si("one") for _ in range(1)), echo.s()),
+        "by pipes": echo.s(0) | group(echo.si("one")) | echo.s() | echo.s(),
+        "last": echo.s(0) | group(echo.si("one")),
+        "alone": chain(group(one)),
+        "in a member": chain(group(group(echo.s(0) | group(echo.si("one")))), echo.s()),
+        "behind a chord": chord([echo.s(0)], echo.s()) | group(echo.si("one")) | echo.s(),
+        "its JSON form": signature(chain(echo.s(0), group(echo.si("one")), echo.s()).as_dict()),
+        "a chain": chain(group(chain(echo.s(0), echo.si("one"))), echo.s()),
+    }
+    lists = {
+        "by itself": group(one),
+        "piped": group(one) | echo.s(),
+        "a header": chord(one, echo.s()),
+        "a body": chord([echo.s(0)], group(echo.si("one"))),
+        "a member's end": group(chord([echo.s(0)], group(echo.si("one"))))
+        | echo.s()
+        | first_of.s(),
+        "with an id": echo.s(0) | group(echo.si("one")).set(task_id="mine") | echo.s(),
+        "instead of a call": sends_one_instead.s(),
+    }
+    sent = {name: call.delay() for name, call in (calls | lists).items()}
+    work()
+    found = {name: result.get(timeout=0) for name, result in sent.items()}
+    assert found == dict.fromkeys(calls, "one") | {name: ["one"] for name in lists}
+
+
+@task
+def first_of(values: list[Any]) -> Any:
+    return values[0]
+
+
+@task(bind=True)
+def sends_one_instead(self: Task[..., Any]) -> None:
+    self.replace(group([echo.s("one")]))
+
+
+def test_options_of_a_group_of_one() -> None:
+    result = chain(echo.s(1), group(echo.s()).set(queue="low", link_error=trace.s())).delay()
+    work(["default"])
+    assert on_redis("low") == (1, 0)
+    work()
+    assert result.get(timeout=0) == 1
+
+
+@task(queue="low", priority=3)
+def on_low(value: Any) -> Any:
+    return value
+
+
+@task(name="tests.groups.routed")
+def routed(value: Any) -> Any:
+    return value
+
+
+@task(queue="low", ignore_result=True)
+def quiet_on_low(value: Any) -> Any:
+    return value
+
+
+@task(sensitive=["card"])
+def pays(card: str) -> str:
+    return "paid"
+
+
+MAPS: dict[str, Any] = {
+    "map": lambda one: one.map([1, 2]),
+    "starmap": lambda one: one.starmap([(1,), (2,)]),
+    "chunks": lambda one: one.chunks([(1,), (2,)], 1),
+}
+
+
+@pytest.mark.parametrize("how", MAPS)
+def test_many_items_go_to_the_queue_of_their_task(how: str, settings: Settings) -> None:
+    def by_function(name: str, *_: Any, **__: Any) -> Any:
+        return "high" if name == routed.name else None
+
+    made, messages = MAPS[how], len(MAPS[how](on_low).as_dict()["kwargs"].get("tasks", [1]))
+    made(on_low).delay()
+    assert (on_redis("low"), on_redis("default")) == ((messages, 0), (0, 0))
+    assert {one.priority for one in broker.get().browse("low", due=False)} == {3}
+    made(on_low).apply_async(queue="high")
+    assert on_redis("high") == (messages, 0)
+    for routes in ({routed.name: "high"}, {"tests.groups.*": {"queue": "high"}}, [by_function]):
+        before = on_redis("high")[0]
+        settings.JOBS = {**settings.JOBS, "TASK_ROUTES": routes}
+        made(routed).delay()
+        assert on_redis("high") == (before + messages, 0)
+    (echo.si(1) | made(on_low)).delay()  # and so does what follows a call
+    work(["default"])
+    assert on_redis("low") == (2 * messages, 0)
+    work()
+    assert set(TaskResult.objects.values_list("state", flat=True)) == {State.SUCCESS}
+
+
+def test_many_items_of_a_task_that_ignores_its_result() -> None:
+    quiet_on_low.map([1, 2]).delay()
+    work()
+    assert not TaskResult.objects.exists()
+
+
+def test_many_sensitive_items_are_not_shown() -> None:
+    with transaction.atomic():
+        sent = pays.map(["4111", "4222"]).delay()
+    row = TaskResult.objects.get(id=sent.id)
+    assert "4111" not in row.kwargs
+    assert "4111" not in repr(pays.map(["4111"]))
+    work()
+    assert sent.get(timeout=0) == ["paid", "paid"]
+    assert "4111" not in TaskResult.objects.get(id=sent.id).kwargs

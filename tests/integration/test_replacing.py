@@ -6,12 +6,14 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from pytest_django import Settings
 
 from jobs import AsyncResult, Task, broker, chord, group, task
 from jobs.canvas import Composable
 from jobs.exceptions import ChordError, WorkflowError
-from jobs.models import TaskResult
+from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
+from tests.integration.test_chords import celery_call, celery_message, set_size
 from tests.models import Run
 from tests.tasks import add, echo, fail, trace
 from tests.workers import put, work
@@ -140,3 +142,34 @@ def test_an_added_member_that_fails() -> None:
 @task(bind=True)
 def adds_a_failure(self: Task[..., Any]) -> None:
     self.add_to_chord(fail.s("boom"))
+
+
+@task(bind=True)
+def adds_once(self: Task[..., Any], value: Any) -> Any:
+    if value == "first":
+        self.add_to_chord(echo.s("added"))
+    return value
+
+
+def test_a_member_is_added_before_another_has_ended() -> None:
+    result = chord([adds_once.s("first"), adds_once.s("second")], echo.s()).delay()
+    behind = (add.s(1, 2) | group(adds_once.si("first"), adds_once.si("second")) | echo.s()).delay()
+    work(threads=1)
+    assert result.get(timeout=0) == ["first", "second", "added"]
+    assert behind.get(timeout=0) == ["first", "second", "added"]
+
+
+@pytest.mark.parametrize("known_at", [0, 1])
+def test_a_member_is_added_to_the_chord_of_a_celery_client(
+    known_at: int, settings: Settings
+) -> None:
+    settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {"open": True}, "low": {}, "high": {}}}
+    for index, value in enumerate(["first", "second"]):
+        if known_at == index:
+            set_size(2)
+        embed = {"chord": celery_call(echo.name, "b")}
+        fields = {"group": "G", "group_index": index, "embed": embed}
+        put(celery_message(f"m{index}", adds_once.name, [value], **fields))
+        work()
+    assert AsyncResult[Any]("b").get(timeout=0) == ["first", "second", "added"]
+    assert not TaskGroup.objects.exists()

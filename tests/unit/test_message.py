@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from pytest_django import Settings
 
-from jobs import message
+from jobs import message, workflow
 from jobs.exceptions import MessageTooLarge, NotSerializable
 from jobs.message import decode, encode
 from tests.unit.wire import (
@@ -133,6 +133,10 @@ class WithKey:
         ({"args": [{"deep": [object()]}]}, "argument 1 of task 'shop.tasks.pay', a dict"),
         ({"args": [{(1, 2): 3}]}, "argument 1"),
         ({"embed": {"callbacks": object()}}, "task 'shop.tasks.pay' can't be sent"),
+        (
+            {"embed": {"chain": [workflow.chain([workflow.task("shop.tasks.tell", [1, {2}])])]}},
+            "argument 2 of task 'shop.tasks.tell', a set, can't be sent",
+        ),
     ],
 )
 def test_an_argument_that_has_no_form_is_named(fields: dict[str, Any], named: str) -> None:

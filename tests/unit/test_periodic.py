@@ -124,7 +124,7 @@ class TestSettings:
             ({"task": None}, "no task is called 'None'."),
             ({"args": []}, "missing a required argument: 'name'."),
             ({"kwargs": {"tims": 2}}, "got an unexpected keyword argument 'tims'."),
-            ({"args": [{1}]}, "Object of type set is not JSON serializable."),
+            ({"args": [{1}]}, "set has no form in JSON."),
             ({"args": [float("nan")]}, "Out of range float values are not JSON compliant"),
             ({"args": "you"}, "args must be a tuple or a list, not 'you'."),
             ({"kwargs": [1]}, "kwargs must be a dict, not [1]."),
