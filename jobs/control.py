@@ -135,7 +135,8 @@ def retry_now(task_id: str) -> bool:
 
 def _push(task_id: str, pushed: Outgoing) -> None:
     try:
-        broker.get().push([pushed])
+        with broker.get().briefly(insist=True):
+            broker.get().push([pushed])
     except BrokerUnavailable as error:
         log.warning("task %s is handed to the broker later: %s", task_id, error)
         rows = TaskResult.objects.using(ledger.alias())

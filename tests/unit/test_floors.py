@@ -16,7 +16,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "jobs"
 
 #: Floor → its files and folders (with a slash), below `jobs/`.
 FLOORS: dict[int, tuple[str, ...]] = {
-    1: ("exceptions.py", "values.py", "queues.py", "conf.py", "signals.py", "serialization.py"),
+    1: (
+        "exceptions.py",
+        "values.py",
+        "queues.py",
+        "conf.py",
+        "signals.py",
+        "serialization.py",
+        "commits.py",
+    ),
     2: (
         "message/",
         "states.py",
