@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,6 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from jobs import address
 from jobs.broker.scripts import Script
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
@@ -97,12 +97,13 @@ class Connections:
     def __init__(self, url: str, timeout: float, revive: Callable[[], object] | None = None):
         """``revive``: called before each new connection; starts a server that may have gone."""
         try:
-            self._pool = redis.ConnectionPool.from_url(
-                url, protocol=2, socket_timeout=timeout, socket_connect_timeout=timeout
-            )
+            where = address.parse(url)
         except ValueError as error:
-            raise ConfigurationError(f"JOBS['BROKER_URL'] is not usable: {error}.") from error
-        self.address = re.sub(r"//[^@/]*@", "//***@", url)
+            # Without its cause: a traceback would show what that has read.
+            raise ConfigurationError(f"JOBS['BROKER_URL'] {error}.") from None
+        #: Without user and password.
+        self.address = str(where)
+        self._kind, self._kwargs = _client(where)
         self._timeout = timeout
         self._revive = revive
         self._local = _Thread()
@@ -311,11 +312,10 @@ class Connections:
     def _new(self) -> Any:
         if self._revive:
             self._revive()
-        kwargs = self._pool.connection_kwargs
-        if self._local.brief:
-            seconds = min(self._timeout, _BRIEF)
-            kwargs = {**kwargs, "socket_timeout": seconds, "socket_connect_timeout": seconds}
-        return self._pool.connection_class(**kwargs)
+        seconds = min(self._timeout, _BRIEF) if self._local.brief else self._timeout
+        return self._kind(
+            **self._kwargs, socket_timeout=seconds, socket_connect_timeout=seconds, protocol=2
+        )
 
     def translated(self, error: Exception) -> Exception:
         """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""
@@ -330,6 +330,20 @@ class Connections:
         away = BrokerUnavailable(f"Redis at {self.address} can't be used: {said}")
         away.cut = isinstance(error, redis.ConnectionError)
         return away
+
+
+def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
+    """The class of redis-py for connections to an address, and the arguments it takes."""
+    kwargs = {
+        **where.options,
+        "db": where.db,
+        "username": where.username or None,
+        "password": where.password or None,
+    }
+    if where.scheme == "unix":
+        return redis.UnixDomainSocketConnection, {**kwargs, "path": where.path}
+    kind = redis.SSLConnection if where.scheme == "rediss" else redis.Connection
+    return kind, {**kwargs, "host": where.host, "port": where.port}
 
 
 def _set_timeout(connection: Any, seconds: float) -> None:

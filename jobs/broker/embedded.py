@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
@@ -69,7 +70,7 @@ def running(folder: Path) -> str | None:
     answer = _answer(folder)
     if not answer or answer.startswith(b"-LOADING"):
         return None
-    return f"unix://{_socket_of(folder)}"
+    return f"unix://{quote(str(_socket_of(folder)))}"
 
 
 def pid(folder: Path) -> int | None:
