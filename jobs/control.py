@@ -10,9 +10,8 @@ import contextlib
 import logging
 
 from django.db import transaction
-from django.utils import timezone
 
-from jobs import broker, conf, known, ledger, message, reopening
+from jobs import broker, clock, conf, known, ledger, message, reopening
 from jobs import inspecting as inspect
 from jobs.broker.base import Outgoing
 from jobs.broker.operating import Pause
@@ -129,7 +128,7 @@ def retry_now(task_id: str) -> bool:
     if not any(broker.get().hasten(row.queue, form, priority) for form in (raw, put_back)):
         return False
     # Unless the attempt is over already.
-    rows.filter(attempts=row.attempts, eta__gt=timezone.now()).update(eta=timezone.now())
+    rows.filter(attempts=row.attempts, eta__gt=clock.now()).update(eta=clock.now())
     return True
 
 

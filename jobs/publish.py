@@ -19,9 +19,8 @@ from typing import NamedTuple
 from django.db import Error as DatabaseError
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
-from jobs import broker, conf, message, serialization, signals
+from jobs import broker, clock, conf, message, serialization, signals
 from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
 from jobs.commits import hook_before, is_committed
@@ -352,7 +351,7 @@ def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
     for task_id, holder in lost.items():
         rows = TaskResult.objects.using(alias).filter(id=task_id, state=State.PENDING)
         text = f"call {holder} of the same unique key was there before the commit"
-        rows.update(state=State.REVOKED, error=text, finished_at=timezone.now())
+        rows.update(state=State.REVOKED, error=text, finished_at=clock.now())
         log.info("task %s does not run: %s", task_id, text)
     return [p for p in pending if not (p.lock and p.lock.task_id in lost)]
 
@@ -383,7 +382,7 @@ def relay(now: dt.datetime | None = None) -> int:
     Raises `BrokerUnavailable` when it is away.
     """
     grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
-    before = (now or timezone.now()) - grace
+    before = (now or clock.now()) - grace
     total = 0
     passed = _Passed(set(), set())
     while True:

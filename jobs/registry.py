@@ -12,10 +12,9 @@ from typing import Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
 from asgiref.sync import sync_to_async
 from django.db.models import Model
 from django.dispatch import Signal
-from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, known, publish, triggers, unique
+from jobs import clock, conf, known, publish, triggers, unique
 from jobs.calling import NONE, Calling
 from jobs.canvas import Composing
 from jobs.exceptions import ConfigurationError, Retry
@@ -215,7 +214,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         assert self.uniqueness is not None
         for sent in messages:
             if self.uniqueness.quiet and sent.eta is None:
-                sent.eta = timezone.now() + dt.timedelta(seconds=self.uniqueness.quiet)
+                sent.eta = clock.now() + dt.timedelta(seconds=self.uniqueness.quiet)
             sent.unique = self._lock_name(sent)
         ids = unique.send(
             messages,

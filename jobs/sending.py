@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from django.utils import timezone
-
-from jobs import conf
+from jobs import clock, conf
 from jobs.conf import RetryPolicy
 from jobs.values import check_time_limit
 
@@ -112,7 +110,7 @@ class Send:
     def due(self) -> dt.datetime | None:
         """When it may start, if not at once."""
         if self.countdown is not None:
-            return timezone.now() + dt.timedelta(seconds=self.countdown)
+            return clock.now() + dt.timedelta(seconds=self.countdown)
         return self.eta
 
     def policy(self) -> RetryPolicy | None:
@@ -131,4 +129,4 @@ def end(expires: When, due: dt.datetime | None) -> dt.datetime:
     if isinstance(expires, dt.datetime):
         return expires
     span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
-    return (due or timezone.now()) + span
+    return (due or clock.now()) + span

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import router, transaction
-from django.utils import timezone
 
-from jobs import conf, publish, registry, routing, serialization
+from jobs import clock, conf, publish, registry, routing, serialization
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.message import Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
@@ -84,7 +83,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     own = schedule.headers if isinstance(schedule.headers, dict) else {}
     headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
     eta = start_of(schedule, due) if due and schedule.jitter else None
-    expires = (due or timezone.now()) + schedule.expires if schedule.expires else None
+    expires = (due or clock.now()) + schedule.expires if schedule.expires else None
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
             return task.message(
@@ -137,5 +136,5 @@ def _refuse(one: Message, error: SendError, alias: str) -> None:
         kwargs=serialization.dumps(one.kwargs),
         error_type=f"{type(error).__module__}.{type(error).__qualname__}",
         error=str(error),
-        finished_at=timezone.now(),
+        finished_at=clock.now(),
     )

@@ -13,9 +13,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from django.utils import timezone
-
-from jobs import conf, message, routing, workflow
+from jobs import clock, conf, message, routing, workflow
 from jobs.exceptions import SendError
 from jobs.ledger import Record
 from jobs.message import Message
@@ -199,14 +197,14 @@ def _address(call: Call) -> dict[str, Any]:
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:
     if options.get("countdown") is not None:
-        return timezone.now() + dt.timedelta(seconds=float(options["countdown"]))
+        return clock.now() + dt.timedelta(seconds=float(options["countdown"]))
     return _moment(options.get("eta"))
 
 
 def _expires(options: Mapping[str, Any], eta: dt.datetime | None) -> dt.datetime | None:
     expires = options.get("expires")
     if isinstance(expires, int | float):
-        return (eta or timezone.now()) + dt.timedelta(seconds=expires)
+        return (eta or clock.now()) + dt.timedelta(seconds=expires)
     return _moment(expires)
 
 

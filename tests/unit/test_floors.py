@@ -24,6 +24,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "signals.py",
         "serialization.py",
         "commits.py",
+        "clock.py",
         "address.py",
     ),
     2: (
