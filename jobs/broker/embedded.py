@@ -78,7 +78,7 @@ def pid(folder: Path) -> int | None:
     if not _alive(folder):
         return None
     with contextlib.suppress(OSError, ValueError):
-        return int((folder / "valkey.pid").read_text())
+        return int((folder / "valkey.pid").read_text("utf-8"))
     return None
 
 
@@ -183,7 +183,7 @@ def _await_ready(folder: Path) -> str:
 
 def _last_lines(file: Path, count: int = 8) -> str:
     with contextlib.suppress(OSError):
-        return "\n".join(file.read_text(errors="replace").splitlines()[-count:])
+        return "\n".join(file.read_text("utf-8", errors="replace").splitlines()[-count:])
     return "(no log)"
 
 
@@ -220,7 +220,7 @@ def _alive(folder: Path) -> bool:
 
 def _socket_of(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
-        path = (folder / "server.lock").read_text()
+        path = os.fsdecode((folder / "server.lock").read_bytes())
         return Path(path) if path else None
     return None
 
