@@ -89,13 +89,12 @@ REVOKE: Mapping[str, Known] = {
 
 _AT_THE_CALL = "write link= at the call, or a chain"
 _ROW = "the row has it: jobs.models.TaskResult.objects.get(id=result.id)"
-_RELATIVES = "see result.parent and result.children"
+_RELATIVES = "go through result.parent and result.children, or result.collect()"
 
 #: Attributes of ``AsyncResult``.
 RESULT: Mapping[str, str] = {
     "then": _AT_THE_CALL,
     "add_pending_result": _AT_THE_CALL,
-    "collect": f"ask each of result.children by get(); {_RELATIVES}",
     "iterdeps": _RELATIVES,
     "graph": _RELATIVES,
     "build_graph": _RELATIVES,

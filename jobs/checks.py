@@ -10,7 +10,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Doubt
 
-from jobs import broker, conf, periodic, registry, routing
+from jobs import address, broker, conf, periodic, registry, routing
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
 
@@ -18,7 +18,8 @@ from jobs.exceptions import BrokerUnavailable, ConfigurationError
 def check_settings(**_: Any) -> list[CheckMessage]:
     current, problems = conf.parse(getattr(settings, "JOBS", {}))
     found: list[CheckMessage] = [Error(problem, id="jobs.E001") for problem in problems]
-    if not current.broker_url and not settings.DEBUG:
+    empty = not problems and not current.broker_url
+    if empty and not settings.DEBUG:
         found.append(
             Error(
                 "JOBS['BROKER_URL'] is empty and DEBUG is off.",
@@ -79,20 +80,15 @@ def check_open_queues(**_: Any) -> list[CheckMessage]:
 
 @register("jobs", deploy=True)
 def check_password(**_: Any) -> list[CheckMessage]:
-    from redis.connection import parse_url
-
     url = conf.peek().broker_url
     if not url.startswith(("redis://", "rediss://")):
         return []
-    try:
-        asked = parse_url(url)  # type: ignore[no-untyped-call]
-    except ValueError:
-        return []  # said when the broker is first used
-    if asked.get("password") or asked.get("ssl_certfile") or not _is_public(asked.get("host", "")):
+    asked = address.parse(url)
+    if asked.password or asked.options.get("ssl_certfile") or not _is_public(asked.host):
         return []
     return [
         Doubt(
-            f"Redis at {asked['host']}, a public address, is used without a password.",
+            f"Redis at {asked.host}, a public address, is used without a password.",
             hint="Set a password there (requirepass, or a user of its own) and put it into "
             "JOBS['BROKER_URL']: rediss://user:password@host:6380/0. Better still, let it listen "
             "on a private address alone.",

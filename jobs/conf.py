@@ -18,7 +18,7 @@ from typing import Any
 from django.conf import settings
 from django.core.signals import setting_changed
 
-from jobs import queues
+from jobs import address, queues
 from jobs.exceptions import ConfigurationError
 from jobs.queues import STEPS, Queue, is_queue_name
 from jobs.values import nearest, options_of, seconds_or_none, yes_or_no
@@ -83,7 +83,7 @@ class Conf:
 
     #: ``redis://``, ``rediss://`` or ``unix://`` address of Redis or Valkey. Empty: the embedded
     #: Valkey server of a development machine, for which DEBUG must be on.
-    broker_url: str = ""
+    broker_url: str = field(default="", repr=False)  # a password may be in it
     #: Where the embedded server keeps its socket and data. Default: ``.jobs`` in ``BASE_DIR``.
     embedded_dir: str | Path = ""
     #: Put in front of every key, for several projects on one Redis database.
@@ -251,12 +251,23 @@ def _typed(name: str, value: Any) -> Any:
         return seconds_or_none(value)
     if name in _NUMBERS:
         return _number(name, value)
+    if name == "broker_url":
+        return _broker_url(value)
     if name == "embedded_dir" and isinstance(value, Path):
         return value
     if not isinstance(value, str):
         raise TypeError(f"must be text, not {value!r}")
     if name in ("default_queue", "task_module") and not value:
         raise ValueError("must not be empty")
+    return value
+
+
+def _broker_url(value: Any) -> str:
+    if not isinstance(value, str):
+        harmless = value is None or isinstance(value, int | float)
+        raise TypeError(f"must be text, not {value if harmless else type(value).__name__}")
+    if value not in ("", "memory://"):
+        address.parse(value)
     return value
 
 

@@ -10,9 +10,8 @@ import contextlib
 import logging
 
 from django.db import transaction
-from django.utils import timezone
 
-from jobs import broker, conf, known, ledger, message, reopening
+from jobs import broker, clock, conf, known, ledger, message, reopening
 from jobs import inspecting as inspect
 from jobs.broker.base import Outgoing
 from jobs.broker.operating import Pause
@@ -129,13 +128,14 @@ def retry_now(task_id: str) -> bool:
     if not any(broker.get().hasten(row.queue, form, priority) for form in (raw, put_back)):
         return False
     # Unless the attempt is over already.
-    rows.filter(attempts=row.attempts, eta__gt=timezone.now()).update(eta=timezone.now())
+    rows.filter(attempts=row.attempts, eta__gt=clock.now()).update(eta=clock.now())
     return True
 
 
 def _push(task_id: str, pushed: Outgoing) -> None:
     try:
-        broker.get().push([pushed])
+        with broker.get().briefly(insist=True):
+            broker.get().push([pushed])
     except BrokerUnavailable as error:
         log.warning("task %s is handed to the broker later: %s", task_id, error)
         rows = TaskResult.objects.using(ledger.alias())

@@ -10,6 +10,7 @@
     │   ├── AlreadyQueued           a call of the same unique key is there already
     │   ├── WorkflowError           (also ValueError) calls that can't be composed so
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
+    │       └── QueueRefused        Redis is there, and takes no messages for a queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
@@ -83,6 +84,21 @@ class WorkflowError(SendError, ValueError):
 
 class BrokerUnavailable(SendError, ConnectionError):
     """Redis could not be reached."""
+
+    #: Of messages that were to be sent together, the places of those that are not on their queues;
+    #: the others are. None: nobody knows of any.
+    unsent: frozenset[int] | None = None
+    #: The connection was ended or could not be made; no time-out.
+    cut = False
+
+
+class QueueRefused(BrokerUnavailable):
+    """Redis takes no messages for this queue."""
+
+    def __init__(self, text: str = "", *, queues: Sequence[str] = ()) -> None:
+        """``queues``: those that it refuses."""
+        super().__init__(*([text] if text else []))
+        self.queues = tuple(queues)
 
 
 class AlreadyQueued(SendError):

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
+from jobs import clock
 from jobs.models import TaskAttempt, TaskGroup, TaskResult
+from jobs.models.moments import stored
 from jobs.models.results import TaskResultQuerySet
 from jobs.serialization import dumps
 from jobs.states import TERMINAL, State
@@ -162,7 +163,7 @@ def not_sent(ids: Sequence[str]) -> set[str]:
 def forget(ids: Sequence[str]) -> None:
     """These calls have had their run and want no end on record: nothing is to send them again."""
     rows = TaskResult.objects.using(alias()).filter(id__in=ids).exclude(state__in=TERMINAL)
-    rows.update(message=b"", published_at=timezone.now())
+    rows.update(message=b"", published_at=clock.now())
 
 
 def give_up(task_id: str, why: str) -> None:
@@ -172,7 +173,7 @@ def give_up(task_id: str, why: str) -> None:
 
 def give_up_all(ids: Sequence[str], why: str) -> None:
     """The same with several calls."""
-    _open(ids).update(state=State.REVOKED, error=why, finished_at=timezone.now())
+    _open(ids).update(state=State.REVOKED, error=why, finished_at=clock.now())
 
 
 def moved(ids: Sequence[str], queue: str) -> None:
@@ -217,8 +218,9 @@ def _write_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) ->
 
 
 def _row(connection: BaseDatabaseWrapper, item: Record) -> list[Any]:
-    adapt = connection.ops.adapt_datetimefield_value
-    return [adapt(value) if isinstance(value, dt.datetime) else value for value in item]
+    return [
+        stored(value, connection) if isinstance(value, dt.datetime) else value for value in item
+    ]
 
 
 def _tell_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 
 import logging
 
-from django.utils import timezone
-
-from jobs import broker, conf, known
+from jobs import broker, clock, conf, known
 from jobs.broker.operating import Pause
 
 log = logging.getLogger("jobs.control")
@@ -18,7 +16,7 @@ def pause(queue: str, *, by: str = "", why: str = "") -> None:
 
     ``by``: whose doing it is. ``why``: for the others who look. Said again, it replaces both.
     """
-    broker.get().pause(known.queue(queue), Pause("", by, why, timezone.now()))
+    broker.get().pause(known.queue(queue), Pause("", by, why, clock.now()))
     log.warning("queue %s is paused by %s: %s", queue, by or "somebody", why or "no reason given")
 
 
@@ -36,7 +34,7 @@ def pause_task(task: str, *, by: str = "", why: str = "") -> None:
     Its messages wait among the due ones meanwhile. Raises `UnknownTask`.
     """
     known.find(task)
-    said = Pause(task, by, why, timezone.now())
+    said = Pause(task, by, why, clock.now())
     for queue in conf.get().queues:
         broker.get().pause(queue, said)
     log.warning("task %s is paused by %s: %s", task, by or "somebody", why or "no reason given")

@@ -8,23 +8,26 @@ a process that died between commit and publishing left behind.
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
 import operator
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import redis.exceptions
-from django.db import DatabaseError, connections, router, transaction
+from django.db import Error as DatabaseError
+from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.utils import timezone
 
-from jobs import broker, conf, message, serialization, signals
+from jobs import broker, clock, conf, message, serialization, signals
 from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
+from jobs.commits import hook_before, is_committed
 from jobs.conf import RetryPolicy
-from jobs.exceptions import BrokerUnavailable, MessageError
+from jobs.exceptions import BrokerUnavailable, MessageError, QueueRefused
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
@@ -33,6 +36,7 @@ log = logging.getLogger("jobs.publish")
 
 _COPIES = operator.attrgetter("copies")
 _NO_LOCKS: Mapping[str, Lock] = {}
+_ONE_TRY = RetryPolicy(max_retries=0)
 
 #: Rows of one pass of the relay, and of one INSERT.
 _BATCH = 500
@@ -58,7 +62,8 @@ def send(
 
     Whether they were sent.
 
-    Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`.
+    Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`:
+    `QueueRefused` when the broker takes nothing for one of the queues.
     """
     if any(map(_COPIES, messages)):
         messages = [each for one in messages for each in message.spread(one)]
@@ -71,6 +76,8 @@ def send(
     else:
         if len(messages) > 1:
             message.check(messages)  # for all are sent or none, and the first go while others wait
+            if len(queues := {sent.queue for sent in messages}) > 1:
+                broker.get().check_queues(queues)
         _push(lambda: map(_outgoing, messages), retry_policy or conf.get().retry_policy)
     if signals.task_enqueued.receivers:
         for sent in messages:
@@ -89,24 +96,34 @@ def _due(eta: dt.datetime | None) -> float | None:
 
 
 def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> None:
-    """``outgoing``: gives the messages, as often as they are asked for."""
+    """``outgoing``: gives the messages, as often as they are asked for.
+
+    What is on its queue is not sent again; neither is what is refused. ``unsent`` of the error has
+    all that is not known to be on its queue.
+    """
     before = sys.exception()
     try:
-        broker.get().push(outgoing())
+        return broker.get().push(outgoing())
     except BrokerUnavailable as error:
-        if not _is_retried(error, policy, before):
-            raise
-        # What is sent from now on may be there already: only the answer may have been lost.
-        again = [_copy(o) for o in outgoing()]
-        for pause in policy.pauses():
-            time.sleep(pause)
-            try:
-                return broker.get().push(again)
-            except BrokerUnavailable as latest:
-                if not _is_retried(latest, policy, before):
-                    raise
-        raise
-    return None
+        failed = error
+    left = _left(dict(enumerate(outgoing())), failed)
+    for pause in policy.pauses():
+        if isinstance(failed, QueueRefused) or not _is_retried(failed, policy, before):
+            break
+        time.sleep(pause)
+        try:
+            return broker.get().push(list(left.values()))
+        except BrokerUnavailable as error:
+            failed, left = error, _left(left, error)
+    failed.unsent = frozenset(left)
+    raise failed
+
+
+def _left(sent: Mapping[int, Outgoing], error: BrokerUnavailable) -> dict[int, Outgoing]:
+    """By their places, those of these messages that are to be sent after a push of them failed."""
+    if error.unsent is None:  # they may be there already: only the answer may have been lost
+        return {place: _copy(one) for place, one in sent.items()}
+    return {place: one for n, (place, one) in enumerate(sent.items()) if n in error.unsent}
 
 
 #: The client's own classes → those of Python that mean the same.
@@ -168,10 +185,8 @@ def _send_at_commit(
     if durable:
         rows = [_row(m, o) for m, o in zip(messages, outgoing, strict=True)]
         TaskResult.objects.using(connection.alias).bulk_create(rows, batch_size=_BATCH)
-    hook = _hook(connection)
-    if once is not None and messages:
-        hook.once[once] = messages[0].id if durable else None
-    hook.batch += [
+    hook = _hook(connection, once)
+    hook.batch = [
         _Pending(o, m.id if durable else None, locks.get(m.id) if locks else None)
         for m, o in zip(messages, outgoing, strict=True)
     ]
@@ -194,47 +209,62 @@ def _row(sent: Message, outgoing: Outgoing) -> TaskResult:
 
 
 class _Publish:
-    """The commit hook of all messages sent in a row under the same savepoints."""
+    """The commit hook of what one call of `send` has sent.
 
-    def __init__(self, alias: str) -> None:
+    At the commit the first of several in a row publishes for all of them, in one push.
+    """
+
+    def __init__(self, alias: str, once: Hashable) -> None:
         self.alias = alias
+        self.once = once
         self.batch: list[_Pending] = []
-        #: What is sent once a transaction → the ledger row of its message, if it has one.
-        self.once: dict[Hashable, str | None] = {}
+        #: The next hook in that row.
+        self.next: _Publish | None = None
+        self.done = False
 
     def __call__(self) -> None:
-        publish_committed(self.batch, self.alias)
+        if self.done:
+            return
+        row = [self]
+        if is_committed(connections[self.alias]):
+            while (following := row[-1].next) is not None:
+                row.append(following)
+        pending = [one for hook in row if not hook.done for one in hook.batch]
+        for hook in row:
+            hook.done = True
+        publish_committed(pending, self.alias)
 
 
-def _hook(connection: BaseDatabaseWrapper) -> _Publish:
-    """The hook that publishes what is sent at this moment in the transaction.
-
-    Django drops the hooks of a rolled-back savepoint. Messages therefore share a hook only with
-    the hook registered just before, and only under exactly the same savepoints: what rolls back
-    one rolls back the other.
-    """
-    hooks = connection.run_on_commit
-    if hooks:
-        savepoints, hook = hooks[-1][:2]
-        if isinstance(hook, _Publish) and set(savepoints) == set(connection.savepoint_ids):
-            return hook
-    hook = _Publish(connection.alias)
+def _hook(connection: BaseDatabaseWrapper, once: Hashable) -> _Publish:
+    """A new hook, which publishes what is sent at this moment in the transaction."""
+    before = hook_before(connection, _Publish)
+    hook = _Publish(connection.alias, once)
+    if before is not None:
+        before.next = hook
     transaction.on_commit(hook, using=connection.alias)
     return hook
 
 
+def _waiting(connection: BaseDatabaseWrapper) -> Iterator[_Publish]:
+    """Hooks of the open transaction whose messages are not sent yet."""
+    for _, hook, *_ in connection.run_on_commit:
+        if isinstance(hook, _Publish) and not hook.done:
+            yield hook
+
+
 def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
-    found = [hook.once[once] for hook in _hooks(connection) if once in hook.once]
-    return any(_kept(found, connection))
-
-
-def _hooks(connection: BaseDatabaseWrapper) -> list[_Publish]:
-    return [hook[1] for hook in connection.run_on_commit if isinstance(hook[1], _Publish)]
+    """Whether a message sent with an equal ``once`` waits for the commit."""
+    for hook in _waiting(connection):
+        if hook.batch and hook.once == once and _kept([hook.batch[0].id], connection)[0]:
+            # A test that captures hooks finds it among those of this moment, too.
+            transaction.on_commit(functools.partial(hook), using=connection.alias)
+            return True
+    return False
 
 
 def locks_waiting(connection: BaseDatabaseWrapper) -> dict[str, str]:
     """Name → call, of the locks that are taken when the open transaction commits."""
-    pending = [p for hook in _hooks(connection) for p in hook.batch if p.lock]
+    pending = [p for hook in _waiting(connection) for p in hook.batch if p.lock]
     kept = _kept([p.id for p in pending], connection)
     return {
         p.lock.name: p.lock.task_id
@@ -245,28 +275,85 @@ def locks_waiting(connection: BaseDatabaseWrapper) -> dict[str, str]:
 
 def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
     """Publish after the commit. Never raises: the caller's transaction has succeeded, and what
-    fails here is the relay's to send."""
+    fails here is the relay's to send.
+
+    Nor does it take long: the broker has one second to answer, and is not asked again by those who
+    commit within the next three. What is not durable has only this chance: it is tried in any case
+    and, where the broker fails at once, as often as the settings' retry policy says.
+    """
+    light = any(p.id is None for p in pending)
+    policy = conf.peek().retry_policy if light else _ONE_TRY
     try:
-        pending = _with_locks(_with_rows(pending, alias), alias)
-        durable = [p.id for p in pending if p.id is not None]
-    except (DatabaseError, BrokerUnavailable) as error:
-        log.warning("%d committed messages are left to the relay: %s", len(pending), error)
-        return
-    try:
-        _push(lambda: [p.outgoing for p in pending], conf.get().retry_policy)
-    except Exception as error:  # also what the server refuses: a right, a key's type
-        lost = len(pending) - len(durable)
+        with broker.get().briefly(insist=light):
+            pending = _with_locks(_with_rows(pending, alias), alias)
+            _publish(pending, alias, policy)
+    except Exception as error:
+        expected = isinstance(error, DatabaseError | BrokerUnavailable)
         log.warning(
-            "%d committed messages wait in the ledger for the broker, %d that are not durable "
-            "are lost: %s",
-            len(durable),
-            lost,
+            "%d committed messages are left to the relay: %s",
+            len(pending),
             error,
-            exc_info=None if isinstance(error, BrokerUnavailable) else error,
+            exc_info=None if expected else error,
         )
-        return
+
+
+def _publish(pending: Sequence[_Pending], alias: str, policy: RetryPolicy) -> None:
+    sent = range(len(pending))
+    unsent: Collection[int] = ()
+    try:
+        _push(lambda: [p.outgoing for p in pending], policy)
+        _refusals.none({p.outgoing.queue for p in pending})
+    except BrokerUnavailable as error:
+        unsent = sent if error.unsent is None else error.unsent
+        left = [pending[n] for n in unsent]
+        lost = sum(p.id is None for p in left)
+        if isinstance(error, QueueRefused):
+            queues = [p.outgoing.queue for p in left]
+            _refusals.told(error, queues)
+            _refusals.none({p.outgoing.queue for p in pending} - set(queues))
+        if lost or not isinstance(error, QueueRefused):
+            log.warning(
+                "%d committed messages wait in the ledger for the broker, %d that are not durable "
+                "are lost: %s",
+                len(left) - lost,
+                lost,
+                error,
+            )
+    durable = [p.id for n in sent if n not in unsent and (p := pending[n]).id is not None]
     if durable:
         _mark_published(durable, alias)
+
+
+class _Refusals:
+    """The queues that the broker takes nothing for, as far as this process has met them: each is
+    logged when that begins and when it ends."""
+
+    def __init__(self) -> None:
+        #: Queue → how many messages were refused, each as often as it was tried.
+        self._counts: Counter[str] = Counter()
+
+    def told(self, error: QueueRefused, queues: Iterable[str]) -> None:
+        """``queues``: of each message that was refused."""
+        counts = Counter(queues)
+        if new := [queue for queue in counts if queue not in self._counts]:
+            log.error(
+                "%d messages wait in the ledger until they may be sent (%s): %s",
+                sum(counts[queue] for queue in new),
+                ", ".join(f"{queue}: {counts[queue]}" for queue in new),
+                error,
+            )
+        self._counts.update(counts)
+
+    def none(self, queues: Iterable[str]) -> None:
+        """These queues have taken messages."""
+        if not self._counts:
+            return
+        for queue in queues:
+            if count := self._counts.pop(queue, 0):
+                log.warning("queue %s takes messages again, after %d refusals", queue, count)
+
+
+_refusals = _Refusals()
 
 
 def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
@@ -296,7 +383,7 @@ def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
     for task_id, holder in lost.items():
         rows = TaskResult.objects.using(alias).filter(id=task_id, state=State.PENDING)
         text = f"call {holder} of the same unique key was there before the commit"
-        rows.update(state=State.REVOKED, error=text, finished_at=timezone.now())
+        rows.update(state=State.REVOKED, error=text, finished_at=clock.now())
         log.info("task %s does not run: %s", task_id, text)
     return [p for p in pending if not (p.lock and p.lock.task_id in lost)]
 
@@ -322,32 +409,99 @@ def _mark_published(ids: Sequence[str], alias: str) -> None:
 def relay(now: dt.datetime | None = None) -> int:
     """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished.
 
-    Any number of processes may do this at once. How many messages were published.
-    Raises `BrokerUnavailable` with nothing marked.
+    Any number of processes may do this at once. How many messages were published. What the broker
+    refuses stays, for a later pass, and holds up nothing else.
+    Raises `BrokerUnavailable` when it is away.
     """
     grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
-    before = (now or timezone.now()) - grace
+    before = (now or clock.now()) - grace
     total = 0
+    passed = _Passed(set(), set())
     while True:
-        count = _relay_some(before)
-        total += count
-        if count < _BATCH:
+        found, sent = _relay_some(before, passed)
+        total += sent
+        if found < _BATCH:
             return total
 
 
-def _relay_some(before: dt.datetime) -> int:
+class _Passed(NamedTuple):
+    """What one pass of the relay leaves alone from now on."""
+
+    queues: set[str]
+    ids: set[str]
+
+
+def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
+    """How many rows were found, and how many of them were published."""
     alias = router.db_for_write(TaskResult)
     rows = TaskResult.objects.using(alias).unpublished(before)
+    rows = rows.exclude(queue__in=passed.queues).exclude(id__in=passed.ids)
     if not rows.exists():
-        return 0  # without a write lock, which SQLite's transactions take at once
+        return 0, 0  # without a write lock, which SQLite's transactions take at once
     features = connections[alias].features
+    away: BrokerUnavailable | None = None
     with transaction.atomic(using=alias):
         if features.has_select_for_update:
             rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
         found = list(rows.only("id", "queue", "eta", "message")[:_BATCH])
-        broker.get().push([_again(row) for row in found])
-        TaskResult.objects.using(alias).mark_published(row.id for row in found)
-    return len(found)
+        sent: list[str] = []
+        try:
+            _relay_rows(found, sent, passed)
+        except BrokerUnavailable as error:
+            away = error
+        TaskResult.objects.using(alias).mark_published(sent)
+    if away is not None:
+        raise away
+    return len(found), len(sent)
+
+
+def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) -> None:
+    """Send the messages of these rows; puts the ids of those that were sent into ``sent``."""
+    try:
+        broker.get().push([_again(row) for row in rows])
+    except BrokerUnavailable as error:
+        if error.cut:
+            _find_what_breaks(rows, error, sent, passed)
+            return
+        if error.unsent is None:
+            raise
+        sent += [row.id for n, row in enumerate(rows) if n not in error.unsent]
+        if not isinstance(error, QueueRefused):
+            raise
+        passed.queues.update(error.queues)
+        _refusals.told(error, [rows[n].queue for n in sorted(error.unsent)])
+        _refusals.none({row.queue for row in rows}.difference(error.queues))
+    else:
+        sent += [row.id for row in rows]
+        _refusals.none({row.queue for row in rows})
+
+
+def _find_what_breaks(
+    rows: Sequence[TaskResult], error: BrokerUnavailable, sent: list[str], passed: _Passed
+) -> None:
+    """The connection broke, and it may be one of these messages that breaks it: the server cuts
+    off who sends more than it takes at once. Such a one must not keep the others."""
+    broker.get().ping()  # away, all of it: that is the error, then
+    if len(rows) == 1:
+        passed.ids.add(rows[0].id)
+        if rows[0].id not in _breaking:
+            _breaking.add(rows[0].id)
+            log.error(
+                "the message of call %s for queue %s, of %d bytes, waits in the ledger: Redis cuts "
+                "the connection when it is sent. Is it above the server's proto-max-bulk-len? %s",
+                rows[0].id,
+                rows[0].queue,
+                len(rows[0].message),
+                error,
+            )
+        return
+    half = len(rows) // 2
+    for part in (rows[:half], rows[half:]):
+        _relay_rows(part, sent, passed)
+
+
+#: Calls whose messages break the connection, as far as that was logged.
+_breaking: set[str] = set()
 
 
 def _again(row: TaskResult) -> Outgoing:

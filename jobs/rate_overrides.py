@@ -9,9 +9,7 @@ import logging
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from django.utils import timezone
-
-from jobs import broker, conf, known, message, rates
+from jobs import broker, clock, conf, known, message, rates
 from jobs.broker.operating import PARKED, Waiting
 from jobs.exceptions import MessageError
 from jobs.rates import Rate
@@ -57,7 +55,7 @@ def rate_limit(
         return
     known.find(task)
     rate = rate.strip() if isinstance(rate, str) else rate
-    said = RateOverride(task, rate, burst, by, timezone.now())
+    said = RateOverride(task, rate, burst, by, clock.now())
     _check(said)
     text = {"rate": said.rate, "burst": burst, "by": by, "at": said.at.isoformat()}
     broker.get().set_rate(task, json.dumps(text).encode())

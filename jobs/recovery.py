@@ -14,9 +14,8 @@ from typing import NamedTuple
 import msgspec
 from django.db import connections, transaction
 from django.db.models import Count, Q
-from django.utils import timezone
 
-from jobs import broker, conf, ledger, message
+from jobs import broker, clock, conf, ledger, message
 from jobs.broker.base import Outgoing
 from jobs.exceptions import MessageError
 from jobs.models.results import TaskResult, TaskResultQuerySet
@@ -122,7 +121,7 @@ def _put_back(ids: Sequence[str], before: dt.datetime) -> int:
         broker.get().push(list(sent.values()))
         # From now on they count as new: the next run leaves them alone for a while.
         rows = TaskResult.objects.using(alias).filter(id__in=list(sent))
-        rows.update(published_at=timezone.now())
+        rows.update(published_at=clock.now())
     return len(sent)
 
 
@@ -132,7 +131,7 @@ def _again(row: TaskResult) -> Outgoing | None:
         raw, priority = message.mark_redelivered(bytes(row.message), crashed=False)
     except MessageError:
         return None
-    later = row.eta is not None and row.eta > timezone.now()
+    later = row.eta is not None and row.eta > clock.now()
     return Outgoing(row.queue, raw, priority, row.eta.timestamp() if row.eta and later else None)
 
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Un
 from asgiref.sync import sync_to_async
 from django.db.models import Model
 from django.dispatch import Signal
-from django.utils import timezone
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import (
     celery_names,
+    clock,
     conf,
     functions,
     known,
@@ -319,7 +319,7 @@ def claim(task: Task[..., Any], sent: Message) -> Lock | None:
     if task.uniqueness is None:
         return None
     if task.uniqueness.quiet and sent.eta is None:
-        sent.eta = timezone.now() + dt.timedelta(seconds=task.uniqueness.quiet)
+        sent.eta = clock.now() + dt.timedelta(seconds=task.uniqueness.quiet)
     sent.unique = task._lock_name(sent)
     return unique.lock_of(sent, task.uniqueness)
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 from django.db import transaction
 from django.db.models import F
-from django.utils import timezone
 
-from jobs import ledger, serialization, workflow
+from jobs import clock, ledger, serialization, workflow
 from jobs.models import TaskAttempt, TaskGroup, TaskResult
 from jobs.states import TERMINAL, State
 
@@ -42,7 +41,7 @@ def _reopen(task_id: str, message: bytes | None) -> bool:
         eta=None,
         started_at=None,
         finished_at=None,
-        published_at=timezone.now(),
+        published_at=clock.now(),
         **changes,
     )
     if reopened:

@@ -188,13 +188,6 @@ class AsyncResult(Generic[R]):
                     f"Task {one.id} has not ended: wait for it, or write intermediate=True."
                 )
 
-    @property
-    def graph(self) -> NoReturn:
-        """Celery's; there is none here."""
-        raise AttributeError(
-            "A result has no graph here: go through `parent` and `children`, or `collect()`."
-        )
-
     # ------------------------------------------------------------------ looking
 
     @property

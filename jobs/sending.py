@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from jobs import conf
+from jobs import (
+    clock,
+    conf,
+)
+from jobs.clock import aware
 from jobs.conf import RetryPolicy
-from jobs.values import aware, check_place, check_time_limit
+from jobs.values import check_place, check_time_limit
 
 #: Seconds from now, a span, or a moment.
 When = float | dt.timedelta | dt.datetime
@@ -113,7 +117,7 @@ class Send:
     def due(self) -> dt.datetime | None:
         """When it may start, if not at once."""
         if self.countdown is not None:
-            return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=self.countdown)
+            return clock.now() + dt.timedelta(seconds=self.countdown)
         return self.eta and aware(self.eta)
 
     def policy(self) -> RetryPolicy | None:
@@ -136,4 +140,4 @@ def end(expires: When) -> dt.datetime:
     if isinstance(expires, dt.datetime):
         return aware(expires)
     span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
-    return dt.datetime.now(dt.UTC) + span
+    return clock.now() + span

@@ -6,9 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django.utils import timezone
-
-from jobs import pruning, registry, workflow
+from jobs import clock, pruning, registry, workflow
 from jobs.canvas import signature
 from jobs.cron import crontab
 from jobs.declaring import Periodic
@@ -32,7 +30,7 @@ def prune() -> dict[str, int]:
     many rows of each kind."""
     gone: Counter[str] = Counter()
     if not pruning.prune(
-        timezone.now(), seconds=_SECONDS, done=lambda what, count: gone.update({what: count})
+        clock.now(), seconds=_SECONDS, done=lambda what, count: gone.update({what: count})
     ):
         prune.delay()  # the rest, after what else waits
     return dict(gone)

@@ -94,7 +94,8 @@ def _look(locks: Sequence[Lock], alias: str) -> list[str]:
     """The calls that have these locks, or will when this transaction commits; "" where none."""
     waiting = publish.locks_waiting(connections[alias])
     try:
-        held = broker.get().locked([lock.name for lock in locks])
+        with broker.get().briefly(insist=False):
+            held = broker.get().locked([lock.name for lock in locks])
     except BrokerUnavailable:
         held = [""] * len(locks)  # what is sent in a transaction doesn't need the broker
     holders = []

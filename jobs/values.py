@@ -9,8 +9,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from django.utils import timezone
-
 
 def nearest(word: str, known: Any) -> str:
     """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
@@ -48,11 +46,6 @@ def check_time_limit(name: str, limit: Any) -> None:
         raise TypeError(f"{name} must be seconds or None, not {limit!r}")
     if not 0 < limit < math.inf:
         raise ValueError(f"{name} must be more than 0 seconds, not {limit!r}")
-
-
-def aware(moment: dt.datetime) -> dt.datetime:
-    """A moment with its time zone: that of the project where it says none, as in Celery."""
-    return moment if moment.tzinfo else timezone.make_aware(moment, timezone.get_default_timezone())
 
 
 #: Longest name of an exchange and longest routing key, in bytes, as AMQP has it.

@@ -132,7 +132,7 @@ def ready_worker(project: Project, *args: str, jobs: dict[str, Any] | None = Non
 
 def children(process: Process) -> list[int]:
     """Process ids of a worker's children, in the order of their start."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
+    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8")
     return sorted(int(pid) for pid in found.split())
 
 
@@ -148,7 +148,7 @@ def kill_one_child(process: Process) -> int:
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and is not yet reaped doesn't."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0] != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
 

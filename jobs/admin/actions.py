@@ -20,13 +20,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils import timezone
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
-from jobs import conf, control, registry
+from jobs import clock, conf, control, registry
 from jobs.admin import words
 from jobs.admin.survey import TROUBLE
 from jobs.exceptions import MessageError, SendError
@@ -78,7 +77,7 @@ def _is_open(row: TaskResult) -> bool:
 
 
 def _revoke(row: TaskResult, *, terminate: bool = False) -> bool:
-    now = timezone.now()
+    now = clock.now()
     remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
     control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
     if row.state == State.RETRY:

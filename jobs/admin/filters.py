@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from jobs import conf, registry
+from jobs import clock, conf, registry
 from jobs.models import TaskResult
 
 
@@ -79,7 +79,7 @@ class SentFilter(admin.SimpleListFilter):
 
 
 def _since(span: str | None) -> dt.datetime | None:
-    now = timezone.localtime()
+    now = timezone.localtime(clock.now())
     starts = {
         "hour": now - dt.timedelta(hours=1),
         "today": now.replace(hour=0, minute=0, second=0, microsecond=0),

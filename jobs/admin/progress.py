@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from jobs import progress
+from jobs import clock, progress
 from jobs.admin import words
 from jobs.admin.survey import TROUBLE
 from jobs.models import TaskResult
@@ -41,7 +40,7 @@ def in_words(said: Progress) -> str:
         parts.append(_number(said.done))
     parts += [said.message] if said.message else []
     parts += [] if said.meta is None else [repr(said.meta)[:300]]
-    return ", ".join([*parts, words.away(said.at, timezone.now())])
+    return ", ".join([*parts, words.away(said.at, clock.now())])
 
 
 def _number(value: float | None) -> str:

@@ -23,14 +23,13 @@ from django.db.models import QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
-from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import broker, registry
+from jobs import broker, clock, registry
 from jobs.admin import attempts, progress, relatives, words
 from jobs.admin.actions import ResultActions
 from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
@@ -131,7 +130,7 @@ class ResultAdmin(ResultActions):
             return state
         why = [row.error_type.rpartition(".")[2]]
         if row.state == State.RETRY and row.eta:
-            why.append(words.next_attempt(row, timezone.now()))
+            why.append(words.next_attempt(row, clock.now()))
         lines = format_html_join("", '<span class="jobs-why">{}</span>', ((line,) for line in why))
         return state + lines
 
@@ -150,7 +149,7 @@ class ResultAdmin(ResultActions):
     def next_attempt(self, row: TaskResult) -> SafeString | None:
         if row.eta is None:
             return None
-        away = words.away(row.eta, timezone.now())
+        away = words.away(row.eta, clock.now())
         return format_html('<span class="jobs-time">{}<br>{}</span>', words.moment(row.eta), away)
 
     @admin.display(description=_("error"))
@@ -195,7 +194,7 @@ class ResultAdmin(ResultActions):
         return format_html(
             '{} <span class="jobs-sentence">{}</span>',
             badge(row),
-            f"{words.sentence(row, timezone.now())}{_revocation(row)}",
+            f"{words.sentence(row, clock.now())}{_revocation(row)}",
         )
 
     @admin.display(description=_("progress"), empty_value="")
@@ -252,7 +251,7 @@ class ResultAdmin(ResultActions):
 
     @admin.display(description=_("times"))
     def timeline(self, row: TaskResult) -> SafeString:
-        lines = words.timeline(row, timezone.now())
+        lines = words.timeline(row, clock.now())
         cells = format_html_join(
             "", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>', lines
         )

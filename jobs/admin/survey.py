@@ -6,10 +6,9 @@ import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import broker, conf, control, message, registry, serialization
+from jobs import broker, clock, conf, control, message, registry, serialization
 from jobs.admin import words
 from jobs.broker.letters import DeadLetter
 from jobs.broker.operating import Consumer, Stats
@@ -67,7 +66,7 @@ class WorkerRow(NamedTuple):
     @property
     def doing(self) -> list[tuple[Running, str]]:
         """The first of what it does now, each with how long it has done so."""
-        now = timezone.now()
+        now = clock.now()
         return [(running, words.duration(now - running.since)) for running in self.running[:_NAMED]]
 
     @property
@@ -126,7 +125,7 @@ def survey() -> dict[str, Any]:
         "queues": queues,
         "paused_tasks": tasks,
         "workers": sorted(workers.values()),
-        "at": words.moment(timezone.now()),
+        "at": words.moment(clock.now()),
     }
 
 

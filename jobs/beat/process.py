@@ -12,9 +12,8 @@ from typing import Any
 
 from django.db import Error as DatabaseError
 from django.db import connections, reset_queries
-from django.utils import timezone
 
-from jobs import publish
+from jobs import clock, publish
 from jobs.beat.bell import Bell
 from jobs.beat.sweep import sweep
 from jobs.beat.ticking import tick
@@ -77,7 +76,7 @@ class Beat:
         """One look at the schedules, and now and then at the outbox; seconds until the next."""
         _check_connections()
         reset_queries()  # with DEBUG on, Django keeps every statement
-        ticked, due = self._attempt("send what is due", lambda: tick(timezone.now()))
+        ticked, due = self._attempt("send what is due", lambda: tick(clock.now()))
         if not ticked:
             self._failures += 1
             most = min(self.retry_seconds, 0.25 * 2.0 ** min(self._failures, 10))
@@ -91,11 +90,11 @@ class Beat:
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + self.look_seconds
             self._attempt("look for edited schedules", self._sweep)
-        left = self.look_seconds if due is None else (due - timezone.now()).total_seconds()
+        left = self.look_seconds if due is None else (due - clock.now()).total_seconds()
         return min(left if left > 0 else self.yield_seconds, self.look_seconds)
 
     def _sweep(self) -> None:
-        self._swept = sweep(timezone.now(), self._swept)
+        self._swept = sweep(clock.now(), self._swept)
 
     def _attempt(self, what: str, job: Callable[[], Any]) -> tuple[bool, Any]:
         """Run a job that may fail, logging when it begins to fail and when it works again."""

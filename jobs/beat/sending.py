@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import router, transaction
-from django.utils import timezone
 
 from jobs import (
+    clock,
     conf,
     known,
     publish,
@@ -188,5 +188,5 @@ def _refuse(one: Message, error: SendError, alias: str) -> None:
         kwargs=serialization.dumps(one.kwargs),
         error_type=f"{type(error).__module__}.{type(error).__qualname__}",
         error=str(error),
-        finished_at=timezone.now(),
+        finished_at=clock.now(),
     )

@@ -6,7 +6,6 @@ import logging
 from typing import Any
 
 from jobs import broker
-from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.models.planning import rules_changed
 
 log = logging.getLogger("jobs.beat")
@@ -18,8 +17,9 @@ TOPIC = "schedules"
 def tell(**_: Any) -> None:
     """Wake every beat. Without a broker they see it at their next look."""
     try:
-        broker.get().notify(TOPIC)
-    except (BrokerUnavailable, ConfigurationError) as error:
+        with broker.get().briefly(insist=False):
+            broker.get().notify(TOPIC)
+    except Exception as error:  # noqa: BLE001  a commit has succeeded, and this is only a hint
         log.debug("beat is not told of edited schedules and will see them by itself: %s", error)
 
 

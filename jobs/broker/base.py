@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from jobs.broker.letters import Letters
@@ -128,8 +128,21 @@ class Broker(Letters, Operating, Limiting):
         idle consumer for each.
 
         Of very many the first may be there while the last are still asked for. An error between
-        leaves those.
+        leaves those. Raises `QueueRefused` when the broker takes nothing for one of the queues;
+        what is for the others is there then, and ``unsent`` of the error tells which.
         """
+
+    def check_queues(self, queues: Collection[str]) -> None:
+        """Raise `QueueRefused` for those that `push` would, as far as can be seen beforehand."""
+
+    def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
+        """Within it, this thread waits for no answer longer than a second; and when the broker has
+        left anybody in this process without an answer a moment ago, it is not asked at all, but
+        everything raises `BrokerUnavailable` at once.
+
+        ``insist``: ask it once all the same.
+        """
+        return contextlib.nullcontext()
 
     # ------------------------------------------------------------------ consumers
 

@@ -7,8 +7,8 @@ whether that is safe is for the caller to say.
 
 from __future__ import annotations
 
+import contextlib
 import os
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +28,7 @@ from redis.exceptions import (
     TryAgainError,
 )
 
+from jobs import address
 from jobs.broker.scripts import Script
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
@@ -46,6 +47,11 @@ _PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED")
 #: Answers of a server that is not, or no longer, the one to write to. Another one may have its
 #: name or address by now, which only a new connection finds.
 _MOVED = (ReadOnlyError, MasterDownError)
+
+#: Seconds that a caller waits who can do without an answer: see `Connections.briefly`.
+_BRIEF = 1.0
+#: Seconds for which such callers don't ask a server that has left somebody without an answer.
+_SILENT = 3.0
 
 #: A connection that was idle for longer, in seconds, is looked at before it is used.
 _IDLE = 0.02
@@ -72,21 +78,37 @@ _pack = cast(Callable[[_Command], bytes], pack_command)
 Run = tuple[Script, Sequence[str], Sequence[_Arg]]
 
 
+class _Thread(threading.local):
+    """What each thread has of its own."""
+
+    connection: Any = None
+    pid = 0
+    used = 0.0
+    blocked: Any = None
+    blocked_pid = 0
+    #: Whether it is inside of `briefly`, and tries a server that has just been silent all the same.
+    brief = False
+    insists = False
+
+
 class Connections:
     """Connections of this process to one address."""
 
     def __init__(self, url: str, timeout: float, revive: Callable[[], object] | None = None):
         """``revive``: called before each new connection; starts a server that may have gone."""
         try:
-            self._pool = redis.ConnectionPool.from_url(
-                url, protocol=2, socket_timeout=timeout, socket_connect_timeout=timeout
-            )
+            where = address.parse(url)
         except ValueError as error:
-            raise ConfigurationError(f"JOBS['BROKER_URL'] is not usable: {error}.") from error
-        self.address = re.sub(r"//[^@/]*@", "//***@", url)
+            # Without its cause: a traceback would show what that has read.
+            raise ConfigurationError(f"JOBS['BROKER_URL'] {error}.") from None
+        #: Without user and password.
+        self.address = str(where)
+        self._kind, self._kwargs = _client(where)
         self._timeout = timeout
         self._revive = revive
-        self._local = threading.local()
+        self._local = _Thread()
+        #: Until when the server counts as one that doesn't answer (`time.monotonic`).
+        self._silent_until = 0.0
 
     def call(self, *command: _Arg) -> Any:
         """The answer to one command."""
@@ -95,6 +117,10 @@ class Connections:
     def calls(self, commands: Sequence[_Command]) -> list[Any]:
         """The answers to several commands sent in one round trip."""
         return [self._checked(answer) for answer in self._exchange((commands,))]
+
+    def try_calls(self, commands: Sequence[_Command]) -> list[Any]:
+        """`calls`, with an error that the server answered as a value."""
+        return self._exchange((commands,))
 
     def run(self, script: Script, keys: Sequence[str], *args: _Arg) -> Any:
         """The answer of a script."""
@@ -105,10 +131,29 @@ class Connections:
 
         A script's text is sent only for those that the server answers it doesn't know.
         """
-        return self.run_parts((runs,)) if runs else []
+        answers = self.try_parts((runs,)) if runs else []
+        return [self._checked(answer) for answer in answers]
 
-    def run_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
-        """`run_all` of all parts, each of which is sent as soon as it is there."""
+    @contextlib.contextmanager
+    def briefly(self, *, insist: bool) -> Iterator[None]:
+        """Within it, this thread waits for no answer longer than a second and, when the server has
+        left anybody in this process without one a moment ago, not at all.
+
+        ``insist``: ask once all the same.
+        """
+        local = self._local
+        before = local.brief, local.insists
+        local.brief, local.insists = True, insist
+        try:
+            yield
+        finally:
+            local.brief, local.insists = before
+
+    def try_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
+        """The answers of scripts of all parts, each of which is sent as soon as it is there.
+
+        An error that the server answered is a value among them.
+        """
         sent: list[Run] = []
 
         def commands() -> Iterator[Sequence[_Command]]:
@@ -122,8 +167,8 @@ class Connections:
     def _ran(self, run: Run, answer: Any) -> Any:
         if isinstance(answer, NoScriptError):
             script, keys, args = run
-            return self.call("EVAL", script.text, len(keys), *keys, *args)
-        return self._checked(answer)
+            return self._exchange(((("EVAL", script.text, len(keys), *keys, *args),),))[0]
+        return answer
 
     def block(self, timeout: float, *command: _Arg, then: Run | None = None) -> Any:
         """The answer to a blocking command, or None when there is none within ``timeout`` seconds.
@@ -142,12 +187,12 @@ class Connections:
         except (RedisError, OSError, BrokerUnavailable) as error:
             connection.disconnect()
             self._local.blocked = None
-            raise self._translated(error) from error
+            raise self.translated(error) from error
         if isinstance(first, Exception):
             connection.disconnect()
             self._local.blocked = None
         self._checked(first)
-        return self._ran(then, others[0]) if then else first
+        return self._checked(self._ran(then, others[0])) if then else first
 
     def _unblock(self, connection: Any) -> None:
         """Have the server end what blocks a connection.
@@ -163,7 +208,7 @@ class Connections:
     def _blocked(self) -> Any:
         """This thread's connection for commands that block."""
         local = self._local
-        if getattr(local, "blocked", None) is None or local.blocked_pid != os.getpid():
+        if local.blocked is None or local.blocked_pid != os.getpid():
             local.blocked, local.blocked_pid = self._new_blocked(), os.getpid()
         elif _is_stale(local.blocked):
             # The thread's other connection may have met the outage already, and its end.
@@ -179,7 +224,7 @@ class Connections:
             connection.client_number = int(connection.read_response())
         except (RedisError, OSError) as error:
             connection.disconnect()
-            raise self._translated(error) from error
+            raise self.translated(error) from error
         return connection
 
     def subscribe(self, channels: Sequence[str]) -> Any:
@@ -192,7 +237,7 @@ class Connections:
                 connection.read_response()
         except (RedisError, OSError) as error:
             connection.disconnect()
-            raise self._translated(error) from error
+            raise self.translated(error) from error
         return connection
 
     def close(self) -> None:
@@ -205,20 +250,32 @@ class Connections:
 
     def _exchange(self, parts: Iterable[Sequence[_Command]]) -> list[Any]:
         """Answers in order; an error that the server answered is a value among them."""
+        brief = self._local.brief
+        if brief and not self._local.insists and time.monotonic() < self._silent_until:
+            raise BrokerUnavailable(f"Redis at {self.address} did not answer a moment ago")
         connection = self._mine()
         try:
+            if brief:
+                connection.connect()
+                _set_timeout(connection, min(self._timeout, _BRIEF))
             count = 0
             for commands in parts:
                 connection.send_packed_command((_packed(commands),), check_health=False)
                 count += len(commands)
             answers = [self._read(connection) for _ in range(count)]
+            if brief:
+                _set_timeout(connection, self._timeout)
         except (RedisError, OSError) as error:
             self._drop(connection)  # half an exchange may be left on it
-            raise self._translated(error) from error
+            if isinstance(error, redis.TimeoutError):
+                self._silent_until = time.monotonic() + _SILENT
+                self._local.insists = False
+            raise self.translated(error) from error
         except BaseException:
             self._drop(connection)  # likewise: a time limit strikes anywhere
             raise
         self._local.used = time.monotonic()
+        self._silent_until = 0.0
         if any(isinstance(answer, _MOVED) for answer in answers):
             self._drop(connection)
         return answers
@@ -228,16 +285,18 @@ class Connections:
         try:
             return connection.read_response()
         except ResponseError as error:
+            if str(error).startswith("Protocol error"):
+                raise redis.ConnectionError(str(error)) from error  # it ends the connection then
             return error  # the answers that follow it are still to be read
 
     def _checked(self, answer: Any) -> Any:
         if isinstance(answer, Exception):
-            raise self._translated(answer) from answer
+            raise self.translated(answer) from answer
         return answer
 
     def _mine(self) -> Any:
         local = self._local
-        if getattr(local, "connection", None) is None or local.pid != os.getpid():
+        if local.connection is None or local.pid != os.getpid():
             # After a fork the socket belongs to the parent: leave it alone.
             local.connection, local.pid = self._new(), os.getpid()
             local.used = time.monotonic()
@@ -253,9 +312,13 @@ class Connections:
     def _new(self) -> Any:
         if self._revive:
             self._revive()
-        return self._pool.connection_class(**self._pool.connection_kwargs)
+        seconds = min(self._timeout, _BRIEF) if self._local.brief else self._timeout
+        return self._kind(
+            **self._kwargs, socket_timeout=seconds, socket_connect_timeout=seconds, protocol=2
+        )
 
-    def _translated(self, error: Exception) -> Exception:
+    def translated(self, error: Exception) -> Exception:
+        """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""
         if isinstance(error, BrokerUnavailable):
             return error
         text = str(error) or type(error).__name__
@@ -264,7 +327,29 @@ class Connections:
             return error  # a mistake in this program, not an outage
         advice = "".join(f". {what}" for sign, what in _ADVICE.items() if sign in text.lower())
         said = text.rstrip(".") + advice if advice else text
-        return BrokerUnavailable(f"Redis at {self.address} can't be used: {said}")
+        away = BrokerUnavailable(f"Redis at {self.address} can't be used: {said}")
+        away.cut = isinstance(error, redis.ConnectionError)
+        return away
+
+
+def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
+    """The class of redis-py for connections to an address, and the arguments it takes."""
+    kwargs = {
+        **where.options,
+        "db": where.db,
+        "username": where.username or None,
+        "password": where.password or None,
+    }
+    if where.scheme == "unix":
+        return redis.UnixDomainSocketConnection, {**kwargs, "path": where.path}
+    kind = redis.SSLConnection if where.scheme == "rediss" else redis.Connection
+    return kind, {**kwargs, "host": where.host, "port": where.port}
+
+
+def _set_timeout(connection: Any, seconds: float) -> None:
+    """Change for how long a connection waits; redis-py keeps that to itself, in three places."""
+    connection.socket_timeout = connection._parser._socket_timeout = seconds
+    connection._sock.settimeout(seconds)
 
 
 def _packed(commands: Sequence[_Command]) -> bytes:

@@ -32,6 +32,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import quote
 
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
@@ -69,7 +70,7 @@ def running(folder: Path) -> str | None:
     answer = _answer(folder)
     if not answer or answer.startswith(b"-LOADING"):
         return None
-    return f"unix://{_socket_of(folder)}"
+    return f"unix://{quote(str(_socket_of(folder)))}"
 
 
 def pid(folder: Path) -> int | None:
@@ -77,7 +78,7 @@ def pid(folder: Path) -> int | None:
     if not _alive(folder):
         return None
     with contextlib.suppress(OSError, ValueError):
-        return int((folder / "valkey.pid").read_text())
+        return int((folder / "valkey.pid").read_text("utf-8"))
     return None
 
 
@@ -182,7 +183,7 @@ def _await_ready(folder: Path) -> str:
 
 def _last_lines(file: Path, count: int = 8) -> str:
     with contextlib.suppress(OSError):
-        return "\n".join(file.read_text(errors="replace").splitlines()[-count:])
+        return "\n".join(file.read_text("utf-8", errors="replace").splitlines()[-count:])
     return "(no log)"
 
 
@@ -219,7 +220,7 @@ def _alive(folder: Path) -> bool:
 
 def _socket_of(folder: Path) -> Path | None:
     with contextlib.suppress(OSError):
-        path = (folder / "server.lock").read_text()
+        path = os.fsdecode((folder / "server.lock").read_bytes())
         return Path(path) if path else None
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
@@ -34,7 +34,7 @@ from jobs.broker.redis_limits import RedisLimits
 from jobs.broker.redis_operating import RedisOperating
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 
 #: Most values in one call of a script: Lua can't unpack more than some thousands.
 _CHUNK = 1000
@@ -77,7 +77,69 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing]) -> None:
-        self._redis.run_parts(map(self._pushes, _parts(messages)))
+        parts: list[list[Outgoing]] = []
+
+        def runs() -> Iterator[list[Run]]:
+            for part in _parts(messages):
+                parts.append(part)
+                yield self._pushes(part)
+
+        answers = self._redis.try_parts(runs())
+        if any(isinstance(answer, Exception) for answer in answers):
+            raise self._not_put(parts, answers)
+
+    def _not_put(
+        self, parts: Sequence[Sequence[Outgoing]], answers: Sequence[Any]
+    ) -> BrokerUnavailable:
+        """The error of a push of which the server has refused something."""
+        groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
+        place = itertools.count()
+        for n, part in enumerate(parts):  # in the order of `_pushes`
+            for queue, _raw, priority, due in part:
+                script = scripts.PUSH if due is None else scripts.SCHEDULE
+                keys = self._keys(queue)
+                where = keys.push[priority] if due is None else keys.schedule
+                groups.setdefault((n, script, where), (queue, []))[1].append(next(place))
+        refused: dict[str, Exception] = {}
+        passing: BrokerUnavailable | None = None
+        unsent: list[int] = []
+        for (queue, places), answer in zip(groups.values(), answers, strict=True):
+            if not isinstance(answer, Exception):
+                continue
+            unsent += places
+            said = self._redis.translated(answer)
+            if isinstance(said, BrokerUnavailable) and not isinstance(answer, NoPermissionError):
+                passing = said
+            else:
+                refused.setdefault(queue, said)
+        error = passing or self._refusal(refused)
+        error.unsent = frozenset(unsent)
+        return error
+
+    def _refusal(self, refused: dict[str, Exception]) -> QueueRefused:
+        said = "; ".join(f"{queue!r}: {error}" for queue, error in refused.items())
+        return QueueRefused(
+            f"Redis at {self._redis.address} takes no messages for the queue {said}",
+            queues=list(refused),
+        )
+
+    def check_queues(self, queues: Collection[str]) -> None:
+        named = [(queue, key) for queue in queues for key in self._keys(queue).written]
+        refused: dict[str, Exception] = {}
+        answers = self._redis.try_calls([("LLEN", key) for _, key in named])
+        for (queue, _), answer in zip(named, answers, strict=True):
+            if isinstance(answer, Exception) and "command" not in str(answer):
+                said = self._redis.translated(answer)
+                if isinstance(said, BrokerUnavailable) and not isinstance(
+                    answer, NoPermissionError
+                ):
+                    raise said from answer
+                refused.setdefault(queue, said)
+        if refused:
+            raise self._refusal(refused)
+
+    def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
+        return self._redis.briefly(insist=insist)
 
     def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
         groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}

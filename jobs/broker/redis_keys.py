@@ -28,6 +28,8 @@ class Keys:
         # Ready-made for the scripts of every send, one for each priority.
         self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
         self.schedule = (self.due, self.bell)
+        #: The lists that sending writes to.
+        self.written = (*self.lists, self.bell)
 
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"

@@ -13,7 +13,7 @@ class Script(NamedTuple):
 
 
 def _load(name: str) -> Script:
-    text = resources.files("jobs.broker").joinpath("lua", f"{name}.lua").read_text()
+    text = resources.files("jobs.broker").joinpath("lua", f"{name}.lua").read_text("utf-8")
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 

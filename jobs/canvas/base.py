@@ -21,8 +21,8 @@ from typing import (
 
 from jobs import celery_names, workflow
 from jobs.canvas.sending import send
+from jobs.clock import aware
 from jobs.exceptions import WorkflowError
-from jobs.values import aware
 
 
 class Composable(ABC):

@@ -7,10 +7,13 @@ Columns that an older version doesn't have are left at their defaults.
 
 from __future__ import annotations
 
-from typing import TypeVar
+import datetime as dt
+from typing import Any, TypeVar
 
 from django.apps.registry import Apps
 from django.db import connections, models
+
+from jobs import clock
 
 #: Apart from the project's models: no migration is made of these, and the package may be there.
 _apart = Apps()
@@ -101,7 +104,12 @@ def read(model: type[_Table], using: str) -> list[_Table]:
     if not names:
         return []
     rows = model._default_manager.using(using).order_by("pk").values(*names)
-    return [model(**row) for row in rows]
+    return [model(**{name: _aware(value) for name, value in row.items()}) for row in rows]
+
+
+def _aware(value: Any) -> Any:
+    """With USE_TZ off, moments come without a zone."""
+    return clock.aware(value) if isinstance(value, dt.datetime) else value
 
 
 def _columns(table: str, using: str) -> set[str]:

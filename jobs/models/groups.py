@@ -11,6 +11,8 @@ from django.db.models import F
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from jobs.models.moments import MomentField
+
 
 class CountedDown(NamedTuple):
     """What became of some counters."""
@@ -65,7 +67,7 @@ class TaskGroup(models.Model):
     remaining = models.IntegerField(_("not ended yet"))
     #: The body, in Celery's JSON form (see `jobs.workflow`).
     body = models.TextField(_("body"))
-    created_at = models.DateTimeField(_("sent"), default=timezone.now)
+    created_at = MomentField(_("sent"), default=timezone.now)
 
     objects = TaskGroupQuerySet.as_manager()
 

@@ -14,6 +14,8 @@ from typing import Any
 from django.db import connections, transaction
 from django.dispatch import Signal
 
+from jobs.commits import hook_before, is_committed
+
 #: What decides when a schedule is due. With another one, every row is planned anew.
 RULE_FIELDS = (
     *("crontab", "interval", "at", "timezone", "start_at", "end_at", "created_at"),
@@ -38,21 +40,24 @@ def is_rule(fields: Iterable[str]) -> bool:
 
 
 class _Announce:
-    """The commit hook that tells beat; one for all that is written in a row."""
+    """The commit hook that tells beat; one of several in a row does it for all."""
 
-    def __init__(self, using: str) -> None:
+    def __init__(self, using: str, before: _Announce | None) -> None:
         self.using = using
+        self.before = before
+        self.done = False
 
     def __call__(self) -> None:
-        rules_changed.send_robust(type(self), using=self.using)
+        told = (
+            self.before is not None and self.before.done and is_committed(connections[self.using])
+        )
+        if not self.done and not told:
+            rules_changed.send_robust(type(self), using=self.using)
+        self.done = True
 
 
 def announce_at_commit(using: str) -> None:
     """Send `rules_changed` when the current transaction commits, or now when there is none."""
     connection = connections[using]
-    if connection.in_atomic_block and connection.run_on_commit:
-        savepoints, last = connection.run_on_commit[-1][:2]
-        # Under the same savepoints, the same rollback drops both: one of them is enough.
-        if isinstance(last, _Announce) and set(savepoints) == set(connection.savepoint_ids):
-            return
-    transaction.on_commit(_Announce(using), using=using)
+    before = hook_before(connection, _Announce) if connection.in_atomic_block else None
+    transaction.on_commit(_Announce(using, before), using=using)

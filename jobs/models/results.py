@@ -11,6 +11,8 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from jobs import clock
+from jobs.models.moments import MomentField
 from jobs.states import TERMINAL, State
 
 
@@ -23,7 +25,7 @@ class TaskResultQuerySet(models.QuerySet["TaskResult"]):
 
     def mark_published(self, ids: Iterable[str]) -> int:
         return self.filter(id__in=list(ids), published_at__isnull=True).update(
-            published_at=timezone.now()
+            published_at=clock.now()
         )
 
     def ended(self, ids: Iterable[str]) -> set[str]:
@@ -51,11 +53,11 @@ class TaskResult(models.Model):
     traceback = models.TextField(_("traceback"), blank=True, default="")
     attempts = models.PositiveIntegerField(_("attempts"), default=0)
     worker = models.CharField(_("worker"), max_length=255, blank=True, default="")
-    created_at = models.DateTimeField(_("sent"), default=timezone.now)
-    eta = models.DateTimeField(_("not before"), null=True, blank=True)
-    started_at = models.DateTimeField(_("started"), null=True, blank=True)
-    finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
-    published_at = models.DateTimeField(_("published"), null=True, blank=True)
+    created_at = MomentField(_("sent"), default=timezone.now)
+    eta = MomentField(_("not before"), null=True, blank=True)
+    started_at = MomentField(_("started"), null=True, blank=True)
+    finished_at = MomentField(_("finished"), null=True, blank=True)
+    published_at = MomentField(_("published"), null=True, blank=True)
     #: Of its group, and its place there.
     group_id = models.CharField(_("group"), max_length=255, null=True, blank=True)  # noqa: DJ001
     group_index = models.PositiveIntegerField(_("place in its group"), null=True, blank=True)
@@ -118,8 +120,8 @@ class TaskAttempt(models.Model):
     )
     number = models.PositiveIntegerField(_("attempt"))
     worker = models.CharField(_("worker"), max_length=255)
-    started_at = models.DateTimeField(_("started"), null=True)
-    finished_at = models.DateTimeField(_("finished"))
+    started_at = MomentField(_("started"), null=True)
+    finished_at = MomentField(_("finished"))
     error_type = models.CharField(_("exception"), max_length=255)
     error = models.TextField(_("error"))
     traceback = models.TextField(_("traceback"))

@@ -7,6 +7,8 @@ from typing import ClassVar
 from django.db import models
 from django.utils.translation import gettext_lazy as _
 
+from jobs.models.moments import MomentField
+
 
 class ScheduleRun(models.Model):
     """One due time of a schedule that came: sent, or let pass."""
@@ -24,9 +26,9 @@ class ScheduleRun(models.Model):
         related_name="history",
         verbose_name=_("schedule"),
     )
-    due_at = models.DateTimeField(_("due"))
+    due_at = MomentField(_("due"))
     #: When beat came to it.
-    at = models.DateTimeField(_("at"))
+    at = MomentField(_("at"))
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome, default=Outcome.SENT)
     #: Id of the call; empty when none was sent.
     result = models.CharField(_("result"), max_length=255, default="")

@@ -13,8 +13,13 @@ from django.db.models import Q
 from django.utils.timezone import now as time_now
 from django.utils.translation import gettext_lazy as _
 
-from jobs import serialization, timing
+from jobs import (
+    clock,
+    serialization,
+    timing,
+)
 from jobs.models.checking import check_what_is_sent
+from jobs.models.moments import MomentField
 from jobs.models.planning import (
     PLAN_FIELDS,
     RULE_FIELDS,
@@ -169,14 +174,14 @@ class Schedule(models.Model):
     # When.
     crontab = models.CharField(_("crontab"), max_length=200, blank=True, default="")
     interval = models.DurationField(_("interval"), null=True, blank=True)
-    at = models.DateTimeField(_("once at"), null=True, blank=True)
+    at = MomentField(_("once at"), null=True, blank=True)
     timezone = models.CharField(_("time zone"), max_length=64, default=timing.default_zone)
     #: No due time before it; an interval counts from it.
-    start_at = models.DateTimeField(_("start"), null=True, blank=True)
+    start_at = MomentField(_("start"), null=True, blank=True)
     #: No due time after it.
-    end_at = models.DateTimeField(_("end"), null=True, blank=True)
+    end_at = MomentField(_("end"), null=True, blank=True)
     enabled = models.BooleanField(_("enabled"), default=True)
-    paused_until = models.DateTimeField(_("paused until"), null=True, blank=True)
+    paused_until = MomentField(_("paused until"), null=True, blank=True)
 
     # What when it can't be just so.
     misfire = models.CharField(
@@ -193,15 +198,15 @@ class Schedule(models.Model):
     jitter = models.DurationField(_("spread over"), null=True, blank=True)
 
     # What beat writes.
-    created_at = models.DateTimeField(_("created"), default=time_now, editable=False)
-    next_run_at = models.DateTimeField(_("next run"), null=True, blank=True, editable=False)
+    created_at = MomentField(_("created"), default=time_now, editable=False)
+    next_run_at = MomentField(_("next run"), null=True, blank=True, editable=False)
     #: The rule that `next_run_at` was worked out for, and when. Empty and None: nobody did, or
     #: whoever wrote the row past `save` said itself when the next run is.
     planned_for = models.CharField(max_length=16, default="", editable=False)
-    planned_at = models.DateTimeField(null=True, editable=False)
-    last_run_at = models.DateTimeField(_("last run"), null=True, blank=True, editable=False)
+    planned_at = MomentField(null=True, editable=False)
+    last_run_at = MomentField(_("last run"), null=True, blank=True, editable=False)
     #: With `Overlap.QUEUE`: the due time that waits for the end of the last run.
-    queued_for = models.DateTimeField(_("waits since"), null=True, blank=True, editable=False)
+    queued_for = MomentField(_("waits since"), null=True, blank=True, editable=False)
     runs = models.PositiveBigIntegerField(_("runs"), default=0, editable=False)
     #: Due times that were let pass, by `misfire` or by `overlap`.
     skipped = models.PositiveBigIntegerField(_("skipped"), default=0, editable=False)
@@ -254,7 +259,7 @@ class Schedule(models.Model):
             fields = ours - _BEATS_FIELDS
         new = fields is None or self._is_new(set(RULE_FIELDS) & set(fields), options.get("using"))
         if new:
-            written = self.plan(time_now())
+            written = self.plan(clock.now())
             fields = None if fields is None else {*fields, *written}
         super().save(update_fields=fields, **options)
         if new:
@@ -277,9 +282,10 @@ class Schedule(models.Model):
             start=self.start_at,
             end=self.end_at,
         )
-        if self.at and self.at <= time_now() and self._is_new({"at"}, None):
+        if self.at and clock.aware(self.at) <= clock.now() and self._is_new({"at"}, None):
             raise ValidationError({"at": ValidationError(_("This is past."), code="past")})
-        if self.rule().following((self.start_at or self.created_at) - _MOMENT) is None:
+        rule = self.rule()
+        if rule.following((rule.start or rule.anchor or clock.now()) - _MOMENT) is None:
             problem = ValidationError(_("No run falls before this end."), code="never")
             raise ValidationError({"end_at": problem})
         check_what_is_sent(self)
@@ -298,11 +304,11 @@ class Schedule(models.Model):
         return timing.Rule(
             crontab=self.crontab,
             interval=self.interval,
-            at=self.at,
+            at=clock.aware(self.at),
             zone=self.timezone,
-            start=self.start_at,
-            end=self.end_at,
-            anchor=self.created_at,
+            start=clock.aware(self.start_at),
+            end=clock.aware(self.end_at),
+            anchor=clock.aware(self.created_at),
         )
 
     def following(self, after: dt.datetime) -> dt.datetime | None:
@@ -311,7 +317,7 @@ class Schedule(models.Model):
         Raises `ValidationError` for a rule that isn't valid.
         """
         if self.paused_until is not None:
-            after = max(after, self.paused_until - _MOMENT)
+            after = max(after, clock.aware(self.paused_until) - _MOMENT)
         return self.rule().following(after)
 
     def next_runs(self, now: dt.datetime, count: int) -> list[dt.datetime]:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs import (
+    clock,
     conf,
     known,
     message,
@@ -214,7 +215,7 @@ def _address(call: Call) -> dict[str, Any]:
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:
     if options.get("countdown") is not None:
-        return dt.datetime.now(dt.UTC) + dt.timedelta(seconds=float(options["countdown"]))
+        return clock.now() + dt.timedelta(seconds=float(options["countdown"]))
     return _moment(options.get("eta"))
 
 

@@ -12,9 +12,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from django.db import DataError, transaction
-from django.utils import timezone
 
-from jobs import conf, ledger, message, publish, serialization, workflow
+from jobs import clock, conf, ledger, message, publish, serialization, workflow
 from jobs.exceptions import ChordError, SendError
 from jobs.ledger import Record
 from jobs.models import TaskGroup, TaskResult
@@ -154,7 +153,7 @@ def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
 
 def _end(first: workflow.Call, last: Member, error: ChordError) -> Record:
     sent = message_of(first, last.id, last.root_id)
-    run = Run("", timezone.now().timestamp())
+    run = Run("", clock.now().timestamp())
     return record.failure(sent, b"", run, error)
 
 

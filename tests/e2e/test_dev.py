@@ -55,7 +55,7 @@ def launch(tmp_path: Path, folder: Path) -> Iterator[Launch]:
 
 def children_of(process: Process) -> list[int]:
     task = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return [int(pid) for pid in task.read_text().split()] if task.exists() else []
+    return [int(pid) for pid in task.read_text("utf-8").split()] if task.exists() else []
 
 
 def alive(pid: int) -> bool:

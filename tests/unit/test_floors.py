@@ -24,6 +24,9 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "conf.py",
         "signals.py",
         "serialization.py",
+        "commits.py",
+        "clock.py",
+        "address.py",
     ),
     2: (
         "message/",

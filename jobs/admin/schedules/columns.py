@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from jobs import registry
+from jobs import clock, registry
 from jobs.admin import words
 from jobs.admin.schedules import moments, rules, runs
 from jobs.models import Schedule
@@ -75,14 +75,14 @@ def troubles(schedule: Schedule) -> list[str]:
     due = schedule.next_run_at
     if schedule.enabled and due is None and _unreadable(schedule):
         said.append(_("its rule can’t be read"))
-    if schedule.enabled and due is not None and due < timezone.now() - _OVERDUE:
+    if schedule.enabled and due is not None and due < clock.now() - _OVERDUE:
         said.append(_("overdue: is beat running?"))
     return said
 
 
 def _unreadable(schedule: Schedule) -> bool:
     try:
-        schedule.next_runs(timezone.now(), 1)
+        schedule.next_runs(clock.now(), 1)
     except ValidationError:
         return True
     return False
@@ -114,7 +114,7 @@ class ScheduleColumns(_ModelAdmin):
         due = schedule.next_run_at
         if not schedule.enabled or due is None:
             return _NEVER
-        now = timezone.now()
+        now = clock.now()
         lines = [moments.local(due, schedule.timezone)]
         if schedule.paused_until and schedule.paused_until > now:
             lines.append(_("paused until then"))
@@ -128,7 +128,7 @@ class ScheduleColumns(_ModelAdmin):
         if at is None and not recent.runs:
             return _NEVER
         badge = self.badge(schedule.last_result, recent.state) if recent.state else ""
-        lines = [words.away(at, timezone.now())] if at else []
+        lines = [words.away(at, clock.now())] if at else []
         if recent.drift is not None:
             lines.append(_("drift %(span)s") % {"span": words.duration(recent.drift)})
         lines.append(", ".join(counts(schedule)))

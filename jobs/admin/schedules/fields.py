@@ -14,6 +14,7 @@ from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext as django_gettext
 from django.utils.translation import gettext_lazy
 
 from jobs.admin.schedules import rules
@@ -74,11 +75,25 @@ class LocalTimeField(forms.DateTimeField):
 
     def to_python(self, value: Any) -> dt.datetime | None:
         with timezone.override(self.zone):
-            return super().to_python(value)
+            moment = super().to_python(value)
+        if moment is None or timezone.is_aware(moment):
+            return moment
+        # With USE_TZ off, Django leaves to us what it does otherwise.
+        zone = self.zone or timezone.get_current_timezone()
+        first, second = (moment.replace(tzinfo=zone, fold=fold) for fold in (0, 1))
+        if first.utcoffset() != second.utcoffset():
+            text = django_gettext(
+                "%(datetime)s couldn’t be interpreted in time zone %(current_timezone)s; it may be "
+                "ambiguous or it may not exist."
+            )
+            params = {"datetime": moment, "current_timezone": zone}
+            raise ValidationError(text, code="ambiguous_timezone", params=params)
+        return first
 
     def prepare_value(self, value: Any) -> Any:
-        with timezone.override(self.zone):
-            return super().prepare_value(value)
+        if isinstance(value, dt.datetime) and timezone.is_aware(value):
+            return timezone.make_naive(value, self.zone)
+        return super().prepare_value(value)
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         # What is stored may have fractions of a second, which the page doesn't show.

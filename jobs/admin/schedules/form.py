@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import conf, registry, timing
+from jobs import clock, conf, registry, timing
 from jobs.admin.schedules.fields import CrontabInput, LocalTimeField, SearchSelect, SpanField
 from jobs.admin.schedules.moments import zone_of
 from jobs.models import Schedule
@@ -251,7 +250,7 @@ class ScheduleForm(_ModelForm):
         super()._post_clean()  # type: ignore[misc]
         others = KINDS.keys() - {self.cleaned_data.get("kind")}
         new = {"kind", *WHEN} & set(self.changed_data) - others
-        if new and not self.errors and not self.instance.next_runs(timezone.now(), 1):
+        if new and not self.errors and not self.instance.next_runs(clock.now(), 1):
             # Its rule is right, and yet nothing is left between its start and its end.
             field = "end_at" if self.instance.end_at else self.cleaned_data["kind"]
             self.add_error(field, _("It would never run: no due time is left."))

@@ -8,9 +8,8 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest, JsonResponse
 from django.template.loader import render_to_string
-from django.utils import timezone
 
-from jobs import registry
+from jobs import clock, registry
 from jobs.admin import words
 from jobs.admin.schedules import moments, rules
 from jobs.admin.schedules.form import MISSING, WHEN, ScheduleForm
@@ -47,7 +46,7 @@ def answer(request: HttpRequest, stored: Schedule | None) -> JsonResponse:
 def of(schedule: Schedule) -> str:
     """The rule in words and a table of its next runs; empty when there is no rule, or none that
     can be read."""
-    now = timezone.now()
+    now = clock.now()
     try:
         runs = schedule.next_runs(now, _RUNS)
     except ValidationError:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.forms import model_to_dict
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import beat, periodic
+from jobs import beat, clock, periodic
 from jobs.admin.schedules import moments
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.models import Schedule
@@ -48,7 +47,7 @@ def _switch(schedule: Schedule, *, on: bool) -> str:
 
 
 def _skip_next(schedule: Schedule) -> str:
-    due = schedule.skip_next(timezone.now())
+    due = schedule.skip_next(clock.now())
     if due is None:
         raise ValidationError(_("There is no next run any more."))
     return _("The run of %(at)s is skipped.") % {"at": moments.in_zone(due, schedule.timezone)}

@@ -1,6 +1,7 @@
 -- Put messages on a queue and wake one idle consumer for each.
 -- KEYS  list, bell        ARGV  message, ...      (at most 1,000 of them)
+local rings = redis.call('LLEN', KEYS[2])  -- a key of another type fails here, with nothing sent
 redis.call('LPUSH', KEYS[1], unpack(ARGV))
-for _ = 1, math.min(#ARGV, 64 - redis.call('LLEN', KEYS[2])) do
+for _ = 1, math.min(#ARGV, 64 - rings) do
   redis.call('LPUSH', KEYS[2], 1)
 end

@@ -7,10 +7,9 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import pruning
+from jobs import clock, pruning
 from jobs.management.progress import Progress
 
 
@@ -32,7 +31,7 @@ workers run, and stopped at any time. Calls that have not ended are never delete
     def handle(self, *args: Any, **options: Any) -> None:
         gone: Counter[str] = Counter()
         if options["dry_run"]:
-            gone.update(pruning.count(timezone.now()))
+            gone.update(pruning.count(clock.now()))
         else:
             self._prune(gone)
         for what, number in sorted(gone.items()):
@@ -53,6 +52,6 @@ workers run, and stopped at any time. Calls that have not ended are never delete
             progress.tell(_("%(n)s rows deleted: %(what)s") % told)
 
         try:
-            pruning.prune(timezone.now(), done=done)
+            pruning.prune(clock.now(), done=done)
         finally:
             progress.clear()

@@ -8,10 +8,9 @@ from collections import Counter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import recovery
+from jobs import clock, recovery
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management.progress import Progress
 from jobs.recovery import Call
@@ -50,7 +49,7 @@ moment is not seen; stop them before."""
         if not 0 <= options["older_than"] < 10**9:
             raise CommandError(_("--older-than must be a number of seconds from 0."))
         self._progress = _Progress(self)
-        before = timezone.now() - dt.timedelta(seconds=options["older_than"])
+        before = clock.now() - dt.timedelta(seconds=options["older_than"])
         try:
             self._run(before, apply=options["apply"])
         except (BrokerUnavailable, ConfigurationError) as error:

@@ -6,10 +6,9 @@ from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import control, ledger
+from jobs import clock, control, ledger
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
@@ -49,7 +48,7 @@ and whatever else that process was running is run again."""
             return
         remember = _REMEMBER
         if row is not None and row.eta is not None:
-            remember += max(0.0, (row.eta - timezone.now()).total_seconds())
+            remember += max(0.0, (row.eta - clock.now()).total_seconds())
         control.revoke(task_id, terminate=terminate, remember=remember)
         # Most that wait have no row: whether there is such a call can't be told.
         self.stdout.write(_("%s is revoked.") % task_id)

@@ -8,10 +8,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
-from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import broker, conf, control, ledger
+from jobs import broker, clock, conf, control, ledger
 from jobs.broker.operating import Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
@@ -81,7 +80,7 @@ committed ones are not handed to the broker; 2 the broker is away."""
 
 def _oldest_unpublished() -> float | None:
     """Its age in seconds."""
-    now = timezone.now()
+    now = clock.now()
     rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
     at = rows.order_by("created_at").values_list("created_at", flat=True).first()
     return None if at is None else (now - at).total_seconds()

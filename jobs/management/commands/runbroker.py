@@ -99,7 +99,7 @@ it is on disk either way."""
     def _follow(self, folder: Path, start: int, asked: threading.Event, *, shown: bool) -> bool:
         """Until asked to end; True when the server ended first. ``shown``: what is added to the
         log."""
-        with embedded.log_file(folder).open(errors="replace") as log:
+        with embedded.log_file(folder).open(encoding="utf-8", errors="replace") as log:
             log.seek(start)
             while True:
                 last_look = asked.wait(_LOOK_SECONDS)
