@@ -10,6 +10,7 @@
     │   ├── AlreadyQueued           a call of the same unique key is there already
     │   ├── WorkflowError           (also ValueError) calls that can't be composed so
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
+    │       └── BrokerRefuses       Redis is there, and refuses what is asked about one queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
@@ -82,6 +83,11 @@ class WorkflowError(SendError, ValueError):
 
 class BrokerUnavailable(SendError, ConnectionError):
     """Redis could not be reached."""
+
+
+class BrokerRefuses(BrokerUnavailable):
+    """Redis refuses that, for want of a right or since a key has another type, until somebody
+    changes it there. Other queues may well be served."""
 
 
 class AlreadyQueued(SendError):

@@ -63,6 +63,7 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
+        self.address = self._redis.address
         self._names: dict[str, Keys] = {}
 
     def _keys(self, queue: str) -> Keys:

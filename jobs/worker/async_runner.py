@@ -41,7 +41,8 @@ class AsyncRunner:
         self.concurrency = concurrency
         #: Whether there is any task for it.
         self.wanted = any(task.is_async for task in tasks.values())
-        self._done = done
+        #: What becomes of an outcome.
+        self.done = done
         self._freed = freed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -96,10 +97,10 @@ class AsyncRunner:
         try:
             early = delivery.task.acks_early
             if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
-                self._done(lost(delivery))
+                self.done(lost(delivery))
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
-            self._done(outcome.of(delivery, held=not early))
+            self.done(outcome.of(delivery, held=not early))
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
         finally:

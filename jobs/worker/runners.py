@@ -66,7 +66,8 @@ class SyncRunners:
         self._limits = limits
         #: What is running now, by place on the board.
         self.running: dict[int, Delivery] = {}
-        self._done = done
+        #: What becomes of an outcome.
+        self.done = done
         self._idle = idle
         self.unstarted: deque[Delivery] = deque()
         self.pace = Pace()
@@ -151,7 +152,7 @@ class SyncRunners:
             except IndexError:
                 break
             outcome = self._run_one(delivery, place, started)
-            self._done(outcome)
+            self.done(outcome)
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
@@ -204,7 +205,7 @@ class SyncRunners:
         decided = zip(deliveries, ran, strict=True)
         *others, last = [*gone, *(o.of(d, held=not early) for d, o in decided)]
         for outcome in others:
-            self._done(outcome)
+            self.done(outcome)
         last.failed |= any(outcome.failed for outcome in others)
         return last
 
