@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import faulthandler
 import fcntl
+import importlib.util
 import os
 import signal
 import sys
@@ -34,6 +35,8 @@ def main() -> None:
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     die_with_parent(int(tie))
+    # By its name `multiprocessing` finds what a new process runs before anything else.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
     django.setup()
     # Only now can modules be imported that import models.
     from jobs.worker import forking

@@ -143,7 +143,7 @@ class Consumer:
             self._stop()
             return
         if self._sync.unstarted and self._sync.overrun():
-            self._appetite.sync_waits = True  # what would be claimed now would only come back
+            self._appetite.came_back(sync=True)  # what would be claimed now would do so, too
             self._give_back(self._sync.take_back())
         self._suspects.step()
         if self._gathering:
@@ -159,7 +159,7 @@ class Consumer:
         self._sync.freed.clear()
         if self._room() <= 0:  # still: nobody was freed before the flag was cleared
             held = self._sync.unstarted or self._gathering
-            self._sync.freed.wait(AHEAD if held else 1.0)
+            self._sync.freed.wait(min(AHEAD if held else 1.0, self._appetite.until_look()))
         self._look_for_revocations()
 
     def _ask_database(self) -> None:
@@ -181,31 +181,41 @@ class Consumer:
 
     def _claim(self, room: int) -> int:
         """How many messages were claimed; not 0 if it is to be tried again."""
-        claimed, again = 0, False
+        claimed, kept, again = 0, 0, False
+        looking, began = self._appetite.looking, time.monotonic()
         self._next_due = None
         for queue in self._order.next():
-            number, lease = self._next_number[queue], self._conf.lease_seconds
-            wanted = room - claimed
-            claim = broker.get().claim(queue, self.name, number, wanted, lease)
-            again |= claim.resume is not None
-            self._order.asked(queue, wanted, got=len(claim.messages))
-            claimed += self._take(queue, claim)
-            if claimed >= room:
+            while True:
+                number, lease = self._next_number[queue], self._conf.lease_seconds
+                wanted = room - kept
+                claim = broker.get().claim(queue, self.name, number, wanted, lease)
+                again |= claim.resume is not None
+                count = len(claim.messages)
+                self._order.asked(queue, wanted, got=count)
+                kept += self._take(queue, claim)
+                claimed += count
+                # What goes back is held until then, so that the next claim is of what is behind.
+                if not (looking and count) or kept or claimed >= room:
+                    break
+            if kept >= room:
                 break
-        if claimed:
+        if looking:
+            returned = len(self._returning)
+            self._give_back([])
+            self._appetite.looked(began, kept=kept, returned=returned)
+        elif claimed:
             self._appetite.last_claim = claimed
         return claimed or int(again)
 
     def _take(self, queue: str, claim: Claim) -> int:
+        """How many of the messages were not to go back at once."""
         self._answered = True
         self._next_number[queue] = claim.resume or self._next_number[queue] + len(claim.messages)
         if claim.next_due is not None:
             self._next_due = min(claim.next_due, self._next_due or claim.next_due)
-        if claim.messages:
-            self._dispatch(queue, claim)
-        return len(claim.messages)
+        return self._dispatch(queue, claim) if claim.messages else 0
 
-    def _dispatch(self, queue: str, claim: Claim) -> None:
+    def _dispatch(self, queue: str, claim: Claim) -> int:
         now, claimed = time.time(), time.monotonic()
         deliveries = []
         trusted = self._conf.queue(queue).open
@@ -218,6 +228,13 @@ class Consumer:
                 self._recorder.add(prepared)
             else:
                 deliveries.append(prepared)
+        count = len(claim.messages)
+        if self._appetite.looking:
+            # Before they are asked for anything that they would only have to give back.
+            waits = [d for d in deliveries if self._waits(d)]
+            self._returning += waits
+            count -= len(waits)
+            deliveries = [d for d in deliveries if not self._waits(d)]
         deliveries = self._admitted(queue, claim, deliveries, Run(self.name, now))
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
@@ -226,6 +243,12 @@ class Consumer:
         if self._gathering.wanted:
             sync = self._gathering.add(sync, claimed)
         self._run_sync(sync)
+        return count
+
+    def _waits(self, delivery: Delivery) -> bool:
+        """Whether no runner of its kind is free."""
+        appetite = self._appetite
+        return appetite.async_waits if delivery.task.is_async else appetite.sync_waits
 
     def _admitted(
         self, queue: str, claim: Claim, deliveries: list[Delivery], run: Run
@@ -247,7 +270,7 @@ class Consumer:
 
     def _run_sync(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._sync.overrun():
-            self._appetite.sync_waits = True
+            self._appetite.came_back(sync=True)
             self._give_back(deliveries)
         elif deliveries:
             self._sync.submit(deliveries)
@@ -258,7 +281,7 @@ class Consumer:
         if deliveries[:room]:
             self._async.submit(deliveries[:room])
         if deliveries[room:]:
-            self._appetite.async_waits = True
+            self._appetite.came_back(sync=False)
             self._give_back(deliveries[room:])
 
     def _terminate_revoked(self) -> None:
@@ -326,9 +349,12 @@ class Consumer:
             claim = self._wait_and_claim(self._queues[0], room, timeout)
         finally:
             self.waiting = False
-        taken = self._take(self._queues[0], claim)
+        self._take(self._queues[0], claim)
+        taken = len(claim.messages)
         self._empty = not taken
         self._appetite.last_claim = taken or self._appetite.last_claim
+        if self._appetite.looking and self._returning:
+            self._give_back([])
 
     def _wait_and_claim(self, queue: str, room: int, timeout: float) -> Claim:
         """What the bell rang for comes with it: a third of the way from `delay` to the task."""
