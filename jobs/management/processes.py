@@ -41,9 +41,9 @@ def _open_standard_streams() -> None:
                 os.close(opened)
             os.set_inheritable(fd, True)
     # Python has None for those that were closed when it started.
-    sys.stdin = sys.stdin or open(0, closefd=False)
-    sys.stdout = sys.stdout or open(1, "w", closefd=False)
-    sys.stderr = sys.stderr or open(2, "w", closefd=False)
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def say(out: OutputWrapper, text: str) -> None:

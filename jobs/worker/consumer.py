@@ -17,7 +17,7 @@ from django.db import connections
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned
 from jobs.broker.operating import Revocation
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerRefuses, BrokerUnavailable
 from jobs.worker import admission, order, permits, prepare
 from jobs.worker.appetite import Appetite
 from jobs.worker.async_runner import AsyncRunner
@@ -38,6 +38,9 @@ log = logging.getLogger("jobs.worker")
 #: With ``burst``, what is due within so many seconds counts as waiting: an attempt that is to be
 #: made at once is due in the next whole millisecond, by the server's clock and not by this one.
 _AT_ONCE = 0.01
+
+#: Seconds until a queue is asked again that the broker has refused.
+_ASK_AGAIN = 1.0
 
 
 class Consumer:
@@ -81,6 +84,8 @@ class Consumer:
         self._overrides = Overrides()
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
+        #: Queues that the broker refuses → when they are asked again (monotonic).
+        self._refused: dict[str, float] = {}
         self._next_look = 0.0
         self._patience = Patience(
             f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
@@ -185,18 +190,26 @@ class Consumer:
         looking, began = self._appetite.looking, time.monotonic()
         self._next_due = None
         for queue in self._order.next():
-            while True:
-                number, lease = self._next_number[queue], self._conf.lease_seconds
-                wanted = room - kept
-                claim = broker.get().claim(queue, self.name, number, wanted, lease)
-                again |= claim.resume is not None
-                count = len(claim.messages)
-                self._order.asked(queue, wanted, got=count)
-                kept += self._take(queue, claim)
-                claimed += count
-                # What goes back is held until then, so that the next claim is of what is behind.
-                if not (looking and count) or kept or claimed >= room:
-                    break
+            if self._refused.get(queue, 0.0) > began:
+                continue
+            try:
+                while True:
+                    number, lease = self._next_number[queue], self._conf.lease_seconds
+                    wanted = room - kept
+                    claim = broker.get().claim(queue, self.name, number, wanted, lease)
+                    again |= claim.resume is not None
+                    count = len(claim.messages)
+                    self._order.asked(queue, wanted, got=count)
+                    claimed += count
+                    kept += self._take(queue, claim)
+                    # What goes back is held until then: the next claim is of what is behind it.
+                    if not (looking and count) or kept or claimed >= room:
+                        break
+            except BrokerRefuses as error:
+                self._refuse(queue, error)
+            else:
+                if self._refused.pop(queue, None):
+                    log.warning("%s: queue %s can be used again", self.name, queue)
             if kept >= room:
                 break
         if looking:
@@ -206,6 +219,16 @@ class Consumer:
         elif claimed:
             self._appetite.last_claim = claimed
         return claimed or int(again)
+
+    def _refuse(self, queue: str, error: BrokerRefuses) -> None:
+        """Leave a queue alone for a while; the others go on. Raises the error where there are
+        none."""
+        if len(self._queues) == 1:
+            raise error
+        if queue not in self._refused:
+            log.error("%s: queue %s is left out, and asked again: %s", self.name, queue, error)
+        self._refused[queue] = time.monotonic() + _ASK_AGAIN
+        self._answered = True
 
     def _take(self, queue: str, claim: Claim) -> int:
         """How many of the messages were not to go back at once."""
@@ -292,7 +315,11 @@ class Consumer:
             mine = [d for d in running if d.queue == queue]
             if not mine:
                 continue
-            said = broker.get().revoked(queue, [d.message.id for d in mine])
+            try:
+                said = broker.get().revoked(queue, [d.message.id for d in mine])
+            except BrokerRefuses as error:
+                self._refuse(queue, error)
+                continue
             self._answered = True
             for delivery, revocation in zip(mine, said, strict=True):
                 if revocation is Revocation.TERMINATE:
@@ -307,11 +334,17 @@ class Consumer:
         # Before another worker has them, which holds what it needs under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
             permits.give_up(slots)
+        stay = set()
         for queue, some in by_queue.items():
-            broker.get().release(queue, self.name, some)
+            try:
+                broker.get().release(queue, self.name, some)
+            except BrokerRefuses as error:
+                self._refuse(queue, error)
+                stay.add(queue)
             self._answered = True
         # With the broker away they would have stayed, and the next step would try again.
-        returned, self._returning = self._returning, []
+        returned = [d for d in self._returning if d.queue not in stay]
+        self._returning = [d for d in self._returning if d.queue in stay]
         permits.give_back(returned)
 
     # ------------------------------------------------------------------ idling
@@ -344,7 +377,7 @@ class Consumer:
             if self._stopping:
                 return
             if len(self._queues) > 1 or self._burst:
-                broker.get().wait(self._queues, timeout)
+                self._wait_for_bells(timeout)
                 return
             claim = self._wait_and_claim(self._queues[0], room, timeout)
         finally:
@@ -355,6 +388,21 @@ class Consumer:
         self._appetite.last_claim = taken or self._appetite.last_claim
         if self._appetite.looking and self._returning:
             self._give_back([])
+
+    def _wait_for_bells(self, timeout: float) -> None:
+        queues = [queue for queue in self._queues if queue not in self._refused]
+        if self._refused:
+            timeout = min(timeout, _ASK_AGAIN)
+        try:
+            if queues:
+                broker.get().wait(queues, timeout)
+                return
+        except BrokerRefuses as error:
+            if len(self._queues) == 1:
+                raise
+            # One of the bells, or waiting altogether: then all are looked at now and then.
+            log.debug("%s: the bells can't be heard: %s", self.name, error)
+        time.sleep(min(timeout, _ASK_AGAIN))
 
     def _wait_and_claim(self, queue: str, room: int, timeout: float) -> Claim:
         """What the bell rang for comes with it: a third of the way from `delay` to the task."""

@@ -6,6 +6,7 @@ consumer takes back. Both ends are atomic in CPython, so no lock is paid for eac
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import queue
@@ -22,6 +23,7 @@ from jobs.worker.database import Care
 from jobs.worker.early import ack_early, lost
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome, each
+from jobs.worker.vital import vital
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -110,7 +112,9 @@ class SyncRunners:
 
     def start(self, threads: int) -> None:
         self._threads = [
-            threading.Thread(target=self.run, args=(n,), name=f"jobs-task-{n}", daemon=True)
+            threading.Thread(
+                target=vital(functools.partial(self.run, n)), name=f"jobs-task-{n}", daemon=True
+            )
             for n in range(threads)
         ]
         for thread in self._threads:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import NamedTuple
 
 from jobs.message import Killed
@@ -219,7 +220,7 @@ def python(code: str) -> list[str]:
 
 def _path() -> list[str]:
     try:
-        here = [os.getcwd()]
+        here = [str(Path.cwd())]
     except OSError:  # the folder was deleted
         here = []
     return [place for one in sys.path for place in ([one] if one else here)]

@@ -259,9 +259,7 @@ class Supervisor:
         # Two renewals may fail before the lease ends.
         self._next_renewal = time.monotonic() + lease / 3
 
-    def _each_queue(
-        self, what: str, queues: Sequence[str], act: Callable[[str], object]
-    ) -> bool:
+    def _each_queue(self, what: str, queues: Sequence[str], act: Callable[[str], object]) -> bool:
         """Do something with each queue; one with which it fails stops no other. Whether it failed
         with none.
 
@@ -275,7 +273,7 @@ class Supervisor:
                 if isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerRefuses):
                     raise
                 failed = True
-                if self._refused.get((what, queue)) != type(error):
+                if self._refused.get((what, queue)) is not type(error):
                     self._refused[what, queue] = type(error)
                     log.error(
                         "can't %s on queue %s, and will keep trying: %s",
