@@ -12,10 +12,12 @@ import ctypes
 import faulthandler
 import fcntl
 import importlib.util
+import io
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import django
 
@@ -35,6 +37,7 @@ def main() -> None:
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     die_with_parent(int(tie))
+    print_regardless()
     # By its name `multiprocessing` finds what a new process runs before anything else.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
     django.setup()
@@ -75,6 +78,36 @@ def die_with_parent(tie: int) -> None:
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="jobs-parent", daemon=True).start()
+
+
+class _Lasting(io.FileIO):
+    """A stream that loses what can't be written any more."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def print_regardless() -> None:
+    """Let no task fail because it prints when the terminal is closed, what reads the pipe has
+    ended, or the disk of the log is full."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        if isinstance(before, io.TextIOWrapper):
+            raw = _Lasting(fd, "w", closefd=False)
+            stream = io.TextIOWrapper(
+                # With -u nothing waits.
+                raw if before.write_through else io.BufferedWriter(raw),
+                encoding=before.encoding,
+                errors=before.errors,
+                line_buffering=before.line_buffering,
+                write_through=before.write_through,
+            )
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":
