@@ -61,9 +61,9 @@ def check_memory(**_: Any) -> list[CheckMessage]:
         return []
     return [
         Doubt(
-            "JOBS['BROKER_URL'] is memory://, which no other process sees: what is sent never runs.",
-            hint="It is for tests. Set it to the address of a Redis or Valkey server, such as "
-            "redis://localhost:6379/0; runworker and runbeat refuse memory://.",
+            "JOBS['BROKER_URL'] is memory://, which no other process sees.",
+            hint="It is for tests: nobody else runs what is sent there. Set it to the address of a "
+            "Redis or Valkey server, such as redis://localhost:6379/0.",
             id="jobs.W006",
         )
     ]

@@ -21,9 +21,7 @@ class OperatorCommand(BaseCommand):
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        # Tests call commands, and have such a broker.
-        if getattr(self, "_called_from_command_line", False):
-            refuse_memory()
+        refuse_memory(self)
         try:
             self.operate(**options)
         except (JobsError, ValueError) as error:
