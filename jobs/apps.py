@@ -3,6 +3,10 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
+from jobs.management import processes
+
+processes.prepare()
+
 
 class JobsConfig(AppConfig):
     name = "jobs"

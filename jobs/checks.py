@@ -64,6 +64,20 @@ def check_schedules(**_: Any) -> list[CheckMessage]:
 
 
 @register("jobs", deploy=True)
+def check_memory(**_: Any) -> list[CheckMessage]:
+    if conf.peek().broker_url != "memory://":
+        return []
+    return [
+        Doubt(
+            "JOBS['BROKER_URL'] is memory://, which no other process sees.",
+            hint="It is for tests: nobody else runs what is sent there. Set it to the address of a "
+            "Redis or Valkey server, such as redis://localhost:6379/0.",
+            id="jobs.W006",
+        )
+    ]
+
+
+@register("jobs", deploy=True)
 def check_open_queues(**_: Any) -> list[CheckMessage]:
     queues = conf.peek().queues
     return [

@@ -10,7 +10,7 @@
     │   ├── AlreadyQueued           a call of the same unique key is there already
     │   ├── WorkflowError           (also ValueError) calls that can't be composed so
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
-    │       └── QueueRefused        Redis is there, and takes no messages for a queue
+    │       └── QueueRefused        Redis is there, and refuses what is asked about a queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
@@ -93,10 +93,11 @@ class BrokerUnavailable(SendError, ConnectionError):
 
 
 class QueueRefused(BrokerUnavailable):
-    """Redis takes no messages for this queue."""
+    """Redis refuses what is asked about a queue, for want of a right or since a key has another
+    type, until somebody changes it there. Other queues may well be served."""
 
     def __init__(self, text: str = "", *, queues: Sequence[str] = ()) -> None:
-        """``queues``: those that it refuses."""
+        """``queues``: of a send, those that it refuses."""
         super().__init__(*([text] if text else []))
         self.queues = tuple(queues)
 

@@ -127,18 +127,22 @@ class Keeper:
     one: a process that dies stops doing so."""
 
     def __init__(self) -> None:
+        self.start_afresh()
+        os.register_at_fork(after_in_child=self.start_afresh)
+
+    def start_afresh(self) -> None:
+        """Hold nothing: what a process held that forked this one is its own, and its thread, which
+        a fork doesn't take along, may have held the lock."""
         self._changed = threading.Condition()
         self._slots: dict[tuple[str, str], Slot] = {}
-        #: The process of the thread, which a fork doesn't take along.
-        self._pid = 0
+        self._running = False
+        self._failing = False
 
     def keep(self, slots: Iterable[Slot]) -> None:
         with self._changed:
-            if self._pid not in (0, os.getpid()):
-                self._slots.clear()  # those of the process that was forked
             self._slots.update({(slot.limit, slot.holder): slot for slot in slots})
-            if self._slots and self._pid != os.getpid():
-                self._pid = os.getpid()
+            if self._slots and not self._running:
+                self._running = True
                 threading.Thread(target=self._loop, name="jobs-slots", daemon=True).start()
 
     def forget(self, slots: Iterable[Slot]) -> None:
@@ -151,7 +155,7 @@ class Keeper:
             time.sleep(_KEEP_EVERY)
             with self._changed:
                 if not self._slots:
-                    self._pid = 0  # the next one starts another thread
+                    self._running = False  # the next one starts another thread
                     return
             self.step()
 
@@ -161,12 +165,23 @@ class Keeper:
             return list(self._slots.values())
 
     def step(self) -> None:
-        """Hold on to all of it once."""
+        """Hold on to all of it once. What fails is tried again at the next time: this thread is
+        the only one that does so."""
         slots = self.held()
         try:
             broker.get().keep_slots(slots)
         except BrokerUnavailable as error:
             log.warning("%d slots of limits can't be held on to: %s", len(slots), error)
+        except Exception as error:
+            log.error(
+                "%d slots of limits can't be held on to: %s",
+                len(slots),
+                error,
+                exc_info=None if self._failing else error,
+            )
+            self._failing = True
+        else:
+            self._failing = False
 
 
 keeper = Keeper()

@@ -8,6 +8,7 @@ than one that does so five times, and a broker that is away holds up no task.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import threading
 import time
@@ -71,6 +72,12 @@ class Sender:
     """
 
     def __init__(self) -> None:
+        self.start_afresh()
+        os.register_at_fork(after_in_child=self.start_afresh)
+
+    def start_afresh(self) -> None:
+        """Without a thread, and with nothing to send: also in a process that was forked, which
+        has not the thread of the other one."""
         self._notes = Thinned()
         #: Something is to be sent; an answer is wanted when it is; or, with False, it is to end.
         self._wake: queue.SimpleQueue[queue.SimpleQueue[bool] | bool] = queue.SimpleQueue()

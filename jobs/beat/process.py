@@ -62,7 +62,9 @@ class Beat:
             self._stopping = True
 
     def stop_on_signals(self) -> None:
-        """Let SIGINT and SIGTERM stop it; the second one ends the process there and then."""
+        """Let SIGINT and SIGTERM stop it; the second one ends the process there and then. SIGHUP
+        does nothing: a terminal that closes stops no service."""
+        signal.signal(signal.SIGHUP, lambda *_: None)
         for signum in (signal.SIGINT, signal.SIGTERM):
             signal.signal(signum, self._on_signal)
 

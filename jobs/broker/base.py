@@ -120,6 +120,9 @@ def progress(task_id: str) -> str:
 class Broker(Letters, Operating, Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
+    #: Where it is, for people: without a password.
+    address: str
+
     # ------------------------------------------------------------------ producers
 
     @abstractmethod

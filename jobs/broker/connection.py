@@ -30,7 +30,7 @@ from redis.exceptions import (
 
 from jobs import address
 from jobs.broker.scripts import Script
-from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 
 #: Answers of a server that is there and can't do it now; a later try may succeed.
 #: redis-py cuts the code off the text of those it has a class for.
@@ -40,7 +40,6 @@ _PASSING = (
     MasterDownError,
     ClusterDownError,
     TryAgainError,
-    NoPermissionError,  # until somebody gives the user its rights
 )
 _PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED")
 
@@ -64,6 +63,10 @@ _ADVICE = {
     ),
     "no permissions": (
         "Give the user its rights (ACL SETUSER); the documentation on deployment lists them."
+    ),
+    "wrongtype": (
+        "Something that is not this program's has its name: look at it (TYPE, KEYS), and rename or "
+        "delete it."
     ),
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
 }
@@ -323,11 +326,14 @@ class Connections:
             return error
         text = str(error) or type(error).__name__
         passing = isinstance(error, _PASSING) or text.startswith(_PASSING_TEXTS) or "-OOM" in text
-        if isinstance(error, ResponseError) and not passing:
+        # Of one queue, perhaps, until somebody gives the user its rights, or deletes the key.
+        refused = isinstance(error, NoPermissionError) or "WRONGTYPE" in text
+        if isinstance(error, ResponseError) and not (passing or refused):
             return error  # a mistake in this program, not an outage
         advice = "".join(f". {what}" for sign, what in _ADVICE.items() if sign in text.lower())
         said = text.rstrip(".") + advice if advice else text
-        away = BrokerUnavailable(f"Redis at {self.address} can't be used: {said}")
+        kind = QueueRefused if refused else BrokerUnavailable
+        away = kind(f"Redis at {self.address} can't be used: {said}")
         away.cut = isinstance(error, redis.ConnectionError)
         return away
 

@@ -29,6 +29,8 @@ _BELLS = 64
 
 
 class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
+    address = "memory://"
+
     def __init__(
         self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
     ) -> None:

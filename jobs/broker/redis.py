@@ -63,6 +63,7 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
+        self.address = self._redis.address
         self._names: dict[str, Keys] = {}
 
     def _keys(self, queue: str) -> Keys:
@@ -108,7 +109,7 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
                 continue
             unsent += places
             said = self._redis.translated(answer)
-            if isinstance(said, BrokerUnavailable) and not isinstance(answer, NoPermissionError):
+            if isinstance(said, BrokerUnavailable) and not isinstance(said, QueueRefused):
                 passing = said
             else:
                 refused.setdefault(queue, said)
@@ -130,9 +131,7 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
         for (queue, _), answer in zip(named, answers, strict=True):
             if isinstance(answer, Exception) and "command" not in str(answer):
                 said = self._redis.translated(answer)
-                if isinstance(said, BrokerUnavailable) and not isinstance(
-                    answer, NoPermissionError
-                ):
+                if isinstance(said, BrokerUnavailable) and not isinstance(said, QueueRefused):
                     raise said from answer
                 refused.setdefault(queue, said)
         if refused:

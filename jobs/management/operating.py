@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from jobs.exceptions import JobsError
+from jobs.management.processes import refuse_memory
 
 
 class OperatorCommand(BaseCommand):
@@ -20,6 +21,7 @@ class OperatorCommand(BaseCommand):
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(self)
         try:
             self.operate(**options)
         except (JobsError, ValueError) as error:

@@ -1,7 +1,8 @@
-"""``python -m jobs.worker <consumer> <board's fd> <options>``: a child process of a worker.
+"""A child process of a worker, as its supervisor starts it (`jobs.worker.slot`).
 
-Started by the supervisor as a fresh interpreter, so that no connection, lock or thread crosses a
-fork, and so that a reload loads the code anew.
+It is a fresh interpreter, so that no connection, lock or thread crosses a fork, and so that a
+reload loads the code anew. What tasks start gets what ``runworker`` was started with: nothing that
+is between supervisor and child is in the environment, on standard input, or inherited.
 """
 
 from __future__ import annotations
@@ -9,10 +10,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import fcntl
+import importlib.util
+import io
 import os
 import signal
 import sys
 import threading
+from typing import Any
 
 import django
 
@@ -21,40 +26,88 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    consumer, board_fd, asked = sys.argv[1:]
+    consumer, tie, board, asked = sys.argv[1:]
+    for fd in (int(tie), int(board)):
+        os.set_inheritable(fd, False)
+    # The supervisor decides. In its own group of processes a child hears neither a Ctrl-C nor the
+    # end of the terminal, but whoever signals all of a service reaches it. Not SIG_IGN, which the
+    # programs that tasks start would inherit.
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, lambda *_: None)
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
-    # The supervisor decides; a Ctrl-C in the terminal reaches the whole group of processes.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent()
+    die_with_parent(int(tie))
+    print_regardless()
+    # By its name `multiprocessing` finds what a new process runs before anything else.
+    sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
     django.setup()
     # Only now can modules be imported that import models.
+    from jobs.worker import forking
     from jobs.worker.board import Board
     from jobs.worker.child import Child
     from jobs.worker.options import Options
 
     options = Options.loads(asked)
-    Child(consumer, options, Board(int(board_fd), options.places)).run()
+    child = Child(consumer, options, Board(int(board), options.places))
+    forking.install(child)
+    child.run()
 
 
-def die_with_parent() -> None:
-    """End when the supervisor does: nobody would renew this process's lease any more.
+def die_with_parent(tie: int) -> None:
+    """End when the supervisor does, with all that tasks have started in this group of processes:
+    nobody would renew this process's lease any more.
 
-    The supervisor holds the other end of our standard input, which closes when it dies, however
-    it dies. On Linux the kernel is asked as well, since a task that holds the interpreter lock
+    The supervisor holds the other end of this pipe, which closes when it dies, however it dies.
+    On Linux the kernel itself kills the group then, since a task that holds the interpreter lock
     would keep the thread from noticing.
     """
     if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(tie, fcntl.F_SETOWN, -os.getpgrp())
+            fcntl.fcntl(tie, fcntl.F_SETSIG, signal.SIGKILL)
+            flags = fcntl.fcntl(tie, fcntl.F_GETFL)
+            fcntl.fcntl(tie, fcntl.F_SETFL, flags | os.O_ASYNC)
+        # Where a kernel doesn't do that for a group.
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         with contextlib.suppress(OSError):
-            while os.read(0, 1):
+            while os.read(tie, 1):
                 pass
-        os._exit(1)
+        os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="jobs-parent", daemon=True).start()
+
+
+class _Lasting(io.FileIO):
+    """A stream that loses what can't be written any more."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except BlockingIOError:
+            raise
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def print_regardless() -> None:
+    """Let no task fail because it prints when the terminal is closed, what reads the pipe has
+    ended, or the disk of the log is full."""
+    for name, fd in (("stdout", 1), ("stderr", 2)):
+        before = getattr(sys, name)
+        if isinstance(before, io.TextIOWrapper):
+            raw = _Lasting(fd, "w", closefd=False)
+            stream = io.TextIOWrapper(
+                # With -u nothing waits.
+                raw if before.write_through else io.BufferedWriter(raw),
+                encoding=before.encoding,
+                errors=before.errors,
+                line_buffering=before.line_buffering,
+                write_through=before.write_through,
+            )
+            setattr(sys, name, stream)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.gathering import Gathering
 from jobs.worker.recorder import FULL, Recorder
@@ -9,6 +11,14 @@ from jobs.worker.runners import MOST, SyncRunners
 
 #: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
 _AGAIN = 100
+
+#: Pauses, in seconds, between two looks for calls of the one kind behind those of the other, which
+#: are claimed and given back by them: the shortest, the longest, and at least so many times what
+#: the look took.
+_PAUSES = (0.05, 0.5)
+_REST = 8
+#: Most messages of one look.
+_FARTHEST = 5000
 
 
 class Appetite:
@@ -21,10 +31,15 @@ class Appetite:
         self._gathering = gathering
         #: How many the last claim brought that brought any.
         self.last_claim = 1
-        #: A synchronous task had to be given back: claim nothing until a runner is free.
+        #: A synchronous task had to be given back: claim none until a runner is free.
         self.sync_waits = False
         #: The same, of an ``async def`` task.
         self.async_waits = False
+        #: When to look for what of the other kind waits behind them (monotonic), how far, and the
+        #: pause after that.
+        self._look_at = 0.0
+        self._far = 1
+        self._pause = 0.0
         #: How many to claim at least: of the last ones nearly none was run, and held up nobody.
         self._again = 0
 
@@ -36,10 +51,50 @@ class Appetite:
             self.sync_waits = False
         if self._async.running < self._async.concurrency:
             self.async_waits = False
-        if self.sync_waits or self.async_waits:
-            return 0
+        if self.looking:
+            return self._room_beside()
         room = max(self._sync_room(), self._async_room())
         return max(room, self._again) if room > 0 else 0
+
+    @property
+    def looking(self) -> bool:
+        """Whether calls of one kind only are claimed: a claim can't tell them from the others,
+        which go back."""
+        return self.sync_waits or self.async_waits
+
+    def _room_beside(self) -> int:
+        """The same, while calls of one kind wait for a runner."""
+        if (self.sync_waits and self.async_waits) or time.monotonic() < self._look_at:
+            return 0
+        room = self._async_room() if self.sync_waits else self._sync_room()
+        return max(room, self._far) if room > 0 else 0
+
+    def came_back(self, *, sync: bool) -> None:
+        """A call of this kind had to be given back."""
+        if not self.looking:
+            # Not at once: a runner may be free in a moment.
+            self._pause, self._far = _PAUSES[0], 1
+            self._look_at = time.monotonic() + self._pause
+        if sync:
+            self.sync_waits = True
+        else:
+            self.async_waits = True
+
+    def looked(self, began: float, *, kept: int, returned: int) -> None:
+        """So many calls of one kind were found, among so many of the other."""
+        now = time.monotonic()
+        if returned <= 4 * kept:
+            self._pause, self._far = 0.0, 1
+        else:
+            self._pause = min(_PAUSES[1], max(_PAUSES[0], 2 * self._pause))
+            self._far = min(_FARTHEST, 4 * self._far)
+        self._look_at = now + max(self._pause, _REST * (now - began) if returned else 0.0)
+
+    def until_look(self) -> float:
+        """Seconds until the next look; infinity when none is to come."""
+        if self.looking and not (self.sync_waits and self.async_waits):
+            return max(0.0, self._look_at - time.monotonic())
+        return float("inf")
 
     def _sync_room(self) -> int:
         waiting = len(self._sync.unstarted)

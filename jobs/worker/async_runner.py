@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import threading
 import time
@@ -17,6 +18,9 @@ from jobs.worker.database import Care
 from jobs.worker.early import ack_early, lost
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.vital import end, vital
+
+log = logging.getLogger("jobs.worker")
 
 
 class AsyncRunner:
@@ -41,10 +45,12 @@ class AsyncRunner:
         self.concurrency = concurrency
         #: Whether there is any task for it.
         self.wanted = any(task.is_async for task in tasks.values())
-        self._done = done
+        #: What becomes of an outcome.
+        self.done = done
         self._freed = freed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._stopping = False
         self.finished = 0
         #: Counted by the loop's thread and by the consumer's.
         self.running = 0
@@ -67,6 +73,7 @@ class AsyncRunner:
         if self._loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
@@ -74,9 +81,18 @@ class AsyncRunner:
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(
-            target=self._loop.run_forever, name="jobs-async", daemon=True
+            target=vital(self._run_loop), name="jobs-async", daemon=True
         )
         self._thread.start()
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        while not self._stopping:
+            # A task that stops the loop, or starts another that raises SystemExit, ends it for all.
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                log.exception("something that a task has started would end the event loop")
 
     def _begin(self, deliveries: Sequence[Delivery]) -> None:
         assert self._loop is not None
@@ -96,12 +112,14 @@ class AsyncRunner:
         try:
             early = delivery.task.acks_early
             if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
-                self._done(lost(delivery))
+                self.done(lost(delivery))
                 return
             outcome = await executor.run_async(delivery, self._worker, self._limits)
-            self._done(outcome.of(delivery, held=not early))
+            self.done(outcome.of(delivery, held=not early))
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)  # nobody else would see it, and the delivery would have no outcome
         finally:
             self._board.end(place)
             del self.deliveries[place]

@@ -13,6 +13,7 @@ import math
 import mmap
 import os
 import struct
+import sys
 import tempfile
 import zlib
 from collections.abc import Iterable
@@ -56,18 +57,25 @@ class Board:
     def __init__(self, fd: int, places: int) -> None:
         self.fd = fd
         self.places = places
-        # One more, by which the child says that it is ready, and how many tasks it has run.
-        self._memory = mmap.mmap(fd, (places + 1) * _PLACE.size)
+        # One more, by which the child says that it is ready, how many tasks it has run, and, at
+        # its end, that it ends by itself.
+        self._size = (places + 1) * _PLACE.size
+        self._memory: mmap.mmap | bytearray = mmap.mmap(fd, self._size)
 
     @classmethod
     def make(cls, places: int) -> Board:
-        with tempfile.TemporaryFile(prefix="jobs-") as file:
-            file.truncate((places + 1) * _PLACE.size)
-            return cls(os.dup(file.fileno()), places)
+        fd = scratch()
+        os.truncate(fd, (places + 1) * _PLACE.size)
+        return cls(fd, places)
 
     def close(self) -> None:
-        self._memory.close()
+        if isinstance(self._memory, mmap.mmap):
+            self._memory.close()
         os.close(self.fd)
+
+    def detach(self) -> None:
+        """Share it no longer: this process was forked by a task and is not the child."""
+        self._memory = bytearray(self._size)
 
     @property
     def ready(self) -> bool:
@@ -81,6 +89,14 @@ class Board:
 
     def set_ready(self, processed: int = 0) -> None:
         self.begin(self.places, 1 + processed)
+
+    @property
+    def over(self) -> bool:
+        """Whether the child has done what it had to do, and ends."""
+        return bool(self._read(self.places).began)
+
+    def set_over(self) -> None:
+        self.begin(self.places, self._read(self.places).delivery, began=1.0)
 
     def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
         _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0, began)
@@ -106,6 +122,15 @@ class Board:
 
     def _read(self, place: int) -> Running:
         return _running(*_PLACE.unpack_from(self._memory, place * _PLACE.size))
+
+
+def scratch() -> int:
+    """The descriptor of a new file without a name; in memory where that can be had, so that it
+    needs no folder that can be written to."""
+    if sys.platform == "linux":
+        return os.memfd_create("jobs")
+    with tempfile.TemporaryFile(prefix="jobs-") as file:
+        return os.dup(file.fileno())
 
 
 def _running(delivery: int, ends: float, reason: int, began: float) -> Running:

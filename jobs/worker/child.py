@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import signal
+from collections.abc import Callable
 from types import FrameType
 
 from django.db import connections
@@ -16,6 +17,7 @@ from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
 from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
 from jobs.worker.options import Options
+from jobs.worker.outcome import Outcome
 from jobs.worker.recorder import Recorder
 from jobs.worker.runners import SyncRunners
 
@@ -77,6 +79,10 @@ class Child:
     def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
         self.stop()
 
+    def end_tasks_by(self, done: Callable[[Outcome], None]) -> None:
+        """Hand outcomes to this from here on."""
+        self.sync.done = self.loop.done = done
+
     def _drain(self) -> None:
         self.consumer.join()
         self.sync.join()
@@ -89,3 +95,5 @@ class Child:
                 broker.get().leave(name, self.name)
         except BrokerUnavailable:
             pass  # the supervisor, or the end of the lease, sees to it
+        # Last: an end that comes before is none that was meant, whatever its exit status.
+        self.board.set_over()

@@ -17,7 +17,7 @@ from django.db import connections
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned
 from jobs.broker.operating import Revocation
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.worker import admission, order, permits, prepare
 from jobs.worker.appetite import Appetite
 from jobs.worker.async_runner import AsyncRunner
@@ -38,6 +38,9 @@ log = logging.getLogger("jobs.worker")
 #: With ``burst``, what is due within so many seconds counts as waiting: an attempt that is to be
 #: made at once is due in the next whole millisecond, by the server's clock and not by this one.
 _AT_ONCE = 0.01
+
+#: Seconds until a queue is asked again that the broker has refused.
+_ASK_AGAIN = 1.0
 
 
 class Consumer:
@@ -81,6 +84,8 @@ class Consumer:
         self._overrides = Overrides()
         #: What is on its way back to its queue, and stays here until the broker has it.
         self._returning: list[Delivery] = []
+        #: Queues that the broker refuses → when they are asked again (monotonic).
+        self._refused: dict[str, float] = {}
         self._next_look = 0.0
         self._patience = Patience(
             f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
@@ -143,7 +148,7 @@ class Consumer:
             self._stop()
             return
         if self._sync.unstarted and self._sync.overrun():
-            self._appetite.sync_waits = True  # what would be claimed now would only come back
+            self._appetite.came_back(sync=True)  # what would be claimed now would do so, too
             self._give_back(self._sync.take_back())
         self._suspects.step()
         if self._gathering:
@@ -159,7 +164,7 @@ class Consumer:
         self._sync.freed.clear()
         if self._room() <= 0:  # still: nobody was freed before the flag was cleared
             held = self._sync.unstarted or self._gathering
-            self._sync.freed.wait(AHEAD if held else 1.0)
+            self._sync.freed.wait(min(AHEAD if held else 1.0, self._appetite.until_look()))
         self._look_for_revocations()
 
     def _ask_database(self) -> None:
@@ -181,31 +186,59 @@ class Consumer:
 
     def _claim(self, room: int) -> int:
         """How many messages were claimed; not 0 if it is to be tried again."""
-        claimed, again = 0, False
+        claimed, kept, again = 0, 0, False
+        looking, began = self._appetite.looking, time.monotonic()
         self._next_due = None
         for queue in self._order.next():
-            number, lease = self._next_number[queue], self._conf.lease_seconds
-            wanted = room - claimed
-            claim = broker.get().claim(queue, self.name, number, wanted, lease)
-            again |= claim.resume is not None
-            self._order.asked(queue, wanted, got=len(claim.messages))
-            claimed += self._take(queue, claim)
-            if claimed >= room:
+            if self._refused.get(queue, 0.0) > began:
+                continue
+            try:
+                while True:
+                    number, lease = self._next_number[queue], self._conf.lease_seconds
+                    wanted = room - kept
+                    claim = broker.get().claim(queue, self.name, number, wanted, lease)
+                    again |= claim.resume is not None
+                    count = len(claim.messages)
+                    self._order.asked(queue, wanted, got=count)
+                    claimed += count
+                    kept += self._take(queue, claim)
+                    # What goes back is held until then: the next claim is of what is behind it.
+                    if not (looking and count) or kept or claimed >= room:
+                        break
+            except QueueRefused as error:
+                self._refuse(queue, error)
+            else:
+                if self._refused.pop(queue, None):
+                    log.warning("%s: queue %s can be used again", self.name, queue)
+            if kept >= room:
                 break
-        if claimed:
+        if looking:
+            returned = len(self._returning)
+            self._give_back([])
+            self._appetite.looked(began, kept=kept, returned=returned)
+        elif claimed:
             self._appetite.last_claim = claimed
         return claimed or int(again)
 
+    def _refuse(self, queue: str, error: QueueRefused) -> None:
+        """Leave a queue alone for a while; the others go on. Raises the error where there are
+        none."""
+        if len(self._queues) == 1:
+            raise error
+        if queue not in self._refused:
+            log.error("%s: queue %s is left out, and asked again: %s", self.name, queue, error)
+        self._refused[queue] = time.monotonic() + _ASK_AGAIN
+        self._answered = True
+
     def _take(self, queue: str, claim: Claim) -> int:
+        """How many of the messages were not to go back at once."""
         self._answered = True
         self._next_number[queue] = claim.resume or self._next_number[queue] + len(claim.messages)
         if claim.next_due is not None:
             self._next_due = min(claim.next_due, self._next_due or claim.next_due)
-        if claim.messages:
-            self._dispatch(queue, claim)
-        return len(claim.messages)
+        return self._dispatch(queue, claim) if claim.messages else 0
 
-    def _dispatch(self, queue: str, claim: Claim) -> None:
+    def _dispatch(self, queue: str, claim: Claim) -> int:
         now, claimed = time.time(), time.monotonic()
         deliveries = []
         trusted = self._conf.queue(queue).open
@@ -218,6 +251,13 @@ class Consumer:
                 self._recorder.add(prepared)
             else:
                 deliveries.append(prepared)
+        count = len(claim.messages)
+        if self._appetite.looking:
+            # Before they are asked for anything that they would only have to give back.
+            waits = [d for d in deliveries if self._waits(d)]
+            self._returning += waits
+            count -= len(waits)
+            deliveries = [d for d in deliveries if not self._waits(d)]
         deliveries = self._admitted(queue, claim, deliveries, Run(self.name, now))
         deliveries = self._suspects.hold(deliveries)
         sync = [d for d in deliveries if not d.task.is_async]
@@ -226,6 +266,12 @@ class Consumer:
         if self._gathering.wanted:
             sync = self._gathering.add(sync, claimed)
         self._run_sync(sync)
+        return count
+
+    def _waits(self, delivery: Delivery) -> bool:
+        """Whether no runner of its kind is free."""
+        appetite = self._appetite
+        return appetite.async_waits if delivery.task.is_async else appetite.sync_waits
 
     def _admitted(
         self, queue: str, claim: Claim, deliveries: list[Delivery], run: Run
@@ -247,7 +293,7 @@ class Consumer:
 
     def _run_sync(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._sync.overrun():
-            self._appetite.sync_waits = True
+            self._appetite.came_back(sync=True)
             self._give_back(deliveries)
         elif deliveries:
             self._sync.submit(deliveries)
@@ -258,7 +304,7 @@ class Consumer:
         if deliveries[:room]:
             self._async.submit(deliveries[:room])
         if deliveries[room:]:
-            self._appetite.async_waits = True
+            self._appetite.came_back(sync=False)
             self._give_back(deliveries[room:])
 
     def _terminate_revoked(self) -> None:
@@ -269,7 +315,11 @@ class Consumer:
             mine = [d for d in running if d.queue == queue]
             if not mine:
                 continue
-            said = broker.get().revoked(queue, [d.message.id for d in mine])
+            try:
+                said = broker.get().revoked(queue, [d.message.id for d in mine])
+            except QueueRefused as error:
+                self._refuse(queue, error)
+                continue
             self._answered = True
             for delivery, revocation in zip(mine, said, strict=True):
                 if revocation is Revocation.TERMINATE:
@@ -284,11 +334,17 @@ class Consumer:
         # Before another worker has them, which holds what it needs under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
             permits.give_up(slots)
+        stay = set()
         for queue, some in by_queue.items():
-            broker.get().release(queue, self.name, some)
+            try:
+                broker.get().release(queue, self.name, some)
+            except QueueRefused as error:
+                self._refuse(queue, error)
+                stay.add(queue)
             self._answered = True
         # With the broker away they would have stayed, and the next step would try again.
-        returned, self._returning = self._returning, []
+        returned = [d for d in self._returning if d.queue not in stay]
+        self._returning = [d for d in self._returning if d.queue in stay]
         permits.give_back(returned)
 
     # ------------------------------------------------------------------ idling
@@ -321,14 +377,32 @@ class Consumer:
             if self._stopping:
                 return
             if len(self._queues) > 1 or self._burst:
-                broker.get().wait(self._queues, timeout)
+                self._wait_for_bells(timeout)
                 return
             claim = self._wait_and_claim(self._queues[0], room, timeout)
         finally:
             self.waiting = False
-        taken = self._take(self._queues[0], claim)
+        self._take(self._queues[0], claim)
+        taken = len(claim.messages)
         self._empty = not taken
         self._appetite.last_claim = taken or self._appetite.last_claim
+        if self._appetite.looking and self._returning:
+            self._give_back([])
+
+    def _wait_for_bells(self, timeout: float) -> None:
+        queues = [queue for queue in self._queues if queue not in self._refused]
+        if self._refused:
+            timeout = min(timeout, _ASK_AGAIN)
+        try:
+            if queues:
+                broker.get().wait(queues, timeout)
+                return
+        except QueueRefused as error:
+            if len(self._queues) == 1:
+                raise
+            # One of the bells, or waiting altogether: then all are looked at now and then.
+            log.debug("%s: the bells can't be heard: %s", self.name, error)
+        time.sleep(min(timeout, _ASK_AGAIN))
 
     def _wait_and_claim(self, queue: str, room: int, timeout: float) -> Claim:
         """What the bell rang for comes with it: a third of the way from `delay` to the task."""

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from jobs.exceptions import SoftTimeLimitExceeded
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.worker.vital import vital
 
 
 class Timer(Protocol):
@@ -103,7 +104,7 @@ class ThreadTimer:
             self._ends[me] = time.monotonic() + seconds
             if self._watcher is None:
                 self._watcher = threading.Thread(
-                    target=self._watch, name="jobs-soft-limits", daemon=True
+                    target=vital(self._watch), name="jobs-soft-limits", daemon=True
                 )
                 self._watcher.start()
             self._changed.notify()

@@ -6,6 +6,7 @@ consumer takes back. Both ends are atomic in CPython, so no lock is paid for eac
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import queue
@@ -22,6 +23,7 @@ from jobs.worker.database import Care
 from jobs.worker.early import ack_early, lost
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome, each
+from jobs.worker.vital import vital
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -66,7 +68,8 @@ class SyncRunners:
         self._limits = limits
         #: What is running now, by place on the board.
         self.running: dict[int, Delivery] = {}
-        self._done = done
+        #: What becomes of an outcome.
+        self.done = done
         self._idle = idle
         self.unstarted: deque[Delivery] = deque()
         self.pace = Pace()
@@ -109,7 +112,9 @@ class SyncRunners:
 
     def start(self, threads: int) -> None:
         self._threads = [
-            threading.Thread(target=self.run, args=(n,), name=f"jobs-task-{n}", daemon=True)
+            threading.Thread(
+                target=vital(functools.partial(self.run, n)), name=f"jobs-task-{n}", daemon=True
+            )
             for n in range(threads)
         ]
         for thread in self._threads:
@@ -151,7 +156,7 @@ class SyncRunners:
             except IndexError:
                 break
             outcome = self._run_one(delivery, place, started)
-            self._done(outcome)
+            self.done(outcome)
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
@@ -204,7 +209,7 @@ class SyncRunners:
         decided = zip(deliveries, ran, strict=True)
         *others, last = [*gone, *(o.of(d, held=not early) for d, o in decided)]
         for outcome in others:
-            self._done(outcome)
+            self.done(outcome)
         last.failed |= any(outcome.failed for outcome in others)
         return last
 

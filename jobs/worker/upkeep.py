@@ -82,6 +82,8 @@ class Relay:
             "the relay can't publish what waits in the ledger, for the {what} is away",
             "the relay can publish again: the {what} is back",
         )
+        #: The kind of the last pass's error that was not foreseen.
+        self._problem: type[Exception] | None = None
         self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
 
     def start(self) -> None:
@@ -102,15 +104,24 @@ class Relay:
         connections.close_all()
 
     def step(self) -> None:
-        """One pass; what fails is tried again at the next."""
+        """One pass; whatever fails is tried again at the next: nobody else would see that this
+        thread has ended."""
         try:
             count = publish.relay()
+            close_old_connections()
         except AWAY as error:
             self._patience.away(error)
             connections.close_all()
             return
-        finally:
-            close_old_connections()
+        except Exception as error:
+            if self._problem is not type(error):
+                self._problem = type(error)
+                log.exception("the relay can't publish what waits in the ledger; it tries again")
+            connections.close_all()
+            return
         self._patience.back()
+        if self._problem:
+            self._problem = None
+            log.warning("the relay can publish again")
         if count:
             log.warning("the relay published %d messages that were left in the ledger", count)

@@ -19,9 +19,14 @@ def vital(loop: Callable[[], None]) -> Callable[[], None]:
     def guarded() -> None:
         try:
             loop()
-        except BaseException:
-            log.critical("a vital thread of the worker failed; the process ends", exc_info=True)
-            logging.shutdown()
-            os._exit(70)
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)
 
     return guarded
+
+
+def end(error: BaseException) -> None:
+    """End the process for what should never be raised."""
+    log.critical("a vital thread of the worker failed; the process ends", exc_info=error)
+    logging.shutdown()
+    os._exit(70)

@@ -15,6 +15,7 @@ from jobs import broker, conf, control, message
 from jobs.broker.letters import DeadLetter
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.management.asking import is_sure
+from jobs.management.processes import refuse_memory
 
 #: Dead letters read at once.
 _PAGE = 100
@@ -48,6 +49,7 @@ Newest first: queue, key, when, which task, why."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(self)
         try:
             queues = _queues(options["queue"])
             if options["requeue"]:

@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 
 from jobs import clock, recovery
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management.processes import refuse_memory
 from jobs.management.progress import Progress
 from jobs.recovery import Call
 from jobs.registry import tasks
@@ -46,6 +47,7 @@ moment is not seen; stop them before."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(self)
         if not 0 <= options["older_than"] < 10**9:
             raise CommandError(_("--older-than must be a number of seconds from 0."))
         self._progress = _Progress(self)

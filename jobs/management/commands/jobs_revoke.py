@@ -10,6 +10,7 @@ from django.utils.translation import gettext as _
 
 from jobs import clock, control, ledger
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
 
@@ -33,6 +34,7 @@ and whatever else that process was running is run again."""
         parser.add_argument("--terminate", action="store_true", help=_("also if it runs"))
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(self)
         rows = TaskResult.objects.using(ledger.alias()).filter(id__in=options["id"])
         known = {row.id: row for row in rows.only("id", "state", "eta")}
         try:

@@ -15,6 +15,7 @@ from jobs.broker.operating import Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import pauses
+from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
 
 #: Exit statuses.
@@ -44,6 +45,7 @@ committed ones are not handed to the broker; 2 the broker is away."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
+        refuse_memory(self)
         stats: dict[str, Stats] = {}
         queues: dict[str, Pause] = {}
         tasks: dict[str, Pause] = {}

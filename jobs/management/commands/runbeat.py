@@ -11,6 +11,7 @@ from django.utils.translation import gettext as _
 from jobs import broker, periodic
 from jobs.beat import Beat
 from jobs.exceptions import ConfigurationError
+from jobs.management import processes
 
 
 class Command(BaseCommand):
@@ -23,7 +24,8 @@ sent once, whoever is there. What becomes of times that were missed while none r
 schedule to say.
 
 While the database or Redis is away, beat keeps trying and goes on by itself. Ctrl-C or SIGTERM
-ends it after what it is doing; a second one ends it at once, which loses nothing either."""
+ends it after what it is doing; a second one ends it at once, which loses nothing either. SIGHUP,
+which the end of a terminal sends, is ignored."""
     requires_migrations_checks = False
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
@@ -31,13 +33,19 @@ ends it after what it is doing; a second one ends it at once, which loses nothin
         return super().create_parser(prog_name, subcommand, **kwargs)
 
     def handle(self, *args: Any, **options: Any) -> None:
+        processes.refuse_memory()
         try:
             broker.get()
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
         beat = Beat(prepare=periodic.sync)
         beat.stop_on_signals()
-        self.stdout.write(_("Beat is running. Ctrl-C ends it."))
-        self.stdout.flush()
+        self._say(_("Beat is running. Ctrl-C ends it."), **options)
+        where = _("It sends to the broker %(address)s.") % {"address": broker.get().address}
+        self._say(where, **options)
         beat.run()
-        self.stdout.write(_("Beat has ended."))
+        self._say(_("Beat has ended."), **options)
+
+    def _say(self, text: str, *, verbosity: int = 1, **_: Any) -> None:
+        if verbosity > 0:
+            processes.say(self.stdout, text)

@@ -5,7 +5,9 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs.exceptions import ConfigurationError
+from jobs import broker
+from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management import processes
 from jobs.worker import options
 from jobs.worker.supervisor import Supervisor
 
@@ -82,7 +84,9 @@ class Command(BaseCommand):
         add("--reload", action="store_true", help="Restart the children when code changes.")
 
     def handle(self, **asked: Any) -> None:
+        processes.refuse_memory()
         try:
+            broker.get()
             queues, weights = options.split(asked["queues"], asked["queue_order"])
             chosen = options.Options(
                 queues=queues,
@@ -97,6 +101,11 @@ class Command(BaseCommand):
                 reload=asked["reload"],
                 health_file=asked["health_file"],
             )
-        except ConfigurationError as error:
+        except (ConfigurationError, BrokerUnavailable) as error:
             raise CommandError(str(error)) from error
-        sys.exit(Supervisor(chosen).run())
+
+        def say(text: str) -> None:
+            if asked["verbosity"] > 0:
+                processes.say(self.stdout, text)
+
+        sys.exit(Supervisor(chosen, say).run())

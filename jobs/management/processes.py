@@ -1,0 +1,73 @@
+"""What `runworker` and `runbeat`, which run for long and on their own, need from the process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+
+from jobs import conf
+
+_COMMANDS = ("runworker", "runbeat")
+
+
+def prepare() -> None:
+    """Called as soon as this app is imported, when such a command starts: a SIGHUP while the
+    project loads is no end, and no socket or database takes the number of a standard stream that
+    is closed, into which somebody prints."""
+    if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
+        _open_standard_streams()
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGHUP, ignore)
+
+
+def ignore(signum: int, frame: FrameType | None) -> None:
+    """A handler that does nothing. Unlike SIG_IGN, other programs don't inherit it."""
+
+
+def _open_standard_streams() -> None:
+    for fd in (0, 1, 2):
+        try:
+            os.fstat(fd)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != fd:
+                os.dup2(opened, fd)
+                os.close(opened)
+            os.set_inheritable(fd, True)
+    # Python has None for those that were closed when it started.
+    sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+
+
+def say(out: OutputWrapper, text: str) -> None:
+    """Write a line for whoever looks on; that nobody does any more is no reason to end."""
+    try:
+        out.write(text)
+        out.flush()
+    except (OSError, ValueError):
+        # What is left in the buffer would fail again when the process ends.
+        with contextlib.suppress(OSError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.close(null)
+
+
+def refuse_memory(command: BaseCommand | None = None) -> None:
+    """Raise `CommandError` for a broker that only this process sees: what it published there would
+    count as sent, and nobody would run it. ``command``: only where it was called from a command
+    line, and not by a test, whose process has such a broker."""
+    if command is not None and not getattr(command, "_called_from_command_line", False):
+        return
+    if conf.get().broker_url == "memory://":
+        raise CommandError(
+            "JOBS['BROKER_URL'] is memory://, a broker inside one process, for tests. Set it to "
+            "the address of a Redis or Valkey server, such as redis://localhost:6379/0, which web "
+            "processes, workers and beat share."
+        )
