@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import ipaddress
 import socket
 from typing import Any
@@ -49,8 +50,31 @@ def check_tasks(**_: Any) -> list[CheckMessage]:
     ]
     hint = "The queue decides. Take the other out, or name the one that the queue is bound with."
     for text in router.doubts(registry.tasks.values()):
-        found.append(Doubt(text, hint=hint, id="jobs.W010"))
+        found.append(Doubt(text, hint=hint, id="jobs.W007"))
     return found
+
+
+@register("jobs")
+def check_imports(**_: Any) -> list[CheckMessage]:
+    """Modules of tasks that were imported under two names."""
+    functions: dict[tuple[str, int, str], list[str]] = {}
+    for name, task in registry.tasks.items():
+        run = inspect.unwrap(task.run)
+        if inspect.isfunction(run) and name == f"{run.__module__}.{run.__qualname__}":
+            code = run.__code__
+            place = code.co_filename, code.co_firstlineno, run.__qualname__
+            functions.setdefault(place, []).append(name)
+    return [
+        Doubt(
+            f"One function is the tasks {' and '.join(map(repr, sorted(names)))}: {file} was "
+            "imported under several names.",
+            hint="A worker may know only one of them. Import the module by one name everywhere, "
+            "that of its app in INSTALLED_APPS.",
+            id="jobs.W008",
+        )
+        for (file, *_rest), names in functions.items()
+        if len(names) > 1
+    ]
 
 
 @register("jobs")

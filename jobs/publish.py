@@ -357,6 +357,8 @@ _refusals = _Refusals()
 
 
 def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
+    if not connections[alias].savepoint_state:
+        return pending
     kept = _kept([p.id for p in pending], connections[alias])
     return [p for p, there in zip(pending, kept, strict=True) if there]
 

@@ -150,7 +150,7 @@ def test_a_key_that_contradicts_its_queue(settings: Settings) -> None:
     settings.JOBS = {**GOOD, "TASK_ROUTES": {"shop.*": route}}
     assert found() == [
         (
-            "jobs.W010",
+            "jobs.W007",
             "JOBS['TASK_ROUTES']: 'shop.*' is for the queue 'default', and names the routing key "
             "'other', while the queue is bound with 'default'.",
         )

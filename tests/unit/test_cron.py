@@ -12,6 +12,7 @@ from croniter import croniter
 
 from jobs.cron import Crontab, crontab
 from jobs.exceptions import ConfigurationError
+from jobs.timing import Rule
 
 #: Field → first and last value, and place in the text of a crontab.
 FIELDS = {
@@ -156,3 +157,23 @@ def test_every_field_has_celerys_values(field: str) -> None:
     parser = schedules.crontab_parser(last - first + 1, first)
     for spec in celery_specs(field, 300):
         assert values_of(crontab(**{field: spec}).text, field) == parser.parse(spec), spec
+
+
+def test_whole_crontabs_are_due_when_celerys_are() -> None:
+    schedules = pytest.importorskip("celery.schedules", reason="Celery is not installed")
+    dice = random.Random(5)
+
+    def spec(first: int, last: int) -> str:
+        a, b = dice.randint(first, last), dice.randint(first, last)
+        step = dice.randint(1, last)
+        return dice.choice(["*", f"*/{step}", str(a), f"{a}-{b}", f"{a}-{b}/3", f"{a},{b}"])
+
+    for _n in range(300):
+        given = {"minute": spec(0, 59), "hour": spec(0, 23), "month_of_year": spec(1, 12)}
+        given |= dice.choice([{"day_of_week": spec(0, 6)}, {"day_of_month": spec(1, 28)}])
+        after = dt.datetime(2026, 1, 1, tzinfo=dt.UTC) + dt.timedelta(
+            minutes=dice.randint(0, 500_000)
+        )
+        celerys = schedules.crontab(**given, nowfun=lambda after=after: after)
+        start, delta, _ = celerys.remaining_delta(after, tz=dt.UTC)
+        assert Rule(crontab=crontab(**given).text).following(after) == start + delta, given

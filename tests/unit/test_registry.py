@@ -19,7 +19,7 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import Task, registry, shared_task, task
+from jobs import Task, checks, registry, shared_task, task
 from jobs.exceptions import ConfigurationError, NotSerializable, UnknownQueue
 from tests.tasks import add, async_add
 
@@ -344,6 +344,18 @@ def test_a_module_that_failed_to_load_is_loaded_again(module: Callable[..., Any]
     with pytest.raises(ZeroDivisionError):
         module("@task\ndef add(): return 1\n1 / 0")
     assert module("@task\ndef add(): return 2").add() == 2
+
+
+def test_a_module_of_two_names(module: Callable[..., Any], tmp_path: Path) -> None:
+    module("@task\ndef add(): ...")
+    assert checks.check_imports() == []
+    (tmp_path / "project").mkdir()
+    (tmp_path / "project" / "__init__.py").write_text(f"__path__.append({str(tmp_path)!r})")
+    importlib.invalidate_caches()
+    importlib.import_module("project.their_tasks")
+    (found,) = checks.check_imports()
+    assert found.id == "jobs.W008"
+    assert "'project.their_tasks.add' and 'their_tasks.add'" in found.msg
 
 
 def test_decorators_with_wraps_and_names_of_their_own(module: Callable[..., Any]) -> None:
