@@ -34,6 +34,9 @@ from jobs.workflow import Call, Counted, Start
 
 log = logging.getLogger("jobs.worker")
 
+#: Characters of an id or a name in the ledger.
+_LONGEST = 255
+
 #: What is raised by looking for a call in what is none.
 NO_CALL = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
@@ -106,13 +109,17 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
     foreign = conf.get().queue(ended.queue).open
     for one in _tasks(call):
         options = workflow.options(one)
-        task_id, group_id = options.get("task_id"), options.get("group_id")
-        if not isinstance(task_id, str) or not task_id:
+        task_id: Any = options.get("task_id")
+        group_id: Any = options.get("group_id")
+        if not _is_id(task_id):
             continue
+        if not _is_id(group_id):
+            group_id = None
+        index = options.get("group_index")
         ends.append(
             ended._replace(
                 id=task_id,
-                task=str(one.get("task")),
+                task=str(one.get("task")).replace("\0", "")[:_LONGEST],
                 queue=_address(one)["queue"],
                 args="[]",
                 kwargs="{}",
@@ -121,7 +128,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
                 started_at=None,
                 message=b"",
                 group_id=group_id,
-                group_index=options.get("group_index"),
+                group_index=index if isinstance(index, int) and 0 <= index < 2**31 else None,
                 root_id=root_id,
             )
         )
@@ -129,6 +136,11 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
             body = options["chord"] if foreign else None
             members.append(Member(task_id, group_id, root_id, body))
     return ends, members
+
+
+def _is_id(found: Any) -> bool:
+    """Whether a row can have it: a foreign call's options are anything."""
+    return isinstance(found, str) and 0 < len(found) <= _LONGEST and "\0" not in found
 
 
 def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Start]:

@@ -177,3 +177,18 @@ def test_nothing_before_a_call() -> None:
     ]
     work()
     assert [one.get(timeout=0) for one in results] == [[], [], [], [[]]]
+
+
+def test_calls_behind_that_no_row_could_have() -> None:
+    behind = [
+        {"task": "x" * 300, "options": {"task_id": "named-too-long"}},
+        {"task": echo.name, "options": {"task_id": "i" * 300}},
+        {"task": echo.name, "options": {"task_id": "in\0valid"}},
+        {"task": echo.name, "options": {"task_id": "a", "group_id": 5, "group_index": 2**40}},
+        {"task": echo.name, "options": {"task_id": "b", "group_id": "g" * 300, "group_index": -1}},
+        {"task": echo.name, "options": {"task_id": ["c"]}},
+    ]
+    first = put_message(task=fail.name, args=["no"], embed={"chain": behind})
+    work()
+    ended = set(TaskResult.objects.filter(state=State.FAILURE).values_list("id", flat=True))
+    assert ended == {first, "named-too-long", "a", "b"}
