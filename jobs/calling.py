@@ -126,8 +126,8 @@ class Calling:
             raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise what sending with these options would, as far as it is known before."""
-        self._address(self._send(options))
+        """Raise what sending with these options would, for those that can't be."""
+        self._send(options)
 
     def _address(self, send: Send) -> tuple[Address | None, int]:
         """Where a call goes, None when functions are to be asked with its arguments; and its

@@ -153,6 +153,24 @@ TASK: Mapping[str, str] = {
     "throws": "all errors are logged alike; filter them in Django's LOGGING",
 }
 
+_FOLLOWS = "what follows a call is sent by itself; see the row of the ledger"
+
+#: Attributes of ``self.request``.
+REQUEST: Mapping[str, str] = {
+    "delivery_info": "write self.request.queue and self.request.redelivered",
+    "reply_to": "results are in the ledger",
+    "callbacks": _FOLLOWS,
+    "errbacks": _FOLLOWS,
+    "chain": _FOLLOWS,
+    "chord": "write self.add_to_chord(…) for a further member",
+    "stamps": "write headers={…} at the call, and self.request.headers in the task",
+    "stamped_headers": "write headers={…} at the call, and self.request.headers in the task",
+    "shadow": "write headers={…} at the call, and self.request.headers in the task",
+    "origin": "write headers={…} at the call, and self.request.headers in the task",
+    "lang": "it is Python's",
+    "utc": "moments have their time zones",
+}
+
 _A_VALUE = "a call is a value, which doesn't change; write call = call.set({}=…)"
 _NO_STAMPS = "there are no stamps; write call.set(headers={…})"
 

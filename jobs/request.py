@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextvars
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from jobs import celery_names
 from jobs.message import Message
 
 
@@ -28,6 +29,11 @@ class Request:
     parent_id: str | None = None
     #: Some worker has held the message before.
     redelivered: bool = False
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.REQUEST))
 
 
 def request_of(sent: Message, worker: str) -> Request:

@@ -12,12 +12,13 @@ from django.core.exceptions import ValidationError
 from django.db import router, transaction
 from django.utils.translation import gettext as _
 
-from jobs import conf, registry, timing
+from jobs import conf, registry, routing, timing
 from jobs.cron import crontab
-from jobs.exceptions import ConfigurationError
+from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
 from jobs.importing import tables
 from jobs.importing.tables import PeriodicTask
 from jobs.models import Schedule
+from jobs.routing import Route
 
 #: Celery's own upkeep, which it adds to the table by itself.
 _UPKEEP = "celery.backend_cleanup"
@@ -102,6 +103,8 @@ def _what_is_sent(old: PeriodicTask) -> Schedule:
         description=old.description,
         task=old.task,
         queue=old.queue or "",
+        exchange=old.exchange or "",
+        routing_key=old.routing_key or "",
         priority=None if old.priority is None else min(old.priority, 9),
         expires=None if old.expire_seconds is None else dt.timedelta(seconds=old.expire_seconds),
         timezone=timing.default_zone(),
@@ -169,21 +172,33 @@ def _doubts(schedule: Schedule, old: PeriodicTask) -> list[str]:
             found.append(str(error))
     if schedule.queue and not conf.get().knows(schedule.queue):
         found.append(_("JOBS['QUEUES'] does not declare its queue %s.") % schedule.queue)
-        schedule.queue = ""
-    if old.routing_key and not old.queue:
-        found.append(_("Its routing key %s is lost: choose a queue.") % old.routing_key)
+        schedule.queue = schedule.exchange = schedule.routing_key = ""
+    elif not _leads_somewhere(schedule):
+        schedule.exchange = schedule.routing_key = ""
+        if old.routing_key:
+            found.append(_("Its routing key %s is lost: choose a queue.") % old.routing_key)
     if old.one_off and schedule.at is None:
         found.append(_("It was to run only once: choose “once at” instead of its rule."))
     return found
 
 
+def _leads_somewhere(schedule: Schedule) -> bool:
+    """Whether its queue, or else its exchange and routing key, are declared here."""
+    if schedule.queue or not (schedule.exchange or schedule.routing_key):
+        return True
+    said = Route("", schedule.exchange, schedule.routing_key)
+    try:
+        routing.get().lead(schedule.task, said)
+    except (UnknownQueue, NoRoute):
+        return False
+    return True
+
+
 def _losses(schedule: Schedule, old: PeriodicTask) -> list[str]:
     """What is not as it was, and does no harm."""
     found = []
-    if old.exchange:
-        found.append(_("Its exchange %s is lost: here, a schedule names a queue.") % old.exchange)
-    if old.routing_key and old.queue:
-        found.append(_("Its routing key %s is lost.") % old.routing_key)
+    if old.exchange and not schedule.exchange:
+        found.append(_("Its exchange %s is lost.") % old.exchange)
     if old.priority is not None and old.priority > 9:
         found.append(_("Its priority %d is 9 here, the last.") % old.priority)
     return found

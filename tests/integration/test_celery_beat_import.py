@@ -160,23 +160,29 @@ def test_what_someone_has_to_look_at_is_switched_off(
     assert not Schedule.objects.get().enabled
 
 
+def test_exchange_and_routing_key_go_along_with_a_queue(old: Any) -> None:
+    old("a", interval=EVERY_TWO_DAYS, queue="high", exchange="e", routing_key="r")
+    made = imported()
+    assert (made.enabled, made.queue) == (True, "high")
+    assert (made.exchange, made.routing_key) == ("e", "r")
+
+
+def test_exchange_and_routing_key_that_lead_somewhere(old: Any, settings: Settings) -> None:
+    settings.JOBS = {
+        **settings.JOBS,
+        "EXCHANGES": {"media": "topic"},
+        "QUEUES": {**settings.JOBS["QUEUES"], "mail": {"exchange": "media", "routing_key": "#"}},
+    }
+    old("a", interval=EVERY_TWO_DAYS, exchange="media", routing_key="mail.new")
+    made = imported()
+    assert (made.enabled, made.queue) == (True, "")
+    assert (made.exchange, made.routing_key) == ("media", "mail.new")
+
+
 def test_what_is_lost_without_harm(old: Any) -> None:
-    old(
-        "a",
-        interval=EVERY_TWO_DAYS,
-        queue="high",
-        exchange="e",
-        routing_key="r",
-        priority=200,
-    )
-    made = imported(
-        [
-            "Its exchange e is lost: here, a schedule names a queue.",
-            "Its routing key r is lost.",
-            "Its priority 200 is 9 here, the last.",
-        ]
-    )
-    assert (made.enabled, made.priority, made.queue) == (True, 9, "high")
+    old("a", interval=EVERY_TWO_DAYS, exchange="e", priority=200)
+    made = imported(["Its exchange e is lost.", "Its priority 200 is 9 here, the last."])
+    assert (made.enabled, made.priority, made.exchange) == (True, 9, "")
 
 
 @pytest.mark.parametrize(

@@ -171,6 +171,18 @@ def test_what_is_rejected_is_a_dead_letter() -> None:
     assert on_redis() == (0, 0)
 
 
+@task(name="guide.tasks.requeues", bind=True)
+def requeues(self: Any) -> Any:
+    return self.request.delivery_info["redelivered"]
+
+
+def test_an_attribute_of_a_request_that_is_not_there() -> None:
+    result = requeues.delay()
+    work()
+    with pytest.raises(AttributeError, match=r"self\.request\.queue and"):
+        result.get(timeout=0)
+
+
 def test_what_asks_for_attributes_gets_an_answer() -> None:
     """Celery's names are refused by an `AttributeError`, which ``hasattr`` understands."""
     assert not hasattr(add, "app")
