@@ -5,18 +5,22 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from django.db import close_old_connections, connections
 
 from jobs import broker, conf, message, publish
 from jobs.broker.base import Returned
-from jobs.exceptions import MessageError
+from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.message import Killed
 from jobs.worker.board import key
 from jobs.worker.patience import AWAY, Patience
 
 log = logging.getLogger("jobs.worker")
+
+#: Seconds between two looks at how the broker keeps what it holds.
+_LOOK = 60.0
 
 
 def give_back(
@@ -82,6 +86,9 @@ class Relay:
             "the relay can't publish what waits in the ledger, for the {what} is away",
             "the relay can publish again: the {what} is back",
         )
+        #: What the broker may lose when it is full, as it was logged, and when to look again.
+        self._loses = ""
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
 
     def start(self) -> None:
@@ -97,6 +104,7 @@ class Relay:
 
     def _loop(self) -> None:
         every = max(1.0, conf.get().relay_after_seconds)
+        self.look()
         while not self._stopping.wait(every):
             self.step()
         connections.close_all()
@@ -114,3 +122,16 @@ class Relay:
         self._patience.back()
         if count:
             log.warning("the relay published %d messages that were left in the ledger", count)
+        if time.monotonic() >= self._look_at:
+            self.look()
+
+    def look(self) -> None:
+        """Log what the broker may lose, when that has changed."""
+        self._look_at = time.monotonic() + _LOOK
+        try:
+            loses = broker.get().keeping().loses
+        except BrokerUnavailable:
+            return  # the next look will tell
+        if loses != self._loses:
+            log.warning("%s", loses or "Redis has the maxmemory-policy noeviction now.")
+        self._loses = loses
