@@ -220,7 +220,8 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
         try:
             values[key.lower()] = _typed(key.lower(), value)
         except (TypeError, ValueError) as error:
-            problems.append(f"JOBS[{key!r}] {error}.")
+            stop = "" if str(error).endswith(("?", ".")) else "."
+            problems.append(f"JOBS[{key!r}] {error}{stop}")
     conf = Conf(**values)
     if not conf.knows(conf.default_queue):
         problems.append(

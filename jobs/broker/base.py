@@ -87,6 +87,20 @@ class Keeping(NamedTuple):
     #: Whether it writes to disk; None: it doesn't tell.
     on_disk: bool | None = None
 
+    @property
+    def loses(self) -> str:
+        """What it may lose when its memory is full, as a sentence; empty: nothing."""
+        if self.eviction.startswith("allkeys-"):
+            lost = "messages are lost when its memory is full"
+        elif self.eviction.startswith("volatile-"):
+            lost = (
+                "unique locks, limits, revocations and the positions of loops are forgotten when "
+                "its memory is full"
+            )
+        else:
+            return ""
+        return f"Redis has the maxmemory-policy {self.eviction}: {lost}. Set it to noeviction."
+
 
 class Subscription(ABC):
     """What comes in of one topic."""

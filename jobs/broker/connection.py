@@ -103,7 +103,7 @@ class Connections:
             where = address.parse(url)
         except ValueError as error:
             # Without its cause: a traceback would show what that has read.
-            raise ConfigurationError(f"JOBS['BROKER_URL'] {error}.") from None
+            raise ConfigurationError(f"JOBS['BROKER_URL'] {error}") from None
         #: Without user and password.
         self.address = str(where)
         self._kind, self._kwargs = _client(where)

@@ -304,11 +304,22 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
             answers = self._redis.calls([("CONFIG", "GET", name) for name in names])
         except (BrokerUnavailable, ResponseError) as error:
             if _may_not(error):
-                return Keeping()
+                return Keeping(self._eviction())
             raise
         told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
         on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
         return Keeping(told.get("maxmemory-policy", ""), on_disk)
+
+    def _eviction(self) -> str:
+        """As INFO tells it, for whom CONFIG is forbidden."""
+        try:
+            said = self._redis.call("INFO", "memory").decode()
+        except (BrokerUnavailable, ResponseError) as error:
+            if _may_not(error):
+                return ""
+            raise
+        lines = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
+        return str(lines.get("maxmemory_policy", ""))
 
     def ping(self) -> None:
         self._redis.call("PING")

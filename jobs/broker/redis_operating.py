@@ -29,6 +29,9 @@ _PAGE = 200
 
 _PARKED_MS = int(PARKED * 1000)
 
+#: Seconds for which the reports of workers outlive the last that said anything.
+_REPORTED = 86_400
+
 
 class RedisOperating(Letters, Operating):
     _redis: Connections
@@ -211,7 +214,8 @@ class RedisOperating(Letters, Operating):
         if text is None:
             self._redis.call("HDEL", key, worker)
         else:
-            self._redis.call("HSET", key, worker, text)
+            commands = [("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)]
+            self._redis.calls(commands)
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
         flat = self._redis.call("HGETALL", self._keys(queue).workers)

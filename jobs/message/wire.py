@@ -226,8 +226,12 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
             envelope.properties.jobs_sig, bytes(envelope.headers), envelope.body
         ):
             raise BadSignature(
-                f"Not signed with this project's SECRET_KEY (queue {queue!r}). If foreign "
-                f"producers may send here, set JOBS['QUEUES'][{queue!r}] = {{'open': True}}."
+                f"Not signed with this project's SECRET_KEY (queue {queue!r}). Was it sent with "
+                "another one? Give all processes the same SECRET_KEY and, when it was changed, "
+                "put the former one into SECRET_KEY_FALLBACKS; then put the message back. Only "
+                "if programs without this project's key are meant to send here, such as clients "
+                "of Celery, is the queue to be opened, and then to whoever can write to Redis: "
+                f"JOBS['QUEUES'][{queue!r}] = {{'open': True}}."
             )
         return _message(envelope, headers, queue)
     except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import threading
+import time
 from collections.abc import Collection, Mapping, Sequence
 
 from django.db import close_old_connections, connections
@@ -17,6 +18,9 @@ from jobs.worker.board import key
 from jobs.worker.patience import AWAY, Patience
 
 log = logging.getLogger("jobs.worker")
+
+#: Seconds between two looks at how the broker keeps what it holds.
+_LOOK = 60.0
 
 
 def give_back(
@@ -84,6 +88,9 @@ class Relay:
         )
         #: The kind of the last pass's error that was not foreseen.
         self._problem: type[Exception] | None = None
+        #: What the broker may lose when it is full, as it was logged, and when to look again.
+        self._loses = ""
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
 
     def start(self) -> None:
@@ -99,6 +106,7 @@ class Relay:
 
     def _loop(self) -> None:
         every = max(1.0, conf.get().relay_after_seconds)
+        self.look()
         while not self._stopping.wait(every):
             self.step()
         connections.close_all()
@@ -125,3 +133,17 @@ class Relay:
             log.warning("the relay can publish again")
         if count:
             log.warning("the relay published %d messages that were left in the ledger", count)
+        if time.monotonic() >= self._look_at:
+            self.look()
+
+    def look(self) -> None:
+        """Log what the broker may lose, when that has changed."""
+        self._look_at = time.monotonic() + _LOOK
+        try:
+            loses = broker.get().keeping().loses
+        except Exception as error:  # noqa: BLE001  only advice: this thread has more to do
+            log.debug("the broker's memory policy can't be read: %s", error)
+            return
+        if loses != self._loses:
+            log.warning("%s", loses or "Redis has the maxmemory-policy noeviction now.")
+        self._loses = loses

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
@@ -318,3 +320,19 @@ def test_everything_of_a_queue_is_read(port: Broker) -> None:
 
 def test_an_empty_queue_has_nothing_to_read(port: Broker) -> None:
     assert list(port.scan("nobody's")) == []
+
+
+def test_a_ledger_restored_from_a_backup(broker_url: str) -> None:
+    with transaction.atomic():
+        before = trace.delay("before")
+    backup = TaskResult.objects.filter(id=before.id).values().get()
+    with transaction.atomic():
+        after = trace.delay("after, waiting")
+    claim = broker.get().claim("default", "reader", 1, 1, 60)
+    assert broker.get().ack("default", "reader", [claim.messages[0][0]]) == 1  # it has ended since
+    TaskResult.objects.all().delete()
+    TaskResult.objects.create(**backup)
+    call_command("jobs_recover", "--apply", "--older-than", "0", stdout=io.StringIO())
+    work()
+    found = dict(TaskResult.objects.values_list("id", "state"))
+    assert found == {before.id: "SUCCESS", after.id: "SUCCESS"}

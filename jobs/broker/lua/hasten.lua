@@ -6,4 +6,5 @@ local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- LT: one that was due before keeps its place.
 redis.call('ZADD', KEYS[1], 'LT', now, ARGV[1])
 if redis.call('LLEN', KEYS[2]) < 64 then redis.call('LPUSH', KEYS[2], 1) end
+redis.call('PEXPIRE', KEYS[2], 86400000)
 return 1

@@ -5,3 +5,4 @@ redis.call('LPUSH', KEYS[1], unpack(ARGV))
 for _ = 1, math.min(#ARGV, 64 - rings) do
   redis.call('LPUSH', KEYS[2], 1)
 end
+if rings == 0 then redis.call('PEXPIRE', KEYS[2], 86400000) end

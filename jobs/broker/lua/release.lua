@@ -17,4 +17,5 @@ end
 for _ = 1, math.min(held, 64 - redis.call('LLEN', KEYS[2])) do
   redis.call('LPUSH', KEYS[2], 1)
 end
+redis.call('PEXPIRE', KEYS[2], 86400000)
 return held

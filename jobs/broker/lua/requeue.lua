@@ -9,4 +9,5 @@ for i = 1, #fields, 2 do
 end
 redis.call('XDEL', KEYS[1], ARGV[1])
 if redis.call('LLEN', KEYS[3]) < 64 then redis.call('LPUSH', KEYS[3], 1) end
+redis.call('PEXPIRE', KEYS[3], 86400000)
 return 1

@@ -17,4 +17,5 @@ for list = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[list]) end
 for _ = 1, math.min(waiting, 64 - redis.call('LLEN', KEYS[3])) do
   redis.call('LPUSH', KEYS[3], 1)
 end
+redis.call('PEXPIRE', KEYS[3], 86400000)
 return {was, #parked / 2}

@@ -6,4 +6,5 @@ for i = 1, #ARGV, 2 do
 end
 if rings < 64 then
   redis.call('LPUSH', KEYS[2], 1)
+  redis.call('PEXPIRE', KEYS[2], 86400000)
 end

@@ -13,4 +13,5 @@ for _, at in ipairs(ARGV) do
   end
 end
 for _ = 1, math.min(woken, 64 - redis.call('LLEN', KEYS[2])) do redis.call('LPUSH', KEYS[2], 1) end
+redis.call('PEXPIRE', KEYS[2], 86400000)
 return woken

@@ -11,6 +11,7 @@ from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
 from jobs import broker, clock, conf, control, ledger
+from jobs.broker.base import Keeping
 from jobs.broker.operating import Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
@@ -30,7 +31,8 @@ class Command(BaseCommand):
 Say what the queues hold and who works on them.
 
 Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, or
-committed ones are not handed to the broker; 2 the broker is away."""
+committed ones are not handed to the broker, or the broker may evict messages;
+2 the broker is away."""
     #: For probes: what is wrong with the settings is said without all of Django's checks.
     requires_system_checks = ()
 
@@ -50,12 +52,16 @@ committed ones are not handed to the broker; 2 the broker is away."""
         queues: dict[str, Pause] = {}
         tasks: dict[str, Pause] = {}
         oldest: float | None = None
+        keeping = Keeping()
         status = _PROBLEM
         try:
             stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
             queues, tasks = control.paused(), control.paused_tasks()
             oldest = _oldest_unpublished()
             problems = _problems(stats, oldest, fail_on_dead=options["fail_on_dead"])
+            keeping = broker.get().keeping()
+            if keeping.eviction.startswith("allkeys-"):
+                problems.append(keeping.loses)
         except BrokerUnavailable as error:
             problems, status = [str(error)], _AWAY
         except (ConfigurationError, DatabaseError) as error:
@@ -66,6 +72,8 @@ committed ones are not handed to the broker; 2 the broker is away."""
             self._print(stats, oldest)
             for line in pauses.lines(queues, tasks):
                 self.stdout.write(line)
+            if keeping.loses and keeping.loses not in problems:
+                self.stdout.write(keeping.loses)
         if problems:
             raise CommandError("\n".join(problems), returncode=status)
 
