@@ -29,6 +29,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "parameters.py",
         "sending.py",
         "rates.py",
+        "processes.py",
         "uniqueness.py",
     ),
     3: ("workflow/", "request.py", "models/", "migrations/", "broker/"),
