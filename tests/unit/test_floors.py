@@ -40,6 +40,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "parameters.py",
         "sending.py",
         "rates.py",
+        "processes.py",
         "uniqueness.py",
         "functions.py",
     ),

@@ -15,7 +15,7 @@ from jobs import broker, conf, control, message
 from jobs.broker.letters import DeadLetter
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.management.asking import is_sure
-from jobs.management.processes import refuse_memory
+from jobs.processes import refuse_memory
 
 #: Dead letters read at once.
 _PAGE = 100

@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 
 from jobs import clock, recovery
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
-from jobs.management.processes import refuse_memory
 from jobs.management.progress import Progress
+from jobs.processes import refuse_memory
 from jobs.recovery import Call
 from jobs.registry import tasks
 

@@ -10,8 +10,8 @@ from django.utils.translation import gettext as _
 
 from jobs import clock, control, ledger
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
-from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
+from jobs.processes import refuse_memory
 from jobs.states import TERMINAL
 
 #: Seconds that a revocation is remembered, counted from when the call may start.

@@ -16,8 +16,8 @@ from jobs.broker.operating import Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import pauses
-from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
+from jobs.processes import refuse_memory
 
 #: Exit statuses.
 _PROBLEM, _AWAY = 1, 2

@@ -8,10 +8,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from jobs import broker, periodic
+from jobs import broker, periodic, processes
 from jobs.beat import Beat
 from jobs.exceptions import ConfigurationError
-from jobs.management import processes
 
 
 class Command(BaseCommand):
