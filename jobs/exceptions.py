@@ -122,6 +122,10 @@ class MessageError(JobsError):
 class MalformedMessage(MessageError):
     """The message is not in Celery's message format."""
 
+    #: What can be told of its call (a `jobs.message.Message`), if that is known to be a call of
+    #: this project: the message is signed, or its queue is open.
+    call: Any = None
+
 
 class BadSignature(MessageError):
     """The message was not signed by this project."""

@@ -14,6 +14,10 @@ from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from jobs import clock
+from jobs.message import (
+    LONGEST,
+    is_name,
+)
 from jobs.models import TaskAttempt, TaskGroup, TaskResult
 from jobs.models.moments import stored
 from jobs.models.results import TaskResultQuerySet
@@ -67,6 +71,9 @@ class Attempt(NamedTuple):
     traceback: str
 
 
+#: The largest number that a column holds.
+_MOST = 2**31 - 1
+
 #: Rows that one query asks for by their ids.
 _BATCH = 500
 
@@ -113,6 +120,37 @@ def _unique(records: Sequence[Record]) -> list[Record]:
     return list(unique.values())
 
 
+def bounded(item: Record) -> Record:
+    """The same, as far as its columns can hold it: texts are cut, and names of other calls that a
+    row can't have are left out."""
+    index = item.group_index
+    return item._replace(
+        task=plain(item.task)[:LONGEST],
+        queue=plain(item.queue)[:LONGEST],
+        args=plain(item.args),
+        kwargs=plain(item.kwargs),
+        result=None if item.result is None else plain(item.result),
+        error_type=plain(item.error_type)[:LONGEST],
+        error=plain(item.error),
+        traceback=plain(item.traceback),
+        attempts=min(max(item.attempts, 0), _MOST),
+        worker=plain(item.worker)[:LONGEST],
+        group_id=_name(item.group_id),
+        group_index=index if index is not None and 0 <= index <= _MOST else None,
+        parent_id=_name(item.parent_id),
+        root_id=_name(item.root_id),
+    )
+
+
+def _name(value: str | None) -> str | None:
+    return value if is_name(value) else None
+
+
+def plain(text: str) -> str:
+    """Without what PostgreSQL can't store in a text."""
+    return text.replace("\0", "").encode("utf-8", "replace").decode()
+
+
 def record_attempts(attempts: Sequence[Attempt]) -> None:
     """Keep failed attempts; one that is kept already, since its worker died before it could say
     that it was done, stays as it is."""
@@ -143,7 +181,7 @@ def standing(records: Sequence[Record]) -> set[str]:
     said = {item.id: (item.state, item.worker) for item in records}
     rows = TaskResult.objects.using(alias()).filter(id__in=said)
     found = rows.values_list("id", "state", "worker")
-    return {task_id for task_id, *ended in found if said[task_id] == tuple(ended)}
+    return {task_id for task_id, *ended in found if said.get(task_id) == tuple(ended)}
 
 
 def not_sent(ids: Sequence[str]) -> set[str]:
@@ -205,10 +243,20 @@ def _upsert(source: str) -> str:
 
 
 def _write_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
-    """A parameter a column instead of one a value: parsing is what many rows cost."""
+    """A parameter a column instead of one a value: parsing is what many rows cost. What large rows
+    cost is to put them into arrays."""
+    columns = [list(column) for column in zip(*records, strict=True)]
     with connection.cursor() as cursor:
-        cursor.execute(_POSTGRESQL, [list(column) for column in zip(*records, strict=True)])
+        if len(records) > 1 and _are_large(columns):
+            cursor.executemany(_POSTGRESQL_EACH, records)
+        else:
+            cursor.execute(_POSTGRESQL, columns)
         return int(cursor.rowcount)
+
+
+def _are_large(columns: Sequence[Sequence[Any]]) -> bool:
+    size = sum(sum(map(len, filter(None, columns[place]))) for place in _LONG)
+    return size > _LARGE * len(columns[0])
 
 
 def _write_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
@@ -247,13 +295,15 @@ def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) ->
     written: set[str] = set()
     with transaction.atomic(using=connection.alias):
         by_id = {item.id: item for item in records}
-        known = set(rows.select_for_update().filter(id__in=by_id).values_list("id", flat=True))
+        # Some databases find ids that differ by case, until the migration that says otherwise.
+        locked = rows.select_for_update().filter(id__in=by_id)
+        known = by_id.keys() & set(locked.values_list("id", flat=True))
         new = [TaskResult(**item._asdict()) for item in records if item.id not in known]
         rows.bulk_create(new, ignore_conflicts=True)
         # Not those that another worker has inserted at the same moment.
         there = rows.filter(id__in=[row.id for row in new])
         for task_id, *ended in there.values_list("id", "state", "worker", "finished_at"):
-            if tuple(ended) == by_id[task_id].ended:
+            if task_id in by_id and tuple(ended) == by_id[task_id].ended:
                 written.add(task_id)
         for task_id in known:
             values: dict[str, Any] = by_id[task_id]._asdict()
@@ -267,8 +317,14 @@ def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) ->
 _TYPES = {"attempts": "int", "group_index": "int", "message": "bytea"} | {
     name: "timestamptz" for name in Record._fields if name.endswith("_at") or name == "eta"
 }
+#: Columns that may be long, and average bytes of them from which a row is large.
+_LONG = [Record._fields.index(name) for name in ("args", "result", "traceback", "message")]
+_LARGE = 4096
 _ARRAYS = ", ".join(f"%s::{_TYPES.get(name, 'text')}[]" for name in Record._fields)
 _POSTGRESQL = _upsert(f"SELECT * FROM unnest({_ARRAYS})")  # noqa: S608  as above
+_POSTGRESQL_EACH = _upsert(
+    f"VALUES ({', '.join(f'%s::{_TYPES[n]}' if n in _TYPES else '%s' for n in Record._fields)})"
+)
 _SQLITE = _upsert(f"VALUES ({', '.join(['%s'] * len(Record._fields))})")
 _WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record]], int]] = {
     "postgresql": _write_postgresql,

@@ -131,6 +131,11 @@ def progress(task_id: str) -> str:
     return f"progress:{task_id}"
 
 
+#: For how many seconds it is known that a consumer's messages were taken away: as long as a task
+#: may run on that does not know of it.
+TAKEN_KEPT = 7 * 86_400.0
+
+
 class Broker(Letters, Operating, Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
@@ -213,6 +218,12 @@ class Broker(Letters, Operating, Limiting):
     @abstractmethod
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
         """Those of these deliveries that the consumer still holds."""
+
+    @abstractmethod
+    def taken(self, queue: str, consumer: str) -> bool:
+        """Whether what this consumer held was given back by others (`reclaim`) during the last
+        `TAKEN_KEPT` seconds. What it doesn't hold though nobody has done so, a server has lost
+        that came back without its data."""
 
     @abstractmethod
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:

@@ -14,7 +14,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from jobs.broker.base import About, Broker, Claim, Note, Outgoing, Returned, Subscription, lists_of
+from jobs.broker.base import (
+    TAKEN_KEPT,
+    About,
+    Broker,
+    Claim,
+    Note,
+    Outgoing,
+    Returned,
+    Subscription,
+    lists_of,
+)
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.letters import DeadLetter
@@ -133,6 +143,10 @@ class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
         with self._changed:
             return set(numbers) & self._queues[queue].in_flight.get(consumer, {}).keys()
 
+    def taken(self, queue: str, consumer: str) -> bool:
+        with self._changed:
+            return self._queues[queue].taken.get(consumer, 0.0) > self._clock()
+
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         with self._changed:
             known, now = self._queues[queue].revoked, self._clock()
@@ -176,7 +190,10 @@ class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
 
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
         with self._changed:
-            held = list(self._queues[queue].in_flight.get(consumer, {}).items())
+            q, now = self._queues[queue], self._clock()
+            held = list(q.in_flight.get(consumer, {}).items())
+            q.taken = {name: ends for name, ends in q.taken.items() if ends > now}
+            q.taken[consumer] = now + TAKEN_KEPT
         # Unlocked, since `edit` isn't ours; `release` looks again at what is still held.
         edited = [edit(number, raw) for number, raw in held]
         given_back = self.release(queue, consumer, edited)
@@ -276,6 +293,8 @@ class _Queue:
         self.in_flight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
         #: Consumer → its next delivery number.
         self.claimed: defaultdict[str, int] = defaultdict(int)
+        #: Consumer whose messages were taken away → until when that is known.
+        self.taken: dict[str, float] = {}
         #: Consumer → end of its lease.
         self.leases: dict[str, float] = {}
         #: The newest last.

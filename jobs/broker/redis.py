@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    TAKEN_KEPT,
     About,
     Broker,
     Claim,
@@ -222,6 +223,9 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
         answers = itertools.chain.from_iterable(self._redis.run_all(runs))
         return {number for number, held in zip(numbers, answers, strict=True) if held}
 
+    def taken(self, queue: str, consumer: str) -> bool:
+        return bool(self._redis.call("EXISTS", self._keys(queue).taken(consumer)))
+
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         key = (self._keys(queue).revoked,)
         runs: list[Run] = [(scripts.REVOKED, key, part) for part in _cut(ids)]
@@ -262,7 +266,10 @@ class RedisBroker(RedisLetters, RedisOperating, RedisLimits, Broker):
         return [name.decode() for name in found]
 
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
-        key = self._keys(queue).inflight(consumer)
+        keys = self._keys(queue)
+        key = keys.inflight(consumer)
+        # First: from here on what it does with what it held must not count.
+        self._redis.run(scripts.TAKEN, (keys.taken(consumer),), int(TAKEN_KEPT * 1000))
         given_back = 0
         cursor: Any = 0
         while True:

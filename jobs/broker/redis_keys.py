@@ -34,6 +34,9 @@ class Keys:
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"
 
+    def taken(self, consumer: str) -> str:
+        return f"{self._tag}:taken:{consumer}"
+
     def note(self, about: About, task_id: str) -> str:
         return f"{self._tag}:{about}:{task_id}"
 

@@ -28,11 +28,12 @@ from jobs.message.call import (
     next_attempt,
     spread,
 )
-from jobs.message.ids import derived_id, id_at, id_time, new_id
+from jobs.message.ids import LONGEST, derived_id, id_at, id_time, is_name, new_id
 from jobs.message.wire import check, decode, encode, mark, mark_redelivered
 
 __all__ = [
     "HIDDEN",
+    "LONGEST",
     "UNMARKED",
     "Killed",
     "Message",
@@ -44,6 +45,7 @@ __all__ = [
     "hidden_by_sender",
     "id_at",
     "id_time",
+    "is_name",
     "mark",
     "mark_redelivered",
     "new_id",

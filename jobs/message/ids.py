@@ -6,9 +6,25 @@ import hashlib
 import os
 import time
 import uuid
+from typing import TypeGuard
 
 #: Seconds since 1970 that no datetime can hold.
 _YEAR_10000 = 253_402_300_800
+
+
+#: Most characters of an id, and of each other name that is stored.
+LONGEST = 255
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether it can be stored as the id of a call or of a group, or as the name of a task."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False  # a surrogate by itself
+    return True
 
 
 def new_id() -> str:

@@ -15,6 +15,7 @@ import msgspec
 from jobs import conf, serialization
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message.call import HEADERS, Message
+from jobs.message.ids import is_name
 from jobs.message.signing import sign, verify
 
 _REPR_MAX = 1024
@@ -171,7 +172,11 @@ def _short(value: Any) -> str:
 # -------------------------------------------------------------------------- from the wire
 
 
+#: Bounds are those of the ledger's columns: what is decoded can be recorded.
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
+_Other = Annotated[str, msgspec.Meta(max_length=255)]
+_Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+_Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
 _Count = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 
@@ -182,12 +187,12 @@ class _Headers(msgspec.Struct):
     eta: str | None = None
     expires: str | None = None
     retries: _Count | None = None
-    timelimit: tuple[float | None, float | None] | None = None
+    timelimit: tuple[_Seconds | None, _Seconds | None] | None = None
     ignore_result: bool | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
+    root_id: _Other | None = None
+    parent_id: _Other | None = None
+    group: _Other | None = None
+    group_index: _Index | None = None
     origin: str | None = None
     redelivered: bool | None = None
     compression: str | None = None
@@ -222,9 +227,8 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
     try:
         envelope = _envelope.decode(raw)
         headers = _read_headers.decode(envelope.headers)
-        if not trusted and not verify(
-            envelope.properties.jobs_sig, bytes(envelope.headers), envelope.body
-        ):
+        wire_headers = bytes(envelope.headers)
+        if not trusted and not verify(envelope.properties.jobs_sig, wire_headers, envelope.body):
             raise BadSignature(
                 f"Not signed with this project's SECRET_KEY (queue {queue!r}). Was it sent with "
                 "another one? Give all processes the same SECRET_KEY and, when it was changed, "
@@ -233,14 +237,23 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
                 "of Celery, is the queue to be opened, and then to whoever can write to Redis: "
                 f"JOBS['QUEUES'][{queue!r}] = {{'open': True}}."
             )
-        return _message(envelope, headers, queue)
+        if b"\\u0000" in wire_headers:
+            _refuse_nul(headers)
+        return _message(envelope, headers, wire_headers, queue)
     except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError
-        raise MalformedMessage(f"Not a message in Celery's format: {error}.") from error
+        malformed = MalformedMessage(f"Not a message in Celery's format: {error}.")
+        malformed.call = _call_of_malformed(raw, queue, trusted)
+        raise malformed from error
 
 
-def _message(envelope: _Envelope, headers: _Headers, queue: str) -> Message:
-    if "\0" in headers.task or "\0" in headers.id:
-        raise ValueError("'task' and 'id' must be plain text")
+def _refuse_nul(headers: _Headers) -> None:
+    """What PostgreSQL can't store in a text. The caller's own headers may have it."""
+    for name in ("task", "id", "root_id", "parent_id", "group"):
+        if "\0" in (getattr(headers, name) or ""):
+            raise ValueError(f"{name!r} must be plain text")
+
+
+def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str) -> Message:
     args, kwargs, embed = _decode_body(envelope, headers)
     properties = envelope.properties
     return Message(
@@ -271,7 +284,7 @@ def _message(envelope: _Envelope, headers: _Headers, queue: str) -> Message:
         origin=headers.origin,
         own_headers=None,
         body=envelope.body,
-        wire_headers=bytes(envelope.headers),
+        wire_headers=wire_headers,
     )
 
 
@@ -294,7 +307,57 @@ def _decode_body(
     # Nearly always, and compared sooner than looked through.
     if embed == _NO_EMBED or not isinstance(embed, dict) or not any(embed.values()):
         embed = {}
+    if embed:
+        _check_embed(embed)
     return args, kwargs, embed
+
+
+def _check_embed(embed: dict[str, Any]) -> None:
+    for name in ("callbacks", "errbacks", "chain"):
+        found = embed.get(name)
+        if found and not (isinstance(found, list) and all(isinstance(c, dict) for c in found)):
+            raise ValueError(f"{name!r} is not a list of calls")
+
+
+class _Found(msgspec.Struct):
+    """An envelope of which nothing is known."""
+
+    headers: msgspec.Raw
+    body: Any = None
+    properties: Any = None
+
+
+def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
+    """Whose call it is, and what waits for its end; None where nobody vouches for it, or its id
+    can't be read."""
+    try:
+        found = msgspec.json.decode(raw, type=_Found)
+        told = found.properties if isinstance(found.properties, dict) else {}
+        signature, body = str(told.get("jobs_sig")), found.body
+        signed = isinstance(body, str) and verify(signature, bytes(found.headers), body)
+        if not (trusted or signed):
+            return None
+        headers = msgspec.json.decode(found.headers, type=dict[str, Any])
+        name, task_id = headers.get("task"), headers.get("id")
+        if not is_name(task_id):
+            return None
+    except (ValueError, ArithmeticError, RecursionError):
+        return None
+    call = Message(task=name if is_name(name) else "?", id=task_id, queue=queue, own_headers={})
+    call.ledger = headers.get("jobs_ledger") is True
+    if headers.get("ignore_result") in (True, False):
+        call.ignore_result = headers["ignore_result"]
+    for field, header in (("root_id", "root_id"), ("parent_id", "parent_id"), ("group", "group")):
+        if is_name(headers.get(header)):
+            setattr(call, field, headers[header])
+    index = headers.get("group_index")
+    if isinstance(index, int) and 0 <= index < 2**31:
+        call.group_index = int(index)
+    with contextlib.suppress(ValueError, ArithmeticError, RecursionError, TypeError):
+        form = str(told.get("body_encoding") or "")
+        envelope = _Envelope(body, found.headers, _Properties(body_encoding=form))
+        call.args, call.kwargs, call.embed = _decode_body(envelope, _Headers(call.task, call.id))
+    return call
 
 
 def mark_redelivered(raw: bytes, *, crashed: bool) -> tuple[bytes, int]:
@@ -334,10 +397,14 @@ def _priority(value: int | None) -> int:
 def _moment(text: str) -> dt.datetime:
     moment = dt.datetime.fromisoformat(text)
     try:
-        return moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
+        moment = moment.astimezone(dt.UTC) if moment.tzinfo else moment.replace(tzinfo=dt.UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} lies outside the years 1 to 9999") from error
+    # Who reads it in another time zone must find it between those years, too.
+    return min(max(moment, _FIRST), _LAST)
 
 
+_FIRST = dt.datetime(2, 1, 1, tzinfo=dt.UTC)
+_LAST = dt.datetime(9998, 12, 31, tzinfo=dt.UTC)
 _envelope = msgspec.json.Decoder(_Envelope)
 _read_headers = msgspec.json.Decoder(_Headers)

@@ -45,6 +45,12 @@ class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
         for row in found:
             row.remaining -= ended[row.id]
         full = [row for row in found if row.size and not row.remaining]
+        if full:
+            # Read where it is written: what loads a deferred field by itself asks the router.
+            ids = [row.id for row in full]
+            bodies = dict(self.filter(id__in=ids).values_list("id", "body"))
+            for row in full:
+                row.body = bodies[row.id]
         return CountedDown({row.id for row in found}, full, [row for row in found if not row.size])
 
     def set_size(self, group: TaskGroup, size: int) -> bool:
@@ -52,6 +58,8 @@ class TaskGroupQuerySet(models.QuerySet["TaskGroup"]):
         of them have ended. In the transaction that has just counted it down."""
         group.size, group.remaining = size, group.remaining + size
         self.filter(id=group.id).update(size=group.size, remaining=group.remaining)
+        if not group.remaining:
+            group.body = self.values_list("body", flat=True).get(id=group.id)
         return not group.remaining
 
 

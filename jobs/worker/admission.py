@@ -7,6 +7,7 @@ changed that can't be asked again: when database or broker are away, all of them
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable, Sequence
 
 from jobs import broker, conf, ledger, message
@@ -14,16 +15,27 @@ from jobs.broker.base import Claim
 from jobs.broker.operating import Parking
 from jobs.exceptions import TaskRevoked
 from jobs.worker import permits, prepare, record
-from jobs.worker.outcome import Delivery, Outcome
+from jobs.worker.outcome import Delivery, Kind, Outcome
 from jobs.worker.permits import Answer
 from jobs.worker.record import Run
+
+#: Seconds until a copy of a call that is just being run is looked at again.
+_COPY_AGAIN = 2.0
 
 Step = Callable[[list[Delivery]], Answer]
 
 
-def admit(queue: str, claim: Claim, deliveries: list[Delivery], run: Run) -> Answer:
-    """Raises `BrokerUnavailable` or Django's `DatabaseError`."""
-    steps: list[Step] = [functools.partial(_without_ended, run=run)]
+def admit(
+    queue: str,
+    claim: Claim,
+    deliveries: list[Delivery],
+    run: Run,
+    here: Callable[[], set[str]] = set,
+) -> Answer:
+    """``here``: the ids of the calls that this process has claimed before and not recorded yet.
+
+    Raises `BrokerUnavailable` or Django's `DatabaseError`."""
+    steps: list[Step] = [functools.partial(_without_ended, run=run, here=here)]
     if claim.revocations:
         steps.append(functools.partial(_without_revoked, queue=queue, run=run))
     if claim.paused_tasks:
@@ -39,18 +51,35 @@ def admit(queue: str, claim: Claim, deliveries: list[Delivery], run: Run) -> Ans
     return Answer(left, outcomes)
 
 
-def _without_ended(deliveries: list[Delivery], run: Run) -> Answer:
-    """Those whose end isn't recorded. Only what may have been delivered before is asked for:
-    what was put back, and what is older than a message that just comes: the relay may have
-    published it a second time, or somebody who had copied it."""
-    doubtful = [d.message.id for d in deliveries if _is_doubtful(d, run.started)]
-    ended = ledger.ended(doubtful) if doubtful else ()
-    if not ended:
+def _without_ended(deliveries: list[Delivery], run: Run, here: Callable[[], set[str]]) -> Answer:
+    """Those whose end isn't recorded, and each call once. Only what may have been delivered before
+    is asked for: what was put back, and what is older than a message that just comes: the relay may
+    have published it a second time, or somebody who had copied it."""
+    doubtful = {d.number: d.message.id for d in deliveries if _is_doubtful(d, run.started)}
+    if not doubtful:
         return Answer(deliveries, [])
-    return Answer(
-        [d for d in deliveries if d.message.id not in ended],
-        [prepare.already_ended(d) for d in deliveries if d.message.id in ended],
-    )
+    # Before the ledger is asked: what leaves this process from here on is recorded by then.
+    begun = here() if any(d.message.redelivered for d in deliveries) else set()
+    ended = ledger.ended(list(set(doubtful.values())))
+    left, outcomes = [], []
+    for d in deliveries:
+        if d.message.id in ended:
+            outcomes.append(prepare.already_ended(d))
+        elif d.message.id in begun and record.is_kept(d.message, d.task):
+            outcomes.append(_after_the_other(d))
+        else:
+            left.append(d)
+            begun.add(d.message.id)
+    return Answer(left, outcomes)
+
+
+def _after_the_other(delivery: Delivery) -> Outcome:
+    """A copy of a call that this process is at: it comes again when that may have ended, so that it
+    is there if that comes to nothing."""
+    raw, priority = message.mark_redelivered(delivery.raw, crashed=False)
+    again = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, priority=priority)
+    again.due = time.time() + _COPY_AGAIN
+    return again
 
 
 def _is_doubtful(delivery: Delivery, now: float) -> bool:

@@ -45,7 +45,7 @@ class Appetite:
 
     def room(self) -> int:
         """How many deliveries there is use for now."""
-        if self._recorder.backlog > 4 * FULL:
+        if self._recorder.backlog > 4 * FULL or self._recorder.crowded:
             return 0  # it can't write: what is held already is enough to lose sleep over
         if self._sync.busy < self._sync.width:
             self.sync_waits = False

@@ -31,7 +31,13 @@ class Child:
         timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
         limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
         self.sync = SyncRunners(
-            consumer, board, limits, self.recorder.add, self.recorder.flush, batch=options.batch
+            consumer,
+            board,
+            limits,
+            self.recorder.add,
+            self.recorder.flush,
+            batch=options.batch,
+            crowded=lambda: self.recorder.crowded,
         )
         self.loop = AsyncRunner(
             consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed

@@ -26,7 +26,8 @@ from jobs.worker.database import Care
 from jobs.worker.gathering import Gathering
 from jobs.worker.outcome import Delivery, Outcome, each
 from jobs.worker.overrides import Overrides
-from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience
+from jobs.worker.patience import AWAY, BROKER, DATABASE, Patience, is_refusal
+from jobs.worker.permits import Answer
 from jobs.worker.record import Run
 from jobs.worker.recorder import Recorder
 from jobs.worker.runners import AHEAD, SyncRunners
@@ -248,7 +249,7 @@ class Consumer:
             )
             if isinstance(prepared, Outcome):
                 prepared.claimed = claimed
-                self._recorder.add(prepared)
+                self._recorder.add(prepared.weigh())
             else:
                 deliveries.append(prepared)
         count = len(claim.messages)
@@ -277,7 +278,7 @@ class Consumer:
         self, queue: str, claim: Claim, deliveries: list[Delivery], run: Run
     ) -> list[Delivery]:
         try:
-            answer = admission.admit(queue, claim, deliveries, run)
+            answer = self._admit(queue, claim, deliveries, run)
         except DatabaseError:
             self._give_back(deliveries)
             raise
@@ -287,9 +288,34 @@ class Consumer:
         finally:
             self._care.between_tasks()
         for outcome in answer.outcomes:
-            self._recorder.add(outcome)
+            self._recorder.add(outcome.weigh())
         self._appetite.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
         return answer.deliveries
+
+    def _admit(self, queue: str, claim: Claim, deliveries: list[Delivery], run: Run) -> Answer:
+        """`admission.admit`; a message of which that can't even be asked stops none but itself."""
+        try:
+            return admission.admit(queue, claim, deliveries, run, self._ids_here)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if len(deliveries) == 1:
+                one = deliveries[0]
+                return Answer([], [prepare.given_up(queue, one.number, one.raw, True, run, error)])
+        answers = [self._admit(queue, claim, [one], run) for one in deliveries]
+        return Answer(
+            [d for answer in answers for d in answer.deliveries],
+            [o for answer in answers for o in answer.outcomes],
+        )
+
+    def _ids_here(self) -> set[str]:
+        """The calls that were claimed before and aren't recorded yet, read in the order in which
+        they go through this process."""
+        held = [*self._returning, *self._suspects.held, *self._gathering.held]
+        held += list(self._sync.unstarted)
+        held += self._sync.running.copy().values()
+        held += self._async.deliveries.copy().values()
+        return {one.message.id for one in each(held)} | self._recorder.waiting()
 
     def _run_sync(self, deliveries: list[Delivery]) -> None:
         if deliveries and self._sync.overrun():

@@ -30,34 +30,42 @@ from jobs.states import State
 from jobs.worker import record
 from jobs.worker.outcome import NOTHING, Following, Member
 from jobs.worker.record import Run
-from jobs.workflow import Call, Counted, Start
+from jobs.workflow import Call, Counted
 
 log = logging.getLogger("jobs.worker")
 
-#: Characters of an id or a name in the ledger.
-_LONGEST = 255
+#: Messages, and the chords whose headers are among them.
+Sent = tuple[list[Message], list[Counted]]
 
 #: What is raised by looking for a call in what is none.
-NO_CALL = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+NO_CALL = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 
 def after_success(sent: Message, result: Any) -> Following:
     """Raises `SendError` for a result that can't be in the messages to be sent."""
     messages, chords = [], []
-    for start in _starts(sent, result):
-        messages += [message_of(call, sent.id, _root(sent)) for call in start.calls]
-        chords += start.chords
+    for more, counted in _starts(sent, result):
+        messages += more
+        chords += counted
     for one in messages:
         message.encode(one)  # now, when it can still be the task's failure
     return Following(messages, chords, (), _membership(sent))
 
 
-def _starts(sent: Message, result: Any) -> Iterator[Start]:
+def _starts(sent: Message, result: Any) -> Iterator[Sent]:
+    root_id = _root(sent)
     for n, call in enumerate(sent.embed.get("callbacks") or ()):
-        yield from started(sent.id, f"callback {n}", call, [result])
+        yield from started(sent.id, root_id, f"callback {n}", call, [result])
     if sent.embed.get("chain"):
         calls = workflow.chain(reversed(sent.embed["chain"]))
-        yield from started(sent.id, "chain", calls, [result])
+        yield from started(sent.id, root_id, "chain", calls, [result])
 
 
 def after_end(
@@ -95,9 +103,9 @@ def told(
     """The errbacks of a call that has failed: they get its id."""
     messages, chords = [], []
     for n, call in enumerate(errbacks or ()):
-        for start in started(task_id, f"errback {n}", call, [task_id]):
-            messages += [message_of(one, task_id, root_id) for one in start.calls]
-            chords += start.chords
+        for more, counted in started(task_id, root_id, f"errback {n}", call, [task_id]):
+            messages += more
+            chords += counted
     return messages, chords
 
 
@@ -109,17 +117,15 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
     foreign = conf.get().queue(ended.queue).open
     for one in _tasks(call):
         options = workflow.options(one)
-        task_id: Any = options.get("task_id")
-        group_id: Any = options.get("group_id")
-        if not _is_id(task_id):
+        task_id, group_id = options.get("task_id"), options.get("group_id")
+        if not message.is_name(task_id):
             continue
-        if not _is_id(group_id):
+        if not message.is_name(group_id):
             group_id = None
-        index = options.get("group_index")
         ends.append(
             ended._replace(
                 id=task_id,
-                task=str(one.get("task")).replace("\0", "")[:_LONGEST],
+                task=str(one.get("task")).replace("\0", "")[: message.LONGEST],
                 queue=_address(one)["queue"],
                 args="[]",
                 kwargs="{}",
@@ -128,27 +134,25 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
                 started_at=None,
                 message=b"",
                 group_id=group_id,
-                group_index=index if isinstance(index, int) and 0 <= index < 2**31 else None,
+                group_index=_index(options),
                 root_id=root_id,
             )
         )
-        if group_id and options.get("chord"):
+        if group_id and isinstance(options.get("chord"), Mapping):
             body = options["chord"] if foreign else None
             members.append(Member(task_id, group_id, root_id, body))
     return ends, members
 
 
-def _is_id(found: Any) -> bool:
-    """Whether a row can have it: a foreign call's options are anything."""
-    return isinstance(found, str) and 0 < len(found) <= _LONGEST and "\0" not in found
-
-
-def started(task_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Start]:
-    """The start of a call that follows this task; nothing, but a line in the log, for what is no
-    call. Its ids are the same, however often the task is run."""
+def started(task_id: str, root_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Sent]:
+    """What a call sends that follows this task, at its start; nothing, but a line in the log, for
+    what is no call. Its ids are the same, however often the task is run."""
     ids = (message.derived_id(task_id, f"{what}/{n}") for n in itertools.count())
     try:
-        yield workflow.start(workflow.freeze(call, ids.__next__), before)
+        start = workflow.start(workflow.freeze(call, ids.__next__), before)
+        for one in start.calls:
+            _check(one)
+        yield [message_of(one, task_id, root_id) for one in start.calls], start.chords
     except NO_CALL as error:
         log.error("task %s is followed by what can't be sent: %s (%r)", task_id, shown(call), error)
 
@@ -157,6 +161,13 @@ def shown(call: Any) -> str:
     """What a log may say of a call, or of what should be one: its arguments may be secret."""
     named = call.get("task") if isinstance(call, Mapping) else None
     return repr(named)[:100] if named else f"a {type(call).__name__}"
+
+
+def _check(call: Call) -> None:
+    """Raise `ValueError` for the call of a single task that no row could hold."""
+    task_id = workflow.options(call).get("task_id")
+    if not message.is_name(task_id) or not message.is_name(call["task"]):
+        raise ValueError(f"{call['task']!r}[{task_id!r}]: a name or id that can't be stored")
 
 
 def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
@@ -184,8 +195,8 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
         ignore_result=options.get("ignore_result", task.ignore_result if task else None),
         root_id=root_id,
         parent_id=parent_id,
-        group=options.get("group_id"),
-        group_index=options.get("group_index"),
+        group=options["group_id"] if message.is_name(options.get("group_id")) else None,
+        group_index=_index(options),
         own_headers=dict(options.get("headers") or {}),
         sensitive=task.sensitive if task else frozenset(),
     )
@@ -223,6 +234,12 @@ def _address(call: Call) -> dict[str, Any]:
         default = conf.get().default_queue
         log.error("%s is sent to queue %r: %s", name, default, error)
         return {"queue": default}
+
+
+def _index(options: Mapping[str, Any]) -> int | None:
+    """A call's place in its group."""
+    index = options.get("group_index")
+    return index if isinstance(index, int) and 0 <= index < 2**31 else None
 
 
 def _eta(options: Mapping[str, Any]) -> dt.datetime | None:

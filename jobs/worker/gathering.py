@@ -49,6 +49,10 @@ class Gathering:
         """How many calls would fill the batch that needs the most."""
         return max((self._full(held[0]) - len(held) for held in self._held.values()), default=0)
 
+    @property
+    def held(self) -> list[Delivery]:
+        return [delivery for held in self._held.values() for delivery in held]
+
     def take_back(self) -> list[Delivery]:
         return [self._take(name) for name in list(self._held)]
 

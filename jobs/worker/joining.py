@@ -11,10 +11,22 @@ import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-from django.db import DataError, transaction
+from django.db import (
+    transaction,
+)
 
-from jobs import clock, conf, ledger, message, publish, serialization, workflow
-from jobs.exceptions import ChordError, SendError
+from jobs import (
+    clock,
+    conf,
+    ledger,
+    message,
+    publish,
+    serialization,
+    workflow,
+)
+from jobs.exceptions import (
+    ChordError,
+)
 from jobs.ledger import Record
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
@@ -22,12 +34,10 @@ from jobs.states import State
 from jobs.worker import foreign_chords, record
 from jobs.worker.following import message_of, told, unsent
 from jobs.worker.outcome import Following, Member
+from jobs.worker.patience import is_refusal
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
-
-#: What drivers raise for values that they can't hand over.
-UNSTORABLE = (DataError, ArithmeticError, TypeError, ValueError)
 
 #: Rows of results that are read at a time.
 _CHUNK = 2000
@@ -90,8 +100,10 @@ def _complete(group: TaskGroup, last: Member) -> Following:
         # A savepoint: what the database refuses of it is the body's affair, and no member's.
         with transaction.atomic(using=ledger.alias()):
             send([_body(body, _results(group), last)])
-    except (ChordError, SendError, *UNSTORABLE) as error:
-        return _failed(body, last, _chord_error(error))
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        return _failed_if_it_can(group, body, last, _chord_error(error))
     _groups().filter(id=group.id).delete()
     return Following()
 
@@ -135,6 +147,22 @@ def _chord_error(error: Exception) -> ChordError:
     if isinstance(error, ChordError):
         return error
     return ChordError(f"The results of its chord can't be sent to it: {error}")
+
+
+def _failed_if_it_can(
+    group: TaskGroup, body: workflow.Call, last: Member, error: ChordError
+) -> Following:
+    """`_failed`; nothing, but a line in the log, where the body's ids or errbacks are such that
+    not even that can be recorded. The member that came last has ended all the same."""
+    try:
+        with transaction.atomic(using=ledger.alias()):
+            return _failed(body, last, error)
+    except Exception as another:
+        if not is_refusal(another):
+            raise
+        log.exception("the body of chord %s can neither be sent nor end: %s", group.id, error)
+        _groups().filter(id=group.id).delete()
+        return Following()
 
 
 def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:

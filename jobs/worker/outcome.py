@@ -67,6 +67,9 @@ class Following(NamedTuple):
 #: The usual case.
 NOTHING = Following()
 
+#: An outcome of fewer bytes is not weighed: batches are bounded by their number, too.
+_SMALL = 4096
+
 
 class Kind(enum.Enum):
     #: Finished: acknowledge it.
@@ -118,6 +121,20 @@ class Outcome(msgspec.Struct):
     waits_for: Slot | None = None
     #: What its call gives up when it has ended.
     lock: Lock | None = None
+    #: About how many bytes it holds, when they are many.
+    size: int = 0
+
+    def weigh(self) -> Outcome:
+        """Itself, with its size."""
+        size = len(self.raw)
+        if self.record is not None:
+            size += sum(map(len, filter(None, self.record[4:10]))) + len(self.record.message)
+        if self.attempt is not None:
+            size += len(self.attempt.error) + len(self.attempt.traceback)
+        if self.following is not NOTHING:
+            size += sum(len(one.body or "") for one in self.following.messages)
+        self.size = size if size > _SMALL else 0
+        return self
 
     def of(self, delivery: Delivery, *, held: bool) -> Outcome:
         """Itself, with what it takes over from the delivery that was run."""
@@ -125,6 +142,14 @@ class Outcome(msgspec.Struct):
         self.lock = lock_of(delivery.message, delivery.task)
         if progress.told:
             self.reported = progress.over(delivery.message.id)
+        # Its arguments are as long as the message; all else is looked at where it may be long.
+        if (
+            self.failed
+            or self.following is not NOTHING
+            or len(delivery.raw) > _SMALL
+            or (self.record is not None and len(self.record.result or "") > _SMALL)
+        ):
+            self.weigh()
         return self
 
 

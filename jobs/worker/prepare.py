@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import time
 
-from jobs import conf, message
+from jobs import conf, ledger, message
 from jobs.exceptions import (
+    MalformedMessage,
     MessageError,
     Reject,
     TaskEnded,
@@ -49,13 +50,38 @@ def prepare(
     try:
         return _prepare(queue, number, raw, trusted, worker, now, claimed)
     except Exception as error:  # noqa: BLE001  it is logged there
-        return undecided(queue, number, "", error)
+        return given_up(queue, number, raw, trusted, Run(worker, now), error)
+
+
+def given_up(
+    queue: str, number: int, raw: bytes, trusted: bool, run: Run, error: Exception
+) -> Outcome:
+    """`undecided`, of which the ledger is told if it is known whose call it is."""
+    outcome = undecided(queue, number, "", error, raw)
+    try:
+        sent = _call_of(raw, queue, trusted)
+        outcome.record = ledger.bounded(record.failure(sent, raw, run, error))
+    except Exception:
+        log.exception("message %s of queue %s: its call can't be said to have ended", number, queue)
+    else:
+        outcome.ended = sent.id
+    return outcome
+
+
+def _call_of(raw: bytes, queue: str, trusted: bool) -> Message:
+    """Raises `MessageError` where nobody vouches for it."""
+    try:
+        return message.decode(raw, queue, trusted=trusted)
+    except MalformedMessage as error:
+        if isinstance(error.call, Message):
+            return error.call
+        raise
 
 
 def undecided(queue: str, number: int, task_id: str, error: Exception, raw: bytes = b"") -> Outcome:
     """No message may end the process, which would claim it again, and again end."""
     log.error("message %s of queue %s stops here", task_id or number, queue, exc_info=error)
-    why = f"No outcome could be made of it: {type(error).__name__}: {record.text_of(error)}"
+    why = f"No outcome could be made of it: {reason(error)}"
     return Outcome(Kind.DEAD, queue, number, ended=task_id, reason=why, raw=raw, failed=True)
 
 
@@ -65,6 +91,8 @@ def _prepare(
     try:
         sent = message.decode(raw, queue, trusted=trusted)
     except MessageError as error:
+        if isinstance(error, MalformedMessage) and error.call is not None:
+            return _dead(queue, number, raw, error.call, Run(worker, now), error)
         # Nobody has vouched for it: the ledger is not touched.
         return Outcome(Kind.DEAD, queue, number, reason=reason(error))
     task = tasks.get(sent.task)
@@ -89,7 +117,8 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
     kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
     sent = delivery.message
-    row = record.of_failure(sent, delivery.task, delivery.raw, run, why, state)
+    keeps = kind is Kind.DEAD or record.is_kept(sent, delivery.task)
+    row = record.failure(sent, delivery.raw, run, why, state) if keeps else None
     return Outcome(
         kind,
         delivery.queue,
@@ -113,7 +142,7 @@ def already_ended(delivery: Delivery) -> Outcome:
 
 
 def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
+    return f"{type(error).__name__}: {record.shortened(record.text_of(error))}"
 
 
 def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
@@ -137,7 +166,8 @@ def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
 
 def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Outcome:
     """While new code is being rolled out, other workers may know the task."""
-    first_seen = sent.unknown_since or run.started
+    # No signature covers it: were it later than now, the message would be offered for ever.
+    first_seen = min(sent.unknown_since or run.started, run.started)
     if run.started - first_seen < conf.get().unknown_task_seconds:
         again = message.mark(raw, jobs_unknown_since=first_seen, jobs_due=True)
         return Outcome(
@@ -152,16 +182,25 @@ def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Ou
         f"No task {sent.task!r} is known here.{conf.nearest(sent.task, tasks)} Deploy the code "
         "that has it and requeue the message, or discard it."
     )
-    row = record.of_failure(sent, None, raw, run, error)
+    return _dead(queue, number, raw, sent, run, error)
+
+
+def _dead(
+    queue: str, number: int, raw: bytes, sent: Message, run: Run, error: MessageError
+) -> Outcome:
+    """A dead letter, whose call ends in the ledger whether or not it wants its result kept."""
+    task = tasks.get(sent.task)
+    if task is not None:
+        sent.sensitive = task.sensitive
     return Outcome(
         Kind.DEAD,
         queue,
         number,
-        record=row,
+        record=record.failure(sent, raw, run, error),
         ended=sent.id,
         reason=reason(error),
         following=after_end(sent, raw, run, error),
-        lock=lock_of(sent, None),
+        lock=lock_of(sent, task),
     )
 
 

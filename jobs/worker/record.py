@@ -14,6 +14,9 @@ from jobs.message import Message
 from jobs.registry import Task
 from jobs.states import State
 
+#: Most characters that are stored of an error's text, and of its traceback.
+ERROR_MOST = 32_000
+
 _UTC = dt.UTC
 _from_timestamp = dt.datetime.fromtimestamp
 
@@ -181,10 +184,23 @@ class Described(NamedTuple):
 def describe(error: BaseException) -> Described:
     kind = type(error)
     trace = "".join(traceback.format_exception(error))
+    text = shortened(_clean(text_of(error)))
     args = [value if _is_plain(value) else text_of(value) for value in error.args]
     stored = {"exc_type": kind.__qualname__, "exc_message": args, "exc_module": kind.__module__}
-    name = f"{kind.__module__}.{kind.__qualname__}"[:255]
-    return Described(name, _clean(text_of(error)), _clean(trace), serialization.dumps(stored))
+    rebuilt = serialization.dumps(stored)
+    if len(rebuilt) > ERROR_MOST:
+        rebuilt = serialization.dumps(stored | {"exc_message": [text]})
+    name = _clean(f"{kind.__module__}.{kind.__qualname__}")[: message.LONGEST]
+    return Described(name, text, shortened(_clean(trace)), rebuilt)
+
+
+def shortened(text: str) -> str:
+    """The head and the tail of what is longer than an error should be."""
+    if len(text) <= ERROR_MOST:
+        return text
+    half = ERROR_MOST // 2
+    left_out = len(text) - 2 * half
+    return f"{text[:half]}\n[... {left_out:,} characters are left out ...]\n{text[-half:]}"
 
 
 def text_of(value: object) -> str:

@@ -59,9 +59,11 @@ class SyncRunners:
         idle: Callable[[], None],
         *,
         batch: int = 1,
+        crowded: Callable[[], bool] = lambda: False,
     ):
         """``board``: its first places are those of these runners, ``batch`` (most calls of one)
-        for each."""
+        for each. ``crowded``: whether what is done already waits in such amounts that no more
+        should be run."""
         self._worker = worker
         self._board = board
         self._batch = batch
@@ -71,6 +73,7 @@ class SyncRunners:
         #: What becomes of an outcome.
         self.done = done
         self._idle = idle
+        self._crowded = crowded
         self.unstarted: deque[Delivery] = deque()
         self.pace = Pace()
         #: Set when a runner has little left to do.
@@ -157,6 +160,8 @@ class SyncRunners:
                 break
             outcome = self._run_one(delivery, place, started)
             self.done(outcome)
+            if outcome.size:
+                self._wait_for_room()
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
@@ -168,6 +173,11 @@ class SyncRunners:
             if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
                 self.freed.set()
         self._started.pop(me, None)
+
+    def _wait_for_room(self) -> None:
+        """After a large outcome. To the consumer, this is a long task: it gives back what waits."""
+        while self._crowded() and not self._stopping:
+            time.sleep(0.01)
 
     def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
         if delivery.task.batch:

@@ -59,6 +59,10 @@ class Suspects:
             self._finished = self._sync.finished + 1
             self._sync.submit([delivery])
 
+    @property
+    def held(self) -> list[Delivery]:
+        return list(self._held)
+
     def take_back(self) -> list[Delivery]:
         taken = list(self._held)
         self._held.clear()

@@ -6,8 +6,9 @@ import time
 from typing import Any
 
 import pytest
+import redis
 
-from jobs import broker, task
+from jobs import broker, conf, task
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
@@ -79,6 +80,7 @@ def test_a_lost_outcome_changes_nothing(
 
 def test_others_of_its_batch_are_written() -> None:
     ids = [put_message(task=add.name, args=[n, n]) for n in range(3)]
+    upkeep.give_back(["default"], "slow")  # its lease has ended once
     messages = claim("slow").messages
     outcomes = [outcome_of("slow", number, raw, claimed=3600) for number, raw in messages]
     broker.get().ack("default", "slow", [2])  # as if it had been taken away
@@ -125,3 +127,46 @@ def test_one_that_was_acknowledged_early_is_recorded_however_late() -> None:
     outcome.held = False
     write(Recorder("slow"), outcome)
     assert TaskResult.objects.get().state == State.SUCCESS
+
+
+def lost_with_the_data(task_name: str, *args: Any, claimed: float = 3600) -> tuple[str, Recorder]:
+    """A call whose outcome waits to be recorded when the broker has lost all that it held."""
+    task_id = put_message(task=task_name, args=list(args))
+    ((number, raw),) = claim("w").messages
+    outcome = outcome_of("w", number, raw, claimed=claimed)
+    with redis.Redis.from_url(conf.get().broker_url) as client:
+        client.flushall()
+    recorder = Recorder("w")
+    recorder.add(outcome)
+    return task_id, recorder
+
+
+@pytest.mark.parametrize("claimed", [0, 3600])
+@pytest.mark.parametrize(("name", "state"), [(add.name, State.SUCCESS), (fail.name, State.FAILURE)])
+def test_what_the_broker_has_lost_is_recorded(
+    name: str, state: State, claimed: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    args = {add.name: (1, 2), fail.name: ("wrong",)}[name]
+    task_id, recorder = lost_with_the_data(name, *args, claimed=claimed)
+    recorder.step()
+    assert TaskResult.objects.get(id=task_id).state == state
+    assert "taken over" not in caplog.text
+
+
+@pytest.mark.parametrize("claimed", [0, 3600])
+def test_what_the_broker_has_lost_is_tried_again(claimed: float) -> None:
+    task_id, recorder = lost_with_the_data(fails_and_waits.name, claimed=claimed)
+    recorder.step()
+    assert TaskResult.objects.get(id=task_id).state == State.RETRY
+    assert broker.get().stats("default").due == 1
+
+
+def test_a_second_end_of_what_the_broker_has_lost_changes_nothing() -> None:
+    task_id, recorder = lost_with_the_data(fail.name, "first")
+    # Sent again, as `jobs_recover` does, and run elsewhere before the first outcome is recorded.
+    put_message(task=fail.name, args=["second"], id=task_id)
+    ((number, raw),) = claim("other").messages
+    write(Recorder("other"), outcome_of("other", number, raw, claimed=0))
+    recorder.step()
+    row = TaskResult.objects.get(id=task_id)
+    assert (row.worker, row.error) == ("other", "second")

@@ -34,6 +34,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "dead_letter": lambda b: b.dead_letter("mail", "w1", 1, "why", "worker-1"),
     "bury": lambda b: b.bury("mail", b"a", "why", "worker-1"),
     "held": lambda b: b.held("mail", "w1", [1]),
+    "taken": lambda b: b.taken("mail", "w1"),
     "revoke": lambda b: b.revoke("mail", "id-1", 60, terminate=True),
     "revoked": lambda b: b.revoked("mail", ["id-1"]),
     "unrevoke": lambda b: b.unrevoke("mail", "id-1"),

@@ -92,6 +92,17 @@ def test_nothing_is_done_to_what_is_not_held(broker: Broker) -> None:
     assert broker.stats("mail") == (0, 0, 0, 0, 1)
 
 
+def test_it_is_known_whose_messages_were_taken_away(broker: Broker) -> None:
+    push(broker, b"a", b"b")
+    claim(broker, by="w1")
+    assert not broker.taken("mail", "w1")
+    broker.reclaim("mail", "w1", lambda number, raw: Returned(number))
+    claim(broker, by="w2")
+    assert broker.taken("mail", "w1")
+    assert not broker.taken("mail", "w2")
+    assert not broker.taken("other", "w1")
+
+
 def test_nobody_touches_what_another_holds(broker: Broker) -> None:
     push(broker, b"a")
     claim(broker, by="w1")

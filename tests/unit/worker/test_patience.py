@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.db import OperationalError
+from django.db import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError
 
 from jobs.exceptions import BrokerUnavailable
-from jobs.worker.patience import Patience
+from jobs.worker.patience import Patience, is_cut, is_refusal
 
 BROKER = BrokerUnavailable("nobody listens")
 DATABASE = OperationalError("the server has closed the connection")
@@ -56,3 +56,45 @@ def test_pauses_grow_to_a_limit(patience: Patience) -> None:
     assert len(set(pauses)) > 4000
     patience.back()
     assert patience.away(BROKER) <= 0.1
+
+
+def with_state(error: Exception, state: str) -> Exception:
+    """As Django wraps a driver's error that has a SQLSTATE."""
+    cause = Exception()
+    cause.sqlstate = state  # type: ignore[attr-defined]
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "refused"),
+    [
+        (BROKER, False),
+        (DATABASE, False),
+        (DatabaseError("database disk image is malformed"), False),
+        (OperationalError("no such table: jobs_taskresult"), False),
+        (MemoryError(), False),
+        (IntegrityError("CHECK constraint failed"), True),
+        (DataError("NUL"), True),
+        (ProgrammingError("type is not supported"), True),
+        (OverflowError("int too large"), True),
+        (ValueError("NUL"), True),
+        (with_state(OperationalError(), "54000"), True),
+        (with_state(DatabaseError(), "22003"), True),
+        (with_state(ProgrammingError(), "42P01"), False),
+        (with_state(DatabaseError(), "25006"), False),
+        (with_state(OperationalError(), "57P01"), False),
+        (OperationalError(1366, "Incorrect string value"), True),
+        (ProgrammingError(1146, "Table doesn't exist"), False),
+    ],
+)
+def test_what_is_refused_is_told_from_an_outage(error: Exception, refused: bool) -> None:
+    assert is_refusal(error) is refused
+
+
+@pytest.mark.parametrize("state", ["57014", "55P03", "53200"])
+def test_what_was_cut(state: str) -> None:
+    error = with_state(OperationalError(), state)
+    assert is_cut(error)
+    assert not is_refusal(error)
+    assert not is_cut(DATABASE)
