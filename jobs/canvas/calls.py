@@ -8,8 +8,8 @@ from typing import Any
 
 from jobs import known, workflow
 from jobs.canvas.base import Composable
+from jobs.canvas.checking import python_options
 from jobs.canvas.composing import joined
-from jobs.canvas.sending import python_options
 from jobs.message import new_id
 from jobs.results import AsyncResult
 

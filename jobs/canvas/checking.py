@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,9 @@ from jobs.workflow import Call
 _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
+
+#: What Celery's clients write into options, and nothing here reads.
+_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
 
 
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -48,6 +52,15 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
     return None
 
 
+def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `jobs.sending.Send`, of what their JSON forms may be."""
+    given = {name: value for name, value in options.items() if name not in _FOREIGN}
+    for name in ("eta", "expires"):
+        if isinstance(given.get(name), str):
+            given[name] = dt.datetime.fromisoformat(given[name])
+    return given
+
+
 def check_linked(options: Mapping[str, Any]) -> None:
     """The callbacks and errbacks that stand in these options; raises as `check` does."""
     for name, what in (("link", _RESULT), ("link_error", _ID)):
@@ -70,6 +83,7 @@ def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) ->
         raise TypeError(
             f"{error} It gets {what} in front of its own arguments; it gets none with si(…)."
         ) from None
+    task.check_options(python_options(workflow.options(call)))
     check_linked(workflow.options(call))
 
 

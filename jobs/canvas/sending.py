@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs import known, ledger, publish, workflow
-from jobs.canvas.checking import check, freeze
+from jobs.canvas.checking import check, freeze, python_options
 from jobs.canvas.handles import handle_of
 from jobs.exceptions import SendError
 from jobs.message import Message
@@ -17,8 +16,6 @@ from jobs.workflow import Call
 
 #: Options of the sending, not of the calls.
 _SENDING = ("using", "retry", "retry_policy")
-#: What Celery's clients write into options, and nothing here reads.
-_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
 
 
 def send(
@@ -43,15 +40,6 @@ def send(
         TaskGroup.objects.using(ledger.alias()).filter(id__in=ids).delete()
         raise
     return handle_of(frozen)
-
-
-def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `jobs.sending.Send`, of what their JSON forms may be."""
-    given = {name: value for name, value in options.items() if name not in _FOREIGN}
-    for name in ("eta", "expires"):
-        if isinstance(given.get(name), str):
-            given[name] = dt.datetime.fromisoformat(given[name])
-    return given
 
 
 def message_of(call: Call) -> Message:
