@@ -11,6 +11,7 @@ from jobs import (
     conf,
     known,
     routing,
+    values,
 )
 from jobs.canvas import as_dicts, check_linked
 from jobs.message import Message, new_id
@@ -118,6 +119,8 @@ class Calling:
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise `TypeError` when the function can't be called with these."""
+        if type(args) is not tuple or kwargs:
+            self._check_kinds(args, kwargs)
         if not kwargs and self._arity is not None and len(args) in self._arity:
             return
         try:
@@ -125,8 +128,18 @@ class Calling:
         except TypeError as error:
             raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
 
+    def _check_kinds(self, args: Any, kwargs: Any) -> None:
+        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+            raise TypeError(
+                f"Task {self.name!r}: args must be a tuple or a list, not {values.shown(args)}."
+            )
+        if not isinstance(kwargs, Mapping):
+            raise TypeError(
+                f"Task {self.name!r}: kwargs must be a dict, not {values.shown(kwargs)}."
+            )
+
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise what sending with these options would, for those that can't be."""
+        """Raise `TypeError` or `ValueError` for those with which it can't be sent."""
         self._send(options)
 
     def _address(self, send: Send) -> tuple[Address | None, int]:

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from jobs.cron import Crontab
-from jobs.values import check_place
+from jobs.values import (
+    check_place,
+    check_priority,
+    check_text,
+    seconds_ahead,
+    shown,
+)
 
 #: Seconds or a span, `jobs.crontab`, or the text of a crontab.
 Rule = float | dt.timedelta | Crontab | str
@@ -51,13 +58,22 @@ class Periodic:
             check_place(name, getattr(self, name))
         for name in ("expires", "misfire_window", "jitter"):
             value = getattr(self, name)
-            if value is not None and not _is_span(value):
-                raise TypeError(f"{name} must be seconds or a timedelta, not {value!r}")
+            if value is not None:
+                seconds_ahead(name, value)
+        for name in ("name", "queue"):
+            if getattr(self, name) != "":
+                check_text(name, getattr(self, name))
+        if not isinstance(self.description, str):
+            raise TypeError(f"description must be text, not {self.description!r}")
+        check_priority(self.priority)
         if isinstance(self.args, str) or not isinstance(self.args, Sequence):
             raise TypeError(f"args must be a tuple or a list, not {self.args!r}")
         for name in ("kwargs", "headers"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a dict, not {getattr(self, name)!r}")
+            for key in getattr(self, name):
+                if not isinstance(key, str):
+                    raise TypeError(f"{name} must have names that are text, not {shown(key)}")
 
 
 def check_rule(rule: object) -> None:
@@ -74,6 +90,8 @@ def check_rule(rule: object) -> None:
 
 
 def _is_span(value: object) -> bool:
+    if isinstance(value, float) and math.isnan(value):
+        return False
     return isinstance(value, int | float | dt.timedelta) and not isinstance(value, bool)
 
 

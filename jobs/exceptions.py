@@ -46,6 +46,8 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from jobs.values import shown
+
 
 class JobsError(Exception):
     """Something went wrong in the job system."""
@@ -151,15 +153,15 @@ class Retry(ControlFlow):
         text: str = "",
         *,
         exc: BaseException | None = None,
-        countdown: float | None = None,
+        countdown: float | dt.timedelta | None = None,
         eta: dt.datetime | None = None,
         max_retries: int | None = None,
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
     ) -> None:
-        """``countdown``: seconds; with neither it nor ``eta``, the task's own delay. ``args`` and
-        ``kwargs``: those of the next attempt, where they are other than this one's."""
-        text = text or (repr(exc) if exc else "")
+        """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
+        ``args`` and ``kwargs``: those of the next attempt, where they are other than this one's."""
+        text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc
         self.countdown = countdown

@@ -156,6 +156,11 @@ class GroupResult:
 
     def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:
         waiting = {result.id: result for result in self.results}
+        for nobodys in [
+            one for one in self.results if isinstance(one, AsyncResult) and one.ignored
+        ]:
+            del waiting[nobodys.id]
+            yield nobodys.id, None  # as `AsyncResult.get` of one gives
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
             for row in self._ended(waiting):

@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
 from jobs.conf import seconds_or_none
 from jobs.declaring import Periodic, Rule, check_rule
 from jobs.rates import Rate, parse
-from jobs.retry import Policy, Retries
+from jobs.retry import Kinds, Policy, Retries
 from jobs.uniqueness import OnConflict, Uniqueness, Until, uniqueness
-from jobs.values import check_place, check_time_limit
+from jobs.values import (
+    check_place,
+    check_priority,
+    check_text,
+    check_time_limit,
+    check_whole,
+    check_yes_or_no,
+    is_number,
+    nearest,
+    seconds_ahead,
+    shown,
+)
 
 Acks = Literal["late", "early"]
 
@@ -37,8 +48,9 @@ class SingleOptions(TypedDict, total=False):
     sensitive: list[str] | tuple[str, ...]
     max_retries: int | None
     default_retry_delay: float
-    autoretry_for: tuple[type[BaseException], ...]
-    dont_autoretry_for: tuple[type[BaseException], ...]
+    autoretry_for: Kinds
+    dont_autoretry_for: Kinds
+    retry_kwargs: Mapping[str, Any] | None
     retry_backoff: bool | float
     retry_backoff_max: float
     retry_jitter: bool
@@ -132,6 +144,8 @@ class Options(Retries):
     throttle: float | dt.timedelta | None = None
 
     def __post_init__(self) -> None:
+        self._check_kinds()
+        self.check_retries()
         if isinstance(self.priority, bool) or self.priority not in (None, *range(10)):
             raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
         for name in ("queue", "exchange", "routing_key"):
@@ -149,11 +163,35 @@ class Options(Retries):
             _check_age(self.result_expires)
         self._check_limits()
 
+    def _check_kinds(self) -> None:
+        """What the decorator lets through can't fail at a call, nor in a worker."""
+        for name in ("name", "queue", "exchange", "routing_key"):
+            value = getattr(self, name)
+            if value is None:  # as in Celery: none is named
+                object.__setattr__(self, name, "")
+            elif value != "":
+                check_text(name, value)
+        for name in ("bind", "durable", "atomic"):
+            check_yes_or_no(name, getattr(self, name))
+        object.__setattr__(self, "ignore_result", self.ignore_result or False)
+        check_yes_or_no("ignore_result", self.ignore_result)
+        check_priority(self.priority)
+        if self.expires is not None:
+            seconds_ahead("expires", self.expires)
+        if self.max_crashes is not None:
+            check_whole("max_crashes", self.max_crashes, 0, 1_000_000, ", or None")
+        if isinstance(self.sensitive, str) or not isinstance(self.sensitive, Collection):
+            raise TypeError(f"sensitive must be a list of names, not {shown(self.sensitive)}")
+        for name in self.sensitive:
+            check_text("a name in sensitive", name)
+
     def _check_batch(self) -> None:
+        if not is_number(self.batch_wait):
+            raise TypeError(f"batch_wait must be a number of seconds, not {shown(self.batch_wait)}")
         if self.batch is None:
             return
-        if isinstance(self.batch, bool) or self.batch not in range(1, 1001):
-            raise ValueError(f"batch must be 1 to 1000 calls, not {self.batch!r}")
+        if type(self.batch) is not int or self.batch not in range(1, 1001):
+            raise ValueError(f"batch must be 1 to 1000 calls, not {shown(self.batch)}")
         if not 0 <= self.batch_wait <= 60:
             raise ValueError(f"batch_wait must be 0 to 60 seconds, not {self.batch_wait!r}")
         if self.atomic or self.sensitive:
@@ -190,3 +228,79 @@ def _check_age(age: object) -> None:
         seconds_or_none(age)
     except (TypeError, ValueError) as error:
         raise type(error)(f"result_expires {error}") from None
+
+
+# ------------------------------------------------------------------------- Celery's options
+
+_ANY = (True, False, None)
+
+#: Celery's options of the decorator which aren't ours → the values that change nothing here, and
+#: what to write for others.
+_CELERYS: dict[str, tuple[tuple[object, ...], str]] = {
+    "acks_on_failure_or_timeout": (
+        (True, None),
+        "a call that fails has ended; raise Reject to put it among the dead letters",
+    ),
+    "reject_on_worker_lost": (
+        (True, None),
+        "a call whose process dies is run again; max_crashes=0 ends it at once",
+    ),
+    "serializer": (("json", None), "messages and results are always JSON"),
+    "compression": (
+        (None, "", "none"),
+        "messages are not compressed; store the data, send its key",
+    ),
+    "track_started": (
+        (False, None),
+        "STARTED is not recorded; a task that calls self.progress() is seen as STARTED",
+    ),
+    "store_errors_even_if_ignored": (
+        (False, None),
+        "leave out ignore_result, and say by result_expires how long the rows are kept",
+    ),
+    "store_eager_result": ((False, None), "a task that is called directly leaves no row"),
+    "trail": (_ANY, "it must be True or False"),
+    "send_events": (_ANY, "it must be True or False"),
+    "shared": (_ANY, "it must be True or False"),
+    "lazy": (_ANY, "it must be True or False"),
+    "typing": (
+        (True, None),
+        "arguments are always checked at the call; a function of *args and **kwargs takes any",
+    ),
+    "pydantic": ((False, None), "build the model in the task: Model.model_validate(argument)"),
+    "base": ((None,), "a task is a function; use bind=True, or the signals in jobs.signals"),
+    "throws": (((), [], None), "all errors are logged alike; filter them in Django's LOGGING"),
+    "backend": ((None,), "results are kept in the database; see JOBS['RESULT_EXPIRES']"),
+    "retry_policy": ((None,), "give it to apply_async, or set JOBS['RETRY_POLICY']"),
+    "countdown": ((None,), "give it to apply_async"),
+    "eta": ((None,), "give it to apply_async"),
+}
+
+_PAGE = "docs/reference/tasks.md has all options, docs/coming-from-celery.md those of Celery"
+
+
+def understood(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of `Options` that were meant by these, of which some may be Celery's.
+
+    Raises `TypeError` or `ValueError` for those that are nobody's, or can't be followed here.
+    """
+    options = dict(given)
+    if "acks_late" in options:
+        late = options.pop("acks_late")
+        if late is not None:
+            check_yes_or_no("acks_late", late)
+            acks = "late" if late else "early"
+            if options.setdefault("acks", acks) != acks:
+                raise ValueError(f"acks_late={late} and acks={options['acks']!r} contradict")
+    for name in [name for name in options if name not in _NAMES]:
+        value = options.pop(name)
+        if name not in _CELERYS:
+            known = (*_NAMES, *_CELERYS, "acks_late")
+            raise TypeError(f"{name!r} is no option of a task.{nearest(name, known)} {_PAGE}")
+        harmless, instead = _CELERYS[name]
+        if not any(value is one or (type(value) is type(one) and value == one) for one in harmless):
+            raise ValueError(f"{name}={shown(value)} can't be followed here: {instead}. {_PAGE}")
+    return options
+
+
+_NAMES = frozenset(field.name for field in fields(Options))

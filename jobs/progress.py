@@ -17,11 +17,13 @@ from jobs import broker, conf, notes, serialization
 from jobs.broker.base import About
 from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
 from jobs.message import Message
-from jobs.request import current
+from jobs.request import Ended, current, said
 from jobs.states import TERMINAL, State
 
 #: Most characters of a message; the rest is cut off.
 _SHOWN = 1000
+#: States that only a worker can give.
+_NOT_ITS_OWN = (str(State.PENDING), str(State.RETRY))
 #: Numbers are smaller than this.
 _MOST = 10**18
 
@@ -93,16 +95,31 @@ def count(done: int, total: int | None) -> None:
         _say(running[0], done=done, total=total)
 
 
-def update_state(state: str | None = None, meta: Any = None) -> None:
-    """The call that runs here is in a state of its own, about which ``meta`` says more."""
-    if state is not None and (not isinstance(state, str) or not state or state in State.values):
+def update_state(state: str | None = None, meta: Any = None, task_id: str | None = None) -> None:
+    """The call that runs here is in a state of its own, about which ``meta`` says more.
+
+    A state that ends a call is kept, with ``meta`` for its result, if the task raises `Ignore`.
+    """
+    if state is not None and (not isinstance(state, str) or not state or state in _NOT_ITS_OWN):
         raise ValueError(
-            f"A task's own state can't be {state!r}: it is text, and none of {', '.join(State)}."
+            f"A task's own state can't be {state!r}: it is text, and none of "
+            f"{', '.join(_NOT_ITS_OWN)}."
         )
     running = current.get()
-    if running is not None:
-        changes: dict[str, Any] = {} if meta is None else {"meta": _meta(running[0], meta)}
-        _say(running[0], **changes, **({} if state is None else {"state": _plain(state)}))
+    if running is None:
+        return
+    sent = running[0]
+    if task_id is not None and task_id != sent.id:
+        raise ValueError(
+            f"Task {sent.task!r}[{sent.id}] can't give a state to the call {task_id!r}."
+        )
+    if state in TERMINAL:
+        _meta(sent, meta)  # raises for what could not be kept
+        said[sent.id] = Ended(str(state), meta)
+        return
+    said.pop(sent.id, None)
+    changes: dict[str, Any] = {} if meta is None else {"meta": _meta(sent, meta)}
+    _say(sent, **changes, **({} if state is None else {"state": _plain(state)}))
 
 
 def _say(sent: Message, **changes: Any) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.values import nearest, options_of
+from jobs.values import check_text, nearest, options_of
 
 #: Celery's priority steps on Redis.
 STEPS = (0, 3, 6, 9)
@@ -35,6 +35,7 @@ def queues(value: Any) -> Mapping[str, Queue]:
     for name in value:
         if not is_queue_name(name):
             raise ValueError(f"has {name!r}: a queue's name is text without braces")
+        check_text(f"has {name[:100]!r}: a queue's name", name)
     return {name: options_of(Queue, _with_keys(options)) for name, options in value.items()}
 
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import functools
 import logging
 import sys
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from asgiref.sync import sync_to_async
 from django.db.models import Model
@@ -34,17 +51,20 @@ from jobs.exceptions import (
     AlreadyQueued,
     BrokerUnavailable,
     ConfigurationError,
+    MaxRetriesExceeded,
     Retry,
 )
 from jobs.message import Message, encode
-from jobs.options import Options, SingleOptions, TaskOptions
+from jobs.options import Options, SingleOptions, TaskOptions, understood
 from jobs.parameters import ANY, Key, places_of, signature_of
 from jobs.rates import Rate
-from jobs.request import Request, current, request_of
+from jobs.request import Request, current, direct, direct_calls, entered, request_of, said
 from jobs.results import AsyncResult
+from jobs.retry import check_asked, exception_of, no_attempt_left
 from jobs.routing import Route
 from jobs.running import Running
 from jobs.sending import Send, SendOptions, SharedOptions
+from jobs.values import check_text
 
 log = logging.getLogger("jobs.publish")
 
@@ -69,7 +89,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
                 f"@task of {run.name!r}: that is a task already. Give all options to one @task."
             )
         try:
-            self.options = Options(**options)
+            self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"@task of {functions.place_of(run)}: {error}.") from error
         functions.check(run, named=bool(self.options.name), bind=self.options.bind)
@@ -78,6 +98,12 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         self.run = run
         self._origin = functions.origin()
         self.name = self.options.name or functions.place_of(run)
+        try:
+            check_text("the name", self.name)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"@task of {functions.place_of(run)}: {error}. Give it another: @task(name=…)."
+            ) from None
         # Asked for at every call.
         self.queue = self.options.queue
         self.priority = self.options.priority or 0
@@ -96,6 +122,8 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         self.time_limit = self.options.time_limit
         self.soft_time_limit = self.options.soft_time_limit
         self.batch = self.options.batch or 0
+        self.max_retries = self.options.max_retries
+        self.default_retry_delay = self.options.default_retry_delay
         self.is_async = functions.is_async(run)
         place = functions.place_of(run)
         if self.is_async and self.options.atomic:
@@ -130,42 +158,90 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.run(self, *args, **kwargs) if self.bind else self.run(*args, **kwargs)
+        if not self.bind:
+            return self.run(*args, **kwargs)
+        running = current.get()
+        if running is not None and running[0].task == self.name and entered.get() is not running:
+            entered.set(running)
+            return self.run(self, *args, **kwargs)
+        if self.batch:
+            return self.run(self, *args, **kwargs)
+        if self.is_async:
+            return self._await_directly(args, kwargs)  # type: ignore[return-value]
+        with self._called_directly(args, kwargs):
+            return self.run(self, *args, **kwargs)
+
+    async def _await_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with self._called_directly(args, kwargs):
+            return await self.run(self, *args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _called_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        token = direct_calls.set((*direct_calls.get(), (self.name, direct(args, kwargs))))
+        try:
+            yield
+        finally:
+            direct_calls.reset(token)
 
     @property
     def request(self) -> Request:
-        """The call that is running; raises `RuntimeError` outside of a worker."""
+        """The call of this task that is running; of one that is called directly, and outside of
+        any, ``called_directly`` is True."""
+        for name, request in reversed(direct_calls.get()):
+            if name == self.name:
+                return request
         running = current.get()
-        if running is None:
-            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
+        if running is None or running[0].task != self.name:
+            return direct()
         return request_of(*running)
 
     def retry(
         self,
-        *,
-        exc: BaseException | None = None,
-        countdown: float | None = None,
-        eta: dt.datetime | None = None,
-        max_retries: int | None = None,
         args: Sequence[Any] | None = None,
         kwargs: Mapping[str, Any] | None = None,
-    ) -> NoReturn:
+        exc: BaseException | type[BaseException] | None = None,
+        throw: bool = True,
+        eta: dt.datetime | None = None,
+        countdown: float | dt.timedelta | None = None,
+        max_retries: int | None = None,
+    ) -> Retry:
         """End this attempt and have the call tried again, after ``countdown`` seconds, at ``eta``,
         or after the task's own delay; with other arguments, if any are given.
 
-        Raises `Retry`, which the worker understands; when there is no attempt left the call fails
-        with ``exc``, or `MaxRetriesExceeded`.
+        Raises `Retry`, which the worker understands; with ``throw=False`` it is returned, and the
+        call is tried again however this attempt ends. With no attempt left, ``exc`` is raised or,
+        without one, `MaxRetriesExceeded`. In a task that was called directly, ``exc`` is raised, or
+        `Retry`. Raises `TypeError` or `ValueError` for what can't be asked for.
         """
-        if exc is None:
-            exc = sys.exception()
-        raise Retry(
-            exc=exc,
+        handled = sys.exception()
+        why = exception_of(exc)
+        check_asked(
+            exc=why, countdown=countdown, eta=eta, max_retries=max_retries, args=args, kwargs=kwargs
+        )
+        request = self.request
+        if request.called_directly and not self.batch:
+            raise (why or Retry("Task can be retried")) from _other(handled, why)
+        if not self.batch and self.options.exhausted(request.retries, max_retries):
+            last = why or no_attempt_left(self.name, request.id, request.retries)
+            said[request.id] = last
+            raise last from _other(handled, last)
+        asked = Retry(
+            exc=why,
             countdown=countdown,
             eta=eta,
             max_retries=max_retries,
             args=args,
             kwargs=kwargs,
-        ) from exc
+        )
+        asked.__cause__ = handled if why is None else why
+        if throw:
+            raise asked
+        if not self.batch:
+            said[request.id] = asked
+        return asked
+
+    #: What `retry` raises when there is no attempt left.
+    MaxRetriesExceededError = MaxRetriesExceeded
 
     #: What sending raises when the broker is away, under Celery's name.
     OperationalError = BrokerUnavailable
@@ -366,3 +442,8 @@ def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., 
 
 #: Celery's name for a task of a reusable app; here every task is one.
 shared_task = task
+
+
+def _other(cause: BaseException | None, error: BaseException | None) -> BaseException | None:
+    """The cause of an exception that may be itself what is being handled."""
+    return error.__cause__ if cause is error and error is not None else cause

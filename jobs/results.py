@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import sys
 import time
+import uuid
 from collections.abc import (
     Callable,
     Iterator,
@@ -42,7 +43,10 @@ from jobs.models import TaskResult
 from jobs.progress import Progress
 from jobs.request import current
 from jobs.states import TERMINAL, State
-from jobs.values import nearest
+from jobs.values import (
+    nearest,
+    shown,
+)
 
 R = TypeVar("R")
 
@@ -122,8 +126,10 @@ class AsyncResult(Generic[R]):
         ignored: bool = False,
         parent: Handle | None = None,
     ) -> None:
-        """``ignored``: the task keeps no result, so waiting for it would never end. ``parent``: of
-        what it follows."""
+        """``ignored``: the task keeps no result, so waiting for it would never end: `get` gives
+        None. ``parent``: of what it follows."""
+        if type(id) is not str or not id:
+            id = _id_of(id)  # noqa: A001
         self.id = id
         self._parent = parent
         self._ignored = ignored
@@ -147,6 +153,11 @@ class AsyncResult(Generic[R]):
     def task_id(self) -> str:
         """Celery's other name for ``id``."""
         return self.id
+
+    @property
+    def ignored(self) -> bool:
+        """Whether it is known here that the call keeps no result."""
+        return self._ignored
 
     # ------------------------------------------------------------------ its relatives
 
@@ -202,10 +213,12 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> R | BaseException | None:
-        """What the task returned, or the exception that ended it; None before its end."""
+        """What the task returned, or the exception that ended it; while it runs, the ``meta`` that
+        it gave to `update_state`, or None."""
         row = self._row()
         if row is None or row.state not in TERMINAL:
-            return None
+            said = reports.read(self.id, row)
+            return cast(R, said.meta) if said else None
         return cast(R | BaseException, value_of(row))
 
     @property
@@ -215,10 +228,8 @@ class AsyncResult(Generic[R]):
 
     @property
     def info(self) -> Any:
-        """While it runs, the ``meta`` that the task gave to `update_state`; after its end, the
-        `result`."""
-        said = self.progress
-        return said.meta if said else self.result
+        """Celery's other name for `result`."""
+        return self.result
 
     @property
     def traceback(self) -> str | None:
@@ -262,14 +273,17 @@ class AsyncResult(Generic[R]):
         """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
 
         ``interval``, and further options of Celery's, are taken and not needed: an end is told of.
-        Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
-        `ResultTimeout`, or `ResultError` where waiting could never end; in a task `WaitInTask`,
-        but with ``disable_sync_subtasks=False`` or in `allow_join_result`.
+        None at once, as in Celery, from a call that ignores its result. Raises the task's own
+        exception (returns it with ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or
+        `ResultError` where waiting could never end, or the result can't be read; in a task
+        `WaitInTask`, but with ``disable_sync_subtasks=False`` or in `allow_join_result`.
         """
         if disable_sync_subtasks:
             assert_will_not_block()
         if celerys:
             _refuse_others(celerys, celery_names.GET, "get()")
+        if self._ignored:
+            return cast(R, None)
         row = self._row() or self._wait(timeout)
         if row.state not in TERMINAL:
             row = self._wait(timeout)
@@ -340,8 +354,6 @@ class AsyncResult(Generic[R]):
         return self._row_if_ended()
 
     def _refuse_hopeless_wait(self) -> None:
-        if self._ignored:
-            raise ResultError(f"Task {self.id} ignores its result: there is nothing to wait for.")
         if connections[ledger.alias()].in_atomic_block:
             row = _rows().filter(id=self.id).first()
             if row and row.published_at is None and row.state == State.PENDING:
@@ -370,6 +382,15 @@ def _refuse_others(
         raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
 
 
+def _id_of(given: Any) -> str:
+    """Of what isn't plainly an id: waiting for what can't be one would never end."""
+    if isinstance(given, uuid.UUID):
+        return str(given)
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"The id of a call is text, not {shown(given)}.")
+    return given
+
+
 def _recorded(row: TaskResult | None) -> str:
     return str(row.state) if row else str(State.PENDING)
 
@@ -383,10 +404,21 @@ def _left(ends: float | None, at_most: float) -> float:
 
 
 def value_of(row: TaskResult) -> Any:
-    """What an ended task returned, or the exception that ended it."""
+    """What an ended task returned, or the exception that ended it.
+
+    Raises `ResultError` for a result that can't be read: another program, or a later version of
+    this one, may have written it.
+    """
     if row.state != State.SUCCESS:
         return rebuild(row)
-    return None if row.result is None else serialization.loads(row.result)
+    if row.result is None:
+        return None
+    try:
+        return serialization.loads(row.result)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ResultError(
+            f"Task {row.id} has succeeded, but its result can't be read: {error}."
+        ) from error
 
 
 def rebuild(row: TaskResult) -> BaseException:
@@ -399,8 +431,11 @@ def rebuild(row: TaskResult) -> BaseException:
         found: Any = sys.modules[stored["exc_module"]]
         for name in stored["exc_type"].split("."):
             found = getattr(found, name)
+        args = stored["exc_message"]
         if isinstance(found, type) and issubclass(found, Exception):
-            return found(*stored["exc_message"])
-    except Exception:  # noqa: BLE001  whatever a foreign constructor raises, there is an answer
-        pass
+            made = found(*args) if isinstance(args, list) else found(args)
+            if isinstance(made, Exception):
+                return made
+    except (Exception, SystemExit):  # noqa: BLE001  whatever a foreign constructor raises
+        pass  # there is an answer
     return TaskFailed(f"{row.error_type}: {row.error}")

@@ -21,13 +21,18 @@ class Running:
         """
         progress.report(done, total, message)
 
-    def update_state(self, *, state: str | None = None, meta: Any = None) -> None:
+    def update_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
+    ) -> None:
         """Give the running call a state of its own until it ends, and JSON that says more.
 
-        Sent as `progress` is. Raises `ValueError` for a state that only the worker can give,
-        `NotSerializable`, `MessageTooLarge`.
+        Sent as `progress` is. ``task_id``: as Celery has it; no other call's than the running
+        one's. SUCCESS, FAILURE and REVOKED are kept instead if the task raises
+        `Ignore` after it: that is its end then, and ``meta`` its result. Raises `ValueError` for a
+        state that only the worker can give and for another call's id, `NotSerializable`,
+        `MessageTooLarge`.
         """
-        progress.update_state(state, meta)
+        progress.update_state(state, meta, task_id)
 
     def iterate(
         self,

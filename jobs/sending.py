@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
+import math
+import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
+
+from django.db import connections
 
 from jobs import (
     clock,
@@ -14,7 +18,17 @@ from jobs import (
 )
 from jobs.clock import aware
 from jobs.conf import RetryPolicy
-from jobs.values import check_place, check_time_limit
+from jobs.values import (
+    check_place,
+    check_priority,
+    check_text,
+    check_time_limit,
+    check_whole,
+    check_yes_or_no,
+    moment,
+    seconds_ahead,
+    shown,
+)
 
 #: Seconds from now, a span, or a moment.
 When = float | dt.timedelta | dt.datetime
@@ -23,7 +37,7 @@ When = float | dt.timedelta | dt.datetime
 class SharedOptions(TypedDict, total=False):
     """What the calls of a bulk may have in common; `Send` has the meanings."""
 
-    countdown: float | None
+    countdown: float | dt.timedelta | None
     eta: dt.datetime | None
     expires: When | None
     queue: str | None
@@ -44,7 +58,7 @@ class SharedOptions(TypedDict, total=False):
 class SendOptions(SharedOptions, total=False):
     """What ``apply_async`` takes; `Send` has the meanings."""
 
-    task_id: str | None
+    task_id: str | uuid.UUID | None
     chain: Sequence[Mapping[str, Any]] | None
     group_id: str | None
     group_index: int | None
@@ -55,7 +69,7 @@ class SendOptions(SharedOptions, total=False):
 class Send:
     """Options of a send. Raises `TypeError` or `ValueError` for those that can't be."""
 
-    #: Seconds from now; not before.
+    #: Seconds from now, or a timedelta; not before.
     countdown: float | None = None
     #: Not before; a naive one is in the project's time zone. Either this or ``countdown``.
     eta: dt.datetime | None = None
@@ -70,8 +84,8 @@ class Send:
     routing_key: str | None = None
     #: 0 (first) to 9.
     priority: int | None = None
-    #: Instead of a new id. Sending twice under one id runs once only if the first has ended before
-    #: the second starts.
+    #: Instead of a new id: text of 1 to 255 characters, or a UUID. Sending twice under one id runs
+    #: once only if the first has ended before the second starts.
     task_id: str | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
@@ -98,10 +112,11 @@ class Send:
     retry_policy: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.countdown is not None and self.eta is not None:
-            raise TypeError("countdown and eta are given; give one of them")
         for name in ("queue", "exchange", "routing_key"):
             check_place(name, getattr(self, name))
+        check_kinds(self)
+        if self.countdown is not None and self.eta is not None:
+            raise TypeError("countdown and eta are given; give one of them")
         if self.retry_policy is not None:
             try:
                 conf.options_of(RetryPolicy, self.retry_policy)
@@ -141,3 +156,58 @@ def end(expires: When) -> dt.datetime:
         return aware(expires)
     span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
     return clock.now() + span
+
+
+def check_kinds(send: Send) -> None:
+    """Raise `TypeError` or `ValueError` for options of the wrong kind, which would fail in a worker
+    or in the database, where nobody could be told."""
+    put = object.__setattr__
+    if isinstance(send.task_id, uuid.UUID):
+        put(send, "task_id", str(send.task_id))
+    for name in ("task_id", "group_id", "queue", "exchange", "routing_key"):
+        value = getattr(send, name)
+        if value is not None and (value != "" or name in ("task_id", "group_id")):
+            check_text(name, value)
+    if send.group_index is not None:
+        check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
+    check_priority(send.priority)
+    check_times(send)
+    if send.ignore_result is not None:
+        check_yes_or_no("ignore_result", send.ignore_result)
+    check_yes_or_no("retry", send.retry)
+    if send.headers is not None:
+        _check_headers(send.headers)
+    if send.using is not None and send.using not in connections.settings:
+        raise ValueError(
+            f"using must be an alias in DATABASES, not {shown(send.using)}."
+            f"{conf.nearest(str(send.using), connections.settings)}"
+        )
+    if send.chord is not None and not isinstance(send.chord, Mapping):
+        raise TypeError(f"chord must be the JSON form of a call, not {shown(send.chord)}")
+    if send.chain is not None and (
+        not isinstance(send.chain, list | tuple)
+        or not all(isinstance(one, Mapping) for one in send.chain)
+    ):
+        raise TypeError(f"chain must be JSON forms of calls, not {shown(send.chain)}; write a | b")
+
+
+def check_times(send: Send) -> None:
+    """The same of its moments and spans."""
+    if send.countdown is not None:
+        object.__setattr__(send, "countdown", seconds_ahead("countdown", send.countdown))
+    if send.eta is not None:
+        moment("eta", send.eta)
+    if isinstance(send.expires, dt.datetime):
+        moment("expires", send.expires)
+    elif send.expires is not None:
+        seconds_ahead("expires", send.expires)
+
+
+def _check_headers(headers: Any) -> None:
+    if not isinstance(headers, Mapping):
+        raise TypeError(f"headers must be a dict, not {shown(headers)}")
+    for name, value in headers.items():
+        if not isinstance(name, str):
+            raise TypeError(f"headers must have names that are text, not {shown(name)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"headers has {value!r} for {name!r}, which is no number in JSON")

@@ -20,8 +20,17 @@ from django.utils.functional import Promise
 
 
 def dumps(value: Any) -> str:
-    """JSON text; raises `TypeError` or `ValueError` for what has no form in it."""
-    return _encode(value)
+    """JSON text; raises `TypeError`, `ValueError` or `RecursionError` for what has no form in
+    it."""
+    try:
+        text = _encode_json(value)
+        if type(value) not in _LEAVES and _holds_tags(value):
+            text = _encode_json(_escaped(value))
+    except (TypeError, ValueError, RecursionError):
+        raise
+    except Exception as error:
+        raise TypeError(f"looking at it raises {type(error).__name__}: {error}") from error
+    return text
 
 
 def dumps_call(args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any] | None) -> bytes:
@@ -39,13 +48,57 @@ def dumps_call(args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any] | 
             return _encode_plain((args, kwargs, _NO_EMBED))
         except (ValueError, OverflowError):
             pass  # what only `dumps` can write
-    return _encode([args, kwargs, embed or _NO_EMBED]).encode()
+    return dumps([args, kwargs, embed or _NO_EMBED]).encode()
 
 
 def plain(value: Any) -> Any:
     """The value as JSON without our types has it: tagged, with lists for tuples. Raises as `dumps`
     does."""
     return json.loads(dumps(value))
+
+
+def revived(value: Any) -> Any:
+    """The value that this form of it, made by `plain`, stands for. Raises `ValueError`."""
+    return loads(json.dumps(value))
+
+
+def _holds_tags(value: Any) -> bool:
+    """Whether there is a dict in it that looks like a tagged value. Raises `ValueError` for a dict
+    with two keys that are one in JSON, of which a value would be lost."""
+    found = False
+    if isinstance(value, dict):
+        for key in value:
+            if type(key) is not str:
+                _check_keys(value)
+                break
+        if len(value) == 2 and "__type__" in value and "__value__" in value:
+            found = True
+        value = value.values()
+    elif not isinstance(value, list | tuple) or _LEAVES.issuperset(map(type, value)):
+        return found
+    for one in value:
+        if type(one) not in _LEAVES and _holds_tags(one):
+            found = True
+    return found
+
+
+def _check_keys(value: dict[Any, Any]) -> None:
+    texts = [key if isinstance(key, str) else _encode_json(key) for key in value]
+    if len(set(texts)) < len(texts):
+        twice = next(text for text in texts if texts.count(text) > 1)
+        raise ValueError(f"it has two keys that are {twice!r} in JSON, whose keys are text")
+
+
+def _escaped(value: Any) -> Any:
+    """The same, with what looks like a tagged value in a tag of its own."""
+    if isinstance(value, dict):
+        inside = {key: _escaped(one) for key, one in value.items()}
+        if inside.keys() == {"__type__", "__value__"}:
+            return _tagged("jobs.dict", list(inside.items()))
+        return inside
+    if isinstance(value, list | tuple):
+        return [_escaped(one) for one in value]
+    return value
 
 
 def loads(text: str | bytes) -> Any:
@@ -83,6 +136,8 @@ def _tag(value: Any) -> Any:
     if isinstance(value, dt.date):
         return _tagged("date", value.isoformat())
     if isinstance(value, dt.time):
+        if value.tzinfo is not None and value.utcoffset() is None:
+            raise ValueError(f"{value!r} has no offset without a day; send the zone's name besides")
         return _tagged("time", value.isoformat())
     if isinstance(value, decimal.Decimal):
         return _tagged("decimal", str(value))
@@ -92,7 +147,8 @@ def _tag(value: Any) -> Any:
         return _tag_bytes(bytes(value))
     if callable(form := getattr(value, "__json__", None)):
         return form()  # kombu's protocol, which calls that are not sent yet have
-    raise TypeError(f"{type(value).__name__} has no form in JSON")
+    hint = "; send its total_seconds()" if isinstance(value, dt.timedelta) else ""
+    raise TypeError(f"{type(value).__name__} has no form in JSON{hint}")
 
 
 def _tag_bytes(value: bytes) -> dict[str, Any]:
@@ -114,6 +170,8 @@ _UNTAG: dict[str, Callable[[Any], Any]] = {
     "uuid": lambda value: uuid.UUID(hex=value["hex"]),
     "bytes": str.encode,
     "base64": base64.b64decode,
+    # No type of kombu's: a dict that looks like one, as a list of its keys and values.
+    "jobs.dict": lambda value: dict(value) if isinstance(value, list) else _refuse(repr(value)),
 }
 
 
@@ -131,6 +189,10 @@ def _untag(found: dict[str, Any]) -> Any:
 _PLAIN = frozenset({int, str, bool, type(None)})
 #: What is written of a call that nothing follows, as Celery has it.
 _NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+#: What certainly holds no dict.
+_LEAVES = frozenset(
+    {int, str, bool, float, type(None), dt.datetime, dt.date, dt.time, decimal.Decimal, uuid.UUID}
+)
 _encode_plain = msgspec.json.Encoder().encode
 # One encoder for all calls: `json.dumps` with arguments builds a new one each time.
-_encode = json.JSONEncoder(default=_tag, separators=(",", ":"), allow_nan=False).encode
+_encode_json = json.JSONEncoder(default=_tag, separators=(",", ":"), allow_nan=False).encode

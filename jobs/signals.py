@@ -12,6 +12,8 @@ from typing import Any
 
 from django.dispatch import Signal
 
+from jobs.values import shown
+
 #: A message was handed to the broker, or to the outbox when inside a transaction.
 #: Arguments: ``message``.
 task_enqueued = Signal()
@@ -31,6 +33,9 @@ worker_stopping = Signal()
 
 log = logging.getLogger("jobs")
 
+#: Most characters of an exception in a line of the log.
+_SHOWN = 1000
+
 
 def announce(signal: Signal, sender: Any, **named: Any) -> None:
     """Send a signal whose receivers can't disturb the caller; costs nothing when nobody listens."""
@@ -46,18 +51,24 @@ def _name(sender: Any) -> str:
 
 
 def _log_failed(sender: Any, message: Any, exception: BaseException, **_: Any) -> None:
-    log.error("task %s[%s] failed: %r", _name(sender), message.id, exception, exc_info=exception)
+    log.error(
+        "task %s[%s] failed: %s",
+        _name(sender),
+        message.id,
+        shown(exception, _SHOWN),
+        exc_info=exception,
+    )
 
 
 def _log_retried(
     sender: Any, message: Any, exception: BaseException, countdown: float, **_: Any
 ) -> None:
     log.warning(
-        "task %s[%s] will be tried again in %.1f s: %r",
+        "task %s[%s] will be tried again in %.1f s: %s",
         _name(sender),
         message.id,
         countdown,
-        exception,
+        shown(exception, _SHOWN),
     )
 
 

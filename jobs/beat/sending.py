@@ -127,9 +127,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
             # Functions that are asked about a call see values, not the form that rows have.
-            args, kwargs = serialization.loads(
-                serialization.dumps([schedule.args, schedule.kwargs])
-            )
+            args, kwargs = serialization.revived([schedule.args, schedule.kwargs])
             return task.message(
                 args,
                 kwargs,

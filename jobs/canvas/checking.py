@@ -16,7 +16,6 @@ _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
 
-
 #: What Celery's clients write into options, and nothing here reads.
 _FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
 
@@ -86,6 +85,7 @@ def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) ->
         raise TypeError(
             f"{error} It gets {what} in front of its own arguments; it gets none with si(…)."
         ) from None
+    task.check_options(python_options(workflow.options(call)))
     check_linked(workflow.options(call))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from jobs import signals
 from jobs.exceptions import WrongResults
 from jobs.request import request_of
-from jobs.worker import executor, prepare
+from jobs.worker import executor
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome
 from jobs.worker.record import Run
@@ -56,17 +56,16 @@ def _each(returned: Any, deliveries: Sequence[Delivery]) -> Sequence[Any]:
             f"Batch task {task.name!r} returned a {type(returned).__name__}: return a list with a "
             "result for each call, a dict of id → result, or None."
         )
-    if len(returned) != count:
+    results = list(returned)  # what is left to do with them can't raise any more
+    if len(results) != count:
         raise WrongResults(
-            f"Batch task {task.name!r} returned {len(returned)} results for {count} calls."
+            f"Batch task {task.name!r} returned {len(results)} results for {count} calls."
         )
-    return returned
+    return results
 
 
 def _outcome(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     try:
         return executor.decided(delivery, attempt, result)
-    except Exception as error:  # noqa: BLE001  it is logged there
-        return prepare.undecided(
-            delivery.queue, delivery.number, delivery.message.id, error, delivery.raw
-        )
+    except BaseException as error:  # noqa: BLE001  every call ends
+        return executor.ended_by(delivery, attempt.worker, error)

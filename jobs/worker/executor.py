@@ -18,17 +18,26 @@ from jobs import ledger, message, signals
 from jobs.exceptions import (
     Ignore,
     Interrupted,
-    MaxRetriesExceeded,
+    JobsError,
     Reject,
     Replaced,
-    ResultNotSerializable,
     Retry,
-    SendError,
     SoftTimeLimitExceeded,
+    TaskFailed,
+    TaskRevoked,
     WrongArguments,
 )
 from jobs.ledger import Record
-from jobs.request import current
+from jobs.request import (
+    Ended,
+    current,
+    said,
+)
+from jobs.retry import (
+    check_asked,
+    due,
+    no_attempt_left,
+)
 from jobs.states import State
 from jobs.worker import joining, prepare, record
 from jobs.worker.following import after_end, after_replacing, after_success
@@ -46,10 +55,8 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     """Call a synchronous task."""
     try:
         return _run(delivery, worker, limits)
-    except Exception as error:  # noqa: BLE001  it is logged there
-        return prepare.undecided(
-            delivery.queue, delivery.number, delivery.message.id, error, delivery.raw
-        )
+    except BaseException as error:  # noqa: BLE001  every call ends
+        return ended_by(delivery, worker, error)
 
 
 def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
@@ -77,10 +84,8 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     """Await an ``async def`` task."""
     try:
         return await _run_async(delivery, worker, limits)
-    except Exception as error:  # noqa: BLE001  it is logged there
-        return prepare.undecided(
-            delivery.queue, delivery.number, delivery.message.id, error, delivery.raw
-        )
+    except BaseException as error:  # noqa: BLE001  every call ends
+        return ended_by(delivery, worker, error)
 
 
 async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
@@ -124,6 +129,9 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             with timer.limit(soft):
                 result = task(*sent.args, **sent.kwargs)
             returned = True
+            if said and isinstance(asked := said.get(sent.id), Retry):
+                raise asked
+            record.check_result(result, sent, task)
             row = record.of_success(sent, task, attempt, result)
             assert row is not None, "an atomic task always has a row"
             if not (ledger.record_ends([row]) if sent.embed else ledger.record([row])):
@@ -149,10 +157,14 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
 
 def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     sent = delivery.message
+    if said and isinstance(asked := said.pop(sent.id, None), Retry):
+        return _raised(delivery, attempt, asked)
     try:
+        if type(result) not in record.PLAIN:
+            record.check_result(result, sent, delivery.task)
         row = record.of_success(sent, delivery.task, attempt, result)
         following = after_success(sent, result) if sent.embed else NOTHING
-    except (ResultNotSerializable, SendError) as error:
+    except Exception as error:  # noqa: BLE001  whatever is wrong with it, the call ends
         return _failed(delivery, attempt, error)
     _announce_success(delivery, attempt, result)
     outcome = _done(delivery, row)
@@ -169,6 +181,27 @@ def decided(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
 
 
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
+    try:
+        told = said.pop(delivery.message.id, None) if said else None
+        if isinstance(told, Retry):
+            if told is not error:
+                told.__cause__ = error
+            error = told
+        elif isinstance(told, Ended):
+            if isinstance(error, Ignore):
+                return _said_itself(delivery, attempt, told)
+        elif told is not None and told is error:
+            return _failed(delivery, attempt, error)
+        return _decided(delivery, attempt, error)
+    except Exception as trouble:  # noqa: BLE001  it is the call's end
+        # What couldn't be done about the task's own error is told with it.
+        if trouble is not error and trouble.__cause__ is None:
+            trouble.__cause__ = error
+        return _failed(delivery, attempt, trouble)
+
+
+def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
+    """Raises whatever keeps it from being decided as the task or its options ask."""
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
@@ -194,22 +227,40 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     return _failed(delivery, attempt, error)
 
 
+def _said_itself(delivery: Delivery, attempt: Run, told: Ended) -> Outcome:
+    """The end that the task gave to `Task.update_state` before it raised `Ignore`."""
+    if told.state == State.SUCCESS:
+        return _returned(delivery, attempt, told.meta)
+    if told.state == State.REVOKED:
+        return prepare.end(delivery, attempt, TaskRevoked(record.text_of(told.meta)))
+    return _failed(delivery, attempt, TaskFailed(record.text_of(told.meta)))
+
+
 def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
+    """Raises `TypeError` or `ValueError` for what can't be asked for, as a task may that raises
+    `Retry` itself."""
     retries, policy = delivery.message.retries, delivery.task.options
-    cause: BaseException = asked.exc or asked
+    check_asked(
+        exc=asked.exc,
+        countdown=asked.countdown,
+        eta=asked.eta,
+        max_retries=asked.max_retries,
+        args=asked.next_args,
+        kwargs=asked.next_kwargs,
+    )
     if policy.exhausted(retries, asked.max_retries):
-        if asked.exc is None:
-            cause = MaxRetriesExceeded(
-                f"Task {delivery.task.name!r}[{delivery.message.id}] has had "
-                f"{retries + 1} attempts."
-            )
-        return _failed(delivery, attempt, cause)
-    if asked.eta is not None:
-        due = asked.eta.timestamp()
-    else:
-        pause = policy.pause(retries) if asked.countdown is None else asked.countdown
-        due = time.time() + pause
-    return _again(delivery, attempt, cause, due, asked)
+        last = asked.exc
+        if last is None:
+            last = no_attempt_left(delivery.task.name, delivery.message.id, retries)
+            last.__cause__ = asked.__cause__
+        return _failed(delivery, attempt, last)
+    now = time.time()
+    at = due(now, asked.countdown, asked.eta)
+    if at is None:
+        at = now + policy.pause(retries)
+    causes = (asked.exc, asked.__cause__, asked)
+    cause = next(cause for cause in causes if cause is not None)
+    return _again(delivery, attempt, cause, at, asked)
 
 
 def _again(
@@ -264,10 +315,7 @@ def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
 
 
 def _replaced(delivery: Delivery, attempt: Run, error: Replaced) -> Outcome:
-    try:
-        following = after_replacing(delivery.message, error.call)
-    except SendError as failure:
-        return _failed(delivery, attempt, failure)
+    following = after_replacing(delivery.message, error.call)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
 
 
@@ -304,6 +352,26 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     outcome = _done(delivery, row, failed=True)
     if sent.embed:
         outcome.following = after_end(sent, delivery.raw, attempt, error)
+    return outcome
+
+
+def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
+    """The last door: FAILURE with what kept the outcome from being decided. Whatever it was, the
+    call ends, and no message ends the process, which would claim it again, and again end."""
+    sent = delivery.message
+    log.error("task %s[%s] ends by an error here", delivery.task.name, sent.id, exc_info=error)
+    attempt = Run(worker, time.time())
+    try:
+        row = record.of_failure(sent, delivery.task, delivery.raw, attempt, error)
+    except Exception:  # noqa: BLE001  the first error says more
+        strange = JobsError(f"An error that can't be described: {type(error).__name__}")
+        row = record.of_failure(sent, delivery.task, delivery.raw, attempt, strange)
+    outcome = _done(delivery, row, failed=True)
+    if sent.embed:
+        try:
+            outcome.following = after_end(sent, delivery.raw, attempt, error)
+        except Exception:
+            log.exception("what follows task %s[%s] is lost", delivery.task.name, sent.id)
     return outcome
 
 

@@ -21,16 +21,19 @@ from jobs import (
     ledger,
     message,
     publish,
+    results,
     serialization,
     workflow,
 )
 from jobs.exceptions import (
     ChordError,
+    TaskFailed,
 )
 from jobs.ledger import Record
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
 from jobs.states import State
+from jobs.values import shown
 from jobs.worker import foreign_chords, record
 from jobs.worker.following import message_of, told, unsent
 from jobs.worker.outcome import Following, Member
@@ -124,8 +127,7 @@ def _results(group: TaskGroup) -> list[object]:
     texts, size, limit = [], 0, conf.get().message_max_bytes
     for task_id, task, state, error, text in found.iterator(chunk_size=_CHUNK):
         if state != State.SUCCESS:
-            did = "was revoked" if state == State.REVOKED else "failed"
-            raise ChordError(f"{task}[{task_id}], a member of its chord, {did}: {error}")
+            raise _of_member(task_id, task, state, error)
         size += len(text or "null") + 1
         if size <= limit:
             texts.append(text or "null")
@@ -141,6 +143,18 @@ def _results(group: TaskGroup) -> list[object]:
         )
     results: list[object] = serialization.loads(f"[{','.join(texts)}]")
     return results
+
+
+def _of_member(task_id: str, task: str, state: str, error: str) -> ChordError:
+    """As Celery words it, by the ``repr`` of the member's exception, which is its cause."""
+    if state == State.REVOKED:
+        return ChordError(f"{task}[{task_id}], a member of its chord, was revoked: {error}")
+    row = TaskResult.objects.using(ledger.alias()).defer("message").get(id=task_id)
+    why = results.rebuild(row)
+    what = error if isinstance(why, TaskFailed) else shown(why, 1000)
+    found = ChordError(f"{task}[{task_id}], a member of its chord, failed: {what}")
+    found.__cause__ = TaskFailed("\n" + row.traceback)
+    return found
 
 
 def _chord_error(error: Exception) -> ChordError:
@@ -175,8 +189,9 @@ def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
         errbacks = workflow.listed(options.get("link_error"))
         messages, chords = told(options["task_id"], last.root_id, errbacks)
         send([Following(messages, chords)])
-    ends, members = unsent(body, _end(firsts[0], last, error))
-    return Following((), (), ends, members)
+    ended = _end(firsts[0], last, error)
+    ends, members = unsent(body, ended)
+    return Following((), (), [one._replace(traceback=ended.traceback) for one in ends], members)
 
 
 def _end(first: workflow.Call, last: Member, error: ChordError) -> Record:

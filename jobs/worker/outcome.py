@@ -14,6 +14,7 @@ from jobs.broker.limiting import Lock, Slot
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.request import said
 from jobs.workflow import Call, Counted
 
 
@@ -140,6 +141,8 @@ class Outcome(msgspec.Struct):
         """Itself, with what it takes over from the delivery that was run."""
         self.claimed, self.held, self.slots = delivery.claimed, held, delivery.slots
         self.lock = lock_of(delivery.message, delivery.task)
+        if said:
+            said.pop(delivery.message.id, None)
         if progress.told:
             self.reported = progress.over(delivery.message.id)
         # Its arguments are as long as the message; all else is looked at where it may be long.

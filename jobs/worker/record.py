@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import datetime as dt
+import inspect
 import time
 import traceback
+import types
 from typing import Any, NamedTuple
 
 from jobs import conf, message, serialization
@@ -13,6 +16,7 @@ from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
 from jobs.states import State
+from jobs.values import shown
 
 #: Most characters that are stored of an error's text, and of its traceback.
 ERROR_MOST = 32_000
@@ -108,15 +112,55 @@ def of_retry(
     return waiting, over
 
 
+#: What needs no look by `check_result`: nearly every result.
+PLAIN = frozenset({type(None), bool, int, float, str, dict})
+
+#: What stands for work that is still to be done.
+_UNDONE = (
+    types.CoroutineType,
+    types.GeneratorType,
+    types.AsyncGeneratorType,
+    concurrent.futures.Future,
+    map,
+    filter,
+)
+
+
+def check_result(result: Any, sent: Message, task: Task[..., Any]) -> None:
+    """Raise `ResultNotSerializable` for what stands for work that nobody has done: a coroutine, a
+    generator, a future."""
+    if type(result) in PLAIN:
+        return
+    found = [result]
+    if type(result) in (list, tuple):
+        # Of a result that is kept, the encoder will say it.
+        found = list(result) if ignores_result(sent, task) else []
+    undone = [one for one in found if _is_undone(type(one))]
+    for one in undone:
+        if inspect.iscoroutine(one):
+            one.close()  # or Python warns that nobody awaited it
+    if undone:
+        raise ResultNotSerializable(
+            f"Task {task.name!r} returned a {type(undone[0]).__name__}, whose work nobody has "
+            "done. Declare it with 'async def' and await what it calls, or return list(…) of a "
+            "generator."
+        )
+
+
+def _is_undone(kind: type) -> bool:
+    return issubclass(kind, _UNDONE) or hasattr(kind, "__await__") or hasattr(kind, "__anext__")
+
+
 def result_text(result: Any, task: Task[..., Any]) -> str:
     """The JSON of what a task returned; raises `ResultNotSerializable`."""
     if result is None:
         return "null"
     try:
         text = serialization.dumps(result)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # what it holds may raise anything when it is looked at
         raise ResultNotSerializable(
-            f"Task {task.name!r} returned a {type(result).__name__} that can't be stored: {error}. "
+            f"Task {task.name!r} returned a {type(result).__name__} that can't be stored: "
+            f"{text_of(error)}. "
             "Return what JSON holds, or set ignore_result=True."
         ) from error
     limit = conf.get().result_max_bytes
@@ -145,8 +189,8 @@ def _record(
         task=sent.task,
         queue=sent.queue,
         state=state.value,
-        args=serialization.dumps(sent.shown_args) if sent.args else "[]",
-        kwargs=serialization.dumps(sent.shown_kwargs) if sent.kwargs else "{}",
+        args=_arguments(sent.shown_args) if sent.args else "[]",
+        kwargs=_arguments(sent.shown_kwargs) if sent.kwargs else "{}",
         result=result,
         error_type=error_type,
         error=error,
@@ -182,31 +226,49 @@ class Described(NamedTuple):
 
 
 def describe(error: BaseException) -> Described:
+    """Whatever the exception is: one that can't be told of is still a failure."""
     kind = type(error)
-    trace = "".join(traceback.format_exception(error))
-    text = shortened(_clean(text_of(error)))
-    args = [value if _is_plain(value) else text_of(value) for value in error.args]
-    stored = {"exc_type": kind.__qualname__, "exc_message": args, "exc_module": kind.__module__}
-    rebuilt = serialization.dumps(stored)
-    if len(rebuilt) > ERROR_MOST:
-        rebuilt = serialization.dumps(stored | {"exc_message": [text]})
-    name = _clean(f"{kind.__module__}.{kind.__qualname__}")[: message.LONGEST]
-    return Described(name, text, shortened(_clean(trace)), rebuilt)
+    try:
+        given = tuple(error.args)
+    except Exception:  # noqa: BLE001  any class may have got its properties wrong
+        given = ()
+    args = [shortened(value) if isinstance(value, str) else value for value in given[:100]]
+    args = [value if _is_plain(value) else text_of(value) for value in args]
+    module, name = str(kind.__module__), str(kind.__qualname__)
+    stored = serialization.dumps({"exc_type": name, "exc_message": args, "exc_module": module})
+    if len(stored) > 2 * ERROR_MOST:  # a list, or characters that JSON writes as six
+        args = [shortened(text_of(error), 1000)]
+        stored = serialization.dumps({"exc_type": name, "exc_message": args, "exc_module": module})
+    return Described(
+        _clean(f"{module}.{name}"[:255]),
+        _clean(text_of(error)),
+        _clean(_traceback(error)),
+        stored,
+    )
 
 
-def shortened(text: str) -> str:
-    """The head and the tail of what is longer than an error should be."""
-    if len(text) <= ERROR_MOST:
+def _traceback(error: BaseException) -> str:
+    try:
+        # Not of a text of any length: that stands at the end of it, again and again.
+        text = "".join(traceback.format_exception(error))
+    except Exception:  # noqa: BLE001  it looks at what the class has made of itself
+        frames = traceback.format_tb(error.__traceback__)
+        text = f"{''.join(frames)}{type(error).__qualname__}: {text_of(error)}\n"
+    return shortened(text)
+
+
+def shortened(text: str, most: int = ERROR_MOST) -> str:
+    """Without its middle, when it is longer."""
+    if len(text) <= most:
         return text
-    half = ERROR_MOST // 2
-    left_out = len(text) - 2 * half
-    return f"{text[:half]}\n[... {left_out:,} characters are left out ...]\n{text[-half:]}"
+    half = most // 2
+    return f"{text[:half]}\n… {len(text) - 2 * half:,} characters are left out …\n{text[-half:]}"
 
 
 def text_of(value: object) -> str:
-    """`str`, also of what fails at that."""
+    """`str`, cut where it is very long, also of what fails at that."""
     try:
-        return str(value)
+        return shortened(str(value))
     except Exception as error:  # noqa: BLE001  any class may have got its __str__ wrong
         return f"<{type(value).__name__} without a text: its __str__ raises {type(error).__name__}>"
 
@@ -214,9 +276,21 @@ def text_of(value: object) -> str:
 def _is_plain(value: Any) -> bool:
     try:
         serialization.dumps(value)
-    except (TypeError, ValueError, RecursionError):
+    except Exception:  # noqa: BLE001  what it holds may raise anything
         return False
     return True
+
+
+def _arguments(given: Any) -> str:
+    """The JSON of a call's arguments. The task may have put anything into them."""
+    try:
+        return serialization.dumps(given)
+    except Exception:  # noqa: BLE001  what it has put there may raise anything
+        if isinstance(given, dict):
+            return serialization.dumps(
+                {str(k): v if _is_plain(v) else shown(v) for k, v in given.items()}
+            )
+        return serialization.dumps([v if _is_plain(v) else shown(v) for v in given])
 
 
 def _clean(text: str) -> str:

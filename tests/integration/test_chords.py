@@ -259,7 +259,9 @@ def test_a_failed_member_fails_the_body() -> None:
     result = call.apply_async(link_error=note.s("told"))
     work()
     failed = TaskResult.objects.get(task=fail.name)
-    with pytest.raises(ChordError, match=rf"tests\.tasks\.fail\[{failed.id}\].*failed: boom"):
+    with pytest.raises(
+        ChordError, match=rf"tests\.tasks\.fail\[{failed.id}\].*failed: ValueError\('boom'\)"
+    ):
         result.get(timeout=0)
     assert state(result.parent) == State.FAILURE
     assert notes() == [json.dumps([result.parent.id, "told"])]

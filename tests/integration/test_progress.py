@@ -173,7 +173,8 @@ def test_what_is_noted_while_the_broker_is_away_is_sent_later(
 @pytest.mark.parametrize(
     ("kwargs", "error"),
     [
-        ({"state": "SUCCESS"}, ValueError),
+        ({"state": "RETRY"}, ValueError),
+        ({"state": "SUCCESS", "meta": object()}, NotSerializable),
         ({"state": ""}, ValueError),
         ({"state": 3}, ValueError),
         ({"meta": object()}, NotSerializable),

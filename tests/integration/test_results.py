@@ -233,16 +233,18 @@ def test_forget(broker_url: str) -> None:
 
 
 def test_waiting_that_could_never_end_is_refused(broker_url: str) -> None:
-    with pytest.raises(ResultError, match="ignores its result"):
-        quiet_trace.delay("x").get(timeout=5)
-    with pytest.raises(ResultError, match="ignores its result"):
-        trace.apply_async(("x",), ignore_result=True).get(timeout=5)
     with transaction.atomic():
         result = add.delay(1, 2)
         with pytest.raises(ResultError, match=r"transaction that is still open"):
             result.get(timeout=5)
     work()
     assert result.get(timeout=5) == 3
+
+
+def test_of_a_call_that_ignores_its_result_none_at_once(broker_url: str) -> None:
+    for result in (quiet_trace.delay("x"), trace.apply_async(("x",), ignore_result=True)):
+        assert result.ignored
+        assert result.get(timeout=5) is None
 
 
 def test_a_wait_in_a_transaction_for_a_task_sent_before_it(broker_url: str) -> None:

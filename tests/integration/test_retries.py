@@ -192,10 +192,13 @@ def test_no_attempt_left() -> None:
 
 
 def test_no_attempt_left_after_an_exception() -> None:
+    """As in Celery: the exception that was being handled is told as its cause."""
     result = raises_in_the_end.delay(1)
     row = work_to_the_end(result)
-    assert (row.state, row.attempts, row.error) == (State.FAILURE, 2, "nothing there")
-    with pytest.raises(LookupError, match="nothing there"):
+    assert (row.state, row.attempts) == (State.FAILURE, 2)
+    assert "LookupError: nothing there" in row.traceback
+    assert attempts_of(result) == [(1, "nothing there")]
+    with pytest.raises(MaxRetriesExceeded, match="has had 2 attempts"):
         result.get(timeout=0)
 
 

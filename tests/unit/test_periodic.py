@@ -129,7 +129,7 @@ class TestSettings:
             ({"args": "you"}, "args must be a tuple or a list, not 'you'."),
             ({"kwargs": [1]}, "kwargs must be a dict, not [1]."),
             ({"options": {"queue": "mial"}}, "its queue 'mial'. Did you mean 'mail'?"),
-            ({"options": {"priority": 10}}, "priority: "),
+            ({"options": {"priority": 10}}, "priority must be 0 (first) to 9"),
             ({"options": {"expires": "1"}}, "expires must be seconds or a timedelta, not '1'."),
             ({"options": {"expires": -1}}, "expires: This can't be negative."),
             ({"options": {"countdown": 5}}, "'countdown' is not known to schedules; there are"),

@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import collections
 import datetime as dt
 import decimal
 import json
 import uuid
+import zoneinfo
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from django.db import models
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext_lazy
 from hypothesis import given, settings
 
-from jobs.serialization import dumps, loads
+from jobs.serialization import dumps, dumps_call, loads
 
 #: Each value with its JSON as kombu writes it.
 TAGGED = [
@@ -137,6 +140,82 @@ def test_what_only_looks_like_a_tag(like_a_tag: Any) -> None:
 def test_wrong_tags_are_value_errors(kind: Any, value: Any) -> None:
     with pytest.raises(ValueError, match="is not a known tagged value"):
         loads(json.dumps([{"__type__": kind, "__value__": value}]))
+
+
+LIKE_TAGS: list[Any] = [
+    {"__type__": "decimal", "__value__": "x"},
+    {"__type__": "decimal", "__value__": "1.5"},
+    {"__type__": "nothing", "__value__": None},
+    {"__value__": 1, "__type__": ["datetime"]},
+    {"__type__": "jobs.dict", "__value__": [["a", 1]]},
+    {"__type__": "x", "__value__": {"__type__": "y", "__value__": decimal.Decimal("0.1")}},
+    [[{"a": [{"__type__": "uuid", "__value__": {}}]}], dt.date(2020, 1, 1)],
+]
+
+
+@pytest.mark.parametrize("value", LIKE_TAGS)
+def test_values_that_look_like_tags_come_back(value: Any) -> None:
+    assert loads(dumps(value)) == value
+    assert loads(dumps_call([value], {"a": value}, {"chain": [value]})) == [
+        [value],
+        {"a": value},
+        {"chain": [value]},
+    ]
+
+
+@pytest.mark.parametrize("value", [{1: "a", "1": "b"}, {True: 1, "true": 2}, {None: 1, "null": 2}])
+def test_keys_that_would_become_one_are_refused(value: Any) -> None:
+    for inside in (value, [value], {"a": (value,)}, collections.OrderedDict(a=value)):
+        with pytest.raises(ValueError, match=r"two keys that are .* in JSON"):
+            dumps(inside)
+
+
+def test_what_raises_when_it_is_looked_at_has_no_form() -> None:
+    class Raises(dict[str, Any]):
+        def items(self) -> Any:
+            raise KeyError("no items")
+
+    class NoClass:
+        @property
+        def __class__(self) -> Any:
+            raise RuntimeError("no class")
+
+    for value in (Raises(a=1), NoClass()):
+        with pytest.raises(TypeError, match="looking at it raises"):
+            dumps([value])
+
+
+def test_times_with_an_offset_keep_it_and_others_are_refused() -> None:
+    value = dt.time(1, 2, tzinfo=dt.timezone(dt.timedelta(hours=5, minutes=45)))
+    assert loads(dumps(value)) == value
+    assert loads(dumps(value)).utcoffset() == value.utcoffset()
+    with pytest.raises(ValueError, match="has no offset without a day"):
+        dumps(dt.time(1, 2, tzinfo=zoneinfo.ZoneInfo("Asia/Kathmandu")))
+
+
+def test_moments_in_named_zones_keep_their_moment() -> None:
+    zone = zoneinfo.ZoneInfo("Europe/Berlin")
+    for fold in (0, 1):  # the hour that is there twice
+        value = dt.datetime(2025, 10, 26, 2, 30, tzinfo=zone, fold=fold)
+        back = loads(dumps(value))
+        assert (back, back.utcoffset()) == (value.astimezone(dt.UTC), value.utcoffset())
+
+
+def test_subclasses_become_what_they_are_of() -> None:
+    class Text(str):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Number(int):
+        def __repr__(self) -> str:
+            return "none"
+
+    class Moment(dt.datetime):
+        pass
+
+    assert loads(dumps([Text("a"), Number(5), mark_safe("b")])) == ["a", 5, "b"]
+    assert loads(dumps(Moment(2020, 1, 1, tzinfo=dt.UTC))) == dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+    assert str(loads(dumps(decimal.Decimal("NaN")))) == "NaN"
 
 
 @pytest.mark.parametrize("text", ["", "[", "{'a': 1}", b"\xff", "[1] 2", "nul"])
