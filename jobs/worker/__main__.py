@@ -16,6 +16,8 @@ import threading
 
 import django
 
+from jobs.worker import isolation
+
 #: From <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 
@@ -27,6 +29,7 @@ def main() -> None:
     # The supervisor decides; a Ctrl-C in the terminal reaches the whole group of processes.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     die_with_parent()
+    isolation.watch()
     django.setup()
     # Only now can modules be imported that import models.
     from jobs.worker.board import Board
