@@ -28,6 +28,7 @@
     │   ├── TimeLimitExceeded       its process was killed
     │   ├── WorkerLost              its process died, as often as JOBS["MAX_CRASHES"] allows
     │   ├── MaxRetriesExceeded      there is no other attempt left
+    │   ├── TransactionLeftOpen     it returned in a transaction, which is rolled back
     │   └── ChordError              the body of a chord whose members have not all succeeded
     └── ResultError                 raised by ``AsyncResult.get()``
         ├── WaitInTask              (also RuntimeError) ``get`` was called within a task
@@ -215,6 +216,10 @@ class WorkerLost(TaskEnded):
 
 class MaxRetriesExceeded(TaskEnded):
     """The task has no attempt left."""
+
+
+class TransactionLeftOpen(TaskEnded):
+    """The task returned in a transaction, which is rolled back."""
 
 
 class ChordError(TaskEnded):

@@ -2,16 +2,23 @@
 
 Senders: the `Task` for what concerns a task, its name (str) where the task isn't known here, and
 the worker's name for a worker. A receiver that raises is logged and never changes what happens
-to the task.
+to the task. Receivers may be `async def`, and may use the ORM, wherever a signal is sent.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import logging
-from typing import Any
+import threading
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
+from asgiref.sync import sync_to_async
+from django.db import connections
 from django.dispatch import Signal
 
+from jobs.exceptions import SoftTimeLimitExceeded
 from jobs.values import shown
 
 #: A message was handed to the broker, or to the outbox when inside a transaction.
@@ -37,13 +44,82 @@ log = logging.getLogger("jobs")
 _SHOWN = 1000
 
 
+class Announcement(NamedTuple):
+    """A signal that is to be sent."""
+
+    signal: Signal
+    sender: Any
+    named: Mapping[str, Any]
+
+
+#: Where `announce` puts what an async task's runner sends when it can await the receivers.
+later: contextvars.ContextVar[list[Announcement] | None] = contextvars.ContextVar(
+    "jobs.signals.later", default=None
+)
+
+
 def announce(signal: Signal, sender: Any, **named: Any) -> None:
     """Send a signal whose receivers can't disturb the caller; costs nothing when nobody listens."""
     if not signal.receivers:
         return
-    for receiver, answer in signal.send_robust(sender, **named):
+    one = Announcement(signal, sender, named)
+    if not _on_event_loop():
+        _send(one)
+    elif (waiting := later.get()) is not None and signal is not task_enqueued:
+        waiting.append(one)
+    else:
+        _send_beside(one)
+
+
+async def announce_all(waiting: list[Announcement]) -> None:
+    """Send what waits to be, from an event loop: sync receivers in a thread, async ones on the
+    loop."""
+    while waiting:
+        try:
+            await sync_to_async(_send, thread_sensitive=False)(waiting.pop(0))
+        except Exception as error:
+            # Not of a receiver itself: of what it has left behind in its thread.
+            log.error("a receiver of a jobs signal raised", exc_info=error)
+
+
+def _send(one: Announcement) -> None:
+    try:
+        answers = one.signal.send_robust(one.sender, **one.named)
+    except BaseException as error:
+        # What `send_robust` lets through: sys.exit() in a receiver, say. Ctrl-C in a process that
+        # sends is for that process.
+        if one.signal is task_enqueued and isinstance(error, KeyboardInterrupt):
+            raise
+        log.error("a receiver of a jobs signal raised", exc_info=error)
+        return
+    for receiver, answer in answers:
+        if isinstance(answer, SoftTimeLimitExceeded) and one.signal is task_enqueued:
+            raise answer  # meant for the task that sends
         if isinstance(answer, Exception):
             log.error("receiver %r of a jobs signal raised", receiver, exc_info=answer)
+
+
+def _on_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _send_beside(one: Announcement) -> None:
+    """Wait, on an event loop, until a thread has sent it: Django refuses the ORM and async
+    receivers there."""
+
+    def send() -> None:
+        try:
+            _send(one)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(send,))
+    thread.start()
+    thread.join()
 
 
 def _name(sender: Any) -> str:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import io
 import itertools
+import locale
+import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -219,6 +225,77 @@ def index_book(pk: int) -> None:
 
 def _arrive(gate: str) -> None:
     Path(gate, f"arrived-{os.getpid()}-{threading.get_ident()}-{time.monotonic_ns()}").touch()
+
+
+# ------------------------------------------------------------------- what a process has once
+
+
+@task
+def process_state() -> dict[str, str]:
+    """What tasks find of their process."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGCHLD, signal.SIGALRM]
+    return {
+        "directory": os.getcwd(),  # noqa: PTH109
+        "umask": oct(mask),
+        "handlers": str([signal.getsignal(signum) for signum in signals]),
+        "mask": str(signal.pthread_sigmask(signal.SIG_BLOCK, ())),
+        "timer": str(signal.getitimer(signal.ITIMER_PROF)),
+        "alarm": str(signal.getitimer(signal.ITIMER_REAL)),
+        "recursion limit": str(sys.getrecursionlimit()),
+        "warnings": str(warnings.filters),
+        "locale": locale.setlocale(locale.LC_ALL),
+        "sockets": str(socket.getdefaulttimeout()),
+        "logging": str(logging.root.manager.disable),
+        "gc": str(gc.isenabled()),
+        "stdout": str(sys.stdout is sys.__stdout__),
+    }
+
+
+@task
+def change_process(what: str) -> None:
+    """Change one of them, and leave it so."""
+    _CHANGES[what]()
+
+
+@task
+async def async_change_process(what: str) -> None:
+    _CHANGES[what]()
+
+
+def _leave_catching() -> None:
+    warnings.catch_warnings(record=True).__enter__()
+    warnings.simplefilter("error")
+
+
+def _alarm() -> None:
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(9))
+    signal.alarm(1000)
+
+
+_CHANGES = {
+    "chdir": lambda: os.chdir("/"),
+    "fchdir": lambda: os.fchdir(os.open("/", os.O_RDONLY)),
+    "umask": lambda: os.umask(0),
+    "SIGTERM": lambda: signal.signal(signal.SIGTERM, signal.SIG_IGN),
+    "SIGINT": lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    "SIGUSR1": lambda: signal.signal(signal.SIGUSR1, signal.SIG_IGN),
+    "SIGCHLD": lambda: signal.signal(signal.SIGCHLD, signal.SIG_IGN),
+    "alarm": _alarm,
+    "timer": lambda: signal.setitimer(signal.ITIMER_PROF, 1000),
+    "mask": lambda: signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR2}),
+    "recursion limit": lambda: sys.setrecursionlimit(99_999),
+    "simplefilter": lambda: warnings.simplefilter("error"),
+    "filterwarnings": lambda: warnings.filterwarnings("ignore", "mine"),
+    "resetwarnings": warnings.resetwarnings,
+    "catch_warnings": _leave_catching,
+    "locale": lambda: locale.setlocale(locale.LC_NUMERIC, "C.UTF-8"),
+    "sockets": lambda: socket.setdefaulttimeout(0.001),
+    "logging": lambda: logging.disable(logging.CRITICAL),
+    "gc": gc.disable,
+    "stdout": lambda: setattr(sys, "stdout", io.StringIO()),
+}
 
 
 # ------------------------------------------------------------------- limits, crashes, reloads

@@ -21,6 +21,8 @@ from typing import Any
 
 import django
 
+from jobs.worker import isolation
+
 #: From <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
 
@@ -40,6 +42,7 @@ def main() -> None:
     print_regardless()
     # By its name `multiprocessing` finds what a new process runs before anything else.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
+    isolation.watch()
     django.setup()
     # Only now can modules be imported that import models.
     from jobs.worker import forking

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import math
 import threading
@@ -14,7 +15,7 @@ from asgiref.sync import sync_to_async
 from jobs.registry import tasks
 from jobs.worker import executor
 from jobs.worker.board import Board, key
-from jobs.worker.database import Care
+from jobs.worker.database import Care, Executor
 from jobs.worker.early import ack_early, lost
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome
@@ -57,6 +58,8 @@ class AsyncRunner:
         self._counting = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._care = Care()
+        #: The worker's own, of which each task gets a copy.
+        self._context = contextvars.copy_context()
         #: The next look at the connections of the thread in which Django works for this loop.
         self._look: asyncio.TimerHandle | None = None
 
@@ -80,6 +83,7 @@ class AsyncRunner:
 
     def _start(self) -> None:
         self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Executor())
         self._thread = threading.Thread(
             target=vital(self._run_loop), name="jobs-async", daemon=True
         )
@@ -97,7 +101,7 @@ class AsyncRunner:
     def _begin(self, deliveries: Sequence[Delivery]) -> None:
         assert self._loop is not None
         for delivery in deliveries:
-            task = self._loop.create_task(self._one(delivery))
+            task = self._loop.create_task(self._one(delivery), context=self._context.copy())
             self._tasks.add(task)  # the loop itself keeps only weak references
             task.add_done_callback(self._tasks.discard)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,25 +10,39 @@ from typing import Any
 from jobs import signals
 from jobs.exceptions import WrongResults
 from jobs.request import request_of
-from jobs.worker import executor
+from jobs.worker import (
+    executor,
+    isolation,
+)
 from jobs.worker.limits import Limits
 from jobs.worker.outcome import Delivery, Outcome
 from jobs.worker.record import Run
 
 
 def run(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
-    """Call the task with the requests of all; the outcomes are in their order."""
+    """Call the task with the requests of all, in a context of its own; the outcomes are in their
+    order."""
+    outcomes = contextvars.copy_context().run(_run, deliveries, worker, limits)
+    isolation.after_task(deliveries[0].message)  # what receivers have left
+    return outcomes
+
+
+def _run(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
     attempt, task = Run(worker, time.time()), deliveries[0].task
     results: Sequence[Any]
     try:
         for delivery in deliveries:
             signals.announce(signals.task_started, task, message=delivery.message, worker=worker)
+        isolation.after_task(deliveries[0].message)  # what receivers have left
         soft = [limits.soft(delivery.message, task) for delivery in deliveries]
         with limits.timer.limit(shortest(soft)):
             returned = task([request_of(delivery.message, worker) for delivery in deliveries])
         results = _each(returned, deliveries)
     except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
         results = [error] * len(deliveries)
+    if left_open := isolation.after_task(deliveries[0].message):
+        # Results that are exceptions stay what they are.
+        results = [one if isinstance(one, BaseException) else left_open for one in results]
     decided = zip(deliveries, results, strict=True)
     return [_outcome(delivery, attempt, result) for delivery, result in decided]
 

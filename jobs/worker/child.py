@@ -12,6 +12,7 @@ from django.db import connections
 from jobs import broker, notes, signals
 from jobs.exceptions import BrokerUnavailable
 from jobs.iteration import Process
+from jobs.worker import database, isolation
 from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.board import Board
 from jobs.worker.consumer import Consumer
@@ -58,8 +59,13 @@ class Child:
 
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
+        with database.watching():
+            self._run()
+
+    def _run(self) -> None:
         signal.signal(signal.SIGTERM, self._on_sigterm)
         Process.stopping = False
+        isolation.remember()
         self.recorder.start()
         if self.options.threads:
             self.sync.start(self.options.threads)

@@ -7,12 +7,13 @@ touched.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import datetime as dt
 import logging
 import time
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, transaction
+from django.db import InterfaceError, OperationalError, connections, transaction
 
 from jobs import ledger, message, signals
 from jobs.exceptions import (
@@ -25,6 +26,7 @@ from jobs.exceptions import (
     SoftTimeLimitExceeded,
     TaskFailed,
     TaskRevoked,
+    TransactionLeftOpen,
     WrongArguments,
 )
 from jobs.ledger import Record
@@ -39,7 +41,12 @@ from jobs.retry import (
     no_attempt_left,
 )
 from jobs.states import State
-from jobs.worker import joining, prepare, record
+from jobs.worker import (
+    isolation,
+    joining,
+    prepare,
+    record,
+)
 from jobs.worker.following import after_end, after_replacing, after_success
 from jobs.worker.limits import Limits, Timer
 from jobs.worker.outcome import NOTHING, Delivery, Kind, Outcome
@@ -52,9 +59,12 @@ _COMMIT_AGAIN = 1.0
 
 
 def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    """Call a synchronous task."""
+    """Call a synchronous task, in a context of its own."""
     try:
-        return _run(delivery, worker, limits)
+        outcome = contextvars.copy_context().run(_run, delivery, worker, limits)
+        if outcome.failed or signals.task_succeeded.receivers:
+            isolation.after_task(delivery.message)  # what receivers have left
+        return outcome
     except BaseException as error:  # noqa: BLE001  every call ends
         return ended_by(delivery, worker, error)
 
@@ -62,9 +72,11 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
 def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
-    token = current.set((sent, worker))
+    current.set((sent, worker))
     try:
-        signals.announce(signals.task_started, task, message=sent, worker=worker)
+        if signals.task_started.receivers:
+            signals.announce(signals.task_started, task, message=sent, worker=worker)
+            isolation.after_task(sent)  # what receivers have left
         soft = limits.soft(sent, task)
         if task.atomic:
             return _run_atomic(delivery, attempt, limits.timer, soft)
@@ -74,9 +86,10 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             with limits.timer.limit(soft):
                 result = task(*sent.args, **sent.kwargs)
     except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
+        isolation.after_task(sent)
         return _raised(delivery, attempt, error)
-    finally:
-        current.reset(token)
+    if left_open := isolation.after_task(sent):
+        return _raised(delivery, attempt, left_open)
     return _returned(delivery, attempt, result)
 
 
@@ -91,18 +104,27 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
 async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
-    # A coroutine has a context of its own: nothing to reset.
+    # Its asyncio task has a context of its own.
     current.set((sent, worker))
+    told: list[signals.Announcement] = []
+    signals.later.set(told)
     try:
-        signals.announce(signals.task_started, task, message=sent, worker=worker)
+        if signals.task_started.receivers:
+            signals.announce(signals.task_started, task, message=sent, worker=worker)
+            await signals.announce_all(told)
         soft = limits.soft(sent, task)
         if soft is None:
             result = await task(*sent.args, **sent.kwargs)
         else:
             result = await _within(soft, task(*sent.args, **sent.kwargs))
     except BaseException as error:  # noqa: BLE001  as above
-        return _raised(delivery, attempt, error)
-    return _returned(delivery, attempt, result)
+        outcome = _raised(delivery, attempt, error)
+    else:
+        outcome = _returned(delivery, attempt, result)
+    if told:
+        await signals.announce_all(told)
+    isolation.after_task(sent)
+    return outcome
 
 
 async def _within(seconds: float, call: Any) -> Any:
@@ -126,8 +148,16 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
     returned = False
     try:
         with transaction.atomic(using=ledger.alias()):
+            connection = connections[ledger.alias()]
+            depth = len(connection.atomic_blocks)
             with timer.limit(soft):
                 result = task(*sent.args, **sent.kwargs)
+            if len(connection.atomic_blocks) != depth or connection.closed_in_transaction:
+                # What it did could not be committed with its result.
+                raise TransactionLeftOpen(
+                    f"Task {task.name!r}[{sent.id}] left another transaction open in its own, or "
+                    "closed its connection: nothing of it has stayed."
+                )
             returned = True
             if said and isinstance(asked := said.get(sent.id), Retry):
                 raise asked

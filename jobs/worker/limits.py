@@ -25,6 +25,7 @@ from typing import Any, Protocol
 from jobs.exceptions import SoftTimeLimitExceeded
 from jobs.message import Message
 from jobs.registry import Task
+from jobs.worker.isolation import setitimer
 from jobs.worker.vital import vital
 
 
@@ -65,13 +66,13 @@ class MainThreadTimer:
             yield
             return
         self._armed = True
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        setitimer(signal.ITIMER_REAL, seconds)
         try:
             yield
         finally:
             # First: a signal that comes from here on belongs to a task that has ended.
             self._armed = False
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            setitimer(signal.ITIMER_REAL, 0)
 
     def _ring(self, signum: int, frame: FrameType | None) -> None:
         if self._armed:

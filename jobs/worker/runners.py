@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import connections
 
-from jobs.worker import batches, executor
+from jobs.worker import batches, database, executor
 from jobs.worker.board import Board, key
 from jobs.worker.database import Care
 from jobs.worker.early import ack_early, lost
@@ -136,6 +136,7 @@ class SyncRunners:
     def run(self, place: int = 0) -> None:
         """Run tasks until `stop`. ``place``: this runner's on the board."""
         care = Care()
+        database.claim_thread()
         me = threading.get_ident()
         while not self._stopping:
             self._run_unstarted(me, place, care)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import inspect
 import logging
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ import pytest
 from django.dispatch import Signal
 
 from jobs import signals
+from jobs.exceptions import SoftTimeLimitExceeded
 from jobs.message import Message
 from jobs.signals import announce
 
@@ -108,3 +111,69 @@ def test_every_signal_says_what_it_means() -> None:
     for number, line in enumerate(source):
         if line.endswith("= Signal()"):
             assert source[number - 1].startswith("#:"), line
+
+
+# ------------------------------------------------------------------------------ awkward receivers
+
+
+@contextlib.contextmanager
+def received(*receivers: Any) -> Iterator[None]:
+    for receive in receivers:
+        signals.task_enqueued.connect(receive)
+        signals.task_succeeded.connect(receive)
+    yield
+    for receive in receivers:
+        signals.task_enqueued.disconnect(receive)
+        signals.task_succeeded.disconnect(receive)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, asyncio.CancelledError, ValueError])
+@pytest.mark.parametrize("signal", [signals.task_enqueued, signals.task_succeeded])
+def test_what_a_receiver_raises_is_logged(
+    kind: type[BaseException], signal: Signal, caplog: pytest.LogCaptureFixture
+) -> None:
+    def leave(**_: Any) -> None:
+        raise kind
+
+    with received(leave):
+        announce(signal, Task, message=MESSAGE, worker="w1")
+    assert any(record.name == "jobs" and record.exc_info for record in caplog.records)
+
+
+def test_ctrl_c_while_one_sends_is_not_swallowed() -> None:
+    def interrupt(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with received(interrupt):
+        with pytest.raises(KeyboardInterrupt):
+            announce(signals.task_enqueued, Task, message=MESSAGE)
+        announce(signals.task_succeeded, Task, message=MESSAGE)
+
+
+def test_the_soft_limit_of_a_task_that_sends_reaches_it() -> None:
+    def overrun(**_: Any) -> None:
+        raise SoftTimeLimitExceeded
+
+    with received(overrun), pytest.raises(SoftTimeLimitExceeded):
+        announce(signals.task_enqueued, Task, message=MESSAGE)
+
+
+def test_on_an_event_loop_sync_and_async_receivers_are_heard_at_once() -> None:
+    """`delay()` in a coroutine can't await them."""
+    heard: list[str] = []
+
+    def receive(**_: Any) -> None:
+        with pytest.raises(RuntimeError):
+            asyncio.get_running_loop()  # where Django would refuse the ORM
+        heard.append("sync")
+
+    async def areceive(**_: Any) -> None:
+        await asyncio.sleep(0)
+        heard.append("async")
+
+    async def send() -> None:
+        announce(signals.task_enqueued, Task, message=MESSAGE)
+
+    with received(receive, areceive):
+        asyncio.run(send())
+    assert heard == ["sync", "async"]
