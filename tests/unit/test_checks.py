@@ -44,7 +44,7 @@ def test_good_settings(settings: Settings) -> None:
         ),
         (
             {"QUEUES": {"default": {"opne": True}}},
-            "JOBS['QUEUES'] has the unknown option 'opne'. Did you mean 'open'?.",
+            "JOBS['QUEUES'] has the unknown option 'opne'. Did you mean 'open'?",
         ),
     ],
 )
@@ -205,6 +205,9 @@ def test_a_server_that_does_not_tell(server: redis.Redis, settings: Settings) ->
     server.execute_command("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+@all", "-@admin")
     url = settings.JOBS["BROKER_URL"].replace("//", "//shop:pw@")
     settings.JOBS = {**settings.JOBS, "BROKER_URL": url}
+    # CONFIG is forbidden; INFO tells a part of it.
+    assert doubts() == [("jobs.W004", "Redis has the maxmemory-policy allkeys-lru.")]
+    server.execute_command("ACL", "SETUSER", "shop", "-info")
     assert doubts() == []
 
 
