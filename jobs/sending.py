@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime as dt
-import math
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -206,8 +205,6 @@ def check_times(send: Send) -> None:
 def _check_headers(headers: Any) -> None:
     if not isinstance(headers, Mapping):
         raise TypeError(f"headers must be a dict, not {shown(headers)}")
-    for name, value in headers.items():
+    for name in headers:
         if not isinstance(name, str):
             raise TypeError(f"headers must have names that are text, not {shown(name)}")
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ValueError(f"headers has {value!r} for {name!r}, which is no number in JSON")
