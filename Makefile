@@ -18,10 +18,10 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test storm check lint format clean
+.PHONY: help run web worker beat broker test test-sqlite storm check lint format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) PARALLEL=$(PARALLEL) STORM='--tasks 20000 --kills 45'"
 
 run: $(INSTALLED) .env ## Start web server, worker, beat and broker together
@@ -39,13 +39,22 @@ beat: $(INSTALLED) .env ## Start beat alone
 broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
 	@exec $(BIN)/python manage.py runbroker
 
+# What runs the same on every database, or needs none.
+ONE_DATABASE := unit browser integration/admin integration/broker integration/celery_guides \
+	integration/commands integration/demo integration/test_captured_commits.py \
+	integration/test_celery_canvas_guide.py integration/test_celery_forms.py \
+	integration/test_embedded.py integration/test_every_call_ends.py \
+	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
+	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_dev.py e2e/test_limits.py \
+	e2e/test_processes.py e2e/test_second_project.py e2e/test_signals.py \
+	faults/test_network.py faults/test_outages.py faults/test_refusals.py faults/test_security.py
+
 # The whole suite comes last, so that its summary is what one sees at the end.
-test: $(INSTALLED) ## Run all tests: those that use a database on PostgreSQL, then all on SQLite
-	$(BIN)/python -m tests.with_postgres $(PYTEST) \
-		$(addprefix --ignore=tests/,unit browser integration/broker integration/test_embedded.py \
-		e2e/test_dev.py e2e/test_second_project.py e2e/test_limits.py e2e/test_signals.py \
-		faults/test_network.py faults/test_outages.py faults/test_refusals.py \
-		faults/test_security.py)
+test: $(INSTALLED) ## Run all tests: those that depend on the database on PostgreSQL, then all on SQLite
+	$(BIN)/python -m tests.with_postgres $(PYTEST) $(addprefix --ignore=tests/,$(ONE_DATABASE))
+	@$(MAKE) --no-print-directory test-sqlite
+
+test-sqlite: $(INSTALLED) ## Run all tests on SQLite alone
 	$(PYTEST)
 
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises

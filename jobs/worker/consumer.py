@@ -39,6 +39,8 @@ log = logging.getLogger("jobs.worker")
 #: With ``burst``, what is due within so many seconds counts as waiting: an attempt that is to be
 #: made at once is due in the next whole millisecond, by the server's clock and not by this one.
 _AT_ONCE = 0.01
+#: Seconds after which a burst that has run everything asks again whether all is recorded.
+_RECORDED = 0.005
 
 #: Seconds until a queue is asked again that the broker has refused.
 _ASK_AGAIN = 1.0
@@ -382,7 +384,8 @@ class Consumer:
         # What runs may be revoked meanwhile.
         timeout = self._poll if self._is_idle() else min(self._poll, 1.0)
         if self._sync.unstarted or self._burst:
-            timeout = AHEAD
+            # With nothing running, only the recorder has to finish before a burst is over.
+            timeout = _RECORDED if self._burst and self._is_idle() else AHEAD
         if self._next_due is not None:
             timeout = min(timeout, self._next_due)
         if self._gathering:
