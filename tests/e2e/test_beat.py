@@ -187,5 +187,5 @@ def test_help_explains(project: Project) -> None:
 
 def test_a_wrong_address_is_said_at_the_start(project: Project) -> None:
     output = project.run("runbeat", status=1, REDIS_URL="nonsense://")
-    assert "JOBS['BROKER_URL'] is not usable" in output
+    assert "JOBS['BROKER_URL'] must begin with redis://" in output
     assert "Traceback" not in output
