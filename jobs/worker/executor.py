@@ -239,12 +239,11 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         back = Outcome(Kind.BACK, delivery.queue, delivery.number)
         back.raw, back.priority = delivery.raw, sent.priority
         return back
-    if isinstance(error, Ignore) and not sent.embed.get("chord"):
-        ignored = sent.id if record.is_kept(sent, task) else ""
-        done = Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
-        if sent.embed:  # what would have followed has an end all the same
-            done.following = after_end(sent, delivery.raw, attempt, error, State.REVOKED)
-        return done
+    if isinstance(error, Ignore):
+        why = "The task raised Ignore, so nothing else was recorded"
+        if error.args != Ignore().args:
+            why += f": {record.text_of(error)}"
+        return prepare.end(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
         return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):

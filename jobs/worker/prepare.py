@@ -26,6 +26,9 @@ from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
 
+#: The ends of calls whose messages are kept as dead letters.
+_BURIED = (WorkerLost, MessageError, Reject)
+
 #: Seconds before a message whose task is unknown here is offered again.
 _OFFER_AGAIN = 5.0
 
@@ -115,7 +118,7 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     """The outcome of a delivery that is not run, or no longer: REVOKED, FAILURE, or for one that
     kills workers the dead letters besides."""
     state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
-    kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
+    kind = Kind.DEAD if isinstance(why, _BURIED) else Kind.DONE
     sent = delivery.message
     keeps = kind is Kind.DEAD or record.is_kept(sent, delivery.task)
     row = record.failure(sent, delivery.raw, run, why, state) if keeps else None
@@ -133,10 +136,21 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     )
 
 
-def already_ended(delivery: Delivery) -> Outcome:
-    """Its outcome is recorded: a former delivery got as far as that."""
+def buried_types() -> set[str]:
+    """The `error_type` of ends whose messages are dead letters."""
+    found: list[type[BaseException]] = list(_BURIED)
+    for one in found:  # it grows meanwhile
+        found += one.__subclasses__()
+    return {record.kind_of(one) for one in found}
+
+
+def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
+    """Its outcome is recorded: a former delivery got as far as that. ``unburied``: why its message
+    is a dead letter, where it did not get that far."""
     sent = delivery.message
     done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    if unburied is not None:
+        done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
     done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
     return done
 
