@@ -1,4 +1,4 @@
-"""What the broker refuses to be told of one queue, and workers that die between record and letter."""
+"""What the broker refuses to be told of one queue; workers that die before a letter is written."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def _wrong(client: redis.Redis, key: str) -> Callable[[], Any]:
 def _rights(client: redis.Redis, key: str) -> Callable[[], Any]:
     client.acl_setuser("default", enabled=True, nopass=True, reset_keys=True)
     names = [f"~{{{name}}}:*" for name in ("default", "low")]
-    client.execute_command("ACL", "SETUSER", "default", *names, "~default", "~low")
+    client.execute_command("ACL", "SETUSER", "default", *names, "~default*", "~low*")
     return lambda: client.execute_command("ACL", "SETUSER", "default", "~*")
 
 
