@@ -43,7 +43,7 @@ def is_refusal(error: Exception) -> bool:
         return False
     if not isinstance(error, DatabaseError):
         return True  # a driver's `ValueError`, `TypeError`, `OverflowError`, or a fault of ours
-    state = _sqlstate(error)
+    state = sqlstate(error)
     if state:
         return state[:2] in _REFUSING
     number = error.args[0] if error.args else None
@@ -63,10 +63,10 @@ def is_cut(error: Exception) -> bool:
         return True
     if not isinstance(error, DatabaseError):
         return False
-    return _sqlstate(error) in _CUT or bool(error.args and error.args[0] in _CUT_NUMBERS)
+    return sqlstate(error) in _CUT or bool(error.args and error.args[0] in _CUT_NUMBERS)
 
 
-def _sqlstate(error: BaseException) -> str:
+def sqlstate(error: BaseException) -> str:
     """Django's errors have the driver's as their cause."""
     for one in (error, error.__cause__):
         state = getattr(one, "sqlstate", None) or getattr(one, "pgcode", None)

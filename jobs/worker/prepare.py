@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from jobs import conf, ledger, message
 from jobs.exceptions import (
@@ -17,7 +18,7 @@ from jobs.exceptions import (
     WorkerLost,
 )
 from jobs.message import Message
-from jobs.registry import tasks
+from jobs.registry import Task, tasks
 from jobs.states import State
 from jobs.worker import record
 from jobs.worker.following import after_end
@@ -159,6 +160,11 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {record.shortened(record.text_of(error))}"
 
 
+def most_crashes(task: Task[..., Any]) -> int:
+    own = task.options.max_crashes
+    return conf.get().max_crashes if own is None else own
+
+
 def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
     """Why a message that its former processes did not survive is not run again."""
     sent, task = delivery.message, delivery.task
@@ -168,8 +174,7 @@ def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
         return TaskRevoked("terminated")
     if sent.killed == message.Killed.PURGED:
         return TaskRevoked("purged")
-    own = task.options.max_crashes
-    most = conf.get().max_crashes if own is None else own
+    most = most_crashes(task)
     if sent.crashes > most:
         return WorkerLost(
             f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "
