@@ -22,7 +22,7 @@
     │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
     │   ├── Reject                  put it among the dead letters, or back on the queue
     │   ├── Replaced                another call ends under its id
-    │   └── Ignore                  acknowledge it and record nothing
+    │   └── Ignore                  acknowledge it; it ends as REVOKED
     ├── TaskEnded                   what ends a task other than its own doing
     │   ├── SoftTimeLimitExceeded   raised inside the task
     │   ├── TimeLimitExceeded       its process was killed
@@ -195,7 +195,7 @@ class Replaced(ControlFlow):
 
 
 class Ignore(ControlFlow):
-    """Nothing is recorded of this call."""
+    """The call ends as REVOKED, and nothing else is recorded of it."""
 
 
 class TaskEnded(JobsError):

@@ -7,7 +7,7 @@ upsert, so that two workers which both believe to hold a message can't both be r
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 
 from django.db import connections, router, transaction
@@ -174,6 +174,13 @@ def open_chords(chords: Sequence[Counted]) -> None:
 def ended(ids: Sequence[str]) -> set[str]:
     """Those of these tasks whose end is recorded."""
     return TaskResult.objects.using(alias()).ended(ids)
+
+
+def reasons(ids: Sequence[str], error_types: Collection[str]) -> dict[str, str]:
+    """Those of these calls that have failed by one of these errors: id → what it was."""
+    rows = TaskResult.objects.using(alias()).filter(id__in=ids, state=State.FAILURE)
+    found = rows.filter(error_type__in=error_types).values_list("id", "error_type", "error")
+    return {task_id: f"{kind.rpartition('.')[2]}: {error}" for task_id, kind, error in found}
 
 
 def standing(records: Sequence[Record]) -> set[str]:

@@ -408,20 +408,31 @@ def _mark_published(ids: Sequence[str], alias: str) -> None:
 # ------------------------------------------------------------------------------- the relay
 
 
-def relay(now: dt.datetime | None = None) -> int:
+#: Ends a call whose message can't be on the broker, by why not.
+GiveUp = Callable[[TaskResult, Exception], None]
+
+
+def relay(now: dt.datetime | None = None, give_up: GiveUp | None = None) -> int:
     """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished.
 
     Any number of processes may do this at once. How many messages were published. What the broker
-    refuses stays, for a later pass, and holds up nothing else.
+    refuses stays, for a later pass, and holds up nothing else; ``give_up`` is called for what it
+    will never have: a message that can't be read, or that breaks the connection at several passes.
     Raises `BrokerUnavailable` when it is away.
     """
     grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
     before = (now or clock.now()) - grace
     total = 0
-    passed = _Passed(set(), set())
+    passed = _Passed(set(), set(), [])
     while True:
         found, sent = _relay_some(before, passed)
         total += sent
+        # Not within the transaction that holds the rows.
+        while passed.hopeless:
+            row, error = passed.hopeless.pop()
+            if give_up is not None:
+                _breaking.pop(row.id, None)
+                give_up(row, error)
         if found < _BATCH:
             return total
 
@@ -431,6 +442,8 @@ class _Passed(NamedTuple):
 
     queues: set[str]
     ids: set[str]
+    #: What will never be sent, and why not.
+    hopeless: list[tuple[TaskResult, Exception]]
 
 
 def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
@@ -448,7 +461,7 @@ def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
         found = list(rows.only("id", "queue", "eta", "message")[:_BATCH])
         sent: list[str] = []
         try:
-            _relay_rows(found, sent, passed)
+            _relay_rows(_readable(found, passed), sent, passed)
         except BrokerUnavailable as error:
             away = error
         TaskResult.objects.using(alias).mark_published(sent)
@@ -457,8 +470,25 @@ def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
     return len(found), len(sent)
 
 
+def _readable(rows: Sequence[TaskResult], passed: _Passed) -> Sequence[TaskResult]:
+    found = []
+    for row in rows:
+        try:
+            message.decode(bytes(row.message), row.queue, trusted=True)
+        except MessageError as error:
+            # Of whom it is known whose call it is, a worker can say the end.
+            if getattr(error, "call", None) is None:
+                passed.ids.add(row.id)
+                passed.hopeless.append((row, error))
+                continue
+        found.append(row)
+    return found
+
+
 def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) -> None:
     """Send the messages of these rows; puts the ids of those that were sent into ``sent``."""
+    if not rows:
+        return
     try:
         broker.get().push([_again(row) for row in rows])
     except BrokerUnavailable as error:
@@ -486,8 +516,10 @@ def _find_what_breaks(
     broker.get().ping()  # away, all of it: that is the error, then
     if len(rows) == 1:
         passed.ids.add(rows[0].id)
-        if rows[0].id not in _breaking:
-            _breaking.add(rows[0].id)
+        _breaking[rows[0].id] += 1
+        if _breaking[rows[0].id] >= _HOPELESS:
+            passed.hopeless.append((rows[0], error))
+        if _breaking[rows[0].id] == 1:
             log.error(
                 "the message of call %s for queue %s, of %d bytes, waits in the ledger: Redis cuts "
                 "the connection when it is sent. Is it above the server's proto-max-bulk-len? %s",
@@ -502,8 +534,10 @@ def _find_what_breaks(
         _relay_rows(part, sent, passed)
 
 
-#: Calls whose messages break the connection, as far as that was logged.
-_breaking: set[str] = set()
+#: Calls whose messages break the connection → at how many passes they have.
+_breaking: Counter[str] = Counter()
+#: Passes after which such a one is given up: an accident of the network comes at one of them.
+_HOPELESS = 3
 
 
 def _again(row: TaskResult) -> Outgoing:

@@ -15,6 +15,7 @@ from jobs import (
     clock,
     conf,
     known,
+    ledger,
     publish,
     registry,
     routing,
@@ -22,7 +23,7 @@ from jobs import (
 )
 from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
-from jobs.message import Message, id_at, new_id
+from jobs.message import LONGEST, Message, id_at, new_id
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
 from jobs.sending import end
@@ -186,5 +187,19 @@ def _refuse(one: Message, error: SendError, alias: str) -> None:
         kwargs=serialization.dumps(one.kwargs),
         error_type=f"{type(error).__module__}.{type(error).__qualname__}",
         error=str(error),
+        finished_at=clock.now(),
+    )
+
+
+def record_failure(schedule: Schedule, task_id: str, error: Exception, alias: str) -> None:
+    """Record as failed what can't even be made of a schedule, or that the database refuses: as
+    little as can be."""
+    TaskResult.objects.using(alias).create(
+        id=task_id,
+        task=ledger.plain(schedule.task)[:LONGEST],
+        queue=ledger.plain(schedule.queue)[:LONGEST],
+        state=State.FAILURE,
+        error_type=f"{type(error).__module__}.{type(error).__qualname__}"[:LONGEST],
+        error=ledger.plain(f"Schedule {schedule.name!r} can't be sent: {error}"),
         finished_at=clock.now(),
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import logging
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +19,7 @@ from jobs.beat.decision import Decision, decide
 from jobs.models import Overlap, Schedule, ScheduleRun, TaskResult
 from jobs.models.planning import PLAN_FIELDS
 from jobs.models.schedules import ScheduleQuerySet
+from jobs.refusals import is_refusal
 from jobs.states import TERMINAL
 
 log = logging.getLogger("jobs.beat")
@@ -27,6 +30,8 @@ _BATCH = 500
 _MESSAGES = 1000
 #: Transactions of one tick at most, so that beat can be stopped in a flood.
 _STEPS = 20
+#: Seconds until another look at a schedule of which nothing could be made.
+_LEFT_OUT = 60.0
 
 _RUN_FIELDS = PLAN_FIELDS | {"last_run_at", "last_result", "runs", "skipped", "queued_for"}
 
@@ -44,13 +49,14 @@ def tick(now: dt.datetime) -> dt.datetime | None:
         return now
     if _any(waiting, "queued_for"):
         ended = waiting.exclude(Exists(_running().filter(id=OuterRef("last_result"))))
-        step(ended, lambda found: fire(found, now))
+        step(ended, lambda found: fire(found, now), functools.partial(_give_up, now))
     due = rows.earliest()
     for _ in range(_STEPS):
         if due is None or due > now:
             break
-        found = step(rows.due(now), lambda found: fire(found, now))
-        due = rows.earliest()
+        due_rows = schedules().due(now)
+        found = step(due_rows, lambda found: fire(found, now), functools.partial(_give_up, now))
+        due = schedules().earliest()
         if not found:
             break  # another beat has them
     return due
@@ -63,11 +69,55 @@ def _any(rows: ScheduleQuerySet, field: str) -> bool:
 
 
 def schedules() -> ScheduleQuerySet:
-    return Schedule.objects.using(router.db_for_write(Schedule))
+    """But for those that nothing could be done with a moment ago."""
+    rows = Schedule.objects.using(router.db_for_write(Schedule))
+    if not _left_out:
+        return rows
+    now = time.monotonic()
+    return rows.exclude(pk__in=[pk for pk, until in _left_out.items() if until > now])
 
 
-def step(rows: ScheduleQuerySet, act: Callable[[list[Schedule]], None]) -> int:
-    """Do something with some of these rows that nobody else holds; with how many."""
+#: Schedule → when to look at it again (monotonic).
+_left_out: dict[int, float] = {}
+
+
+def step(
+    rows: ScheduleQuerySet,
+    act: Callable[[list[Schedule]], None],
+    give_up: Callable[[int, Exception], None] | None = None,
+) -> int:
+    """Do something with some of these rows that nobody else holds; with how many.
+
+    When one of them is such that it can't be done, each is done by itself. ``give_up`` is called
+    for that one (its key, and why). It is left out for a while where there is none, or that fails
+    too.
+    """
+    try:
+        return _together(rows, act)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+    keys = list(rows.values_list("pk", flat=True)[:_BATCH])
+    for pk in keys:
+        try:
+            try:
+                _together(rows.filter(pk=pk), act)
+            except Exception as error:
+                if give_up is None or not is_refusal(error):
+                    raise
+                give_up(pk, error)
+        except Exception as error:
+            if not is_refusal(error):
+                raise
+            if pk not in _left_out:
+                log.exception("schedule number %s is left out, and looked at again later", pk)
+            _left_out[pk] = time.monotonic() + _LEFT_OUT
+        else:
+            _left_out.pop(pk, None)
+    return len(keys)
+
+
+def _together(rows: ScheduleQuerySet, act: Callable[[list[Schedule]], None]) -> int:
     features = connections[rows.db].features
     if features.has_select_for_update:
         rows = rows.select_for_update(
@@ -138,6 +188,34 @@ def fire(found: Sequence[Schedule], now: dt.datetime) -> None:
         schedule.queued_for = decision.queued_for
         schedule.skipped += decision.missed + len(decision.overlapped)
     write(found, _RUN_FIELDS)
+
+
+def _give_up(now: dt.datetime, pk: int, error: Exception) -> None:
+    """The due time of a schedule that can't be sent ends as a failed call; the next one comes."""
+    rows = schedules()
+    with transaction.atomic(using=rows.db):
+        schedule = rows.select_for_update().filter(pk=pk).first()
+        if schedule is None:
+            return
+        log.error("schedule %r can't be sent: %s", schedule.name, error, exc_info=error)
+        due = schedule.queued_for or schedule.next_run_at
+        if due is not None and due <= now:
+            task_id = sending.run_id(pk, due)
+            try:
+                with transaction.atomic(using=rows.db):
+                    sending.record_failure(schedule, task_id, error, rows.db)
+            except Exception as another:
+                if not is_refusal(another):
+                    raise
+                log.exception("no failed call can be recorded for schedule %r", schedule.name)
+                task_id = ""
+            run = ScheduleRun(schedule=schedule, due_at=due, at=now, result=task_id)
+            ScheduleRun.objects.using(rows.db).bulk_create([run], ignore_conflicts=True)
+            schedule.last_run_at, schedule.last_result = due, task_id
+            schedule.runs += 1
+        schedule.queued_for = None
+        schedule.plan(now)
+        write([schedule], _RUN_FIELDS)
 
 
 def _decisions(found: Sequence[Schedule], now: dt.datetime) -> list[tuple[Schedule, Decision]]:

@@ -6,6 +6,7 @@ changed that can't be asked again: when database or broker are away, all of them
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Sequence
@@ -13,7 +14,7 @@ from collections.abc import Callable, Sequence
 from jobs import broker, conf, ledger, message
 from jobs.broker.base import Claim
 from jobs.broker.operating import Parking
-from jobs.exceptions import TaskRevoked
+from jobs.exceptions import MessageError, QueueRefused, TaskRevoked
 from jobs.worker import permits, prepare, record
 from jobs.worker.outcome import Delivery, Kind, Outcome
 from jobs.worker.permits import Answer
@@ -21,6 +22,8 @@ from jobs.worker.record import Run
 
 #: Seconds until a copy of a call that is just being run is looked at again.
 _COPY_AGAIN = 2.0
+#: Newest dead letters among which a message is looked for.
+_LETTERS = 1000
 
 Step = Callable[[list[Delivery]], Answer]
 
@@ -35,7 +38,7 @@ def admit(
     """``here``: the ids of the calls that this process has claimed before and not recorded yet.
 
     Raises `BrokerUnavailable` or Django's `DatabaseError`."""
-    steps: list[Step] = [functools.partial(_without_ended, run=run, here=here)]
+    steps: list[Step] = [functools.partial(_without_ended, queue=queue, run=run, here=here)]
     if claim.revocations:
         steps.append(functools.partial(_without_revoked, queue=queue, run=run))
     if claim.paused_tasks:
@@ -51,7 +54,9 @@ def admit(
     return Answer(left, outcomes)
 
 
-def _without_ended(deliveries: list[Delivery], run: Run, here: Callable[[], set[str]]) -> Answer:
+def _without_ended(
+    deliveries: list[Delivery], queue: str, run: Run, here: Callable[[], set[str]]
+) -> Answer:
     """Those whose end isn't recorded, and each call once. Only what may have been delivered before
     is asked for: what was put back, and what is older than a message that just comes: the relay may
     have published it a second time, or somebody who had copied it."""
@@ -61,16 +66,31 @@ def _without_ended(deliveries: list[Delivery], run: Run, here: Callable[[], set[
     # Before the ledger is asked: what leaves this process from here on is recorded by then.
     begun = here() if any(d.message.redelivered for d in deliveries) else set()
     ended = ledger.ended(list(set(doubtful.values())))
+    reasons = _unburied({d.message.id for d in deliveries if d.message.redelivered} & ended, queue)
     left, outcomes = [], []
     for d in deliveries:
         if d.message.id in ended:
-            outcomes.append(prepare.already_ended(d))
+            reason = reasons.get(d.message.id) if d.message.redelivered else None
+            outcomes.append(prepare.already_ended(d, reason))
         elif d.message.id in begun and record.is_kept(d.message, d.task):
             outcomes.append(_after_the_other(d))
         else:
             left.append(d)
             begun.add(d.message.id)
     return Answer(left, outcomes)
+
+
+def _unburied(ids: set[str], queue: str) -> dict[str, str]:
+    """Those of these ended calls whose messages should be dead letters and aren't, since their
+    worker died after it had recorded the end: id → why."""
+    reasons = ledger.reasons(list(ids), prepare.buried_types()) if ids else {}
+    if not reasons:
+        return {}
+    with contextlib.suppress(QueueRefused):
+        for letter in broker.get().dead_letters(queue, _LETTERS):
+            with contextlib.suppress(MessageError):
+                reasons.pop(message.decode(letter.raw, queue, trusted=True).id, None)
+    return reasons
 
 
 def _after_the_other(delivery: Delivery) -> Outcome:

@@ -193,7 +193,7 @@ class Consumer:
         looking, began = self._appetite.looking, time.monotonic()
         self._next_due = None
         for queue in self._order.next():
-            if self._refused.get(queue, 0.0) > began:
+            if self._refused.get(queue, 0.0) > began or self._recorder.stuck(queue):
                 continue
             try:
                 while True:

@@ -13,7 +13,7 @@ import logging
 import time
 from typing import Any
 
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 from jobs import ledger, message, signals
 from jobs.exceptions import (
@@ -50,6 +50,7 @@ from jobs.worker import (
 from jobs.worker.following import after_end, after_replacing, after_success
 from jobs.worker.limits import Limits, Timer
 from jobs.worker.outcome import NOTHING, Delivery, Kind, Outcome
+from jobs.worker.patience import sqlstate
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
@@ -177,7 +178,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
         if not returned:
             raise  # the task's own affair
         # Should the commit have succeeded and only its answer be lost, the ledger will say so.
-        return _put_back(delivery, error)
+        return _put_back(delivery, attempt, error)
     _announce_success(delivery, attempt, result)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
 
@@ -239,12 +240,11 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         back = Outcome(Kind.BACK, delivery.queue, delivery.number)
         back.raw, back.priority = delivery.raw, sent.priority
         return back
-    if isinstance(error, Ignore) and not sent.embed.get("chord"):
-        ignored = sent.id if record.is_kept(sent, task) else ""
-        done = Outcome(Kind.DONE, delivery.queue, delivery.number, ignored=ignored)
-        if sent.embed:  # what would have followed has an end all the same
-            done.following = after_end(sent, delivery.raw, attempt, error, State.REVOKED)
-        return done
+    if isinstance(error, Ignore):
+        why = "The task raised Ignore, so nothing else was recorded"
+        if error.args != Ignore().args:
+            why += f": {record.text_of(error)}"
+        return prepare.end(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
         return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):
@@ -349,23 +349,47 @@ def _replaced(delivery: Delivery, attempt: Run, error: Replaced) -> Outcome:
     return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
 
 
-def _put_back(delivery: Delivery, error: Exception) -> Outcome:
-    """To be run again as if it had not been: nothing of it has stayed."""
+def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
+    """To be run again as if it had not been: nothing of it has stayed. Where the database is there
+    all the same, that may be the task's own doing: then it counts as a crash, and only so many are
+    allowed."""
+    sent, task = delivery.message, delivery.task
+    own = _may_be_its_own(error)
+    if own and sent.crashes >= prepare.most_crashes(task):
+        times = sent.crashes + 1
+        why = TransactionLeftOpen(
+            f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
+            f"{'time' if times == 1 else 'times'} in a row, while the database was there. Does it "
+            f"close or break its connection? {error}"
+        )
+        why.__cause__ = error
+        return _failed(delivery, attempt, why)
     log.warning(
-        "task %s[%s] could not be committed and is run again: %s",
-        delivery.task.name,
-        delivery.message.id,
-        error,
+        "task %s[%s] could not be committed and is run again: %s", task.name, sent.id, error
     )
     return Outcome(
         Kind.LATER,
         delivery.queue,
         delivery.number,
-        raw=message.mark_redelivered(delivery.raw, crashed=False)[0],
-        priority=delivery.message.priority,
+        raw=message.mark_redelivered(delivery.raw, crashed=own)[0],
+        priority=sent.priority,
         due=time.time() + _COMMIT_AGAIN,
         failed=True,
     )
+
+
+def _may_be_its_own(error: Exception) -> bool:
+    """Whether this error of a commit can come of the task: the connection is gone, and the database
+    isn't. A lock or a conflict, which SQLSTATE or SQLite tells, is the fault of others."""
+    connection = connections[ledger.alias()]
+    if connection.vendor == "sqlite" or sqlstate(error):
+        return False
+    connection.close()
+    try:
+        ledger.ended([""])
+    except DatabaseError:
+        return False
+    return True
 
 
 def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:

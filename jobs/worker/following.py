@@ -10,7 +10,8 @@ from __future__ import annotations
 import datetime as dt
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from jobs import (
@@ -21,7 +22,7 @@ from jobs import (
     routing,
     workflow,
 )
-from jobs.exceptions import SendError
+from jobs.exceptions import JobsError, SendError
 from jobs.ledger import Record
 from jobs.message import Message
 from jobs.registry import tasks
@@ -30,12 +31,9 @@ from jobs.states import State
 from jobs.worker import record
 from jobs.worker.outcome import NOTHING, Following, Member
 from jobs.worker.record import Run
-from jobs.workflow import Call, Counted
+from jobs.workflow import Call
 
 log = logging.getLogger("jobs.worker")
-
-#: Messages, and the chords whose headers are among them.
-Sent = tuple[list[Message], list[Counted]]
 
 #: What is raised by looking for a call in what is none.
 NO_CALL = (
@@ -50,22 +48,28 @@ NO_CALL = (
 
 def after_success(sent: Message, result: Any) -> Following:
     """Raises `SendError` for a result that can't be in the messages to be sent."""
-    messages, chords = [], []
-    for more, counted in _starts(sent, result):
-        messages += more
-        chords += counted
-    for one in messages:
+    following = _together(_starts(sent, result), _membership(sent))
+    for one in following.messages:
         message.encode(one)  # now, when it can still be the task's failure
-    return Following(messages, chords, (), _membership(sent))
+    return following
 
 
-def _starts(sent: Message, result: Any) -> Iterator[Sent]:
-    root_id = _root(sent)
+def _starts(sent: Message, result: Any) -> Iterator[Following]:
     for n, call in enumerate(sent.embed.get("callbacks") or ()):
-        yield from started(sent.id, root_id, f"callback {n}", call, [result])
+        yield started(sent, f"callback {n}", call, [result])
     if sent.embed.get("chain"):
-        calls = workflow.chain(reversed(sent.embed["chain"]))
-        yield from started(sent.id, root_id, "chain", calls, [result])
+        yield started(sent, "chain", workflow.chain(reversed(sent.embed["chain"])), [result])
+
+
+def _together(parts: Iterable[Following], members: Sequence[Member]) -> Following:
+    """Of one call, which is a member of chords itself."""
+    made = list(parts)
+    return Following(
+        [one for part in made for one in part.messages],
+        [one for part in made for one in part.chords],
+        [one for part in made for one in part.ends],
+        [*members, *(one for part in made for one in part.members)],
+    )
 
 
 def after_end(
@@ -74,17 +78,16 @@ def after_end(
     """After an end other than success. Errbacks are told of failures, not of revocations."""
     if not sent.embed:
         return NOTHING
-    errbacks = sent.embed.get("errbacks") if state == State.FAILURE else None
-    messages, chords = told(sent.id, _root(sent), errbacks)
-    ends: list[Record] = []
-    members = _membership(sent)
+    parts = []
+    if state == State.FAILURE and sent.embed.get("errbacks"):
+        parts.append(told(sent, sent.embed["errbacks"]))
     if sent.embed.get("chain"):
         ended = record.failure(sent, raw, run, why, state)
         error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
         call = workflow.chain(reversed(sent.embed["chain"]))
-        ends, more = unsent(call, ended._replace(error=error, parent_id=sent.id))
-        members += more
-    return Following(messages, chords, ends, members)
+        ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
+        parts.append(Following(ends=ends, members=members))
+    return _together(parts, _membership(sent))
 
 
 def after_replacing(sent: Message, call: Call) -> Following:
@@ -97,16 +100,10 @@ def after_replacing(sent: Message, call: Call) -> Following:
     return Following(messages, start.chords, replaces=sent.id)
 
 
-def told(
-    task_id: str, root_id: str, errbacks: Sequence[Call] | None
-) -> tuple[list[Message], list[Counted]]:
+def told(sent: Message, errbacks: Sequence[Call]) -> Following:
     """The errbacks of a call that has failed: they get its id."""
-    messages, chords = [], []
-    for n, call in enumerate(errbacks or ()):
-        for more, counted in started(task_id, root_id, f"errback {n}", call, [task_id]):
-            messages += more
-            chords += counted
-    return messages, chords
+    starts = [started(sent, f"errback {n}", call, [sent.id]) for n, call in enumerate(errbacks)]
+    return _together(starts, ())
 
 
 def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
@@ -144,17 +141,26 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
     return ends, members
 
 
-def started(task_id: str, root_id: str, what: str, call: Call, before: list[Any]) -> Iterator[Sent]:
-    """What a call sends that follows this task, at its start; nothing, but a line in the log, for
-    what is no call. Its ids are the same, however often the task is run."""
-    ids = (message.derived_id(task_id, f"{what}/{n}") for n in itertools.count())
+def started(sent: Message, what: str, call: Call, before: list[Any]) -> Following:
+    """What a call sends that follows this one, at its start. Its ids are the same, however often
+    the task is run. What is no call, or can't be sent, ends as FAILURE instead, and with it all
+    that would have come behind it."""
+    ids = (message.derived_id(sent.id, f"{what}/{n}") for n in itertools.count())
     try:
-        start = workflow.start(workflow.freeze(call, ids.__next__), before)
+        call = workflow.freeze(call, ids.__next__)
+        start = workflow.start(call, before)
         for one in start.calls:
             _check(one)
-        yield [message_of(one, task_id, root_id) for one in start.calls], start.chords
+        return Following(
+            [message_of(one, sent.id, _root(sent)) for one in start.calls], start.chords
+        )
     except NO_CALL as error:
-        log.error("task %s is followed by what can't be sent: %s (%r)", task_id, shown(call), error)
+        log.error("task %s is followed by what can't be sent: %s (%r)", sent.id, shown(call), error)
+        why = JobsError(f"It can't be sent after {sent.task}[{sent.id}]: {error!r}")
+        why.__cause__ = error
+        ended = record.failure(sent, b"", Run("", time.time()), why)
+        ends, members = unsent(call, ended._replace(parent_id=sent.id))
+        return Following(ends=ends, members=members)
 
 
 def shown(call: Any) -> str:
@@ -203,10 +209,18 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
 
 
 def _tasks(call: Call) -> list[Call]:
+    """But for what is no call, which could not have been sent either."""
     try:
-        return list(workflow.tasks_in_place(call))
+        found = list(workflow.tasks_in_place(call))
+        for one in found:
+            workflow.options(one).get("task_id")
     except NO_CALL:
-        return []  # it could not have been sent either
+        try:
+            parts = workflow.parts(call) if workflow.kind(call) == "chain" else []
+        except NO_CALL:
+            return []
+        return [one for part in parts for one in _tasks(part)]
+    return found
 
 
 def _membership(sent: Message) -> list[Member]:

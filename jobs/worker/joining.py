@@ -184,14 +184,16 @@ def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
     firsts = workflow.start(body, [[]]).calls
     if not firsts:
         return Following()  # a group of nothing
-    for first in firsts:
-        options = workflow.options(first)
-        errbacks = workflow.listed(options.get("link_error"))
-        messages, chords = told(options["task_id"], last.root_id, errbacks)
-        send([Following(messages, chords)])
     ended = _end(firsts[0], last, error)
     ends, members = unsent(body, ended)
-    return Following((), (), [one._replace(traceback=ended.traceback) for one in ends], members)
+    ends = [one._replace(traceback=ended.traceback) for one in ends]
+    for first in firsts:
+        errbacks = workflow.listed(workflow.options(first).get("link_error"))
+        after = told(message_of(first, last.id, last.root_id), errbacks)
+        send([after])
+        ends += after.ends
+        members += after.members
+    return Following(ends=ends, members=members)
 
 
 def _end(first: workflow.Call, last: Member, error: ChordError) -> Record:

@@ -9,14 +9,18 @@ import socket
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs import conf
+from jobs import conf, message
 from jobs.exceptions import ConfigurationError
 from jobs.registry import tasks
+from jobs.values import shown
 
 #: How a worker can take from several queues: `jobs.worker.order`.
 ORDERS = ("strict", "weighted", "round-robin")
 
 _HEAVIEST = 1000
+
+#: Of a worker's name: the ledger's column has 255, and a child's adds its number.
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +67,11 @@ class Options:
                 raise ConfigurationError(f"A time limit must be more than 0 s, not {limit:g}.")
         if self.health_file and not Path(self.health_file).absolute().parent.is_dir():
             raise ConfigurationError(f"There is no folder for the file {self.health_file!r}.")
+        if len(self.name) > _LONGEST_NAME or not message.is_name(self.name):
+            raise ConfigurationError(
+                f"A worker's name is a text of 1 to {_LONGEST_NAME} characters that the ledger can "
+                f"keep, not {shown(self.name, 60)} of {len(self.name)}: give another --name."
+            )
         if self.processes < 1 or self.threads < 0 or self.concurrency < 1:
             raise ConfigurationError(
                 "A worker needs at least 1 process, 0 threads and a concurrency of 1."

@@ -101,8 +101,6 @@ class Outcome(msgspec.Struct):
     held: bool = True
     #: The task raised: it may have left its database connection in any state.
     failed: bool = False
-    #: The task, when it asked that nothing be recorded of this call.
-    ignored: str = ""
     #: The task, when it has told of its progress.
     reported: str = ""
     #: With DEAD: why.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from typing import Any
 
 from jobs import conf, ledger, message
 from jobs.exceptions import (
@@ -17,7 +18,7 @@ from jobs.exceptions import (
     WorkerLost,
 )
 from jobs.message import Message
-from jobs.registry import tasks
+from jobs.registry import Task, tasks
 from jobs.states import State
 from jobs.worker import record
 from jobs.worker.following import after_end
@@ -25,6 +26,9 @@ from jobs.worker.outcome import Delivery, Kind, Outcome, lock_of, slots_of
 from jobs.worker.record import Run
 
 log = logging.getLogger("jobs.worker")
+
+#: The ends of calls whose messages are kept as dead letters.
+_BURIED = (WorkerLost, MessageError, Reject)
 
 #: Seconds before a message whose task is unknown here is offered again.
 _OFFER_AGAIN = 5.0
@@ -115,7 +119,7 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     """The outcome of a delivery that is not run, or no longer: REVOKED, FAILURE, or for one that
     kills workers the dead letters besides."""
     state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
-    kind = Kind.DEAD if isinstance(why, WorkerLost | MessageError | Reject) else Kind.DONE
+    kind = Kind.DEAD if isinstance(why, _BURIED) else Kind.DONE
     sent = delivery.message
     keeps = kind is Kind.DEAD or record.is_kept(sent, delivery.task)
     row = record.failure(sent, delivery.raw, run, why, state) if keeps else None
@@ -133,16 +137,32 @@ def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     )
 
 
-def already_ended(delivery: Delivery) -> Outcome:
-    """Its outcome is recorded: a former delivery got as far as that."""
+def buried_types() -> set[str]:
+    """The `error_type` of ends whose messages are dead letters."""
+    found: list[type[BaseException]] = list(_BURIED)
+    for one in found:  # it grows meanwhile
+        found += one.__subclasses__()
+    return {record.kind_of(one) for one in found}
+
+
+def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
+    """Its outcome is recorded: a former delivery got as far as that. ``unburied``: why its message
+    is a dead letter, where it did not get that far."""
     sent = delivery.message
     done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    if unburied is not None:
+        done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
     done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
     return done
 
 
 def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {record.shortened(record.text_of(error))}"
+
+
+def most_crashes(task: Task[..., Any]) -> int:
+    own = task.options.max_crashes
+    return conf.get().max_crashes if own is None else own
 
 
 def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
@@ -154,8 +174,7 @@ def _lost(delivery: Delivery) -> TaskEnded | TaskRevoked | None:
         return TaskRevoked("terminated")
     if sent.killed == message.Killed.PURGED:
         return TaskRevoked("purged")
-    own = task.options.max_crashes
-    most = conf.get().max_crashes if own is None else own
+    most = most_crashes(task)
     if sent.crashes > most:
         return WorkerLost(
             f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "

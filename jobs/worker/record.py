@@ -240,11 +240,16 @@ def describe(error: BaseException) -> Described:
         args = [shortened(text_of(error), 1000)]
         stored = serialization.dumps({"exc_type": name, "exc_message": args, "exc_module": module})
     return Described(
-        _clean(f"{module}.{name}"[:255]),
+        kind_of(kind),
         _clean(text_of(error)),
         _clean(_traceback(error)),
         stored,
     )
+
+
+def kind_of(kind: type[BaseException]) -> str:
+    """As `error_type` has it."""
+    return _clean(f"{kind.__module__}.{kind.__qualname__}"[:255])
 
 
 def _traceback(error: BaseException) -> str:

@@ -1,21 +1,25 @@
 """Outcomes to the ledger and the broker, in batches: recorded first, acknowledged then.
 
-Killed between the two, the next delivery finds the outcome recorded and only acknowledges.
+Killed between the two, the next delivery finds the outcome recorded and only acknowledges; or, if
+that is the end of a dead letter, buries it.
 """
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 
 from jobs import broker, clock, conf, ledger, message, notes
 from jobs.broker.base import Later, Outgoing, Returned
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.ledger import Record
 from jobs.worker import joining, permits, prepare, record
 from jobs.worker.database import Care
@@ -36,6 +40,20 @@ CROWDED_BYTES = 32_000_000
 LINGER = 0.02
 #: Seconds until another try at outcomes that can't be written while others can.
 _ASIDE = 2.0
+#: Seconds until another try at what the broker refuses of a queue: at first, and at most.
+_REFUSED, _REFUSED_MOST = 1.0, 30.0
+#: Outcomes that wait because the broker refuses their queue: so many, and the queue is not claimed
+#: from; ten times as many of all queues, and none is.
+_REFUSED_FULL = 1000
+
+
+class _Waiting(NamedTuple):
+    """Recorded outcomes of one queue of which the broker can't be told."""
+
+    outcomes: list[Outcome]
+    #: When to try again (monotonic), and how long after the last try that is.
+    until: float
+    pause: float
 
 
 class Recorder:
@@ -49,6 +67,10 @@ class Recorder:
         #: Those that are just being written.
         self._batch: list[Outcome] = []
         self._aside_until = 0.0
+        #: Queue → what the broker refuses to be told of it.
+        self._refused: dict[str, _Waiting] = {}
+        #: What it has refused to do about limits and locks.
+        self._limits_refused: set[str] = set()
         #: Bytes of the large ones among the outcomes. Runners add, this thread takes away.
         self._bytes = 0
         self._weighing = threading.Lock()
@@ -86,7 +108,18 @@ class Recorder:
     @property
     def crowded(self) -> bool:
         """Whether so much waits to be written that no more should be run."""
-        return self._bytes > CROWDED_BYTES
+        if self._bytes > CROWDED_BYTES:
+            return True
+        if not self._refused:
+            return False
+        waiting = sum(len(waiting.outcomes) for waiting in self._refused.copy().values())
+        return waiting > 10 * _REFUSED_FULL
+
+    def stuck(self, queue: str) -> bool:
+        """Whether so much waits for a queue which the broker refuses that no more should be
+        claimed from it."""
+        waiting = self._refused.get(queue)
+        return waiting is not None and len(waiting.outcomes) > _REFUSED_FULL
 
     def add(self, outcome: Outcome) -> None:
         if outcome.size:
@@ -112,6 +145,14 @@ class Recorder:
         while self.backlog or not self._stopping:
             self._linger()
             self.step()
+        self._settle_refused(now=True)
+        for queue, waiting in self._refused.items():
+            log.error(
+                "%d finished tasks of queue %s are recorded, but stay on the broker, which refuses "
+                "the queue: whoever claims them later finds that they have ended",
+                len(waiting.outcomes),
+                queue,
+            )
         connections.close_all()
         broker.get().close()
 
@@ -137,6 +178,9 @@ class Recorder:
                 time.sleep(wait)  # the flag stays set
             else:
                 self._wake.wait(wait)
+        elif self._refused:
+            until = min(waiting.until for waiting in self._refused.values())
+            self._wake.wait(max(0.0, until - time.monotonic()))
         elif not self._wake.wait(1.0 if self._care.pending else None):
             self._care.now()
 
@@ -147,6 +191,8 @@ class Recorder:
         self._writing = False
 
     def _write_batch(self) -> None:
+        if self._refused:
+            self._settle_refused()
         batch = self._next_batch()
         if not batch:
             return
@@ -155,26 +201,19 @@ class Recorder:
 
     def _write_down(self, batch: list[Outcome]) -> None:
         self._persist(lambda: self._drop_lost(batch))
-        dead = [o for o in batch if o.kind is Kind.DEAD]
-        # The letter first: were the failure recorded before it, a crash between the two would
-        # have the next delivery acknowledged as ended, and the message gone.
-        self._persist(lambda: self._bury(dead))
+        # First: killed after it, the next delivery finds the end, and what is to be done about it.
         written = [o for o in batch if o.record is not None or o.following is not NOTHING]
         if written:
             self._write(written)
-            self._persist(lambda: self._bury(written))  # those that the database refuses
             if self._aside:
                 batch = [o for o in batch if not any(o is one for one in self._aside)]
             self._care.between_tasks()
-        ignored = [o.ignored for o in batch if o.ignored]
-        if ignored:
-            self._persist(lambda: ledger.forget(ignored))
-        over = [o for o in batch if o.reported and o.kind is Kind.DONE]
+        over = [o for o in batch if o.reported and o.kind in _ENDS]
         # Before they are acknowledged: killed in between, the next delivery does it again.
         self._give_up(batch)
-        self._persist(lambda: self._settle(batch))
+        self._settle(batch)
         if waiting := [o.waits_for for o in batch if o.waits_for]:
-            self._persist(lambda: permits.wait_for(waiting))
+            self._give_up_all(permits.wait_for, waiting)
         for o in over:
             notes.forget(o.queue, o.reported, failed=o.failed)
 
@@ -200,11 +239,14 @@ class Recorder:
                 self._bytes -= sum(o.size for o in batch)
         return batch
 
-    def _persist(self, step: Callable[[], None]) -> None:
-        """Repeat a step that is safe to repeat until it succeeds."""
+    def _persist(self, step: Callable[[], object]) -> None:
+        """Repeat a step that is safe to repeat until it succeeds. Raises `QueueRefused`: that may
+        never end, and is not to hold up what is of other queues."""
         while True:
             try:
                 step()
+            except QueueRefused:
+                raise
             except AWAY as error:
                 connections.close_all()
                 if is_refusal(error):
@@ -294,10 +336,13 @@ class Recorder:
             if o.held and (o.claimed < since or o.kind is Kind.BACK or o.attempt is not None):
                 asked[o.queue].append(o.number)
         for queue, numbers in asked.items():
-            gone = set(numbers) - broker.get().held(queue, self._consumer, numbers)
-            if not gone:
-                continue
-            taken = broker.get().taken(queue, self._consumer)
+            try:
+                gone = set(numbers) - broker.get().held(queue, self._consumer, numbers)
+                if not gone:
+                    continue
+                taken = broker.get().taken(queue, self._consumer)
+            except QueueRefused:
+                continue  # nobody can tell; the ledger takes the first end that comes
             for o in [o for o in batch if o.queue == queue and o.number in gone and o.held]:
                 if taken:
                     self._drop(o)
@@ -316,14 +361,127 @@ class Recorder:
         )
         permits.lose(outcome.slots)
 
-    def _bury(self, dead: Sequence[Outcome]) -> None:
-        for outcome in [o for o in dead if o.kind is Kind.DEAD]:
+    def _give_up(self, batch: Sequence[Outcome]) -> None:
+        """What limits and unique locks these calls held."""
+        if slots := [slot for o in batch for slot in o.slots]:
+            self._give_up_all(permits.give_up, slots)
+        if locks := [o.lock for o in batch if o.lock and o.kind in _ENDS]:
+            self._give_up_all(permits.unlock, locks)
+
+    def _give_up_all(self, verb: Callable[[list[Any]], object], things: Sequence[Any]) -> None:
+        """What is refused of it is left alone: slots, locks and places in a line end with time."""
+        name = verb.__name__
+        try:
+            self._persist(lambda: verb(list(things)))
+        except QueueRefused as error:
+            if name not in self._limits_refused:
+                log.error("what finished tasks held of limits or locks stays held: %s", error)
+                self._limits_refused.add(name)
+            for one in things:
+                with contextlib.suppress(QueueRefused):
+                    self._persist(functools.partial(verb, [one]))
+        else:
+            self._limits_refused.discard(name)
+
+    # ------------------------------------------------------------------ the broker
+
+    def _settle(self, batch: Sequence[Outcome]) -> None:
+        """Tell the broker, queue by queue: what it refuses of one holds up no other."""
+        queues: dict[str, list[Outcome]] = defaultdict(list)
+        for outcome in batch:
+            queues[outcome.queue].append(outcome)
+        for queue, some in queues.items():
+            left, error = self._settle_queue(queue, some)
+            if error is None:
+                continue
+            if (waiting := self._refused.get(queue)) is not None:
+                waiting.outcomes.extend(left)
+                continue
             log.error(
-                "message %s of queue %s is a dead letter: %s",
-                outcome.ended or f"number {outcome.number}",
-                outcome.queue,
-                outcome.reason,
+                "the broker refuses queue %s, so it can't be told of %d finished tasks, which are "
+                "recorded; it is tried again: %s",
+                queue,
+                len(left),
+                error,
             )
+            self._refused[queue] = _Waiting(left, time.monotonic() + _REFUSED, _REFUSED)
+
+    def _settle_refused(self, *, now: bool = False) -> None:
+        """Try again with what was refused before."""
+        for queue, (outcomes, until, pause) in list(self._refused.items()):
+            if not now and time.monotonic() < until:
+                continue
+            left, error = self._settle_queue(queue, outcomes)
+            if error is None:
+                del self._refused[queue]
+                log.warning("the broker takes what finished tasks of queue %s say again", queue)
+            else:
+                pause = min(2 * pause, _REFUSED_MOST)
+                self._refused[queue] = _Waiting(left, time.monotonic() + pause, pause)
+
+    def _settle_queue(
+        self, queue: str, outcomes: Sequence[Outcome]
+    ) -> tuple[list[Outcome], QueueRefused | None]:
+        """Those of these outcomes of one queue that the broker refuses, and its last refusal."""
+        done = [o for o in outcomes if o.kind is Kind.DONE]
+        ended = [o.ended for o in outcomes if o.ended]
+        for o in outcomes:
+            if o.told:
+                ended += o.told
+        left: list[Outcome] = []
+        refused: QueueRefused | None = None
+        steps: list[tuple[list[Outcome], Callable[[], object]]] = []
+        if done or ended:
+            numbers = [o.number for o in done]
+            ack = functools.partial(broker.get().ack, queue, self._consumer, numbers, ended)
+            steps.append((done, ack))
+        if len(done) < len(outcomes):
+            for kind, verb in (
+                (Kind.LATER, self._put_later),
+                (Kind.BACK, self._give_back),
+                (Kind.DEAD, self._bury),
+            ):
+                if some := [o for o in outcomes if o.kind is kind]:
+                    steps.append((some, functools.partial(verb, some)))
+        for some, step in steps:
+            try:
+                self._persist(step)
+            except QueueRefused as error:
+                refused = error
+                left += some
+        for o in left:
+            o.record = o.attempt = None  # they are recorded
+            o.following = NOTHING
+        return left, refused if left else None
+
+    def _put_later(self, outcomes: Sequence[Outcome]) -> None:
+        """Of one queue."""
+        again = [
+            Later(o.number, o.raw, o.priority, o.due)
+            for o in outcomes
+            if o.held and o.kind is Kind.LATER
+        ]
+        if again:
+            broker.get().retry_all(outcomes[0].queue, self._consumer, again)
+        for o in outcomes:
+            # The next attempt of a call that was acknowledged before this one.
+            if not o.held and o.kind is Kind.LATER:
+                broker.get().push([Outgoing(o.queue, o.raw, o.priority, o.due)])
+                o.kind = Kind.DONE  # should the next be refused: not a second time
+
+    def _give_back(self, outcomes: Sequence[Outcome]) -> None:
+        for o in outcomes:
+            if o.held:
+                back = Returned(o.number, o.priority)
+                broker.get().release(o.queue, self._consumer, [back])
+            elif o.kind is Kind.BACK:
+                broker.get().push([Outgoing(o.queue, o.raw, o.priority)])
+                o.kind = Kind.DONE  # likewise
+
+    def _bury(self, dead: Sequence[Outcome]) -> None:
+        for outcome in dead:
+            if outcome.kind is not Kind.DEAD:
+                continue
             if outcome.held:
                 broker.get().dead_letter(
                     outcome.queue, self._consumer, outcome.number, outcome.reason, self._consumer
@@ -331,53 +489,16 @@ class Recorder:
             elif outcome.raw:
                 broker.get().bury(outcome.queue, outcome.raw, outcome.reason, self._consumer)
             outcome.kind = Kind.DONE  # should the next be refused: not a second time
+            log.error(
+                "message %s of queue %s is a dead letter: %s",
+                outcome.ended or f"number {outcome.number}",
+                outcome.queue,
+                outcome.reason,
+            )
 
-    def _give_up(self, batch: Sequence[Outcome]) -> None:
-        """What limits and unique locks these calls held."""
-        slots = [slot for o in batch for slot in o.slots]
-        locks = [o.lock for o in batch if o.lock and o.kind is Kind.DONE]
-        if slots:
-            self._persist(lambda: permits.give_up(slots))
-        if locks:
-            self._persist(lambda: permits.unlock(locks))
 
-    def _settle(self, batch: Sequence[Outcome]) -> None:
-        numbers: dict[str, list[int]] = defaultdict(list)
-        ended: dict[str, list[str]] = defaultdict(list)
-        later: dict[str, list[Later]] = defaultdict(list)
-        for outcome in batch:
-            if outcome.kind is Kind.LATER and outcome.held:
-                again = Later(outcome.number, outcome.raw, outcome.priority, outcome.due)
-                later[outcome.queue].append(again)
-            elif outcome.kind is Kind.LATER:
-                self._send_later(outcome)
-            elif outcome.kind is Kind.BACK:
-                self._give_back(outcome)
-            elif outcome.kind is Kind.DONE:
-                numbers[outcome.queue].append(outcome.number)
-            if outcome.ended:
-                ended[outcome.queue].append(outcome.ended)
-            if outcome.told:
-                ended[outcome.queue] += outcome.told
-        for queue, deliveries in later.items():
-            broker.get().retry_all(queue, self._consumer, deliveries)
-        for queue in numbers.keys() | ended.keys():
-            broker.get().ack(queue, self._consumer, numbers[queue], ended[queue])
-
-    def _give_back(self, outcome: Outcome) -> None:
-        queue, priority = outcome.queue, outcome.priority
-        if outcome.held:
-            back = Returned(outcome.number, priority)
-            broker.get().release(queue, self._consumer, [back])
-        else:
-            broker.get().push([Outgoing(queue, outcome.raw, priority)])
-            outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
-
-    def _send_later(self, outcome: Outcome) -> None:
-        """The next attempt of a call that was acknowledged before this one."""
-        sent = Outgoing(outcome.queue, outcome.raw, outcome.priority, outcome.due)
-        broker.get().push([sent])
-        outcome.kind = Kind.DONE  # should this batch be settled again: not a second time
+#: What ends a call, or its message.
+_ENDS = (Kind.DONE, Kind.DEAD)
 
 
 def _write(outcomes: Sequence[Outcome]) -> None:

@@ -12,10 +12,17 @@ from django.db import close_old_connections, connections
 
 from jobs import broker, conf, message, publish
 from jobs.broker.base import Returned
-from jobs.exceptions import MessageError
-from jobs.message import Killed
+from jobs.exceptions import JobsError, MessageError
+from jobs.message import Killed, Message
+from jobs.models import TaskResult
+from jobs.registry import tasks
+from jobs.worker import record
 from jobs.worker.board import key
+from jobs.worker.following import after_end
+from jobs.worker.outcome import Kind, Outcome, lock_of
 from jobs.worker.patience import AWAY, Patience
+from jobs.worker.record import Run
+from jobs.worker.recorder import Recorder
 
 log = logging.getLogger("jobs.worker")
 
@@ -77,6 +84,26 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
     return count
 
 
+def give_up(row: TaskResult, error: Exception) -> None:
+    """End a call whose message can't be on the broker, and all that waits for it."""
+    raw, run = bytes(row.message), Run("", time.time())
+    try:
+        sent = message.decode(raw, row.queue, trusted=True)
+    except MessageError:
+        sent = Message(task=row.task, id=row.id, queue=row.queue)
+        sent.group, sent.group_index = row.group_id, row.group_index
+        sent.root_id, sent.parent_id = row.root_id, row.parent_id
+    why = JobsError(f"Its message, of {len(raw):,} bytes, can't be put on its queue: {error}")
+    log.error("task %s[%s] ends, for it can't be sent: %s", sent.task, sent.id, error)
+    outcome = Outcome(Kind.DONE, row.queue, 0, held=False, ended=row.id)
+    outcome.record = record.failure(sent, raw, run, why)
+    outcome.following = after_end(sent, raw, run, why)
+    outcome.lock = lock_of(sent, tasks.get(sent.task))
+    recorder = Recorder("relay")
+    recorder.add(outcome)
+    recorder.step()
+
+
 class Relay:
     """A thread that publishes what others left in the outbox."""
 
@@ -115,7 +142,7 @@ class Relay:
         """One pass; whatever fails is tried again at the next: nobody else would see that this
         thread has ended."""
         try:
-            count = publish.relay()
+            count = publish.relay(give_up=give_up)
             close_old_connections()
         except AWAY as error:
             self._patience.away(error)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
+from pytest_django import Settings
 
 from jobs import Task, ledger, message, signals, task
 from jobs.message import Message
@@ -173,3 +175,47 @@ def test_one_that_could_not_be_committed_is_run_again(
     work()
     assert (result.state, labels()) == (State.SUCCESS, ["a"])
     assert "could not be committed and is run again" in caplog.text
+
+
+@task(atomic=True)
+def breaks_its_connection(how: str) -> None:
+    Run.objects.create(label=how)
+    if how == "closes":
+        connection.connection.close()
+    else:
+        os.close(os.dup2(os.open(os.devnull, os.O_RDWR), connection.connection.fileno()))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("how", ["closes", "another file"])
+def test_one_that_always_breaks_its_connection_ends(how: str, settings: Settings) -> None:
+    settings.JOBS = {**settings.JOBS, "MAX_CRASHES": 1}
+    result = breaks_its_connection.delay(how)
+
+    def over() -> bool:
+        work()
+        hasten()
+        return bool(ledger.ended([result.id]))
+
+    wait_for(over, what="the end of the call")
+    row = TaskResult.objects.get()
+    assert (row.state, row.error_type) == (State.FAILURE, "jobs.exceptions.TransactionLeftOpen")
+    assert "could not be committed, 2 times in a row" in row.error
+    assert (Run.objects.count(), on_redis(), dead_letters()) == (0, (0, 0), [])
+
+
+def test_an_outage_or_a_conflict_is_not_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Conflict(Exception):
+        sqlstate = "40001"
+
+    conflict = OperationalError("could not serialize access")
+    conflict.__cause__ = Conflict()
+    assert executor._may_be_its_own(conflict) is False
+    lost = OperationalError("the connection is lost")
+    assert executor._may_be_its_own(lost) is (connection.vendor == "postgresql")
+
+    def away(ids: Any) -> Any:
+        raise OperationalError("no route to host")
+
+    monkeypatch.setattr(ledger, "ended", away)
+    assert executor._may_be_its_own(lost) is False

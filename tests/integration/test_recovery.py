@@ -167,11 +167,11 @@ def test_what_has_ended_is_left_alone(lose: Callable[[], None]) -> None:
 
 
 def test_what_was_ignored_is_left_alone(lose: Callable[[], None]) -> None:
-    """It has run, and wanted nothing on record."""
+    """It has run, and has its end."""
     (sent,) = send("a", to=ignore)
     TaskResult.objects.update(published_at=None)  # the sender died before it could say so
     work()
-    assert (runs(), TaskResult.objects.get(id=sent).state) == (["a"], State.PENDING)
+    assert (runs(), TaskResult.objects.get(id=sent).state) == (["a"], State.REVOKED)
     assert publish.relay(timezone.now() + MINUTE) == 0
     assert lost(timezone.now() + MINUTE) == []
 

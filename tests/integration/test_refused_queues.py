@@ -12,11 +12,13 @@ import redis
 from django.db import connection, transaction
 from pytest_django import Settings
 
-from jobs import broker, control, group, publish
+from jobs import broker, chain, chord, control, group, publish
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.models import Schedule, TaskResult
+from jobs.worker.upkeep import Relay
 from tests.services import Valkey
 from tests.tasks import add, light_trace, once, trace
+from tests.workers import work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -160,6 +162,30 @@ def test_a_message_that_breaks_the_connection_keeps_no_other(
     assert caplog.text.count("bytes, waits in the ledger") == 1
     client.config_set("proto-max-bulk-len", 512_000_000)
     assert publish.relay() == 1
+
+
+def test_a_message_that_always_breaks_the_connection_ends(
+    client: redis.Redis, settings: Settings
+) -> None:
+    settings.JOBS = {**settings.JOBS, "MESSAGE_MAX_BYTES": 5_000_000}
+    client.config_set("proto-max-bulk-len", 1_048_576)
+    with transaction.atomic():
+        result = chain(trace.si("x" * 3_000_000), add.si(1, 1)).delay()
+        joined = chord([trace.si("y" * 3_000_000), add.si(1, 1)], add.si(2, 2)).delay()
+        trace.delay("good")
+        connection.run_on_commit.clear()
+    relay = Relay()
+    relay.step()
+    assert set(TaskResult.objects.values_list("state", flat=True)) == {"PENDING"}
+    relay.step()
+    relay.step()
+    work()
+    for one in (result.parent, result, joined):
+        assert one is not None
+        assert one.state == "FAILURE"
+    assert "can't be put on its queue" in TaskResult.objects.get(id=result.parent.id).error
+    assert TaskResult.objects.get(args='["good"]').state == "SUCCESS"
+    assert not TaskResult.objects.filter(state="PENDING").exists()
 
 
 # -------------------------------------------------------------------- a broker that is frozen

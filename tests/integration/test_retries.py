@@ -12,7 +12,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import Task, broker, control, ledger, message, registry, signals, task
-from jobs.exceptions import Ignore, MaxRetriesExceeded, Reject
+from jobs.exceptions import Ignore, MaxRetriesExceeded, Reject, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker import consumer, prepare
@@ -99,7 +99,7 @@ def rejects(requeue: bool) -> None:
 @task
 def ignores() -> None:
     Run.objects.create(label="ignores")
-    raise Ignore
+    raise Ignore("not mine")
 
 
 def row_of(result: Any) -> TaskResult:
@@ -294,14 +294,22 @@ def test_rejected_and_requeued_it_runs_again() -> None:
     assert attempts_of(result) == []
 
 
-def test_ignored_nothing_is_recorded() -> None:
-    ignores.delay()
+def test_ignored_it_ends_as_revoked_and_nothing_else_is_recorded() -> None:
+    outside = ignores.delay()
     with transaction.atomic():
         inside = ignores.delay()
+        light = ignores.apply_async(ignore_result=True)
+    gone = ignores.apply_async(ignore_result=True)
     work()
-    assert Run.objects.count() == 2
+    assert Run.objects.count() == 4
     assert (on_redis(), dead_letters()) == ((0, 0), [])
-    assert row_of(inside).state == State.PENDING
+    for result in (outside, inside, light):
+        row = row_of(result)
+        assert (row.state, row.attempts) == (State.REVOKED, 1)
+        assert row.error == "The task raised Ignore, so nothing else was recorded: not mine"
+    with pytest.raises(TaskRevoked, match="raised Ignore"):
+        inside.get(timeout=0)
+    assert not TaskResult.objects.filter(id=gone.id).exists()
 
 
 # ------------------------------------------------------------------------ acknowledged early

@@ -43,6 +43,7 @@ FLOORS: dict[int, tuple[str, ...]] = {
         "processes.py",
         "uniqueness.py",
         "functions.py",
+        "refusals.py",
     ),
     3: ("workflow/", "request.py", "models/", "migrations/", "broker/"),
     4: (

@@ -310,7 +310,13 @@ def test_ignore() -> None:
         raise Ignore
 
     outcome = outcome_of(forget, ledger=True)
-    assert (outcome.kind, outcome.record, outcome.ended) == (Kind.DONE, None, "")
+    assert outcome.kind is Kind.DONE
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.record.error) == (
+        State.REVOKED,
+        "The task raised Ignore, so nothing else was recorded",
+    )
+    assert outcome_of(forget, ledger=False, ignore_result=True).record is None
 
 
 # ------------------------------------------------------------------------------- limits

@@ -182,3 +182,13 @@ def test_options_reach_the_children() -> None:
     assert options.Options.loads(chosen.dumps()) == chosen
     with pytest.raises(ConfigurationError, match="Either each queue"):
         options.Options(queues=("high", "low"), weights=(2,), name="w")
+
+
+@pytest.mark.parametrize("name", ["x" * 201, "", "a\0", "\ud800"])
+def test_a_name_that_the_ledger_cannot_keep(name: str) -> None:
+    with pytest.raises(ConfigurationError, match="give another --name"):
+        options.Options(queues=("high",), name=name)
+
+
+def test_the_longest_name() -> None:
+    assert options.Options(queues=("high",), name="x" * 200).name

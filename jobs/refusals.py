@@ -1,0 +1,62 @@
+"""What the database refuses, it will refuse again: told from what it can't do now."""
+
+from __future__ import annotations
+
+from django.db import DataError, IntegrityError, NotSupportedError, ProgrammingError
+from django.db import Error as DatabaseError
+from django.db import InternalError as DatabaseInternalError
+from django.db.transaction import TransactionManagementError
+
+from jobs.exceptions import BrokerUnavailable
+
+#: Classes of SQLSTATE by which a database refuses values: too many or too few, data, constraints,
+#: what it doesn't support, a check option of a view, limits of its own, a trigger's RAISE. Not
+#: class 42 (a table, a column or a right is missing): that is no fault of the values, and ends
+#: with the migration or the GRANT that is due.
+_REFUSING = frozenset({"0A", "21", "22", "23", "44", "54", "P0"})
+#: The same as numbers of MySQL and MariaDB. Their drivers disagree about the classes of these.
+_REFUSING_NUMBERS = frozenset(
+    {1048, 1062, 1264, 1265, 1267, 1271, 1292, 1300, 1366, 1406, 1690, 3140, 3819, 4025}
+)
+#: Numbers of missing tables, columns and rights there.
+_SCHEMA_NUMBERS = frozenset({1044, 1049, 1054, 1142, 1143, 1146})
+_REFUSALS = (DataError, IntegrityError, ProgrammingError, NotSupportedError, DatabaseInternalError)
+
+
+def is_refusal(error: Exception) -> bool:
+    """Whether this error of a statement will come again with the same values. Not so where a server
+    is away or busy, or a table is missing: then another try may succeed."""
+    if isinstance(error, BrokerUnavailable | MemoryError | TransactionManagementError):
+        return False
+    if not isinstance(error, DatabaseError):
+        return True  # a driver's `ValueError`, `TypeError`, `OverflowError`, or a fault of ours
+    state = sqlstate(error)
+    if state:
+        return state[:2] in _REFUSING
+    number = error.args[0] if error.args else None
+    if number in _REFUSING_NUMBERS:
+        return True
+    return isinstance(error, _REFUSALS) and number not in _SCHEMA_NUMBERS
+
+
+#: A statement that was ended for what it took: time, a lock, memory, the size of a packet.
+_CUT = frozenset({"53200", "55P03", "57014"})
+_CUT_NUMBERS = frozenset({1153, 1205, 1317, 1969, 3024})
+
+
+def is_cut(error: Exception) -> bool:
+    """Whether a smaller statement may succeed at once where this one did not."""
+    if isinstance(error, MemoryError):
+        return True
+    if not isinstance(error, DatabaseError):
+        return False
+    return sqlstate(error) in _CUT or bool(error.args and error.args[0] in _CUT_NUMBERS)
+
+
+def sqlstate(error: BaseException) -> str:
+    """Django's errors have the driver's as their cause."""
+    for one in (error, error.__cause__):
+        state = getattr(one, "sqlstate", None) or getattr(one, "pgcode", None)
+        if isinstance(state, str):
+            return state
+    return ""
