@@ -171,21 +171,16 @@ REQUEST: Mapping[str, str] = {
     "utc": "moments have their time zones",
 }
 
-_A_VALUE = "a call is a value, which doesn't change; write call = call.set({}=…)"
 _NO_STAMPS = "there are no stamps; write call.set(headers={…})"
 
 #: Attributes of signatures, chains, groups and chords.
 CALLS: Mapping[str, str] = {
-    "link": _A_VALUE.format("link"),
-    "link_error": _A_VALUE.format("link_error"),
-    "add_callback": _A_VALUE.format("link"),
-    "add_errback": _A_VALUE.format("link_error"),
-    "set_immutable": "write task.si(…)",
+    "add_callback": "write call.link(…)",
+    "add_errback": "write call.link_error(…)",
+    "set_immutable": "write task.si(…), or call = call.set(immutable=True)",
     "set_parent_id": "a parent is known by itself",
     "stamp": _NO_STAMPS,
     "stamp_links": _NO_STAMPS,
-    "skew": "write group(call.set(countdown=n) for n, call in enumerate(calls, 1))",
-    "group": "chunks(…) gives a group at once",
     "apply": "call it here and now, task(…); a composition is sent, and get() waits for its end",
     "replace": "write call.set(…) or call.clone(…)",
     "merge": "write call.set(…)",

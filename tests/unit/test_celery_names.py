@@ -10,6 +10,7 @@ import pytest
 
 import jobs
 from jobs import AsyncResult, celery_names, chain, chord, group
+from jobs.canvas.composing import Chain, Chord, Group
 from jobs.sending import OPTIONS
 from tests.tasks import add
 
@@ -44,7 +45,9 @@ def test_ours_are_ours() -> None:
     for kind, known in (
         (type(add), celery_names.TASK),
         (AsyncResult, celery_names.RESULT),
-        *((made, celery_names.CALLS) for made in (jobs.Signature, type(group()))),
+        (jobs.GroupResult, celery_names.RESULT),
+        (jobs.Request, celery_names.REQUEST),
+        *((kind, celery_names.CALLS) for kind in (jobs.Signature, Chain, Group, Chord)),
     ):
         assert not [name for name in known if hasattr(kind, name)]
 
