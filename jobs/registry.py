@@ -85,8 +85,8 @@ class Task(Calling, Running, Composing, Generic[P, R]):
 
     def __init_subclass__(cls) -> NoReturn:
         raise ConfigurationError(
-            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; bind=True "
-            "gives it self."
+            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
+            "bind=True it gets self."
         )
 
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
