@@ -119,6 +119,33 @@ RESULT: Mapping[str, str] = {
     "supports_native_join": "write result.get()",
 }
 
+_MADE = "a group's members are chosen when it is sent; write GroupResult(id, results) for others"
+
+#: Attributes of ``GroupResult``.
+GROUP: Mapping[str, str] = {
+    "save": "it is in the ledger; keep its id, and write GroupResult(id)",
+    "restore": "write GroupResult(id)",
+    "delete": "write result.forget()",
+    "add": _MADE,
+    "remove": _MADE,
+    "discard": _MADE,
+    "update": _MADE,
+    "clear": _MADE,
+    "then": _AT_THE_CALL,
+    "add_pending_result": _AT_THE_CALL,
+    "collect": "write result.iterate(), or collect() of one of its results",
+    "iterdeps": "go through its results",
+    "as_tuple": "keep its id, and write GroupResult(id)",
+    "as_list": "keep its id, and write GroupResult(id)",
+    "join_native": "write result.join()",
+    "iter_native": "write result.iterate()",
+    "supports_native_join": "write result.join()",
+    "maybe_throw": "write result.get()",
+    "maybe_reraise": "write result.get()",
+    "backend": "results are rows of the ledger, jobs.models.TaskResult",
+    "app": "there is no app; see jobs.conf",
+}
+
 _BY_SIGNALS = "a task is a function; connect to the signals of jobs.signals"
 _NO_APP = "there is no app: tasks are found by Django, settings are JOBS"
 _LOGGER = "write logging.getLogger(__name__)"

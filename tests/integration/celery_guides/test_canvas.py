@@ -162,6 +162,13 @@ WORKS = {
             "result.completed_count(), result.waiting()": (3, False),
         },
     ),
+    "options of join": Block(
+        "result = group([add.s(2, 2), add.s(4, 4)]).apply_async()\n"
+        "r = result.join(timeout=5, interval=0.1, no_ack=True, callback=None)\n"
+        "s = sorted(result.iterate(interval=0.1, no_ack=True))\n"
+        "result.revoke(terminate=True, signal='SIGKILL')",
+        {"(r, s)": ([4, 8], [4, 8])},
+    ),
     "group in a chain": Block(
         "r = chain(add.s(2, 2), group(mul.s(1), mul.s(2)), tsum.s())().get()", {"r": 12}
     ),
@@ -206,6 +213,11 @@ REFUSED = {
         "add.s(2, 2).on_error(log_error_of_a_request.s()).delay()", "id of the call that failed"
     ),
     "add_callback": Refused("add.s(2).add_callback(mul.s(4))", "call.link("),
+    "join(on_message)": Refused("group(add.s(2, 2)).delay().join(on_message=print)", "follow()"),
+    "join(a mistake)": Refused("group(add.s(2, 2)).delay().join(intervall=1)", "no option"),
+    "GroupResult.save": Refused("group(add.s(2, 2)).delay().save()", "GroupResult(id)"),
+    "join_native": Refused("group(add.s(2, 2)).delay().join_native()", "result.join()"),
+    "revoke(signal)": Refused("group(add.s(2, 2)).delay().revoke(signal='SIGUSR1')", "is killed"),
     "stamp": Refused("add.s(2, 2).stamp(stamp='mine')", "set(headers={…})"),
     "group.stamp": Refused("group(add.s(2, 2)).stamp(stamp='mine')", "set(headers={…})"),
     "graph": Refused("chain(add.s(4, 4), mul.s(8))().parent.graph", "result.children"),
