@@ -1,6 +1,7 @@
-"""The address of Redis, ``JOBS["BROKER_URL"]``: read once, and shown without what is secret in it.
+"""The address of Redis, ``JOBS["BROKER_URL"]``: read once, and shown without user and password.
 
-Nothing of a wrong one is repeated: with a raw ``/`` or ``#`` in it, any part may be the password.
+Errors repeat no part of a wrong address: with a raw ``/`` or ``#`` in it, any part may be the
+password.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ _OPTIONS: Mapping[str, Callable[[str], Any]] = {
 }
 
 _TIMEOUT = "set JOBS['SOCKET_TIMEOUT'] instead"
-_NOT_FOR_YOU = "the job system relies on its own value: leave it out"
+_RELIED_ON = "the job system relies on its own value: leave it out"
 #: Options of redis-py that would change how Redis is talked to → what to do instead.
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _TIMEOUT),
@@ -89,14 +90,14 @@ _REFUSED: Mapping[str, str] = {
             *("socket_type", "socket_keepalive_options", "host", "port", "path", "lib_name"),
             *("lib_version", "driver_info", "credential_provider", "redis_connect_func"),
         ),
-        _NOT_FOR_YOU,
+        _RELIED_ON,
     ),
 }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where Redis is, and who we are there."""
+    """Where Redis is, and as which user to connect."""
 
     scheme: str
     host: str = ""
@@ -106,7 +107,7 @@ class Address:
     db: int = 0
     username: str = field(default="", repr=False)
     password: str = field(default="", repr=False)
-    #: Others of redis-py's, by name.
+    #: Further options of redis-py, by name.
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     def __str__(self) -> str:
@@ -122,7 +123,7 @@ def parse(url: str) -> Address:
     """Raises `ValueError` with what is wrong, to be put after the name of the setting."""
     scheme, found, rest = url.partition("://")
     if not found or scheme not in _SCHEMES:
-        # Only a word that is meant to be one of them is repeated.
+        # The nearest scheme is named only for a short word: anything else may hold the password.
         meant = nearest(scheme, _SCHEMES) if scheme.isalpha() and len(scheme) < 10 else ""
         raise ValueError(f"must begin with redis://, rediss:// or unix://.{meant}")
     if any(char.isspace() or not char.isprintable() for char in rest):

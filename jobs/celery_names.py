@@ -1,7 +1,8 @@
-"""Names of Celery's that mean nothing here, or the same whatever they say: what to write instead.
+"""Options and attributes of Celery's that are not needed here, and what to write instead.
 
-What is asked for under one of them either changes nothing, or is told at once in a sentence. The
-options of the decorator are in `jobs.options`. Pure.
+A value of an option that asks for what is done anyway is taken. Any other is refused in a sentence
+that says what to write, and so are attributes. The options of the decorator are in `jobs.options`.
+Pure.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ class Known(NamedTuple):
     instead: str
 
 
-_IN_SETTINGS = "connections are the settings' affair (JOBS['BROKER_URL'])"
+_IN_SETTINGS = "each thread has its connection by itself; JOBS['BROKER_URL'] says where to"
 _IN_HEADERS = "write headers={…}, which the task finds in self.request.headers"
 _SENSITIVE = "name what is not to be shown by @task(sensitive=[…])"
-_ROLES = "what follows what is known by itself; a root or parent of your own goes into headers={…}"
+_ROLES = "the ledger knows what follows what; write a root or parent of your own into headers={…}"
 
 #: Options of ``apply_async`` and its like.
 CALL: Mapping[str, Known] = {
@@ -75,7 +76,7 @@ SCHEDULE: Mapping[str, Known] = {
     "relative": Known(
         (False,), "due times count from start_at of its row; a crontab says them outright"
     ),
-    "nowfun": Known((), "time is the machine's clock; write crontab(…, timezone=…)"),
+    "nowfun": Known((), "schedules go by the machine's clock; write crontab(…, timezone=…)"),
 }
 
 _TERM = ("SIGTERM", "TERM", 15, "SIGKILL", "KILL", 9)
@@ -98,8 +99,8 @@ RESULT: Mapping[str, str] = {
     "iterdeps": _RELATIVES,
     "graph": _RELATIVES,
     "build_graph": _RELATIVES,
-    "as_tuple": "its id is all that there is to it: AsyncResult(result.id)",
-    "as_list": "its id is all that there is to it: AsyncResult(result.id)",
+    "as_tuple": "keep its id, and write AsyncResult(id)",
+    "as_list": "keep its id, and write AsyncResult(id)",
     "wait": "write result.get()",
     "maybe_throw": "write result.get()",
     "maybe_reraise": "write result.get()",
@@ -116,6 +117,33 @@ RESULT: Mapping[str, str] = {
     "retries": _ROW,
     "date_done": f"{_ROW}.finished_at",
     "supports_native_join": "write result.get()",
+}
+
+_MADE = "a group's members are chosen when it is sent; write GroupResult(id, results) for others"
+
+#: Attributes of ``GroupResult``.
+GROUP: Mapping[str, str] = {
+    "save": "it is in the ledger; keep its id, and write GroupResult(id)",
+    "restore": "write GroupResult(id)",
+    "delete": "write result.forget()",
+    "add": _MADE,
+    "remove": _MADE,
+    "discard": _MADE,
+    "update": _MADE,
+    "clear": _MADE,
+    "then": _AT_THE_CALL,
+    "add_pending_result": _AT_THE_CALL,
+    "collect": "write result.iterate(), or collect() of one of its results",
+    "iterdeps": "go through its results",
+    "as_tuple": "keep its id, and write GroupResult(id)",
+    "as_list": "keep its id, and write GroupResult(id)",
+    "join_native": "write result.join()",
+    "iter_native": "write result.iterate()",
+    "supports_native_join": "write result.join()",
+    "maybe_throw": "write result.get()",
+    "maybe_reraise": "write result.get()",
+    "backend": "results are rows of the ledger, jobs.models.TaskResult",
+    "app": "there is no app; see jobs.conf",
 }
 
 _BY_SIGNALS = "a task is a function; connect to the signals of jobs.signals"
@@ -167,30 +195,25 @@ REQUEST: Mapping[str, str] = {
     "stamped_headers": "write headers={…} at the call, and self.request.headers in the task",
     "shadow": "write headers={…} at the call, and self.request.headers in the task",
     "origin": "write headers={…} at the call, and self.request.headers in the task",
-    "lang": "it is Python's",
-    "utc": "moments have their time zones",
+    "lang": "every task is Python's",
+    "utc": "eta and expires have their time zones",
 }
 
-_A_VALUE = "a call is a value, which doesn't change; write call = call.set({}=…)"
 _NO_STAMPS = "there are no stamps; write call.set(headers={…})"
 
 #: Attributes of signatures, chains, groups and chords.
 CALLS: Mapping[str, str] = {
-    "link": _A_VALUE.format("link"),
-    "link_error": _A_VALUE.format("link_error"),
-    "add_callback": _A_VALUE.format("link"),
-    "add_errback": _A_VALUE.format("link_error"),
-    "set_immutable": "write task.si(…)",
-    "set_parent_id": "a parent is known by itself",
+    "add_callback": "write call.link(…)",
+    "add_errback": "write call.link_error(…)",
+    "set_immutable": "write task.si(…), or call = call.set(immutable=True)",
+    "set_parent_id": "the ledger knows which call has sent another",
     "stamp": _NO_STAMPS,
     "stamp_links": _NO_STAMPS,
-    "skew": "write group(call.set(countdown=n) for n, call in enumerate(calls, 1))",
-    "group": "chunks(…) gives a group at once",
     "apply": "call it here and now, task(…); a composition is sent, and get() waits for its end",
     "replace": "write call.set(…) or call.clone(…)",
     "merge": "write call.set(…)",
     "reprcall": "write repr(call)",
-    "election": "the first worker that is free takes a call",
+    "election": "send it: the first worker that is free takes it",
     "type": "jobs.known.find(call.task) is the task",
     "name": "it is call.task",
     "id": "write call.freeze(), whose options have the task_id",

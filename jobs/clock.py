@@ -1,4 +1,4 @@
-"""Moments, always aware: with USE_TZ off as well, when Django's own are naive."""
+"""Moments that are always aware, also with ``USE_TZ = False``, when Django's own are naive."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def aware(moment: dt.datetime) -> dt.datetime: ...
 @overload
 def aware(moment: None) -> None: ...
 def aware(moment: dt.datetime | None) -> dt.datetime | None:
-    """A moment with its zone: a naive one is meant by the clocks of the project's ``TIME_ZONE``."""
+    """The moment with a time zone: a naive one is read by the clocks of ``TIME_ZONE``."""
     if moment is None or timezone.is_aware(moment):
         return moment
     return timezone.make_aware(moment, timezone.get_default_timezone())

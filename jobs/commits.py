@@ -1,4 +1,4 @@
-"""Hooks of a transaction that do together what each could do alone."""
+"""Several hooks of one transaction (``on_commit``) whose work is done by the first that runs."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _Hook = TypeVar("_Hook")
 
 
 def hook_before(connection: BaseDatabaseWrapper, kind: type[_Hook]) -> _Hook | None:
-    """The hook registered just before, if it is of this kind and under the savepoints of now: what
-    rolls back one (Django drops it then) rolls back the other.
+    """The last hook that was registered, if it is of this kind and has the present savepoints. A
+    rollback to one of them then drops both that hook and a new one.
 
-    A new hook is registered beside it all the same, and the first that runs at the commit does the
-    work of all. Whoever captures hooks (`TestCase.captureOnCommitCallbacks`) gets those that were
-    registered since, and must find in them what was done since.
+    The caller registers a new hook all the same; the first that runs at the commit does the work of
+    all. Tests need that: a block of `TestCase.captureOnCommitCallbacks` gets only the hooks that
+    were registered inside it, and must find in them what was sent inside it.
     """
     hooks: list[Any] = connection.run_on_commit
     if not hooks:
@@ -27,5 +27,5 @@ def hook_before(connection: BaseDatabaseWrapper, kind: type[_Hook]) -> _Hook | N
 
 
 def is_committed(connection: BaseDatabaseWrapper) -> bool:
-    """Whether a hook is run by the commit, and not by a test that has captured it."""
+    """Whether the commit runs the hook, and not a test that has captured it."""
     return not connection.in_atomic_block

@@ -31,15 +31,16 @@ class Origin(NamedTuple):
     module: str
     #: That code. A module that is loaded again has new code; a console compiles each line.
     code: CodeType | None
-    #: It was an import or Django's start: not a function that is called later, as by a test.
+    #: Whether that happened during an import or Django's start, and not in a function that was
+    #: called later, as by a test.
     starting: bool
     #: File and line.
     line: str
 
 
 def place_of(run: Callable[..., Any]) -> str:
-    """``module.function``, where the function says so; a script's by the name under which it can
-    be imported, if there is one."""
+    """``module.function``, as far as the function knows them. The module of a script is the name
+    under which it can be imported, if there is one."""
     module, name = getattr(run, "__module__", None), getattr(run, "__qualname__", None)
     if name is None or module is None:
         return name or repr(run)
@@ -100,7 +101,8 @@ def _qualname(run: Any) -> Any:
 
 
 def _is_method(run: Any) -> bool:
-    """Whether a function in a class body expects the object. Of what it takes, a name tells."""
+    """Whether it is a function of a class body that expects an object: its first argument is called
+    ``self`` or ``cls``."""
     if not inspect.isfunction(run):
         return False
     class_or_function = run.__qualname__.rpartition(".")[0]
@@ -111,7 +113,7 @@ def _is_method(run: Any) -> bool:
 
 
 def _importable(module: str, names: Mapping[str, Any]) -> str | None:
-    """The name by which a module can be imported; None of a script or a console. ``names``: what
+    """The name by which a module can be imported; None for a script or a console. ``names``: what
     is defined in it."""
     if module not in _SCRIPTS:
         return module
@@ -123,7 +125,7 @@ def _importable(module: str, names: Mapping[str, Any]) -> str | None:
 
 
 def origin() -> Origin:
-    """Of the decorator that is being applied by this thread."""
+    """Where the decorator that this thread is applying stands."""
     frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__") in (__name__, "jobs.registry"):
         frame = frame.f_back
@@ -134,7 +136,8 @@ def origin() -> Origin:
             module = str(frame.f_globals.get("__name__", ""))
             if getattr(frame.f_globals.get("__spec__"), "_initializing", False):
                 starting = True
-                # What a factory makes is told apart by the lines that call it.
+                # A factory makes all its functions at one line of its own: the line that calls the
+                # factory tells them apart.
                 line = f"{frame.f_code.co_filename}:{frame.f_lineno}"
             return Origin(
                 _importable(module, frame.f_globals) or module, frame.f_code, starting, line
@@ -148,8 +151,8 @@ def check_same(
     one: tuple[Callable[..., Any], Origin],
     two: tuple[Callable[..., Any], Origin],
 ) -> None:
-    """Raise `ConfigurationError` unless the second function is the first one, or what has become
-    of it: in a module that was loaded again, or in a function that was called again."""
+    """Raise `ConfigurationError` unless the second function is the first one, or its new version:
+    of a module that was loaded again, or of a function that was called again."""
     (first, there), (second, here) = one, two
     if first is second:
         return
@@ -165,6 +168,6 @@ def check_same(
 
 
 def attributes(run: Any, task: type) -> dict[str, Any]:
-    """What the function has been given, without what would hide something of its task."""
+    """The function's own attributes, without those that would hide one of its task."""
     own = getattr(run, "__dict__", {})
     return {name: value for name, value in own.items() if not hasattr(task, name)}

@@ -5,16 +5,16 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from asgiref.sync import sync_to_async
 from django.db import close_old_connections
 
-from jobs import ledger
+from jobs import celery_names, ledger
 from jobs.exceptions import ResultTimeout
 from jobs.models import TaskResult
 from jobs.models.results import TaskResultQuerySet
-from jobs.results import AsyncResult, Handle, assert_will_not_block, value_of
+from jobs.results import AsyncResult, Handle, assert_will_not_block, refuse_others, value_of
 from jobs.states import TERMINAL, State
 
 #: Longest time, in seconds, between two looks at the ledger for ends that nobody has told of.
@@ -47,6 +47,11 @@ class GroupResult:
 
     def __repr__(self) -> str:
         return f"<GroupResult: {self.id}, {len(self.results)} members>"
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.GROUP))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GroupResult) and other.id == self.id
@@ -93,8 +98,10 @@ class GroupResult:
         """Delete what is recorded of members that have ended."""
         _rows(self.id).filter(state__in=TERMINAL).delete()
 
-    def revoke(self, *, terminate: bool = False) -> None:
+    def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
         """Have each member end as REVOKED: see `jobs.control.revoke`."""
+        if celerys:
+            refuse_others(celerys, celery_names.REVOKE, "revoke()")
         for result in self.results:
             result.revoke(terminate=terminate)
 
@@ -105,10 +112,12 @@ class GroupResult:
         timeout: float | None = None,
         *,
         propagate: bool = True,
+        interval: float | None = None,
         disable_sync_subtasks: bool = True,
+        **celerys: Any,
     ) -> list[Any]:
         """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
-        ever).
+        ever). ``interval``, and further options of Celery's, are taken and not needed.
 
         Raises what a member raised as soon as that is known (puts it into the list with
         ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or `ResultError` where waiting could
@@ -116,6 +125,8 @@ class GroupResult:
         """
         if disable_sync_subtasks:
             assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "get()")
         found = dict(self._ends(timeout, propagate=propagate))
         return [found[result.id] for result in self.results]
 
@@ -147,11 +158,16 @@ class GroupResult:
         timeout: float | None = None,
         *,
         propagate: bool = True,
+        interval: float | None = None,
         disable_sync_subtasks: bool = True,
+        **celerys: Any,
     ) -> Iterator[Any]:
-        """What the members returned, each as soon as it has ended; raises as `get` does."""
+        """What the members returned, each as soon as it has ended; takes and raises what `get`
+        does."""
         if disable_sync_subtasks:
             assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "iterate()")
         return (value for _, value in self._ends(timeout, propagate=propagate))
 
     def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:

@@ -270,6 +270,10 @@ _CELERYS: dict[str, tuple[tuple[object, ...], str]] = {
     "pydantic": ((False, None), "build the model in the task: Model.model_validate(argument)"),
     "base": ((None,), "a task is a function; use bind=True, or the signals in jobs.signals"),
     "throws": (((), [], None), "all errors are logged alike; filter them in Django's LOGGING"),
+    **dict.fromkeys(
+        ("before_start", "on_success", "on_failure", "on_retry", "after_return"),
+        ((None,), "a task is a function; connect to the signals of jobs.signals"),
+    ),
     "backend": ((None,), "results are kept in the database; see JOBS['RESULT_EXPIRES']"),
     "retry_policy": ((None,), "give it to apply_async, or set JOBS['RETRY_POLICY']"),
     "countdown": ((None,), "give it to apply_async"),

@@ -17,9 +17,11 @@ _COMMANDS = ("runworker", "runbeat")
 
 
 def prepare() -> None:
-    """Called as soon as this app is imported, when such a command starts: a SIGHUP while the
-    project loads is no end, and no socket or database takes the number of a standard stream that
-    is closed, into which somebody prints."""
+    """Called as soon as this app is imported, and does something for these commands only.
+
+    A SIGHUP that comes while the project loads would end the process. And if a standard stream is
+    closed, the next socket or file that is opened would get its number, and all that is printed.
+    """
     if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
         _open_standard_streams()
         if threading.current_thread() is threading.main_thread():
@@ -47,12 +49,12 @@ def _open_standard_streams() -> None:
 
 
 def say(out: OutputWrapper, text: str) -> None:
-    """Write a line for whoever looks on; that nobody does any more is no reason to end."""
+    """Write a line for whoever looks on. If nobody reads any more, the process goes on."""
     try:
         out.write(text)
         out.flush()
     except (OSError, ValueError):
-        # What is left in the buffer would fail again when the process ends.
+        # Python writes the rest of the buffer at its end, which would fail again.
         with contextlib.suppress(OSError):
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
@@ -60,9 +62,12 @@ def say(out: OutputWrapper, text: str) -> None:
 
 
 def refuse_memory(command: BaseCommand | None = None) -> None:
-    """Raise `CommandError` for a broker that only this process sees: what it published there would
-    count as sent, and nobody would run it. ``command``: only where it was called from a command
-    line, and not by a test, whose process has such a broker."""
+    """Raise `CommandError` for the broker in memory, which no other process sees: what was
+    published there would count as sent, and nobody would run it.
+
+    ``command``: raise only if it was called from a command line. A test may call it, since the
+    broker is in the test's own process.
+    """
     if command is not None and not getattr(command, "_called_from_command_line", False):
         return
     if conf.get().broker_url == "memory://":

@@ -83,6 +83,12 @@ def autodiscover() -> None:
 class Task(Calling, Running, Composing, Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
+    def __init_subclass__(cls) -> NoReturn:
+        raise ConfigurationError(
+            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
+            "bind=True it gets self."
+        )
+
     def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
         if isinstance(run, Task):
             raise ConfigurationError(

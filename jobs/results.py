@@ -256,7 +256,7 @@ class AsyncResult(Generic[R]):
     def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
         """Have the call end as REVOKED: see `jobs.control.revoke`."""
         if celerys:
-            _refuse_others(celerys, celery_names.REVOKE, "revoke()")
+            refuse_others(celerys, celery_names.REVOKE, "revoke()")
         control.revoke(self.id, terminate=terminate)
 
     # ------------------------------------------------------------------ waiting
@@ -281,7 +281,7 @@ class AsyncResult(Generic[R]):
         if disable_sync_subtasks:
             assert_will_not_block()
         if celerys:
-            _refuse_others(celerys, celery_names.GET, "get()")
+            refuse_others(celerys, celery_names.GET, "get()")
         if self._ignored:
             return cast(R, None)
         row = self._row() or self._wait(timeout)
@@ -375,9 +375,10 @@ class AsyncResult(Generic[R]):
         return self._ended
 
 
-def _refuse_others(
+def refuse_others(
     given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
 ) -> None:
+    """Raise `TypeError` for options that are neither ours nor taken for Celery's sake."""
     for name in celery_names.left_of(given, known):
         raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
 

@@ -98,13 +98,6 @@ class Composable(ABC):
         """Send it, and wait for what it returns: ``~add.s(2, 2)``."""
         return self.apply_async().get()
 
-    def stamp(self, *_: Any, **__: Any) -> NoReturn:
-        """Celery's; headers do here what stamps do."""
-        raise WorkflowError(
-            "Calls have no stamps here. Write set(headers={…}), which the task finds in "
-            "self.request.headers."
-        )
-
     if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
         def __getattr__(self, name: str) -> NoReturn:

@@ -1,9 +1,8 @@
-"""What a task forks (`multiprocessing`, `os.fork`) is no worker: it gets the signals, connections
-and locks of a fresh process.
+"""A process that a task forks (`multiprocessing`, `os.fork`) starts like a fresh one.
 
-A process inherits the signal handlers of the one that forked it, which here would only note that
-the worker is to stop; and its connections, whose end the server would take for that of the worker's
-own. Threads it doesn't inherit, but what they held locked.
+Otherwise it would inherit the worker's signal handlers, which only note that the worker is to stop,
+and its connections: if it closed one, the server would end that of the worker. It inherits no
+threads of the worker, but the locks that they held.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
 
 #: Connections of all threads, as long as they are used.
 _open: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
-#: What a forked process must neither use nor close. Held for ever: SQLite would roll back another
-#: process's transaction, in its file, when such a connection is collected.
+#: Connections that a forked process must neither use nor close. It keeps them for ever: one of
+#: SQLite that is collected rolls back the transaction of another process in the same file.
 _inherited: list[object] = []
 _before = threading.local()
 
 
 def install(child: Child) -> None:
-    """Have it so in all that this process forks. To be called once, in a process of its own."""
+    """Arrange that for all processes that this child forks. To be called once."""
     connection_created.connect(_note, dispatch_uid="jobs.worker.forking")
 
     def start_afresh() -> None:
@@ -52,10 +51,11 @@ def _note(connection: BaseDatabaseWrapper, **_: object) -> None:
 
 
 def _hold() -> None:
-    # A signal that came before the handlers are gone would be lost: `Process.terminate` right
-    # after `Process.start`.
+    # The worker's handlers would swallow a signal that comes before they are replaced, as by
+    # `Process.terminate` right after `Process.start`.
     _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
-    # Those of other threads would be collected with the threads, before anything can be done.
+    # Kept here: in the new process, connections of other threads are collected with those threads,
+    # before any code can run.
     wrappers = [reference() for reference in _open.valuerefs()]
     _before.connections = [(one, one.connection) for one in wrappers if one is not None]
 
@@ -77,8 +77,8 @@ def _start_afresh() -> None:
 
 
 def _end(outcome: Outcome) -> NoReturn:
-    """The task's function came to its end in a process that it has forked. That is no worker's, and
-    no outcome of the call, which goes on where it was started."""
+    """End the forked process when the task's function has come to its end there. That is no outcome
+    of the call, which goes on in the child that forked."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -1,10 +1,10 @@
 """What a task changes of its process does not reach the next one.
 
-A task's context (context variables, the active language and time zone) is its own: a copy of the
-worker's. Its connections are looked after in `database`. This file is about what a process has only
-once: the functions that change it are replaced, in a child, by ones that note the thread which
-called them, so that a task that calls none of them pays nothing for them. Asking the system after
-each task would cost several microseconds.
+Each task has a context of its own (context variables, the active language and time zone), a copy of
+the worker's. `jobs.worker.database` looks after its connections. This file is about what a process
+has only once, such as its working directory. A child replaces the functions that change such things
+by ones that note which thread has called them; only then are they read after the task and put back.
+Asking the system after each task would cost several microseconds.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from jobs.worker import database
 
 log = logging.getLogger("jobs.worker")
 
-#: Without a note: the worker's own timers use it.
+#: The plain function, which notes nothing: the worker's own timers use it.
 setitimer = signal.setitimer
 
 
@@ -39,7 +39,7 @@ class _Kept(NamedTuple):
 
     name: str
     read: Callable[[], Any]
-    #: Make it what was read.
+    #: Put back what was read.
     write: Callable[[Any], object]
     #: What changes it: a module or class, and the name of its function.
     by: tuple[tuple[Any, str], ...]
@@ -72,7 +72,8 @@ def _mask() -> set[Any]:
 
 
 def _timers() -> list[bool]:
-    """Which of them run. The first is also the worker's, whose handler knows its own."""
+    """Which of them run. The worker itself uses ITIMER_REAL, with a handler, in the main thread;
+    then other threads leave it alone."""
     which = [signal.ITIMER_VIRTUAL, signal.ITIMER_PROF]
     if signal.getsignal(signal.SIGALRM) == signal.SIG_DFL or _in_main_thread():
         which.append(signal.ITIMER_REAL)
@@ -92,7 +93,7 @@ def _in_main_thread() -> bool:
 
 def _set_filters(known: list[Any]) -> None:
     with warnings.catch_warnings():
-        pass  # at its end what modules have cached of the filters is void
+        pass  # leaving it makes modules forget what they have cached of the filters
     warnings.filters[:] = known  # type: ignore[index]
 
 
@@ -168,8 +169,8 @@ _noted: dict[int, set[str]] = {}
 
 
 def watch() -> None:
-    """Note from now on what changes the process; called once, before the project's code is loaded,
-    which may keep such functions under names of its own."""
+    """Note from now on what changes the process. Called once, before the project's code is loaded,
+    which may import such functions under names of its own."""
     global _watching
     _watching = True
     for kept in _KEPT:
@@ -178,7 +179,7 @@ def watch() -> None:
 
 
 def remember() -> None:
-    """What the process is now, tasks find."""
+    """Keep the present state of the process: each task is to find it."""
     global _home, _stdout, _stderr
     if not _watching:
         return
@@ -205,8 +206,8 @@ def _note(holder: Any, name: str, what: str) -> None:
 
 
 def after_task(sent: Message) -> TransactionLeftOpen | None:
-    """In the thread that ran it, before its outcome is handed on; the error when it left a
-    transaction open."""
+    """Undo what the task has changed, and return the error if it left a transaction open. Called in
+    the thread that ran it, before its outcome is handed on."""
     if _noted:
         _restore(sent)
     if sys.stdout is not _stdout or sys.stderr is not _stderr:

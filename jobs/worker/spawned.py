@@ -1,5 +1,5 @@
-"""What a process runs first that a task starts with `multiprocessing`'s methods *spawn* and
-*forkserver*: it loads the project, or it could import nothing that has tasks or models."""
+"""Imported first by a process that a task starts with `multiprocessing`'s methods *spawn* and
+*forkserver*: it loads the project, without which no module with tasks or models can be imported."""
 
 import django
 

@@ -127,7 +127,7 @@ def test_collecting_what_followed() -> None:
     work()
     assert [(one.id, value) for one, value in first.collect()] == [(first.id, 3), (last.id, 6)]
     assert not hasattr(first, "graph")
-    with pytest.raises(AttributeError, match=r"`parent` and `children`"):
+    with pytest.raises(AttributeError, match=r"result\.parent and result\.children"):
         _ = first.graph
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import jobs
 from jobs import AsyncResult, celery_names, chain, chord, group
+from jobs.canvas.composing import Chain, Chord, Group
 from jobs.sending import OPTIONS
 from tests.tasks import add
 
@@ -44,7 +45,9 @@ def test_ours_are_ours() -> None:
     for kind, known in (
         (type(add), celery_names.TASK),
         (AsyncResult, celery_names.RESULT),
-        *((made, celery_names.CALLS) for made in (jobs.Signature, type(group()))),
+        (jobs.GroupResult, celery_names.GROUP),
+        (jobs.Request, celery_names.REQUEST),
+        *((kind, celery_names.CALLS) for kind in (jobs.Signature, Chain, Group, Chord)),
     ):
         assert not [name for name in known if hasattr(kind, name)]
 
@@ -57,6 +60,7 @@ def test_ours_are_ours() -> None:
         group(add.s(1, 2)),
         chord([add.s(1, 2)], add.si(1, 2)),
         AsyncResult("an-id"),
+        jobs.GroupResult("an-id", [AsyncResult("another")]),
     ],
 )
 def test_values_can_still_be_copied(call: Any) -> None:
@@ -64,6 +68,6 @@ def test_values_can_still_be_copied(call: Any) -> None:
 
 
 def test_a_name_that_nobody_has() -> None:
-    for one in (add, add.s(1, 2), AsyncResult("an-id"), jobs):
+    for one in (add, add.s(1, 2), AsyncResult("an-id"), jobs.GroupResult("an-id", []), jobs):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             one.nothing  # type: ignore[attr-defined]  # noqa: B018

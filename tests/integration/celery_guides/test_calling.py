@@ -184,7 +184,9 @@ REFUSED = {
     ),
     "signal": Refused("add.delay(1, 1).revoke(terminate=True, signal='SIGUSR1')", "is killed"),
     "then": Refused("add.delay(1, 1).then(print)", "write link= at the call, or a chain"),
-    "collect": Refused("list(add.delay(1, 1).collect())", "result.children"),
+    "collect too early": Refused(
+        "list(add.apply_async((1, 1), countdown=99).collect())", "has not ended: wait for it"
+    ),
     "graph": Refused("add.delay(1, 1).graph", "result.parent and result.children"),
     "wait": Refused("add.delay(1, 1).wait()", "write result.get()"),
     "date_done": Refused("add.delay(1, 1).date_done", "finished_at"),

@@ -125,7 +125,23 @@ WORKS = {
     ),
     "on_error twice": Block(
         "s = raising_task.s().on_error(log_error.s())\nr = s.on_error(reset_buffers.si()).delay()",
-        {"sorted(SEEN, key=len) == ['reset', r.id]": True, "len(s.options['link_error'])": 1},
+        {"sorted(SEEN, key=len) == ['reset', r.id]": True, "len(s.options['link_error'])": 2},
+    ),
+    "s.link": Block(
+        "s = add.s(2, 2)\ns.link(mul.s(4))\ns.link(mul.s(8))\nr = s.delay()",
+        {"sorted(one.get() for one in r.children)": [16, 32]},
+    ),
+    "s.link_error": Block(
+        "s = raising_task.s()\ns.link_error(log_error.s())\nr = s.delay()",
+        {"SEEN == [r.id]": True},
+    ),
+    "group.link_error": Block(
+        "g = group(add.s(2, 2), raising_task.s())\ng.link_error(log_error.s())\nr = g.delay()",
+        {"SEEN == [r.children[1].id]": True},
+    ),
+    "collect": Block(
+        "res = chain(add.s(4, 4), mul.s(8), mul.s(10))()\nres.get()",
+        {"[value for _, value in res.parent.parent.collect()]": [8, 64, 640]},
     ),
     "link_error": Block(
         "r = raising_task.apply_async((), link_error=log_error.s())", {"SEEN == [r.id]": True}
@@ -145,6 +161,13 @@ WORKS = {
             "result.ready(), result.successful(), result.failed()": (True, True, False),
             "result.completed_count(), result.waiting()": (3, False),
         },
+    ),
+    "options of join": Block(
+        "result = group([add.s(2, 2), add.s(4, 4)]).apply_async()\n"
+        "r = result.join(timeout=5, interval=0.1, no_ack=True, callback=None)\n"
+        "s = sorted(result.iterate(interval=0.1, no_ack=True))\n"
+        "result.revoke(terminate=True, signal='SIGKILL')",
+        {"(r, s)": ([4, 8], [4, 8])},
     ),
     "group in a chain": Block(
         "r = chain(add.s(2, 2), group(mul.s(1), mul.s(2)), tsum.s())().get()", {"r": 12}
@@ -174,23 +197,32 @@ WORKS = {
         "r = add.chunks(zip(range(4), range(4)), 2).apply_async().get()",
         {"r": [[0, 2], [4, 6]]},
     ),
+    "chunks.group": Block(
+        "group = add.chunks(zip(range(4), range(4)), 2).group()\nr = group().get()",
+        {"r": [[0, 2], [4, 6]]},
+    ),
+    "skew": Block(
+        "group = add.chunks(zip(range(4), range(4)), 1).group()\ng = group.skew(start=1, stop=3)",
+        {"[call.options['countdown'] for call in g]": [1, 2, 3, 3]},
+    ),
 }
 
 REFUSED = {
-    "link": Refused("add.s(2, 2).link(mul.s(4))", "call = call.set(link=…)"),
-    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "call = call.set(link=…)"),
-    "group.link_error": Refused(
-        "group(add.s(2, 2)).link_error(log_error.s())", ".set(link_error=…)"
-    ),
+    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "write group | call"),
     "errback of a request": Refused(
         "add.s(2, 2).on_error(log_error_of_a_request.s()).delay()", "id of the call that failed"
     ),
-    "skew": Refused("add.chunks(zip([1], [2]), 1).skew(start=1, stop=10)", "countdown=n"),
-    "chunks.group": Refused("add.chunks(zip([1], [2]), 1).group()", "gives a group at once"),
+    "add_callback": Refused("add.s(2).add_callback(mul.s(4))", "call.link("),
+    "join(on_message)": Refused("group(add.s(2, 2)).delay().join(on_message=print)", "follow()"),
+    "join(a mistake)": Refused("group(add.s(2, 2)).delay().join(intervall=1)", "no option"),
+    "GroupResult.save": Refused("group(add.s(2, 2)).delay().save()", "GroupResult(id)"),
+    "join_native": Refused("group(add.s(2, 2)).delay().join_native()", "result.join()"),
+    "revoke(signal)": Refused("group(add.s(2, 2)).delay().revoke(signal='SIGUSR1')", "is killed"),
     "stamp": Refused("add.s(2, 2).stamp(stamp='mine')", "set(headers={…})"),
     "group.stamp": Refused("group(add.s(2, 2)).stamp(stamp='mine')", "set(headers={…})"),
     "graph": Refused("chain(add.s(4, 4), mul.s(8))().parent.graph", "result.children"),
-    "collect": Refused("list(add.delay(2, 2).collect())", "result.children"),
+    "collect too early": Refused("list(add.s(2, 2).set(countdown=99).delay().collect())", "wait"),
+    "iterdeps": Refused("list(add.delay(2, 2).iterdeps())", "result.collect()"),
     "maybe_signature": Refused("from jobs import maybe_signature", "write jobs.signature(…)"),
     "StampingVisitor": Refused("from jobs import StampingVisitor", "there are no stamps"),
     "chunks as a class": Refused("from jobs import chunks", "write task.chunks(…)"),

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from jobs import chain, shared_task, task
-from jobs.exceptions import Reject
+from jobs import Task, chain, shared_task, task
+from jobs.exceptions import ConfigurationError, Reject
 from tests.integration.celery_guides.blocks import Block, Refused, run
 from tests.workers import dead_letters, on_redis, work
 
@@ -128,6 +128,7 @@ WORKS = {
     ),
 }
 
+REFUSALS = (TypeError, AttributeError, ImportError, ConfigurationError)
 REFUSED = {
     "wrong arguments": Refused("add.delay(8)", "missing a required argument: 'y'"),
     "argsrepr": Refused("add.apply_async((2, 3), argsrepr='(<x>, <y>)')", "@task(sensitive=[…])"),
@@ -139,6 +140,10 @@ REFUSED = {
     "backend": Refused("add.backend.get('x')", "jobs.models.TaskResult"),
     "apply": Refused("add.apply((1, 2))", "task(…)"),
     "on_failure": Refused("add.on_failure", "connect to the signals of jobs.signals"),
+    "on_failure of the decorator": Refused(
+        "task(on_failure=print)(lambda: None)", "connect to the signals of jobs.signals"
+    ),
+    "a class": Refused("class Mine(Task):\n    def run(self): ...", "a task is a function"),
     "AsyncResult of a task": Refused("add.AsyncResult('x')", "write jobs.AsyncResult(id)"),
     "a mistake of its own": Refused("add.dely(1, 2)", "no attribute 'dely'"),
 }
@@ -147,7 +152,7 @@ REFUSED = {
 def names() -> dict[str, Any]:
     SEEN.clear()
     made = {one.run.__name__: one for one in TASKS}
-    return {**made, "chain": chain, "transaction": transaction}
+    return {**made, "chain": chain, "task": task, "Task": Task, "transaction": transaction}
 
 
 @pytest.mark.parametrize("block", WORKS.values(), ids=WORKS)
@@ -160,7 +165,7 @@ def test_it_works(block: Block) -> None:
 
 @pytest.mark.parametrize("block", REFUSED.values(), ids=REFUSED)
 def test_it_says_what_to_write_instead(block: Refused) -> None:
-    with pytest.raises((TypeError, AttributeError, ImportError), match=re.escape(block.told)):
+    with pytest.raises(REFUSALS, match=re.escape(block.told)):
         run(block.code, names())
 
 
