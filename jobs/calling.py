@@ -14,7 +14,7 @@ from jobs import (
     values,
 )
 from jobs.canvas import as_dicts, check_linked
-from jobs.message import Message, new_id
+from jobs.message import Message, encode, new_id
 from jobs.parameters import shown
 from jobs.request import current
 from jobs.routing import Address, Plan, Route
@@ -139,8 +139,16 @@ class Calling:
             )
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise `TypeError` or `ValueError` for those with which it can't be sent."""
-        self._send(options)
+        """Raise for those with which it can't be sent what sending it would: a call that follows
+        another is sent by a worker, where nobody could be told."""
+        send = self._send(options)
+        if send.queue:
+            named = Route(send.queue, send.exchange or "", send.routing_key or "")
+            routing.get().lead(self.name, named)
+        else:
+            self._address(send)
+        if send.headers:
+            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
 
     def _address(self, send: Send) -> tuple[Address | None, int]:
         """Where a call goes, None when functions are to be asked with its arguments; and its
