@@ -40,6 +40,7 @@ from jobs.retry import (
     due,
     no_attempt_left,
 )
+from jobs.sending import end
 from jobs.states import State
 from jobs.worker import (
     isolation,
@@ -277,6 +278,7 @@ def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
         max_retries=asked.max_retries,
         args=asked.next_args,
         kwargs=asked.next_kwargs,
+        expires=asked.next_expires,
     )
     if policy.exhausted(retries, asked.max_retries):
         last = asked.exc
@@ -308,6 +310,8 @@ def _again(
         args=asked.next_args if asked else None,
         kwargs=asked.next_kwargs if asked else None,
     )
+    if asked is not None and asked.next_expires is not None:
+        following.expires = end(asked.next_expires)
     raw = message.encode(following)
     row, over = record.of_retry(sent, task, raw, due, attempt, error)
     signals.announce(
