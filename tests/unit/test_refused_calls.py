@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
 import re
 import uuid
 from typing import Any
 
 import pytest
+from django.utils.safestring import SafeString
 
 from jobs import AsyncResult, Periodic, Task, chain, chord, conf, group, registry, task
 from jobs.canvas.checking import check as check_call
@@ -20,7 +22,7 @@ from jobs.exceptions import (
     UnknownQueue,
     WorkflowError,
 )
-from jobs.message import encode
+from jobs.message import decode, encode
 from jobs.request import current, said
 
 
@@ -173,6 +175,18 @@ def test_keywords_that_are_none(kwargs: Any) -> None:
 def test_arguments_that_have_no_form(value: Any) -> None:
     with pytest.raises(NotSerializable, match=r"tests\.refused"):
         encode(add.message((value,), {}))
+
+
+class Queue(enum.StrEnum):
+    DEFAULT = "default"
+
+
+@pytest.mark.parametrize("value", [SafeString("default"), Queue.DEFAULT])
+@pytest.mark.parametrize("name", ["task_id", "group_id", "queue", "routing_key"])
+def test_a_kind_of_text_is_text(name: str, value: str) -> None:
+    made = decode(encode(add.message((value,), {}, **{name: value})), "default")
+    assert "default" in (made.id, made.group, made.queue)
+    assert made.args == ["default"]
 
 
 def test_what_is_accepted() -> None:
