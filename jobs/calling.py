@@ -78,7 +78,8 @@ class Calling:
                 options = self._without_celerys(options)
             return Send(**options)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"Task {self.name!r} can't be sent: {error}.") from None
+            told = values.sentence(error)
+            raise type(error)(f"Task {self.name!r} can't be sent: {told}") from None
 
     def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         left = celery_names.left_of(options, celery_names.CALL)

@@ -64,7 +64,7 @@ from jobs.retry import check_asked, exception_of, no_attempt_left
 from jobs.routing import Route
 from jobs.running import Running
 from jobs.sending import Send, SendOptions, SharedOptions, When
-from jobs.values import check_text
+from jobs.values import check_text, sentence
 
 log = logging.getLogger("jobs.publish")
 
@@ -91,7 +91,9 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         try:
             self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"@task of {functions.place_of(run)}: {error}.") from error
+            raise ConfigurationError(
+                f"@task of {functions.place_of(run)}: {sentence(error)}"
+            ) from error
         functions.check(run, named=bool(self.options.name), bind=self.options.bind)
         functools.update_wrapper(self, run, updated=())
         self.__dict__.update(functions.attributes(run, Task))

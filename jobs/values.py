@@ -30,6 +30,12 @@ def shown(value: object, most: int = 100) -> str:
     return text if len(text) <= most else f"{text[:most]}…"
 
 
+def sentence(told: object) -> str:
+    """What an error says, with the stop at its end that it may lack."""
+    text = str(told)
+    return text if text.endswith((".", "?")) else f"{text}."
+
+
 def yes_or_no(value: Any) -> bool:
     """Raises `TypeError`."""
     if not isinstance(value, bool):

@@ -177,6 +177,14 @@ def test_arguments_that_have_no_form(value: Any) -> None:
         encode(add.message((value,), {}))
 
 
+@pytest.mark.parametrize("policy", [{"max_retrys": 3}, {"errback": print}, {"max_retries": -1}])
+def test_it_is_said_in_sentences(policy: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"[^.?][.?]$"):
+        add.message((), {}, retry_policy=policy)
+    with pytest.raises(ConfigurationError, match=r"[^.?][.?]$"):
+        Task(lambda: None, name="made", retry_kwargs=policy)
+
+
 class Queue(enum.StrEnum):
     DEFAULT = "default"
 
