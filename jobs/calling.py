@@ -14,7 +14,7 @@ from jobs import (
     values,
 )
 from jobs.canvas import as_dicts, check_linked
-from jobs.message import Message, new_id
+from jobs.message import Message, encode, new_id
 from jobs.parameters import shown
 from jobs.request import current
 from jobs.routing import Address, Plan, Route
@@ -78,7 +78,8 @@ class Calling:
                 options = self._without_celerys(options)
             return Send(**options)
         except (TypeError, ValueError) as error:
-            raise type(error)(f"Task {self.name!r} can't be sent: {error}.") from None
+            told = values.sentence(error)
+            raise type(error)(f"Task {self.name!r} can't be sent: {told}") from None
 
     def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
         left = celery_names.left_of(options, celery_names.CALL)
@@ -139,8 +140,16 @@ class Calling:
             )
 
     def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise `TypeError` or `ValueError` for those with which it can't be sent."""
-        self._send(options)
+        """Raise for those with which it can't be sent what sending it would: a call that follows
+        another is sent by a worker, where nobody could be told."""
+        send = self._send(options)
+        if send.queue:
+            named = Route(send.queue, send.exchange or "", send.routing_key or "")
+            routing.get().lead(self.name, named)
+        else:
+            self._address(send)
+        if send.headers:
+            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
 
     def _address(self, send: Send) -> tuple[Address | None, int]:
         """Where a call goes, None when functions are to be asked with its arguments; and its

@@ -159,9 +159,11 @@ class Retry(ControlFlow):
         max_retries: int | None = None,
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
+        expires: float | dt.timedelta | dt.datetime | None = None,
     ) -> None:
         """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
-        ``args`` and ``kwargs``: those of the next attempt, where they are other than this one's."""
+        ``args``, ``kwargs`` and ``expires``: those of the next attempt, where they are other than
+        this one's."""
         text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc
@@ -170,6 +172,7 @@ class Retry(ControlFlow):
         self.max_retries = max_retries
         self.next_args = args
         self.next_kwargs = kwargs
+        self.next_expires = expires
 
 
 class Interrupted(ControlFlow):

@@ -79,12 +79,20 @@ class GroupResult:
         return _rows(self.id).filter(state=State.SUCCESS).count()
 
     def ready(self) -> bool:
-        """Whether all members have ended."""
-        return _rows(self.id).filter(state__in=TERMINAL).count() >= len(self)
+        """Whether all members have ended, but for those that keep no result: of them nobody
+        knows."""
+        return self._all(*TERMINAL)
 
     def successful(self) -> bool:
-        """Whether all members have succeeded."""
-        return self.completed_count() >= len(self)
+        """Whether all members have succeeded, but for those that keep no result."""
+        return self._all(State.SUCCESS)
+
+    def _all(self, *states: str) -> bool:
+        rows = _rows(self.id).filter(state__in=states)
+        ignored = [one.id for one in self.results if isinstance(one, AsyncResult) and one.ignored]
+        if ignored:  # sent in a transaction, they have rows
+            rows = rows.exclude(id__in=ignored)
+        return rows.count() >= len(self) - len(ignored)
 
     def failed(self) -> bool:
         """Whether a member has failed or was revoked."""

@@ -63,8 +63,8 @@ from jobs.results import AsyncResult
 from jobs.retry import check_asked, exception_of, no_attempt_left
 from jobs.routing import Route
 from jobs.running import Running
-from jobs.sending import Send, SendOptions, SharedOptions
-from jobs.values import check_text
+from jobs.sending import Send, SendOptions, SharedOptions, When
+from jobs.values import check_text, sentence
 
 log = logging.getLogger("jobs.publish")
 
@@ -97,7 +97,9 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         try:
             self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"@task of {functions.place_of(run)}: {error}.") from error
+            raise ConfigurationError(
+                f"@task of {functions.place_of(run)}: {sentence(error)}"
+            ) from error
         functions.check(run, named=bool(self.options.name), bind=self.options.bind)
         functools.update_wrapper(self, run, updated=())
         self.__dict__.update(functions.attributes(run, Task))
@@ -210,9 +212,12 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         eta: dt.datetime | None = None,
         countdown: float | dt.timedelta | None = None,
         max_retries: int | None = None,
+        expires: When | None = None,
+        **celerys: Any,
     ) -> Retry:
         """End this attempt and have the call tried again, after ``countdown`` seconds, at ``eta``,
-        or after the task's own delay; with other arguments, if any are given.
+        or after the task's own delay; with other arguments and another end of the time in which it
+        may start, if any are given.
 
         Raises `Retry`, which the worker understands; with ``throw=False`` it is returned, and the
         call is tried again however this attempt ends. With no attempt left, ``exc`` is raised or,
@@ -220,9 +225,21 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         `Retry`. Raises `TypeError` or `ValueError` for what can't be asked for.
         """
         handled = sys.exception()
+        if celerys:
+            raise TypeError(
+                f"retry() of task {self.name!r} has no option {next(iter(celerys))!r}: the next "
+                "attempt keeps what its call was sent with, but for args, kwargs and expires. "
+                "With another queue or priority, send a call of its own, or self.replace(…)."
+            )
         why = exception_of(exc)
         check_asked(
-            exc=why, countdown=countdown, eta=eta, max_retries=max_retries, args=args, kwargs=kwargs
+            exc=why,
+            countdown=countdown,
+            eta=eta,
+            max_retries=max_retries,
+            args=args,
+            kwargs=kwargs,
+            expires=expires,
         )
         request = self.request
         if request.called_directly and not self.batch:
@@ -238,6 +255,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             max_retries=max_retries,
             args=args,
             kwargs=kwargs,
+            expires=expires,
         )
         asked.__cause__ = handled if why is None else why
         if throw:

@@ -111,6 +111,9 @@ current: contextvars.ContextVar[tuple[Message, str] | None] = contextvars.Contex
     "jobs.current", default=None
 )
 
+#: Whether this process is a worker's own: a thread in which no call is known was started by a task.
+in_worker = False
+
 #: The direct calls of tasks with ``bind=True`` that are under way, the innermost last: each task's
 #: name, and its request.
 direct_calls: contextvars.ContextVar[tuple[tuple[str, Request], ...]] = contextvars.ContextVar(

@@ -27,7 +27,7 @@ from asgiref.sync import sync_to_async
 from django.db import close_old_connections, connections
 from django.db.models import QuerySet
 
-from jobs import broker, celery_names, control, ledger, serialization
+from jobs import broker, celery_names, control, ledger, request, serialization
 from jobs import progress as reports
 from jobs.broker.base import ended
 from jobs.broker.base import progress as progress_topic
@@ -52,6 +52,8 @@ R = TypeVar("R")
 
 #: Whether the code that runs may wait for results within a task.
 _may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
+#: An element for each block that lets them. A thread that was started in one knows no other way.
+_letting: list[None] = []
 
 #: Seconds after which the ledger is read although nothing was heard: a connection may have died.
 _DEAF = 30.0
@@ -67,23 +69,31 @@ def allow_join_result() -> Iterator[None]:
     nothing goes on.
     """
     token = _may_wait.set(True)
+    _letting.append(None)
     try:
         yield
     finally:
+        _letting.pop()
         _may_wait.reset(token)
 
 
 def assert_will_not_block() -> None:
-    """Raises `WaitInTask` in a task that is not allowed to wait."""
+    """Raises `WaitInTask` in a task that may not wait, and in a thread that it has started."""
     running = current.get()
-    if running is not None and not _may_wait.get():
-        raise WaitInTask(
-            "Never call result.get() within a task! See https://docs.celeryq.dev/en/latest/"
-            "userguide/tasks.html#avoid-launching-synchronous-subtasks. Task "
-            f"{running[0].task!r}[{running[0].id}] may have what follows sent with its result "
-            "instead: link=, chain or chord, or self.replace(…). If it has to wait, write "
-            "get(disable_sync_subtasks=False)."
-        )
+    if _may_wait.get():
+        return
+    if running is not None:
+        who = f"Task {running[0].task!r}[{running[0].id}]"
+    elif request.in_worker and not _letting:
+        who = "The task that has started this thread"
+    else:
+        return
+    raise WaitInTask(
+        "Never call result.get() within a task! See https://docs.celeryq.dev/en/latest/"
+        f"userguide/tasks.html#avoid-launching-synchronous-subtasks. {who} may have what follows "
+        "sent with its result instead: link=, chain or chord, or self.replace(…). If it has to "
+        "wait, write get(disable_sync_subtasks=False)."
+    )
 
 
 class Handle(Protocol):

@@ -162,11 +162,22 @@ def due(now: float, countdown: Any, eta: Any) -> float | None:
 
 
 def check_asked(
-    *, exc: Any, countdown: Any, eta: Any, max_retries: Any, args: Any, kwargs: Any
+    *,
+    exc: Any,
+    countdown: Any,
+    eta: Any,
+    max_retries: Any,
+    args: Any,
+    kwargs: Any,
+    expires: Any,
 ) -> None:
     """Raise `TypeError` or `ValueError` for what a task can't ask for by `Task.retry`."""
     due(0.0, countdown, eta)
     exception_of(exc)
+    if isinstance(expires, dt.datetime):
+        moment("expires of retry()", expires)
+    elif expires is not None:
+        seconds_ahead("expires of retry()", expires)
     if max_retries is not None:
         check_whole("max_retries of retry()", max_retries, 0, MOST_RETRIES)
     if args is not None and not isinstance(args, list | tuple):

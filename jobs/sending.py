@@ -167,6 +167,8 @@ def check_kinds(send: Send) -> None:
         value = getattr(send, name)
         if value is not None and (value != "" or name in ("task_id", "group_id")):
             check_text(name, value)
+            if type(value) is not str:  # safe text, a member of an enum: JSON takes str alone
+                put(send, name, str.__str__(value))
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)

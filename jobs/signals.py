@@ -8,6 +8,7 @@ to the task. Receivers may be `async def`, and may use the ORM, wherever a signa
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import logging
 import threading
@@ -77,9 +78,9 @@ async def announce_all(waiting: list[Announcement]) -> None:
     while waiting:
         try:
             await sync_to_async(_send, thread_sensitive=False)(waiting.pop(0))
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  it is logged there
             # Not of a receiver itself: of what it has left behind in its thread.
-            log.error("a receiver of a jobs signal raised", exc_info=error)
+            log_error(log, "a receiver of a jobs signal raised", error=error)
 
 
 def _send(one: Announcement) -> None:
@@ -90,13 +91,31 @@ def _send(one: Announcement) -> None:
         # sends is for that process.
         if one.signal is task_enqueued and isinstance(error, KeyboardInterrupt):
             raise
-        log.error("a receiver of a jobs signal raised", exc_info=error)
+        log_error(log, "a receiver of a jobs signal raised", error=error)
         return
     for receiver, answer in answers:
         if isinstance(answer, SoftTimeLimitExceeded) and one.signal is task_enqueued:
             raise answer  # meant for the task that sends
         if isinstance(answer, Exception):
-            log.error("receiver %r of a jobs signal raised", receiver, exc_info=answer)
+            log_error(log, "receiver %r of a jobs signal raised", receiver, error=answer)
+
+
+def log_error(
+    to: logging.Logger,
+    text: str,
+    *args: object,
+    error: BaseException,
+    level: int = logging.ERROR,
+) -> None:
+    """Log an error with its traceback. That looks at what the classes of anybody's errors have
+    made of themselves, and runs the project's handlers; what they raise ends nothing."""
+    try:
+        to.log(level, text, *args, exc_info=error)
+    except SoftTimeLimitExceeded:
+        raise  # meant for the task that sends
+    except BaseException as trouble:  # noqa: BLE001  as the docstring says
+        with contextlib.suppress(Exception):
+            to.log(level, f"{text} (to log that raises %s)", *args, type(trouble).__name__)
 
 
 def _on_event_loop() -> bool:
@@ -127,12 +146,13 @@ def _name(sender: Any) -> str:
 
 
 def _log_failed(sender: Any, message: Any, exception: BaseException, **_: Any) -> None:
-    log.error(
+    log_error(
+        log,
         "task %s[%s] failed: %s",
         _name(sender),
         message.id,
         shown(exception, _SHOWN),
-        exc_info=exception,
+        error=exception,
     )
 
 

@@ -25,9 +25,15 @@ def shown(value: object, most: int = 100) -> str:
     """`repr`, cut to so many characters, also of what fails at that: for messages."""
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001  any class may have got its __repr__ wrong
+    except (Exception, SystemExit) as error:  # noqa: BLE001  any class may have got its __repr__ wrong
         return f"<{type(value).__name__} whose __repr__ raises {type(error).__name__}>"
     return text if len(text) <= most else f"{text[:most]}…"
+
+
+def sentence(told: object) -> str:
+    """What an error says, with the stop at its end that it may lack."""
+    text = str(told)
+    return text if text.endswith((".", "?")) else f"{text}."
 
 
 def yes_or_no(value: Any) -> bool:

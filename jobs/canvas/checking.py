@@ -32,11 +32,20 @@ def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
     """`workflow.freeze` of the call with these options besides. Raises `WorkflowError`."""
     try:
-        return workflow.freeze(workflow.spread(call, options), new_id)
+        frozen = workflow.freeze(workflow.spread(call, options), new_id)
+        named = [workflow.options(one).get("task_id") for one in workflow.tasks(frozen)]
     except RecursionError:
         raise WorkflowError("The calls are nested too deeply.") from None
     except ValueError as error:
         raise WorkflowError(str(error)) from None
+    ids = [one for one in named if isinstance(one, str)]
+    if len({*ids}) < len(ids):
+        twice = next(one for one in ids if ids.count(one) > 1)
+        raise WorkflowError(
+            f"Two of the calls have the id {twice!r}, under which only one of them would run. Give "
+            "each a task_id of its own, or none."
+        )
+    return frozen
 
 
 def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") -> None:
@@ -66,6 +75,8 @@ def check_linked(options: Mapping[str, Any]) -> None:
     """The callbacks and errbacks that stand in these options; raises as `check` does."""
     for name, what in (("link", _RESULT), ("link_error", _ID)):
         for part in workflow.listed(options.get(name)):
+            if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
+                raise TypeError(f"{name} has a {type(part).__name__}, no call; write task.s(…)")
             check(freeze(part, {}), 1, {}, what=what)
 
 
@@ -85,7 +96,6 @@ def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) ->
         raise TypeError(
             f"{error} It gets {what} in front of its own arguments; it gets none with si(…)."
         ) from None
-    task.check_options(python_options(workflow.options(call)))
     check_linked(workflow.options(call))
 
 

@@ -11,6 +11,7 @@ from jobs.canvas.composing import Group
 from jobs.canvas.running import add_to_chord, replacement
 from jobs.exceptions import Replaced, WorkflowError
 from jobs.request import current
+from jobs.values import check_whole
 
 
 class Composing:
@@ -55,6 +56,7 @@ class Composing:
 
     def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
         """`starmap` in a group of calls, each for so many items."""
+        check_whole("the size of chunks()", size, 1, 2**31)
         several = list(items)
         starts = range(0, len(several), size)
         return Group(tuple(self.starmap(several[n : n + size]) for n in starts))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs import known, ledger, publish, workflow
+from jobs import known, ledger, message, publish, workflow
 from jobs.canvas.checking import check, freeze, python_options
 from jobs.canvas.handles import handle_of
 from jobs.exceptions import SendError
@@ -32,6 +32,7 @@ def send(
     start = workflow.start(frozen, args, kwargs)
     messages = [message_of(call) for call in start.calls]
     if start.chords:
+        message.check(messages)  # they have the bodies with them, and name what can't be sent
         ledger.open_chords(start.chords)  # first: a worker may be quick
     try:
         _publish(messages, start.calls, how)

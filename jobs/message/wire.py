@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import contextlib
 import datetime as dt
+import json
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -320,28 +321,28 @@ def _check_embed(embed: dict[str, Any]) -> None:
 
 
 class _Found(msgspec.Struct):
-    """An envelope of which nothing is known."""
+    """An envelope of which nothing is known, for what its signature covers."""
 
     headers: msgspec.Raw
-    body: Any = None
-    properties: Any = None
 
 
 def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
     """Whose call it is, and what waits for its end; None where nobody vouches for it, or its id
     can't be read."""
     try:
-        found = msgspec.json.decode(raw, type=_Found)
-        told = found.properties if isinstance(found.properties, dict) else {}
-        signature, body = str(told.get("jobs_sig")), found.body
-        signed = isinstance(body, str) and verify(signature, bytes(found.headers), body)
-        if not (trusted or signed):
-            return None
-        headers = msgspec.json.decode(found.headers, type=dict[str, Any])
+        # The standard library reads lone surrogates, too, which are perhaps what is wrong.
+        found = json.loads(raw)
+        headers, body, told = found["headers"], found.get("body"), found.get("properties")
+        told = told if isinstance(told, dict) else {}
+        if not trusted:
+            signed = bytes(msgspec.json.decode(raw, type=_Found).headers)
+            if not (isinstance(body, str) and verify(str(told.get("jobs_sig")), signed, body)):
+                return None
+            headers = json.loads(signed)
         name, task_id = headers.get("task"), headers.get("id")
         if not is_name(task_id):
             return None
-    except (ValueError, ArithmeticError, RecursionError):
+    except (ValueError, ArithmeticError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     call = Message(task=name if is_name(name) else "?", id=task_id, queue=queue, own_headers={})
     call.ledger = headers.get("jobs_ledger") is True
@@ -355,7 +356,7 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
         call.group_index = int(index)
     with contextlib.suppress(ValueError, ArithmeticError, RecursionError, TypeError):
         form = str(told.get("body_encoding") or "")
-        envelope = _Envelope(body, found.headers, _Properties(body_encoding=form))
+        envelope = _Envelope(body, msgspec.Raw(), _Properties(body_encoding=form))
         call.args, call.kwargs, call.embed = _decode_body(envelope, _Headers(call.task, call.id))
     return call
 

@@ -45,11 +45,13 @@ def main() -> None:
     isolation.watch()
     django.setup()
     # Only now can modules be imported that import models.
+    from jobs import request
     from jobs.worker import forking
     from jobs.worker.board import Board
     from jobs.worker.child import Child
     from jobs.worker.options import Options
 
+    request.in_worker = True
     options = Options.loads(asked)
     child = Child(consumer, options, Board(int(board), options.places))
     forking.install(child)

@@ -40,6 +40,7 @@ from jobs.retry import (
     due,
     no_attempt_left,
 )
+from jobs.sending import end
 from jobs.states import State
 from jobs.worker import (
     isolation,
@@ -277,6 +278,7 @@ def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
         max_retries=asked.max_retries,
         args=asked.next_args,
         kwargs=asked.next_kwargs,
+        expires=asked.next_expires,
     )
     if policy.exhausted(retries, asked.max_retries):
         last = asked.exc
@@ -308,6 +310,8 @@ def _again(
         args=asked.next_args if asked else None,
         kwargs=asked.next_kwargs if asked else None,
     )
+    if asked is not None and asked.next_expires is not None:
+        following.expires = end(asked.next_expires)
     raw = message.encode(following)
     row, over = record.of_retry(sent, task, raw, due, attempt, error)
     signals.announce(
@@ -413,19 +417,21 @@ def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
     """The last door: FAILURE with what kept the outcome from being decided. Whatever it was, the
     call ends, and no message ends the process, which would claim it again, and again end."""
     sent = delivery.message
-    log.error("task %s[%s] ends by an error here", delivery.task.name, sent.id, exc_info=error)
+    name = delivery.task.name
+    signals.log_error(log, "task %s[%s] ends by an error here", name, sent.id, error=error)
     attempt = Run(worker, time.time())
     try:
         row = record.of_failure(sent, delivery.task, delivery.raw, attempt, error)
-    except Exception:  # noqa: BLE001  the first error says more
+    except BaseException:  # noqa: BLE001  the first error says more
         strange = JobsError(f"An error that can't be described: {type(error).__name__}")
         row = record.of_failure(sent, delivery.task, delivery.raw, attempt, strange)
     outcome = _done(delivery, row, failed=True)
     if sent.embed:
         try:
             outcome.following = after_end(sent, delivery.raw, attempt, error)
-        except Exception:
-            log.exception("what follows task %s[%s] is lost", delivery.task.name, sent.id)
+        except Exception as another:  # noqa: BLE001  the call itself has its end
+            text = "what follows task %s[%s] is lost"
+            signals.log_error(log, text, name, sent.id, error=another)
     return outcome
 
 

@@ -226,11 +226,12 @@ class Described(NamedTuple):
 
 
 def describe(error: BaseException) -> Described:
-    """Whatever the exception is: one that can't be told of is still a failure."""
+    """Whatever the exception is: one that can't be told of is still a failure, also where looking
+    at it raises what would end a process."""
     kind = type(error)
     try:
         given = tuple(error.args)
-    except Exception:  # noqa: BLE001  any class may have got its properties wrong
+    except BaseException:  # noqa: BLE001  any class may have got its properties wrong
         given = ()
     args = [shortened(value) if isinstance(value, str) else value for value in given[:100]]
     args = [value if _is_plain(value) else text_of(value) for value in args]
@@ -256,7 +257,7 @@ def _traceback(error: BaseException) -> str:
     try:
         # Not of a text of any length: that stands at the end of it, again and again.
         text = "".join(traceback.format_exception(error))
-    except Exception:  # noqa: BLE001  it looks at what the class has made of itself
+    except BaseException:  # noqa: BLE001  it looks at what the class has made of itself
         frames = traceback.format_tb(error.__traceback__)
         text = f"{''.join(frames)}{type(error).__qualname__}: {text_of(error)}\n"
     return shortened(text)
@@ -274,14 +275,14 @@ def text_of(value: object) -> str:
     """`str`, cut where it is very long, also of what fails at that."""
     try:
         return shortened(str(value))
-    except Exception as error:  # noqa: BLE001  any class may have got its __str__ wrong
+    except BaseException as error:  # noqa: BLE001  any class may have got its __str__ wrong
         return f"<{type(value).__name__} without a text: its __str__ raises {type(error).__name__}>"
 
 
 def _is_plain(value: Any) -> bool:
     try:
         serialization.dumps(value)
-    except Exception:  # noqa: BLE001  what it holds may raise anything
+    except BaseException:  # noqa: BLE001  what it holds may raise anything
         return False
     return True
 
@@ -290,7 +291,7 @@ def _arguments(given: Any) -> str:
     """The JSON of a call's arguments. The task may have put anything into them."""
     try:
         return serialization.dumps(given)
-    except Exception:  # noqa: BLE001  what it has put there may raise anything
+    except BaseException:  # noqa: BLE001  what it has put there may raise anything
         if isinstance(given, dict):
             return serialization.dumps(
                 {str(k): v if _is_plain(v) else shown(v) for k, v in given.items()}

@@ -6,6 +6,8 @@ import logging
 import os
 from collections.abc import Callable
 
+from jobs import signals
+
 log = logging.getLogger("jobs.worker")
 
 
@@ -27,6 +29,9 @@ def vital(loop: Callable[[], None]) -> Callable[[], None]:
 
 def end(error: BaseException) -> None:
     """End the process for what should never be raised."""
-    log.critical("a vital thread of the worker failed; the process ends", exc_info=error)
-    logging.shutdown()
-    os._exit(70)
+    try:
+        text = "a vital thread of the worker failed; the process ends"
+        signals.log_error(log, text, error=error, level=logging.CRITICAL)
+        logging.shutdown()
+    finally:  # whatever the handlers of the project's log may raise
+        os._exit(70)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 from typing import Any
@@ -27,6 +28,7 @@ from jobs.exceptions import (
     BrokerUnavailable,
     ChordError,
     Ignore,
+    NotSerializable,
     Reject,
     TaskRevoked,
     UnknownTask,
@@ -40,6 +42,28 @@ from tests.tasks import add, echo, fail, trace
 from tests.workers import dead_letters, on_redis, put, rolled_back, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+
+
+@pytest.mark.parametrize("committed", [True, False])
+@pytest.mark.parametrize(
+    "body",
+    [
+        echo.si(object()),
+        echo.si(float("nan")),
+        chain(echo.s(), echo.si({1, 2})),
+        echo.s().set(headers={"a": object()}),
+        echo.s().set(link=echo.si(object())),
+    ],
+)
+def test_a_body_that_can_not_be_sent_is_refused_at_the_call(body: Any, committed: bool) -> None:
+    with (
+        pytest.raises(NotSerializable, match=r"tests\.tasks\.echo"),
+        contextlib.nullcontext() if committed else transaction.atomic(),
+    ):
+        chord([echo.s(1), echo.s(2)], body).delay()
+    assert not TaskGroup.objects.exists()
+    work()
+    assert not TaskResult.objects.exists()
 
 
 @task

@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 import datetime as dt
 import functools
+import logging
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -263,6 +264,20 @@ class NoReduce(Exception):
 NUMBER: Any = 5
 
 
+class NoCause(Exception):
+    """Whatever prints its traceback fails, the log included."""
+
+    @property
+    def __cause__(self) -> Any:
+        raise RuntimeError("no cause")
+
+
+class WildCause(Exception):
+    @property
+    def __cause__(self) -> Any:
+        raise SystemExit(5)
+
+
 class NotText(Exception):
     def __str__(self) -> Any:
         return NUMBER
@@ -286,6 +301,8 @@ ERRORS: dict[str, Any] = {
     "no args": NoArgs,
     "no class": NoClass,
     "no reduce": NoReduce,
+    "no cause": NoCause,
+    "wild cause": WildCause,
     "not a text": NotText,
     "wild": Wild,
     "circle": circle,
@@ -591,3 +608,22 @@ def test_a_task_that_cancels_itself_ends_and_the_worker_goes_on() -> None:
     first, second = cancels_itself.delay(True), cancels_itself.delay(False)
     assert ended(first).state == State.FAILURE
     assert ended(second).result == '"returned"'
+
+
+class Raising(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        raise ZeroDivisionError(record.getMessage())
+
+
+@pytest.mark.parametrize("kind", ["no cause", "wild cause", "memory"])
+@pytest.mark.parametrize("how", [raises, async_raises])
+def test_a_log_that_raises_keeps_no_call_from_its_end(kind: str, how: Task[..., Any]) -> None:
+    handler = Raising()
+    loggers = [logging.getLogger(name) for name in ("jobs", "jobs.worker")]
+    for one in loggers:
+        one.addHandler(handler)
+    try:
+        assert ended(how.delay(kind)).state == State.FAILURE
+    finally:
+        for one in loggers:
+            one.removeHandler(handler)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -242,3 +243,22 @@ def test_many_sensitive_items_are_not_shown() -> None:
     work()
     assert sent.get(timeout=0) == ["paid", "paid"]
     assert "4111" not in TaskResult.objects.get(id=sent.id).kwargs
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_members_that_keep_no_result_are_not_waited_for(committed: bool) -> None:
+    with transaction.atomic() if committed else contextlib.nullcontext():
+        result = group(quiet_trace.s("quiet"), echo.s(1), chain(echo.s(2), fail.s())).delay()
+    assert (result.ready(), result.successful()) == (False, False)
+    work()
+    assert (result.ready(), result.successful(), result.failed()) == (True, False, True)
+    well = group(quiet_trace.s("quiet"), echo.s(1)).delay()
+    assert (well.ready(), well.successful()) == (False, False)
+    work()
+    assert (well.ready(), well.successful(), well.get(timeout=0)) == (True, True, [None, 1])
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "2"])
+def test_chunks_of_no_size(size: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"size of chunks\(\)"):
+        add.chunks([(1, 1), (2, 2)], size)

@@ -414,3 +414,21 @@ def test_rejected_after_its_acknowledgement_it_is_a_dead_letter_all_the_same() -
     assert (letter.raw, letter.reason) == (before, "Reject: not for me")
     assert row_of(result).state == State.FAILURE
     assert on_redis() == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("expires", "state"), [(0, State.REVOKED), (60, State.SUCCESS), (None, State.SUCCESS)]
+)
+def test_the_next_attempt_may_expire_at_another_time(expires: int | None, state: State) -> None:
+    sent = succeeds_at.apply_async((2,), {"expires": expires}, expires=30)
+    work()
+    assert sent.state == state
+
+
+@pytest.mark.parametrize("how", [{"queue": "low"}, {"priority": 3}, {"expires": "soon"}])
+def test_an_attempt_can_not_be_asked_for_otherwise(how: dict[str, Any]) -> None:
+    sent = succeeds_at.apply_async((2,), how)
+    work()
+    assert sent.state == State.FAILURE
+    with pytest.raises(TypeError, match=rf"retry\(\).*{next(iter(how))}|expires of retry\(\)"):
+        sent.get(timeout=0)

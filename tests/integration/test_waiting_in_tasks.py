@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 
-from jobs import AsyncResult, GroupResult, allow_join_result, chain, group, task
+from jobs import AsyncResult, GroupResult, allow_join_result, chain, group, request, task
 from jobs.exceptions import ResultError, WaitInTask
 from jobs.models import TaskResult
 from tests.tasks import add, echo
@@ -108,6 +109,29 @@ def test_it_may_be_allowed() -> None:
     sent = may_wait.delay(ended.id, [one.id for one in members])
     work()
     assert sent.get(timeout=0) == [3, [1, 1], [1, 1], 3, [1, 1], 3]
+
+
+@task
+def waits_in_threads(ended: str) -> list[Any]:
+    """In such as know nothing of the task that has started them."""
+    get = AsyncResult[Any](ended).get
+    with ThreadPoolExecutor(1) as pool:
+        refused = pool.submit(caught, get).result()
+        allowed = pool.submit(get, timeout=1, disable_sync_subtasks=False).result()
+        with allow_join_result():
+            also = pool.submit(get, timeout=1).result()
+    return [type(refused).__name__, str(refused)[:45], allowed, also]
+
+
+def test_in_threads_that_a_task_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request, "in_worker", True)
+    with allow_join_result():
+        ended = add.delay(1, 2)
+        work()
+    sent = waits_in_threads.delay(ended.id)
+    work()
+    found = sent.get(timeout=0, disable_sync_subtasks=False)
+    assert found == ["WaitInTask", "Never call result.get() within a task! See ht", 3, 3]
 
 
 def test_outside_of_a_worker_there_is_nothing_to_allow() -> None:

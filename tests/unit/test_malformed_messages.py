@@ -115,6 +115,16 @@ def test_it_is_said_what_is_wrong(case: str) -> None:
     assert text.endswith(".")
 
 
+@pytest.mark.parametrize("name", ["root_id", "parent_id", "group", "task", "origin"])
+def test_a_lone_surrogate_leaves_the_id_readable(name: str) -> None:
+    """So that the call has an end."""
+    sent = changed("headers", **{name: "a\ud800"})
+    with pytest.raises(MalformedMessage) as caught:
+        decode(json.dumps(sent).encode(), "celery", trusted=True)
+    assert caught.value.call is not None
+    assert caught.value.call.id == sent["headers"]["id"]
+
+
 def only_message_errors(read: Callable[[], object]) -> None:
     with contextlib.suppress(MessageError):
         read()

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import datetime as dt
+import enum
+import re
 import uuid
 from typing import Any
 
 import pytest
+from django.utils.safestring import SafeString
 
-from jobs import AsyncResult, Periodic, Task, chain, conf, registry, task
+from jobs import AsyncResult, Periodic, Task, chain, chord, conf, group, registry, task
 from jobs.canvas.checking import check as check_call
 from jobs.canvas.checking import freeze
-from jobs.exceptions import ConfigurationError, NotSerializable
-from jobs.message import encode
+from jobs.exceptions import (
+    ConfigurationError,
+    MessageTooLarge,
+    NoRoute,
+    NotSerializable,
+    UnknownQueue,
+    WorkflowError,
+)
+from jobs.message import decode, encode
 from jobs.request import current, said
 
 
@@ -83,6 +93,57 @@ def test_options_of_a_call_that_follows(name: str, value: Any) -> None:
         check_call(freeze(calls.as_dict(), {}), 0, {})
 
 
+@pytest.mark.parametrize(
+    ("options", "kind", "told"),
+    [
+        ({"queue": "nowhere"}, UnknownQueue, "'nowhere'"),
+        ({"queue": "nowhere", "routing_key": "default"}, UnknownQueue, "'nowhere'"),
+        ({"exchange": "nowhere"}, NoRoute, "nowhere"),
+        ({"routing_key": "nowhere"}, NoRoute, "nowhere"),
+        ({"headers": {"a": LONE}}, NotSerializable, "headers"),
+        ({"headers": {"a": object()}}, NotSerializable, "headers"),
+        ({"headers": {"a": "x" * 2_000_000}}, MessageTooLarge, "2,000,"),
+        ({"link": 5}, TypeError, "link has a int, no call"),
+        ({"link": [None]}, TypeError, "link has a NoneType, no call"),
+        ({"link_error": "add"}, TypeError, "link_error has a str, no call"),
+        ({"link": {"task": 5}}, TypeError, "link has a dict, no call"),
+    ],
+)
+@pytest.mark.parametrize(
+    "whole",
+    [
+        lambda call: chain(add.si(1), call),
+        lambda call: chord([add.si(1)], call),
+        lambda call: group(add.si(1), chain(add.si(1), call)),
+        lambda call: add.si(1).set(link=call),
+        lambda call: add.si(1).set(link_error=[call]),
+    ],
+)
+def test_a_call_that_follows_and_could_not_be_sent(
+    options: dict[str, Any], kind: type[Exception], told: str, whole: Any
+) -> None:
+    calls = whole(add.si(2).set(**options)).as_dict()
+    with pytest.raises(kind, match=re.escape(told)):
+        check_call(freeze(calls, {}), 0, {})
+
+
+@pytest.mark.parametrize(
+    "whole",
+    [
+        lambda one, other: chain(one, other),
+        lambda one, other: group(one, other),
+        lambda one, other: chord([one, other], add.s()),
+        lambda one, other: chord([one], other),
+        lambda one, other: chain(one, add.si(1), group(add.si(1), other)),
+    ],
+)
+def test_two_calls_under_one_id(whole: Any) -> None:
+    """Only one of them would run, and a chord would wait for the other."""
+    calls = whole(add.si(1).set(task_id="twice"), add.si(2).set(task_id="twice"))
+    with pytest.raises(WorkflowError, match="Two of the calls have the id 'twice'"):
+        freeze(calls.as_dict(), {})
+
+
 @pytest.mark.parametrize("args", ["ab", b"ab", 5, {1: 2}, {1}, iter([1]), (x for x in ())])
 def test_arguments_that_are_no_sequence(args: Any) -> None:
     with pytest.raises(TypeError, match=r"tests\.refused.*args must be a tuple or a list"):
@@ -114,6 +175,26 @@ def test_keywords_that_are_none(kwargs: Any) -> None:
 def test_arguments_that_have_no_form(value: Any) -> None:
     with pytest.raises(NotSerializable, match=r"tests\.refused"):
         encode(add.message((value,), {}))
+
+
+@pytest.mark.parametrize("policy", [{"max_retrys": 3}, {"errback": print}, {"max_retries": -1}])
+def test_it_is_said_in_sentences(policy: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=r"[^.?][.?]$"):
+        add.message((), {}, retry_policy=policy)
+    with pytest.raises(ConfigurationError, match=r"[^.?][.?]$"):
+        Task(lambda: None, name="made", retry_kwargs=policy)
+
+
+class Queue(enum.StrEnum):
+    DEFAULT = "default"
+
+
+@pytest.mark.parametrize("value", [SafeString("default"), Queue.DEFAULT])
+@pytest.mark.parametrize("name", ["task_id", "group_id", "queue", "routing_key"])
+def test_a_kind_of_text_is_text(name: str, value: str) -> None:
+    made = decode(encode(add.message((value,), {}, **{name: value})), "default")
+    assert "default" in (made.id, made.group, made.queue)
+    assert made.args == ["default"]
 
 
 def test_what_is_accepted() -> None:
