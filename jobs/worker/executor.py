@@ -42,6 +42,7 @@ from jobs.retry import (
 )
 from jobs.states import State
 from jobs.worker import (
+    database,
     isolation,
     joining,
     prepare,
@@ -124,6 +125,7 @@ async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome
     if told:
         await signals.announce_all(told)
     isolation.after_task(sent)
+    database.close_unread(sent)
     return outcome
 
 
