@@ -154,6 +154,8 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             depth = len(connection.atomic_blocks)
             with timer.limit(soft):
                 result = task(*sent.args, **sent.kwargs)
+            if isolation.end_fork:
+                isolation.end_fork(False)  # before anything is recorded or committed
             if len(connection.atomic_blocks) != depth or connection.closed_in_transaction:
                 # What it did could not be committed with its result.
                 raise TransactionLeftOpen(
