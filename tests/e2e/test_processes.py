@@ -91,8 +91,8 @@ def closes_its_streams():
     sys.stderr.close()
     return os.getpid()
 
-@task(name="prints")
-def prints():
+@task(name="prints_on")
+def prints_on():
     print("printed by a task", flush=True)
     return os.getpid()
 
@@ -256,7 +256,8 @@ def test_a_child_lives_as_long_as_the_process_that_it_is_tied_to() -> None:
             cwd=ROOT,
         )
         children.append(child)
-        assert child.stdout and child.stdout.readline() == b"tied\n"
+        assert child.stdout
+        assert child.stdout.readline() == b"tied\n"
 
     thread = threading.Thread(target=start)
     thread.start()
@@ -271,7 +272,7 @@ def test_a_child_lives_as_long_as_the_process_that_it_is_tied_to() -> None:
 
 def test_a_task_that_closes_the_streams(app: App) -> None:
     worker = app.worker()
-    assert call("closes_its_streams") == call("prints")
+    assert call("closes_its_streams") == call("prints_on")
     assert worker.stop() == 0
     assert "printed by a task" in worker.output()
 
