@@ -248,7 +248,7 @@ def process_state() -> dict[str, str]:
         "locale": locale.setlocale(locale.LC_ALL),
         "sockets": str(socket.getdefaulttimeout()),
         "logging": str(logging.root.manager.disable),
-        "gc": str(gc.isenabled()),
+        "gc": f"{gc.isenabled()} {gc.get_threshold()}",
         "stdout": str(sys.stdout is sys.__stdout__),
     }
 
@@ -294,6 +294,7 @@ _CHANGES = {
     "sockets": lambda: socket.setdefaulttimeout(0.001),
     "logging": lambda: logging.disable(logging.CRITICAL),
     "gc": gc.disable,
+    "how often gc": lambda: gc.set_threshold(1, 1, 1),
     "stdout": lambda: setattr(sys, "stdout", io.StringIO()),
 }
 

@@ -67,14 +67,17 @@ def die_with_parent(tie: int) -> None:
     would keep the thread from noticing.
     """
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):
+        try:
             fcntl.fcntl(tie, fcntl.F_SETOWN, -os.getpgrp())
             fcntl.fcntl(tie, fcntl.F_SETSIG, signal.SIGKILL)
             flags = fcntl.fcntl(tie, fcntl.F_GETFL)
             fcntl.fcntl(tie, fcntl.F_SETFL, flags | os.O_ASYNC)
-        # Where a kernel doesn't do that for a group.
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        except OSError:
+            # A kernel that doesn't do that for a group. Not besides: it would kill this process
+            # alone, when the supervisor's first thread ends and before the last one closes the
+            # pipe, and nothing would be left that tells the group.
+            with contextlib.suppress(OSError, AttributeError):
+                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -97,14 +100,21 @@ class _Lasting(io.FileIO):
             return memoryview(data).nbytes
 
 
+class _NeverClosed(io.TextIOWrapper):
+    """A stream of which a task can't deprive the next one."""
+
+    def close(self) -> None:
+        self.flush()
+
+
 def print_regardless() -> None:
     """Let no task fail because it prints when the terminal is closed, what reads the pipe has
-    ended, or the disk of the log is full."""
+    ended, the disk of the log is full, or another task has closed the stream."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         before = getattr(sys, name)
         if isinstance(before, io.TextIOWrapper):
             raw = _Lasting(fd, "w", closefd=False)
-            stream = io.TextIOWrapper(
+            stream = _NeverClosed(
                 # With -u nothing waits.
                 raw if before.write_through else io.BufferedWriter(raw),
                 encoding=before.encoding,

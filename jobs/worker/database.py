@@ -14,7 +14,7 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from operator import attrgetter
 from typing import Any
@@ -72,9 +72,15 @@ class Care:
 
 # ------------------------------------------------------------------------------ statements
 
-#: A string of SQL, which may hold anything.
-_TEXT = re.compile(r"'(?:[^']|'')*'")
-_COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.S)
+#: What may hold anything: comments, strings of all kinds, quoted names. Whichever begins first, so
+#: that a quote in a comment begins no string.
+_OPAQUE = re.compile(
+    r"(?P<comment>--[^\n]*|/\*.*?\*/)"
+    r"|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$"
+    r'|"(?P<name>(?:[^"]|"")*)"',
+    re.S | re.I,
+)
+_NOT_OF_NAMES = re.compile(r"\W")
 #: Statements that change rows, tables or the transaction, and nothing that outlives it.
 _PLAIN = re.compile(
     r"[\s(;]*(?:select|insert|update|delete|merge|replace|with|values|table|explain|savepoint"
@@ -92,10 +98,14 @@ _PLAIN_ON_POSTGRESQL = re.compile(
 #: What changes the session within a plain statement.
 _OF_SESSION = re.compile(
     r"\bset_config\s*\(|\bpg_(?:try_)?advisory_lock|\bdblink_connect|\bget_lock\s*\(|\bsetseed\s*\("
-    r"|\bload_extension\s*\(|@\w+\s*:=|\binto\s+(?:local\s+|global\s+)?temp|;\s*\S",
+    r"|\bload_extension\s*\(|@\w+\s*:=|\binto\s+(?:local\s+|global\s+)?temp|;\s*\S"
+    r"|\bupdate\s[^=]*\bpg_settings\b|\b(?:create|into)\s[^(]*?\b(?:pg_)?temp\s*\.",
     re.I,
 )
 _SET_LOCAL_CONFIG = re.compile(r"\bset_config\s*\([^()]*,\s*true\s*\)", re.I)
+
+#: Cursors noted of one task, until those that nobody has any more are forgotten.
+_MOST_CURSORS = 100
 
 #: Statements known to change nothing of a session, by database. A set of this many at most.
 _known: dict[str, set[str]] = {}
@@ -106,9 +116,7 @@ _LONGEST_KNOWN = 20_000
 def changes_session(statement: str, vendor: str) -> bool:
     """Whether a statement may leave more behind than rows and tables: a setting, a role, a lock, a
     temporary table, a prepared statement. Rather yes than no: what is not known to be plain."""
-    text = _TEXT.sub("''", statement)
-    if "--" in text or "/*" in text:
-        text = _COMMENT.sub(" ", text)
+    text = _OPAQUE.sub(_plainly, statement)
     if not text.strip():
         return False
     plain = (
@@ -117,6 +125,12 @@ def changes_session(statement: str, vendor: str) -> bool:
         or (vendor == "postgresql" and _PLAIN_ON_POSTGRESQL.match(text))
     )
     return not plain or bool(_OF_SESSION.search(_SET_LOCAL_CONFIG.sub("", text)))
+
+
+def _plainly(found: re.Match[str]) -> str:
+    if found["comment"]:
+        return " "
+    return _NOT_OF_NAMES.sub("_", found["name"]) if found["name"] else "''"
 
 
 # ------------------------------------------------------------------------------ connections
@@ -138,7 +152,7 @@ _STATE_CLOSED = ("connection", "force_debug_cursor", "run_on_commit", "execute_w
 #: What drivers know besides, without asking the server; first, whether a transaction is open.
 _DRIVERS = {
     "postgresql": (
-        "connection.info.transaction_status",
+        "connection.pgconn.transaction_status",
         "isolation_level",
         "connection.autocommit",
         "connection.isolation_level",
@@ -154,6 +168,8 @@ _DRIVERS = {
         "connection.text_factory",
     ),
 }
+#: libpq's number for a connection in which a command is in progress.
+_ACTIVE = 1
 #: Of psycopg 2, which has no `deferrable` of its own kind and no `row_factory`.
 _PSYCOPG2 = (
     "connection.info.transaction_status",
@@ -172,8 +188,12 @@ def _is_cut(connection: BaseDatabaseWrapper) -> bool:
 
 
 def _attributes_of(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
-    if connection.vendor == "postgresql" and not hasattr(connection.connection, "read_only"):
-        return _PSYCOPG2
+    if connection.vendor == "postgresql":
+        if not hasattr(connection.connection, "read_only"):
+            return _PSYCOPG2
+        if hasattr(connection.connection, "_pipeline"):
+            # A pipeline that was begun and not ended: what is sent in it isn't committed.
+            return (*_DRIVERS["postgresql"], "connection._pipeline")
     return _DRIVERS.get(connection.vendor, ())
 
 
@@ -200,6 +220,8 @@ class Watched:
         raw = connection.connection
         if connection.vendor == "postgresql":
             raw.cursor_factory = _noticing(raw.cursor_factory, self)
+            if hasattr(raw, "server_cursor_factory"):
+                raw.server_cursor_factory = _noticing(raw.server_cursor_factory, self, named=True)
         idle = self._state(connection)[len(_STATE) :]
         autocommit = connection.settings_dict["AUTOCOMMIT"]
         self._wrappers = list(connection.execute_wrappers)
@@ -217,23 +239,38 @@ class Watched:
         )
         #: The beginning of the statement that changed the session.
         self.changed = ""
-        self._server_cursors = getattr(connection, "_named_cursor_idx", 0)
+        #: How many statements were executed by server-side cursors that the driver itself gave.
+        self.named = 0
+        self._server_cursors = self._count_server_cursors()
+        #: Attributes of Django's connection, of which a task may add its own.
+        self._attributes = vars(connection)
+        self._named_attributes = set(self._attributes)
+        self._attribute_count = len(self._attributes)
         #: When the last statement ended (monotonic), and its cursor.
         self.used = time.monotonic()
         self._cursor: weakref.ref[Any] | None = None
+        #: Those that statements of this task were executed with, where an unread one holds a lock
+        #: in the database: SQLite's. PostgreSQL's have all their rows, but for named ones.
+        self._cursors: list[weakref.ref[Any]] = []
+        self._notes_cursors = connection.vendor != "postgresql"
 
     def __call__(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
     ) -> Any:
         self.look(sql)
         if self.owner.ours:
+            if self._notes_cursors:
+                self._note_cursor(context["cursor"])
             return self._execute(execute, sql, params, many, context)
         with self.owner.lock:
             try:
                 return self._execute(execute, sql, params, many, context)
             finally:
-                self._cursor = weakref.ref(context["cursor"])
+                cursor = self._cursor = weakref.ref(context["cursor"])
                 self.used = time.monotonic()
+                named = getattr(context["cursor"].cursor, "name", None)
+                if self.owner.shared and (named or self._notes_cursors) and (who := current.get()):
+                    _unread.setdefault(who[0].id, []).append(cursor)
 
     def _execute(
         self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: Any
@@ -260,11 +297,20 @@ class Watched:
                 self._plain.clear()
             self._plain.add(sql)
 
+    def _note_cursor(self, cursor: Any) -> None:
+        if len(self._cursors) >= _MOST_CURSORS:
+            self._cursors = [one for one in self._cursors if one() is not None]
+        self._cursors.append(weakref.ref(cursor))
+
     # ------------------------------------------------------------------ after a task
 
     def is_as_it_was(self) -> bool:
         try:
-            return self._state(self.connection) == self._clean and not self.changed
+            return (
+                self._state(self.connection) == self._clean
+                and not self.changed
+                and (len(self._attributes) == self._attribute_count or not self._added())
+            )
         except Exception:  # noqa: BLE001  it was closed, or isn't the driver's any more
             return False
 
@@ -277,7 +323,8 @@ class Watched:
             self._reset()
             self._rest()  # closed, as anybody may
             return left, lost
-        if connection.connection is raw and not self.changed:
+        # Not when a statement is still being executed, whose cursor would keep the driver waiting.
+        if connection.connection is raw and not self.changed and not self._is_in_statement():
             with contextlib.suppress(DatabaseError):
                 self._reset()
                 connection.rollback()
@@ -287,10 +334,19 @@ class Watched:
         self._discard()
         return left, lost
 
+    def close_cursors(self) -> int:
+        """Close those that somebody still has; how many."""
+        if not self._cursors:
+            return 0
+        left = _still_held(self._cursors)
+        self._cursors.clear()
+        _close(left)
+        return len(left)
+
     def close_server_cursors(self) -> int:
         """Close those that a task left open on PostgreSQL; how many. Only asked of the server when
         the task had any."""
-        used = getattr(self.connection, "_named_cursor_idx", 0)
+        used = self._count_server_cursors()
         if used == self._server_cursors:
             return 0
         self._server_cursors = used
@@ -300,6 +356,22 @@ class Watched:
             if found:
                 cursor.execute("CLOSE ALL")
         return found
+
+    def _count_server_cursors(self) -> int:
+        """Those that Django's connection and the driver's have given so far."""
+        return self.named + int(getattr(self.connection, "_named_cursor_idx", 0))
+
+    def _added(self) -> list[str]:
+        """Attributes that a task has added; Django's own are cached properties."""
+        kind = type(self.connection)
+        added = [
+            name
+            for name in self._attributes
+            if name not in self._named_attributes and not hasattr(kind, name)
+        ]
+        if not added:
+            self._attribute_count = len(self._attributes)
+        return added
 
     def _left(self) -> tuple[list[str], bool]:
         connection = self.connection
@@ -328,6 +400,7 @@ class Watched:
             left.append("an execute_wrapper")
         if connection.force_debug_cursor:
             left.append("force_debug_cursor on")
+        left += [f"the attribute {name}" for name in self._added()]
         if self.changed and connection.connection is not None:
             left.append(f"the session changed ({self.changed} …)")
         return left, lost
@@ -340,6 +413,16 @@ class Watched:
         connection.savepoint_ids, connection.atomic_blocks = [], []
         connection.run_on_commit = []
         connection.execute_wrappers[:] = self._wrappers
+        for name in self._added():
+            delattr(connection, name)
+
+    def _is_in_statement(self) -> bool:
+        """Whether psycopg is in one, such as a `stream` that was not read to its end, or in a
+        pipeline."""
+        raw = self.connection.connection
+        if self.connection.vendor != "postgresql" or raw.closed:
+            return False
+        return raw.info.transaction_status == _ACTIVE or getattr(raw, "_pipeline", None) is not None
 
     def _rest(self) -> None:
         """It is closed: only what Django keeps of it can be changed."""
@@ -386,7 +469,7 @@ class Watched:
             self.owner.lock.release()
 
 
-def _noticing(factory: Any, watched: Watched) -> Any:
+def _noticing(factory: Any, watched: Watched, *, named: bool = False) -> Any:
     """psycopg's class of cursors, which shows the statements of those as well that a task gets
     from the driver's connection itself."""
     plain = getattr(factory, "_jobs_plain", factory)  # a pool's connection has been here before
@@ -396,11 +479,20 @@ def _noticing(factory: Any, watched: Watched) -> Any:
 
         def execute(self, query: Any, *args: Any, **kwargs: Any) -> Any:
             watched.look(query)
+            watched.named += named
             return super().execute(query, *args, **kwargs)
 
         def executemany(self, query: Any, *args: Any, **kwargs: Any) -> Any:
             watched.look(query)
             return super().executemany(query, *args, **kwargs)
+
+        def stream(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+            watched.look(query)
+            return super().stream(query, *args, **kwargs)
+
+        def copy(self, statement: Any, *args: Any, **kwargs: Any) -> Any:
+            watched.look(statement)
+            return super().copy(statement, *args, **kwargs)
 
     return Noticing
 
@@ -442,6 +534,8 @@ _OWN = "jobs-"
 _here = _Here()
 #: Threads that are not ours, with a connection.
 _others: set[_Thread] = set()
+#: Cursors that async tasks have executed statements with, by the task's id.
+_unread: dict[str, list[weakref.ref[Any]]] = {}
 _keeper: threading.Thread | None = None
 _starting = threading.Lock()
 
@@ -465,6 +559,7 @@ def _after_call(thread: _Thread, sent: Message | None) -> TransactionLeftOpen | 
     error = None
     who = "a call beside the tasks" if sent is None else f"task {sent.task}[{sent.id}]"
     for watched in [*thread.watched]:
+        found = watched.close_cursors()
         if not watched.is_as_it_was():
             alias = watched.connection.alias
             left, lost = watched.restore()
@@ -487,11 +582,34 @@ def _after_call(thread: _Thread, sent: Message | None) -> TransactionLeftOpen | 
                 )
         elif thread.ours:
             try:
-                if found := watched.close_server_cursors():
-                    log.warning("%s left %d cursors open: they are closed", who, found)
+                found += watched.close_server_cursors()
             except DatabaseError:
                 watched.restore()
+        if found:
+            log.warning("%s left %d cursors open: they are closed", who, found)
     return error
+
+
+def close_unread(sent: Message) -> None:
+    """Close the cursors that an async task, which has ended, has left to somebody, in the thread in
+    which it used the ORM. Until then `aiterator` may read on, call by call."""
+    if not _unread:
+        return
+    if left := _still_held(_unread.pop(sent.id, ())):
+        log.warning(
+            "task %s[%s] left %d cursors open: they are closed", sent.task, sent.id, len(left)
+        )
+        SyncToAsync.single_thread_executor.submit(_close, left)
+
+
+def _still_held(cursors: Iterable[weakref.ref[Any]]) -> list[Any]:
+    return [*{id(c.cursor): c for one in cursors if (c := one()) is not None}.values()]
+
+
+def _close(cursors: list[Any]) -> None:
+    for cursor in cursors:
+        with contextlib.suppress(Exception):  # closed already, or its connection is
+            cursor.close()
 
 
 def _opened(connection: BaseDatabaseWrapper, **_: Any) -> None:

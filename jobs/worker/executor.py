@@ -43,6 +43,7 @@ from jobs.retry import (
 from jobs.sending import end
 from jobs.states import State
 from jobs.worker import (
+    database,
     isolation,
     joining,
     prepare,
@@ -126,6 +127,7 @@ async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome
     if told:
         await signals.announce_all(told)
     isolation.after_task(sent)
+    database.close_unread(sent)
     return outcome
 
 
@@ -154,6 +156,8 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             depth = len(connection.atomic_blocks)
             with timer.limit(soft):
                 result = task(*sent.args, **sent.kwargs)
+            if isolation.end_fork:
+                isolation.end_fork(False)  # before anything is recorded or committed
             if len(connection.atomic_blocks) != depth or connection.closed_in_transaction:
                 # What it did could not be committed with its result.
                 raise TransactionLeftOpen(

@@ -20,8 +20,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from jobs.worker import isolation
 from jobs.worker.child import Child
-from jobs.worker.outcome import Outcome
 
 #: Signals whose handlers are the worker's own.
 OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
@@ -40,7 +40,8 @@ def install(child: Child) -> None:
 
     def start_afresh() -> None:
         child.board.detach()
-        child.end_tasks_by(_end)
+        child.end_tasks_by(lambda outcome: _end(outcome.failed))
+        isolation.end_fork = _end
         _start_afresh()
 
     os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=start_afresh)
@@ -76,10 +77,10 @@ def _start_afresh() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
 
 
-def _end(outcome: Outcome) -> NoReturn:
+def _end(failed: bool) -> NoReturn:
     """End the forked process when the task's function has come to its end there. That is no outcome
     of the call, which goes on in the child that forked."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()
-    os._exit(1 if outcome.failed else 0)
+    os._exit(1 if failed else 0)

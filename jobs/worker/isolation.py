@@ -97,8 +97,10 @@ def _set_filters(known: list[Any]) -> None:
     warnings.filters[:] = known  # type: ignore[index]
 
 
-def _set_gc(enabled: bool) -> None:
+def _set_gc(known: tuple[bool, tuple[int, ...]]) -> None:
+    enabled, thresholds = known
     (gc.enable if enabled else gc.disable)()
+    gc.set_threshold(*thresholds)
 
 
 _KEPT = (
@@ -155,7 +157,12 @@ _KEPT = (
         logging.disable,
         ((logging, "disable"),),
     ),
-    _Kept("the garbage collector", gc.isenabled, _set_gc, ((gc, "disable"), (gc, "enable"))),
+    _Kept(
+        "the garbage collector",
+        lambda: (gc.isenabled(), gc.get_threshold()),
+        _set_gc,
+        ((gc, "disable"), (gc, "enable"), (gc, "set_threshold")),
+    ),
 )
 
 _watching = False
@@ -203,6 +210,10 @@ def _note(holder: Any, name: str, what: str) -> None:
     if plain in os.supports_fd:
         os.supports_fd.add(noting)
     setattr(holder, name, noting)
+
+
+#: In a process that a task has forked, what ends it when the task's function returns there.
+end_fork: Callable[[bool], None] | None = None
 
 
 def after_task(sent: Message) -> TransactionLeftOpen | None:

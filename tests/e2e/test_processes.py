@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ import pytest
 from jobs.models import TaskResult
 from jobs.results import AsyncResult
 from jobs.states import State
-from tests.project import Process, Project
+from tests.project import ROOT, Process, Project
 from tests.services import wait_for
 from tests.tasks import add
 from tests.workers import alive, children, on_redis, put_message
@@ -79,6 +80,21 @@ def returns_twice():
     if (pid := os.fork()) == 0:
         return "the forked one"
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+@task(name="returns_twice_in_its_transaction", atomic=True)
+def returns_twice_in_its_transaction():
+    return returns_twice()
+
+@task(name="closes_its_streams")
+def closes_its_streams():
+    sys.stdout.close()
+    sys.stderr.close()
+    return os.getpid()
+
+@task(name="prints_on")
+def prints_on():
+    print("printed by a task", flush=True)
+    return os.getpid()
 
 @task(name="holds")
 def holds(path):
@@ -194,6 +210,7 @@ def test_what_a_task_starts_is_as_if_started_elsewhere(app: App, threads: str) -
     for method in ("fork", "spawn", "forkserver"):
         assert call("spawned", method) == [2, 4]
     assert call("returns_twice") == 0
+    assert call("returns_twice_in_its_transaction") == 0
     assert add.delay(1, 2).get(timeout=30) == 3
     assert worker.stop() == 0
 
@@ -218,6 +235,46 @@ def test_what_a_task_has_started_ends_with_the_worker(app: App, tmp_path: Path, 
     put_message(task="holds", args=[str(tmp_path / "pid")])
     with ended(started(tmp_path / "pid")):
         os.kill(worker.pid if whose == "supervisor" else children(worker)[0], signal.SIGKILL)
+
+
+def test_a_child_lives_as_long_as_the_process_that_it_is_tied_to() -> None:
+    """Not as long as the thread that started it: killed by its end, when the process is about to
+    end, it could not take along what its tasks have started."""
+    read, write = os.pipe()
+    code = (
+        "import sys, time; from jobs.worker.__main__ import die_with_parent; "
+        "die_with_parent(int(sys.argv[1])); print('tied', flush=True); time.sleep(60)"
+    )
+    children: list[subprocess.Popen[bytes]] = []
+
+    def start() -> None:
+        child = subprocess.Popen(
+            [sys.executable, "-c", code, str(read)],
+            pass_fds=[read],
+            stdout=subprocess.PIPE,
+            process_group=0,
+            cwd=ROOT,
+        )
+        children.append(child)
+        assert child.stdout
+        assert child.stdout.readline() == b"tied\n"
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    thread.join()
+    with children[0] as child:
+        os.close(read)
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(0.5)
+        os.close(write)
+        assert child.wait(30) == -signal.SIGKILL
+
+
+def test_a_task_that_closes_the_streams(app: App) -> None:
+    worker = app.worker()
+    assert call("closes_its_streams") == call("prints_on")
+    assert worker.stop() == 0
+    assert "printed by a task" in worker.output()
 
 
 def test_what_a_task_has_left_holds_up_nobody(app: App) -> None:

@@ -322,6 +322,14 @@ LOOKS["debug_cursor"] = lambda: connection.force_debug_cursor
 
 
 @deed
+def attribute_of_its_own() -> None:
+    connection.tenant = "another"  # type: ignore[attr-defined]
+
+
+LOOKS["attribute_of_its_own"] = lambda: getattr(connection, "tenant", None)
+
+
+@deed
 def temporary_table() -> None:
     execute("CREATE TEMPORARY TABLE mine (n integer)")
 
@@ -346,6 +354,7 @@ SQLITE = {
     "PRAGMA query_only = ON": "PRAGMA query_only",
     "pragma foreign_keys(0)": "PRAGMA foreign_keys",
     "/* now */ PRAGMA synchronous = OFF": "PRAGMA synchronous",
+    "CREATE TABLE temp.mine (n integer)": "SELECT count(*) FROM sqlite_temp_master",
     "ATTACH ':memory:' AS other": "SELECT count(*) FROM pragma_database_list",
 }
 POSTGRESQL = {
@@ -362,6 +371,16 @@ POSTGRESQL = {
     "PREPARE mine AS SELECT 1": "SELECT count(*) FROM pg_prepared_statements",
     "LISTEN mine": "SELECT count(*) FROM pg_listening_channels()",
     "DECLARE mine CURSOR WITH HOLD FOR SELECT 1": "SELECT count(*) FROM pg_cursors",
+    "SELECT E'\\'' ; SET app.tenant = '7' --'": "SELECT current_setting('app.tenant', true)",
+    "-- it's \n SELECT 1; SET app.tenant = '7' --'": ("SELECT current_setting('app.tenant', true)"),
+    "SELECT \"set_config\"('app.tenant', '7', false)": (
+        "SELECT current_setting('app.tenant', true)"
+    ),
+    "SELECT $$'$$; SET app.tenant = '7' --'": "SELECT current_setting('app.tenant', true)",
+    "UPDATE pg_settings SET setting = 'x' WHERE name = 'search_path'": "SHOW search_path",
+    'CREATE TABLE "pg_temp".mine (n integer)': (
+        "SELECT count(*) FROM pg_class WHERE relnamespace = pg_my_temp_schema()"
+    ),
     "DO $$ BEGIN PERFORM set_config('app.tenant', '7', false); END $$": (
         "SELECT current_setting('app.tenant', true)"
     ),
@@ -439,13 +458,18 @@ def test_the_session_of_async_tasks(change: str, question: str) -> None:
 
 @task
 def iterate_halfway() -> None:
+    halfway()
+
+
+@deed
+def halfway() -> None:
     global _kept
     rows = Run.objects.order_by("id").iterator(chunk_size=1)
     next(rows)
     _kept = rows
 
 
-_kept: Iterator[Any] | None = None
+_kept: Any = None
 
 
 @pytest.mark.postgres
@@ -456,6 +480,99 @@ def test_an_open_cursor_of_the_server() -> None:
     after = ask.delay("SELECT count(*) FROM pg_cursors WHERE is_holdable")
     work()
     assert after.get(timeout=0) == ""  # none
+
+
+@deed
+def pipeline() -> None:
+    global _kept
+    connection.ensure_connection()
+    _kept = connection.connection.pipeline()
+    _kept.__enter__()
+
+
+@deed
+def half_a_stream() -> None:
+    global _kept
+    connection.ensure_connection()
+    _kept = connection.connection.cursor().stream("SELECT generate_series(1, 9)")
+    next(_kept)
+
+
+@deed
+def half_a_copy() -> None:
+    global _kept
+    connection.ensure_connection()
+    _kept = connection.connection.cursor().copy("COPY (SELECT generate_series(1, 9)) TO STDOUT")
+    _kept.__enter__()
+
+
+@deed
+def stream_of_a_setting() -> None:
+    connection.ensure_connection()
+    list(connection.connection.cursor().stream("SELECT set_config('app.tenant', '7', false)"))
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "name", ["pipeline", "half_a_stream", "half_a_copy", "stream_of_a_setting"]
+)
+def test_psycopgs_own_ways_to_send(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+    careful.delay("open")
+    careless.delay(name)
+    result = careful.delay("good")
+    after = ask.delay("SELECT current_setting('app.tenant', true)")
+    work()
+    assert row_of(result).state == State.SUCCESS
+    assert labels() == ["open", "good"]
+    assert after.get(timeout=0) == ""
+
+
+@deed
+def named_cursor_of_the_driver() -> None:
+    global _kept
+    connection.ensure_connection()
+    _kept = connection.connection.cursor(name="mine", withhold=True)
+    _kept.execute("SELECT generate_series(1, 9)")
+
+
+@pytest.mark.postgres
+def test_a_named_cursor_of_the_driver() -> None:
+    careless.delay("named_cursor_of_the_driver")
+    after = ask.delay("SELECT count(*) FROM pg_cursors WHERE is_holdable")
+    work()
+    assert after.get(timeout=0) == ""  # none
+
+
+@deed
+def rows_half_read() -> None:
+    global _kept
+    cursor = connection.cursor()
+    cursor.execute("SELECT 1 UNION SELECT 2")
+    cursor.fetchone()
+    _kept = cursor
+
+
+@deed
+def read_on() -> None:
+    global _kept
+    try:
+        next(_kept) if isinstance(_kept, Iterator) else _kept.fetchone()
+    finally:
+        _kept = None
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'")
+@pytest.mark.parametrize("which", [careless, careless_async, careless_in_a_thread])
+@pytest.mark.parametrize("name", ["rows_half_read", "halfway"])
+def test_an_unread_cursor_on_sqlite(which: Any, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else could write."""
+    monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", 60)
+    for label in ("one", "two"):
+        Run.objects.create(label=label)
+    after = (which.si(name) | careless.si("read_on")).delay()
+    work()
+    assert "closed cursor" in row_of(after).error
 
 
 def test_what_changes_nothing_keeps_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
