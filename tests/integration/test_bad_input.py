@@ -258,9 +258,9 @@ def test_wrong_options_of_a_call(options: dict[str, Any]) -> None:
 
 
 def test_objects_of_kombu_are_wrong_options() -> None:
-    kombu = pytest.importorskip("kombu")
+    kombu, errors = pytest.importorskip("kombu"), pytest.importorskip("kombu.exceptions")
     wrong: list[dict[str, Any]] = [
-        {"retry_policy": {"retry_errors": (kombu.exceptions.OperationalError,)}},
+        {"retry_policy": {"retry_errors": (errors.OperationalError,)}},
         {"queue": kombu.Queue("default")},
         {"exchange": kombu.Exchange("media")},
     ]
