@@ -55,6 +55,14 @@ def _verify_flags(text: str) -> list[ssl.VerifyFlags]:
         raise ValueError("must be names of ssl.VerifyFlags") from error
 
 
+def _ciphers(text: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except ssl.SSLError:
+        raise ValueError("names no cipher that this Python's OpenSSL has") from None
+    return text
+
+
 def _client_name(text: str) -> str:
     if not all("!" <= char <= "~" for char in text):
         raise ValueError("must be of ASCII characters, without spaces")  # CLIENT SETNAME
@@ -84,7 +92,7 @@ _OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "ssl_password": str,
     "ssl_cert_reqs": _cert_reqs,
     "ssl_check_hostname": _yes_or_no,
-    "ssl_ciphers": str,
+    "ssl_ciphers": _ciphers,
     "ssl_min_version": _tls_version,
     "ssl_include_verify_flags": _verify_flags,
     "ssl_exclude_verify_flags": _verify_flags,
@@ -92,6 +100,9 @@ _OPTIONS: Mapping[str, Callable[[str], Any]] = {
 
 _TIMEOUT = "set JOBS['SOCKET_TIMEOUT'] instead"
 _NOT_FOR_YOU = "the job system relies on its own value: leave it out"
+#: Options that name a file or, the last one, a folder.
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+
 #: Options of redis-py that would change how Redis is talked to → what to do instead.
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _TIMEOUT),

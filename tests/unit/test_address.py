@@ -3,9 +3,11 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from pathlib import Path
 
 import pytest
 from django.core.checks import run_checks
+from django.core.management import CommandError, load_command_class
 from pytest_django import Settings
 
 from jobs import address, conf
@@ -84,6 +86,7 @@ WRONG = [
     ("redis://h?ssl_ca_certs=/x", "'ssl_ca_certs', which is for rediss://"),
     ("rediss://h?ssl_cert_reqs=maybe", "must be none, optional or required"),
     ("rediss://h?ssl_min_version=3", "must be 771"),
+    ("rediss://h?ssl_ciphers=x", "'ssl_ciphers', which names no cipher"),
     ("rediss://h?ssl_check_hostname=x", "must be true or false"),
     ("redis://h\n", "a line break"),
     (" redis://h", "must begin with redis://"),
@@ -185,3 +188,29 @@ def test_what_is_no_text_is_not_shown_either(value: object) -> None:
     [problem] = conf.parse({"BROKER_URL": value})[1]
     assert problem.startswith("JOBS['BROKER_URL'] must be text, not ")
     assert "SECRET" not in problem
+
+
+@pytest.mark.parametrize("option", address.FILES)
+def test_check_misses_files(settings: Settings, option: str, tmp_path: Path) -> None:
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": f"rediss://h?{option}={tmp_path}"}
+    assert run_checks(tags=["jobs"]) == []
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": f"rediss://h?{option}={tmp_path}/none.pem"}
+    [problem] = run_checks(tags=["jobs"])
+    assert problem.msg.startswith(f"JOBS['BROKER_URL'] has the option {option!r}, and what it")
+
+
+def test_a_number_of_a_database_that_is_not_there(broker_url: str) -> None:
+    url = address.parse(broker_url)
+    away = Connections(f"redis://{url.host}:{url.port}/12345", 1.0)
+    with pytest.raises(BrokerUnavailable, match=r"DB index is out of range. .*`databases`"):
+        away.call("PING")
+
+
+@pytest.mark.parametrize("command", ["jobs_status", "jobs_revoke", "runworker"])
+def test_commands_say_what_is_wrong(settings: Settings, command: str) -> None:
+    settings.JOBS = {"BROKER_URL": "redis://:SECRET/x@h"}
+    made = load_command_class("jobs", command)
+    made._called_from_command_line = True
+    asked = made.create_parser("manage.py", command).parse_args(["id"] * (command == "jobs_revoke"))
+    with pytest.raises(CommandError, match=r"^JOBS\['BROKER_URL'\] can't be read"):
+        made.handle(**vars(asked))
