@@ -56,12 +56,34 @@ def _verify_flags(text: str) -> list[ssl.VerifyFlags]:
         raise ValueError("must be names of ssl.VerifyFlags") from error
 
 
+def _ciphers(text: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except ssl.SSLError:
+        raise ValueError("names no cipher that this Python's OpenSSL has") from None
+    return text
+
+
+def _client_name(text: str) -> str:
+    if not all("!" <= char <= "~" for char in text):
+        raise ValueError("must be of ASCII characters, without spaces")  # CLIENT SETNAME
+    return text
+
+
+def _plain(text: str) -> str:
+    """Raises `ValueError` for what no text was encoded as; Redis would get something else."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"has percent-encoded bytes that are no UTF-8. {_ENCODE}") from None
+
+
 #: Option of the URL → how its value is read.
 _OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "db": _whole,
     "username": str,
     "password": str,
-    "client_name": str,
+    "client_name": _client_name,
     "socket_keepalive": _yes_or_no,
     "ssl_ca_certs": str,
     "ssl_ca_path": str,
@@ -71,7 +93,7 @@ _OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "ssl_password": str,
     "ssl_cert_reqs": _cert_reqs,
     "ssl_check_hostname": _yes_or_no,
-    "ssl_ciphers": str,
+    "ssl_ciphers": _ciphers,
     "ssl_min_version": _tls_version,
     "ssl_include_verify_flags": _verify_flags,
     "ssl_exclude_verify_flags": _verify_flags,
@@ -79,6 +101,9 @@ _OPTIONS: Mapping[str, Callable[[str], Any]] = {
 
 _TIMEOUT = "set JOBS['SOCKET_TIMEOUT'] instead"
 _RELIED_ON = "the job system relies on its own value: leave it out"
+#: Options that name a file or, the last one, a folder.
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+
 #: Options of redis-py that would change how Redis is talked to → what to do instead.
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _TIMEOUT),
@@ -140,7 +165,7 @@ def parse(url: str) -> Address:
         if scheme == "unix" and "@" not in path:
             problem = "names no socket: it is unix:// and a path that begins with /"
         raise ValueError(problem)
-    username, _, password = (unquote(part) for part in who.partition(":"))
+    username, _, password = (_plain(part) for part in who.partition(":"))
     for name, value in (("username", username), ("password", password)):
         if value and name in options:
             raise ValueError(f"has a {name} before the @ and another one after the ?: give one")
@@ -151,7 +176,7 @@ def parse(url: str) -> Address:
         if len(path) < 2:
             raise ValueError("names no socket: it is unix:// and a path that begins with /")
         db = options.pop("db", 0)
-        return Address(scheme=scheme, path=unquote(path), db=db, **secret, options=options)
+        return Address(scheme=scheme, path=_plain(path), db=db, **secret, options=options)
     host, port = _host_and_port(host)
     db = _db(path, options)
     return Address(scheme=scheme, host=host, port=port, db=db, **secret, options=options)
@@ -162,8 +187,8 @@ def _host_and_port(text: str) -> tuple[str, int]:
         host, bracket, after = text[1:].partition("]")
         try:
             ipaddress.IPv6Address(host)
-        except ValueError as error:
-            raise ValueError("has no IPv6 address between its brackets") from error
+        except ValueError:
+            raise ValueError("has no IPv6 address between its brackets") from None
         if not bracket or (after and not after.startswith(":")):
             raise ValueError("can't be read after the bracket of its host")
         port = after[1:] if after else str(_DEFAULT_PORT)
@@ -174,6 +199,8 @@ def _host_and_port(text: str) -> tuple[str, int]:
         raise ValueError("names no host, as in redis://localhost:6379/0")
     if ":" not in host and not all(char.isalnum() or char in "-._" for char in host):
         raise ValueError(f"has a host with characters that no host has. {_ENCODE}")
+    if ":" not in host and not all(0 < len(one) < 64 for one in host.removesuffix(".").split(".")):
+        raise ValueError("has a host with a part that is empty or longer than 63 characters")
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise ValueError(f"has a port that is no number from 1 to 65535. {_ENCODE}")
     return host, int(port)
@@ -197,8 +224,11 @@ def _options(scheme: str, query: str) -> dict[str, Any]:
         if name in _REFUSED:
             raise ValueError(f"has the option {name!r}; {_REFUSED[name]}")
         if name not in _OPTIONS or not equals:
-            meant = nearest(name, _OPTIONS) if len(name) > 1 else ""
-            if "@" in query or ("password" in found and not meant):
+            # Of a password with a raw character in it, a part may stand here.
+            word = name if "password" in found else name.lower()
+            meant = nearest(word, _OPTIONS) if len(name) > 1 else ""
+            is_name = name.isidentifier() and (equals or name in _OPTIONS)
+            if "@" in query or not is_name or ("password" in found and not meant):
                 raise ValueError(f"has something after its ? that is no option. {_ENCODE}")
             raise ValueError(f"has the unknown option {name!r}.{meant}")
         if name in found:
@@ -208,7 +238,9 @@ def _options(scheme: str, query: str) -> dict[str, Any]:
         if name == "socket_keepalive" and scheme == "unix":
             raise ValueError(f"has the option {name!r}, which is not for unix://")
         try:
-            found[name] = _OPTIONS[name](unquote(value.replace("+", " ")))
+            found[name] = _OPTIONS[name](unquote(value.replace("+", " "), errors="strict"))
+        except UnicodeDecodeError:
+            raise ValueError(f"has the option {name!r}, whose value is no UTF-8") from None
         except ValueError as error:
             raise ValueError(f"has the option {name!r}, which {error}") from None
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import socket
+from pathlib import Path
 from typing import Any
 
 from django.conf import settings
@@ -19,6 +20,17 @@ from jobs.exceptions import BrokerUnavailable, ConfigurationError
 def check_settings(**_: Any) -> list[CheckMessage]:
     current, problems = conf.parse(getattr(settings, "JOBS", {}))
     found: list[CheckMessage] = [Error(problem, id="jobs.E001") for problem in problems]
+    if current.broker_url.startswith("rediss://"):
+        options = address.parse(current.broker_url).options
+        for name in address.FILES:
+            if name in options and not Path(options[name]).exists():
+                found.append(
+                    Error(
+                        f"JOBS['BROKER_URL'] has the option {name!r}, and what it names isn't "
+                        "there, or this user may not see it.",
+                        id="jobs.E001",
+                    )
+                )
     empty = not problems and not current.broker_url
     if empty and not settings.DEBUG:
         found.append(

@@ -133,6 +133,9 @@ def origin() -> Origin:
     starting = not apps.ready_event.is_set()
     while frame is not None:
         if frame.f_code.co_name == "<module>":
+            # What the module has run by `exec` is part of it.
+            while (above := frame.f_back) and above.f_globals is frame.f_globals:
+                frame = above
             module = str(frame.f_globals.get("__name__", ""))
             if getattr(frame.f_globals.get("__spec__"), "_initializing", False):
                 starting = True

@@ -12,6 +12,7 @@ from types import FrameType
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from jobs import conf
+from jobs.exceptions import ConfigurationError
 
 _COMMANDS = ("runworker", "runbeat")
 
@@ -70,7 +71,11 @@ def refuse_memory(command: BaseCommand | None = None) -> None:
     """
     if command is not None and not getattr(command, "_called_from_command_line", False):
         return
-    if conf.get().broker_url == "memory://":
+    try:
+        url = conf.get().broker_url
+    except ConfigurationError as error:
+        raise CommandError(str(error)) from error
+    if url == "memory://":
         raise CommandError(
             "JOBS['BROKER_URL'] is memory://, a broker inside one process, for tests. Set it to "
             "the address of a Redis or Valkey server, such as redis://localhost:6379/0, which web "

@@ -14,7 +14,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from jobs import serialization, workflow
+from jobs import ledger, serialization, workflow
 from jobs.admin.html import badge
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.results import TaskResultQuerySet
@@ -65,7 +65,7 @@ def _read(row: TaskResult) -> Relatives:
 
 
 def _bodies(group_id: str) -> list[TaskResult]:
-    waiting = TaskGroup.objects.filter(pk=group_id).first()
+    waiting = TaskGroup.objects.using(ledger.alias()).filter(pk=group_id).first()
     if waiting is None:
         return _sent_bodies(group_id)
     first = workflow.start(serialization.loads(waiting.body), [[]]).calls
@@ -76,7 +76,9 @@ def _bodies(group_id: str) -> list[TaskResult]:
 
 def _sent_bodies(group_id: str) -> list[TaskResult]:
     """What follows those members that ended last: a body follows the very last."""
-    members = TaskResult.objects.filter(group_id=group_id, finished_at__isnull=False)
+    members = TaskResult.objects.using(ledger.alias()).filter(
+        group_id=group_id, finished_at__isnull=False
+    )
     last = members.order_by("-finished_at").values_list("id", "root_id")[:SHOWN]
     roots = {task_id: root_id or task_id for task_id, root_id in last}
     followers = _rows().filter(root_id__in=set(roots.values()), parent_id__in=list(roots))
@@ -84,7 +86,9 @@ def _sent_bodies(group_id: str) -> list[TaskResult]:
 
 
 def _rows() -> TaskResultQuerySet:
-    return TaskResult.objects.only("id", "task", "state", "group_id", "group_index", "root_id")
+    return TaskResult.objects.using(ledger.alias()).only(
+        "id", "task", "state", "group_id", "group_index", "root_id"
+    )
 
 
 # --------------------------------------------------------------------------- in HTML

@@ -29,7 +29,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import broker, clock, registry
+from jobs import broker, clock, ledger, registry
 from jobs.admin import attempts, progress, relatives, words
 from jobs.admin.actions import ResultActions
 from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
@@ -77,6 +77,10 @@ class ResultAdmin(ResultActions):
         css = {"all": ["jobs/admin.css"]}
 
     # ------------------------------------------------------------------ permissions
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
+        """Of the ledger itself: by what a replica that lags behind shows, nobody is to act."""
+        return super().get_queryset(request).using(ledger.alias())
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

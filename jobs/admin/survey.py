@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
 
-from jobs import broker, clock, conf, control, message, registry, serialization
+from jobs import broker, clock, conf, control, ledger, message, registry, serialization
 from jobs.admin import words
 from jobs.broker.letters import DeadLetter
 from jobs.broker.operating import Consumer, Stats
@@ -144,7 +144,9 @@ def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
     """Dead letters with what can be read of them."""
     read = [_read(queue, letter.raw) for letter in letters]
     ids = [found.id for found in read if found]
-    recorded = set(TaskResult.objects.filter(id__in=ids).values_list("id", flat=True))
+    recorded = set(
+        TaskResult.objects.using(ledger.alias()).filter(id__in=ids).values_list("id", flat=True)
+    )
     return [
         LetterRow(letter, found, bool(found and found.id in recorded))
         for letter, found in zip(letters, read, strict=True)

@@ -41,7 +41,7 @@ _PASSING = (
     ClusterDownError,
     TryAgainError,
 )
-_PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED")
+_PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED", "DB index")
 
 #: Answers of a server that is not, or no longer, the one to write to. Another one may have its
 #: name or address by now, which only a new connection finds.
@@ -67,6 +67,10 @@ _ADVICE = {
     "wrongtype": (
         "Something that is not this program's has its name: look at it (TYPE, KEYS), and rename or "
         "delete it."
+    ),
+    "db index": (
+        "The server has fewer databases than the number in JOBS['BROKER_URL']: use a lower one, or "
+        "raise its setting `databases`."
     ),
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
 }

@@ -316,6 +316,7 @@ class Schedule(models.Model):
 
         Raises `ValidationError` for a rule that isn't valid.
         """
+        after = clock.aware(after)
         if self.paused_until is not None:
             after = max(after, clock.aware(self.paused_until) - _MOMENT)
         return self.rule().following(after)
@@ -326,8 +327,9 @@ class Schedule(models.Model):
 
         Raises `ValidationError` for a rule that isn't valid.
         """
+        now = clock.aware(now)
         due = self.following(now)
-        planned = self.next_run_at
+        planned = clock.aware(self.next_run_at)
         if planned is not None and planned > now and self.planned_for == self.digest():
             due = planned
         found: list[dt.datetime] = []
@@ -355,6 +357,7 @@ class Schedule(models.Model):
     def skip_next(self, now: dt.datetime) -> dt.datetime | None:
         """Let the next due time pass, whichever it is by now; that time, or None when there is
         none."""
+        now = clock.aware(now)
         rows = Schedule.objects.using(self._state.db)
         with transaction.atomic(using=rows.db):
             stored = rows.select_for_update().filter(pk=self.pk, enabled=True).first()

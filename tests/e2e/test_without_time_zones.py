@@ -6,10 +6,11 @@ import datetime as dt
 import json
 
 import pytest
+from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import clock
-from jobs.models import TaskResult
+from jobs.models import Schedule, TaskResult
 from jobs.models.moments import MomentField
 from tests.project import ROOT, Project
 
@@ -122,6 +123,20 @@ def test_a_moment_stays_what_it_is(settings: Settings, fold: int) -> None:
     assert not TaskResult.objects.filter(eta__lt=midnight).exists()
     settings.USE_TZ, settings.TIME_ZONE = True, "UTC"
     assert TaskResult.objects.get(eta=twice) == row
+
+
+@pytest.mark.django_db
+def test_naive_moments_ask_for_the_next_runs(settings: Settings) -> None:
+    """As Django's own `now` is, with USE_TZ off."""
+    settings.USE_TZ, settings.TIME_ZONE = False, ZONE
+    tick = Schedule.objects.create(name="tick", task="jobs.prune", interval=dt.timedelta(hours=1))
+    first, second = tick.next_runs(timezone.now(), 2)
+    assert (first, second - first) == (tick.next_run_at, tick.interval)
+    assert tick.skip_next(timezone.now()) == first
+    assert tick.next_runs(timezone.now(), 1) == [second]
+    morning = Schedule(name="morning", task="jobs.prune", crontab="0 8 * * *", timezone=ZONE)
+    seven = dt.datetime(2026, 7, 1, 7)  # noqa: DTZ001
+    assert morning.following(seven) == dt.datetime(2026, 7, 1, 12, tzinfo=dt.UTC)
 
 
 def test_every_moment_is_stored_by_that_field() -> None:

@@ -6,7 +6,6 @@ import datetime as dt
 import json
 from typing import Any
 
-import kombu.exceptions
 import pytest
 from pytest_django import Settings
 
@@ -249,15 +248,25 @@ def test_a_message_above_the_limit(settings: Settings) -> None:
         {"retry_policy": {"max_tries": 3}},
         {"retry_policy": {"interval_max": float("inf")}},
         {"retry_policy": {"retry_errors": ("TimeoutError",)}},
-        {"retry_policy": {"retry_errors": (kombu.exceptions.OperationalError,)}},
-        {"queue": kombu.Queue("default")},
-        {"exchange": kombu.Exchange("media")},
         {"queue": "default", "routing_key": "k" * 256},
     ],
 )
 def test_wrong_options_of_a_call(options: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError)):
         add.apply_async((1, 2), **options)
+    assert on_redis() == (0, 0)
+
+
+def test_objects_of_kombu_are_wrong_options() -> None:
+    kombu, errors = pytest.importorskip("kombu"), pytest.importorskip("kombu.exceptions")
+    wrong: list[dict[str, Any]] = [
+        {"retry_policy": {"retry_errors": (errors.OperationalError,)}},
+        {"queue": kombu.Queue("default")},
+        {"exchange": kombu.Exchange("media")},
+    ]
+    for options in wrong:
+        with pytest.raises((TypeError, ValueError)):
+            add.apply_async((1, 2), **options)
     assert on_redis() == (0, 0)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -81,3 +82,15 @@ def test_schedules() -> None:
         tick(now + dt.timedelta(seconds=n))
     work()
     assert TaskResult.objects.using("default").filter(state=State.SUCCESS).exists()
+
+
+def test_pages_that_people_act_by(admin_client: Client) -> None:
+    schedule = Schedule.objects.create(
+        name="a", task="tests.tasks.add", interval=dt.timedelta(days=1)
+    )
+    failed = fail.delay("x")
+    work()
+    for page in ("taskresult/", f"taskresult/{failed.id}/change/"):
+        assert fail.name in admin_client.get(f"/admin/jobs/{page}").content.decode()
+    for page in ("schedule/", f"schedule/{schedule.pk}/change/"):
+        assert "tests.tasks.add" in admin_client.get(f"/admin/jobs/{page}").content.decode()

@@ -3,9 +3,11 @@ from __future__ import annotations
 import logging
 import re
 import traceback
+from pathlib import Path
 
 import pytest
 from django.core.checks import run_checks
+from django.core.management import CommandError, load_command_class
 from pytest_django import Settings
 
 from jobs import address, conf
@@ -72,10 +74,19 @@ WRONG = [
     ("redis://h?db=x", "option 'db', which must be a whole number"),
     ("redis://h?db=1&db=2", "option 'db' twice"),
     ("redis://h?passwort=x", "unknown option 'passwort'. Did you mean 'password'?"),
+    ("redis://h?PASSWORD=x", "unknown option 'PASSWORD'. Did you mean 'password'?"),
     ("redis://h?db", "unknown option 'db'"),
+    ("redis://h?client_name=a%20b", "'client_name', which must be of ASCII characters"),
+    ("redis://h?client_name=a%0Ab", "'client_name', which must be of ASCII characters"),
+    ("redis://h?username=%ff", "'username', whose value is no UTF-8"),
+    ("redis://:%ff@h", "percent-encoded bytes that are no UTF-8"),
+    ("unix:///a%ff", "percent-encoded bytes that are no UTF-8"),
+    ("redis://a..b", "a host with a part that is empty"),
+    (f"redis://{'a' * 64}.b", "longer than 63 characters"),
     ("redis://h?ssl_ca_certs=/x", "'ssl_ca_certs', which is for rediss://"),
     ("rediss://h?ssl_cert_reqs=maybe", "must be none, optional or required"),
     ("rediss://h?ssl_min_version=3", "must be 771"),
+    ("rediss://h?ssl_ciphers=x", "'ssl_ciphers', which names no cipher"),
     ("rediss://h?ssl_check_hostname=x", "must be true or false"),
     ("redis://h\n", "a line break"),
     (" redis://h", "must begin with redis://"),
@@ -119,6 +130,12 @@ def test_check_refuses_them(settings: Settings, url: str) -> None:
         "redis://{}/0?username=SECRET&password=x",
         "redis://{}/0?password=a&SECRET=b",
         "redis://{}/0?password=a&SECRET",
+        "redis://{}/0?SECRET",
+        "redis://{}/0?password%3DSECRET",
+        "redis://{}/0?password%3DSECRET=1",
+        "redis://{}/0?password=SECRET%ff",
+        "redis://:SECRET%ff@{}/0",
+        "redis://[SECRET]:1/0",
         "redis://{}/0?passwort=SECRET",
         "redis://{}/0?db=SECRET",
         "redis://{}/0?password=SECRET#x",
@@ -171,3 +188,29 @@ def test_what_is_no_text_is_not_shown_either(value: object) -> None:
     [problem] = conf.parse({"BROKER_URL": value})[1]
     assert problem.startswith("JOBS['BROKER_URL'] must be text, not ")
     assert "SECRET" not in problem
+
+
+@pytest.mark.parametrize("option", address.FILES)
+def test_check_misses_files(settings: Settings, option: str, tmp_path: Path) -> None:
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": f"rediss://h?{option}={tmp_path}"}
+    assert run_checks(tags=["jobs"]) == []
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": f"rediss://h?{option}={tmp_path}/none.pem"}
+    [problem] = run_checks(tags=["jobs"])
+    assert problem.msg.startswith(f"JOBS['BROKER_URL'] has the option {option!r}, and what it")
+
+
+def test_a_number_of_a_database_that_is_not_there(broker_url: str) -> None:
+    url = address.parse(broker_url)
+    away = Connections(f"redis://{url.host}:{url.port}/12345", 1.0)
+    with pytest.raises(BrokerUnavailable, match=r"DB index is out of range. .*`databases`"):
+        away.call("PING")
+
+
+@pytest.mark.parametrize("command", ["jobs_status", "jobs_revoke", "runworker"])
+def test_commands_say_what_is_wrong(settings: Settings, command: str) -> None:
+    settings.JOBS = {"BROKER_URL": "redis://:SECRET/x@h"}
+    made = load_command_class("jobs", command)
+    made._called_from_command_line = True
+    asked = made.create_parser("manage.py", command).parse_args(["id"] * (command == "jobs_revoke"))
+    with pytest.raises(CommandError, match=r"^JOBS\['BROKER_URL'\] can't be read"):
+        made.handle(**vars(asked))

@@ -301,6 +301,7 @@ SAME_NAMES = {
         "def make():\n    class A:\n        @task\n        def f(): ...\nmake()\nmake()"
     ),
     "other options": "def f(): ...\na = task(f)\nb = task(queue='low')(f)",
+    "exec": "for label in 'ab': exec('@task\\ndef made(): ...')",
     "async": "for _ in 'ab':\n    @task\n    async def made(): ...",
 }
 

@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -19,6 +20,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.cache import never_cache
 
+from jobs import ledger
 from jobs.admin import words
 from jobs.admin.schedules import moments, preview, runs, verbs
 from jobs.admin.schedules.actions import ScheduleActions
@@ -52,6 +54,10 @@ class ScheduleAdmin(ScheduleActions, ScheduleColumns):
 
     class Media:
         css = {"all": ["jobs/admin.css", "jobs/schedule.css"]}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        """From where they are written: what a replica shows would be saved over what is new."""
+        return super().get_queryset(request).using(ledger.alias())
 
     def get_urls(self) -> list[URLPattern]:
         def view(found: Any) -> Any:

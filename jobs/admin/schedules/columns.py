@@ -19,7 +19,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from jobs import clock, registry
+from jobs import clock, ledger, registry
 from jobs.admin import words
 from jobs.admin.schedules import moments, rules, runs
 from jobs.models import Schedule
@@ -53,7 +53,12 @@ class LabelFilter(admin.SimpleListFilter):
     parameter_name = "label"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
-        texts = Schedule.objects.exclude(labels="").order_by().values_list("labels", flat=True)
+        texts = (
+            Schedule.objects.using(ledger.alias())
+            .exclude(labels="")
+            .order_by()
+            .values_list("labels", flat=True)
+        )
         found = {word.strip() for text in texts.distinct() for word in text.split(",")} - {""}
         return [(word, word) for word in sorted(found)]
 

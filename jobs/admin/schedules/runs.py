@@ -11,6 +11,7 @@ from django.db.models import F, OuterRef, Q, QuerySet, Subquery
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from jobs import ledger
 from jobs.admin import words
 from jobs.admin.schedules import moments
 from jobs.models import Schedule, ScheduleRun, TaskResult
@@ -93,7 +94,7 @@ def recent(schedules: Sequence[Schedule]) -> dict[Any, Recent]:
 
 def page(schedule: Schedule, before: dt.datetime | None, size: int) -> list[Run]:
     """The newest runs due before this moment."""
-    rows = ScheduleRun.objects.filter(schedule=schedule).order_by("-due_at")
+    rows = ScheduleRun.objects.using(ledger.alias()).filter(schedule=schedule).order_by("-due_at")
     if before is not None:
         rows = rows.filter(due_at__lt=before)
     found = list(rows[:size])
@@ -104,22 +105,29 @@ def page(schedule: Schedule, before: dt.datetime | None, size: int) -> list[Run]
 def _newest(schedules: Sequence[Schedule]) -> QuerySet[ScheduleRun] | list[ScheduleRun]:
     """A schedule of every second has millions of runs. So first where each one's last few begin,
     which its index knows; then those alone."""
-    earliest = ScheduleRun.objects.filter(schedule=OuterRef("pk")).order_by("-due_at")
-    starts = Schedule.objects.filter(pk__in=[schedule.pk for schedule in schedules]).annotate(
-        start=Subquery(earliest.values("due_at")[STRIP - 1 : STRIP])
+    earliest = (
+        ScheduleRun.objects.using(ledger.alias())
+        .filter(schedule=OuterRef("pk"))
+        .order_by("-due_at")
+    )
+    starts = (
+        Schedule.objects.using(ledger.alias())
+        .filter(pk__in=[schedule.pk for schedule in schedules])
+        .annotate(start=Subquery(earliest.values("due_at")[STRIP - 1 : STRIP]))
     )
     wanted = Q()
     for pk, start in starts.values_list("pk", F("start")):
         wanted |= Q(schedule=pk) if start is None else Q(schedule=pk, due_at__gte=start)
     if not wanted:
         return []
-    return ScheduleRun.objects.filter(wanted).order_by("schedule", "-due_at")
+    return ScheduleRun.objects.using(ledger.alias()).filter(wanted).order_by("schedule", "-due_at")
 
 
 def _results(ids: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Id → state and error of those that are kept."""
     wanted = {task_id for task_id in ids if task_id}
-    rows = TaskResult.objects.filter(pk__in=wanted) if wanted else TaskResult.objects.none()
+    results = TaskResult.objects.using(ledger.alias())
+    rows = results.filter(pk__in=wanted) if wanted else results.none()
     return {
         pk: (state, error) for pk, state, error in rows.values_list("pk", "state", "error_type")
     }

@@ -11,7 +11,7 @@ from django.forms import model_to_dict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import beat, clock, periodic
+from jobs import beat, clock, ledger, periodic
 from jobs.admin.schedules import moments
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.models import Schedule
@@ -69,7 +69,7 @@ def _free_name(name: str) -> str:
     while True:
         end = _(" (copy)") if number == 1 else _(" (copy %(n)d)") % {"n": number}
         free = name[: 200 - len(end)] + end
-        if not Schedule.objects.filter(name=free).exists():
+        if not Schedule.objects.using(ledger.alias()).filter(name=free).exists():
             return free
         number += 1
 
