@@ -183,6 +183,12 @@ def reasons(ids: Sequence[str], error_types: Collection[str]) -> dict[str, str]:
     return {task_id: f"{kind.rpartition('.')[2]}: {error}" for task_id, kind, error in found}
 
 
+def messages(ids: Sequence[str]) -> dict[str, bytes]:
+    """The messages that the rows of these calls hold, of those that have not ended."""
+    rows = _open([task_id for task_id in ids if is_name(task_id)]).exclude(message=b"")
+    return {task_id: bytes(raw) for task_id, raw in rows.values_list("id", "message")}
+
+
 def standing(records: Sequence[Record]) -> set[str]:
     """Those of these outcomes that are what the ledger says: nobody was quicker with another."""
     said = {item.id: (item.state, item.worker) for item in records}

@@ -29,7 +29,7 @@ from jobs.message.call import (
     spread,
 )
 from jobs.message.ids import LONGEST, derived_id, id_at, id_time, is_name, new_id
-from jobs.message.wire import check, decode, encode, mark, mark_redelivered
+from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered
 
 __all__ = [
     "HIDDEN",
@@ -46,6 +46,7 @@ __all__ = [
     "id_at",
     "id_time",
     "is_name",
+    "is_same",
     "mark",
     "mark_redelivered",
     "new_id",

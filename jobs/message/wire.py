@@ -361,6 +361,16 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
     return call
 
 
+def is_same(raw: bytes, other: bytes) -> bool:
+    """Whether two wire forms are those of one message, whoever has marked one of them since: body
+    and signature are equal."""
+    try:
+        one, another = _envelope.decode(raw), _envelope.decode(other)
+    except (ValueError, RecursionError):
+        return False
+    return (one.body, one.properties.jobs_sig) == (another.body, another.properties.jobs_sig)
+
+
 def mark_redelivered(raw: bytes, *, crashed: bool) -> tuple[bytes, int]:
     """The wire form of a message that some worker has held, and its priority.
 

@@ -97,8 +97,8 @@ def _prepare(
     except MessageError as error:
         if isinstance(error, MalformedMessage) and error.call is not None:
             return _dead(queue, number, raw, error.call, Run(worker, now), error)
-        # Nobody has vouched for it: the ledger is not touched.
-        return Outcome(Kind.DEAD, queue, number, reason=reason(error))
+        # Its signature vouches for nobody; the recorder asks whether the ledger does.
+        return Outcome(Kind.DEAD, queue, number, reason=reason(error), raw=raw)
     task = tasks.get(sent.task)
     if task is None:
         return _unknown(queue, number, raw, sent, Run(worker, now))

@@ -17,12 +17,13 @@ from typing import Any, NamedTuple
 
 from django.db import connections, transaction
 
-from jobs import broker, clock, conf, ledger, message, notes
+from jobs import broker, clock, conf, ledger, message, notes, registry
 from jobs.broker.base import Later, Outgoing, Returned
-from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger import Record
 from jobs.worker import joining, permits, prepare, record
 from jobs.worker.database import Care
+from jobs.worker.following import after_end
 from jobs.worker.outcome import NOTHING, Following, Kind, Outcome
 from jobs.worker.patience import AWAY, Patience, is_cut, is_refusal
 from jobs.worker.record import Run
@@ -201,6 +202,9 @@ class Recorder:
 
     def _write_down(self, batch: list[Outcome]) -> None:
         self._persist(lambda: self._drop_lost(batch))
+        unsigned = [o for o in batch if o.kind is Kind.DEAD and o.record is None and o.raw]
+        if unsigned:
+            self._persist(lambda: _end_own(unsigned))
         # First: killed after it, the next delivery finds the end, and what is to be done about it.
         written = [o for o in batch if o.record is not None or o.following is not NOTHING]
         if written:
@@ -495,6 +499,28 @@ class Recorder:
                 outcome.queue,
                 outcome.reason,
             )
+
+
+def _end_own(dead: Sequence[Outcome]) -> None:
+    """Have those dead letters end their calls which no signature vouches for, but the ledger: the
+    row of the call holds the same message, signed when the project had another key."""
+    found: list[tuple[str, Outcome]] = []
+    for outcome in dead:
+        with contextlib.suppress(MessageError):
+            sent = message.decode(outcome.raw, outcome.queue, trusted=True)
+            found.append((sent.id, outcome))
+    known = ledger.messages([task_id for task_id, _ in found])
+    for task_id, outcome in found:
+        stored = known.get(task_id, b"")
+        if not message.is_same(outcome.raw, stored):
+            continue
+        sent = message.decode(stored, outcome.queue, trusted=True)
+        if task := registry.tasks.get(sent.task):
+            sent.sensitive = task.sensitive
+        run, why = Run("", time.time()), BadSignature(outcome.reason.partition(": ")[2])
+        outcome.record = ledger.bounded(record.failure(sent, stored, run, why))
+        outcome.following = after_end(sent, stored, run, why)
+        outcome.ended = sent.id
 
 
 #: What ends a call, or its message.

@@ -7,10 +7,12 @@ import json
 from typing import Any
 
 import pytest
+from django.db import transaction
 from pytest_django import Settings
 
-from jobs import conf, control, message
+from jobs import AsyncResult, conf, control, message
 from jobs.exceptions import (
+    BadSignature,
     MessageTooLarge,
     NotSerializable,
     ResultNotSerializable,
@@ -105,6 +107,38 @@ def test_a_wrong_signature(settings: Settings) -> None:
         assert "'open': True" in letter.reason
     assert Run.objects.count() == 0
     assert TaskResult.objects.count() == 1
+
+
+def test_a_call_of_the_ledger_ends_though_its_signature_is_another_keys(settings: Settings) -> None:
+    ours, settings.SECRET_KEY = settings.SECRET_KEY, "another"
+    with transaction.atomic():
+        result = (add.s(1, 2) | add.s(3)).delay()
+    (first,) = TaskResult.objects.values_list("id", flat=True)
+    # With the same id and another body: nobody vouches for it.
+    forged = Message(task="tests.tasks.trace", id=first, queue="default", args=["forged"])
+    forged_raw = message.encode(forged)
+    settings.SECRET_KEY = ours
+    put(forged_raw)
+    work_and_go_on()
+    assert len(dead_letters()) == 2
+    with pytest.raises(BadSignature, match="SECRET_KEY"):
+        AsyncResult(first).get(timeout=0)
+    assert result.state == State.FAILURE
+    assert Run.objects.count() == 0
+
+
+def test_a_message_under_the_id_of_another_call_does_not_end_it(settings: Settings) -> None:
+    with transaction.atomic():
+        result = add.apply_async((1, 2), countdown=600)
+    ours, settings.SECRET_KEY = settings.SECRET_KEY, "another"
+    forged = message.encode(
+        Message(task="tests.tasks.add", id=result.id, queue="default", args=[1, 2])
+    )
+    settings.SECRET_KEY = ours
+    put(forged)
+    work_and_go_on()
+    assert len(dead_letters()) == 1
+    assert result.state == State.PENDING
 
 
 def test_a_rotated_key_is_still_good(settings: Settings) -> None:

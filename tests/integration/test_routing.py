@@ -24,7 +24,7 @@ from tests.integration.beats import (
 )
 from tests.models import Run
 from tests.tasks import echo, trace
-from tests.workers import on_redis, rolled_back, work
+from tests.workers import on_redis, put_message, rolled_back, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -176,7 +176,12 @@ def test_a_chain_goes_on_by_the_options_of_its_calls() -> None:
 def test_what_follows_and_leads_nowhere_goes_to_the_default_queue(
     own_tasks: dict[str, Task[..., Any]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    echo.apply_async((1,), queue="mail", link=own_tasks["nowhere"].si("lost"))
+    call = own_tasks["nowhere"].si("lost")
+    with pytest.raises(NoRoute, match="which JOBS\\['EXCHANGES'\\] does not declare"):
+        echo.apply_async((1,), queue="mail", link=call)
+    # One that was sent while there was such an exchange.
+    callbacks = [call.set(task_id="the next").as_dict()]
+    put_message("mail", task="tests.tasks.echo", args=[1], embed={"callbacks": callbacks})
     work(["mail"])
     assert waiting() == {"default": 1}
     assert "routed.nowhere is sent to queue 'default'" in caplog.text
