@@ -47,7 +47,14 @@ import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs.values import shown
+
+def shown(value: object, most: int = 100) -> str:
+    """`repr`, cut to so many characters, also of what fails at that: for messages."""
+    try:
+        text = repr(value)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  any class may have got its __repr__ wrong
+        return f"<{type(value).__name__} whose __repr__ raises {type(error).__name__}>"
+    return text if len(text) <= most else f"{text[:most]}…"
 
 
 class JobsError(Exception):

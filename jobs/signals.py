@@ -19,8 +19,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.dispatch import Signal
 
-from jobs.exceptions import SoftTimeLimitExceeded
-from jobs.values import shown
+from jobs.exceptions import SoftTimeLimitExceeded, shown
 
 #: A message was handed to the broker, or to the outbox when inside a transaction.
 #: Arguments: ``message``.

@@ -12,6 +12,8 @@ from typing import Any
 
 from django.utils import timezone
 
+from jobs.exceptions import shown as shown
+
 
 def nearest(word: str, known: Any) -> str:
     """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
@@ -19,15 +21,6 @@ def nearest(word: str, known: Any) -> str:
     if not close and word.upper() in known:
         close = [word.upper()]
     return f" Did you mean {close[0]!r}?" if close else ""
-
-
-def shown(value: object, most: int = 100) -> str:
-    """`repr`, cut to so many characters, also of what fails at that: for messages."""
-    try:
-        text = repr(value)
-    except (Exception, SystemExit) as error:  # noqa: BLE001  any class may have got its __repr__ wrong
-        return f"<{type(value).__name__} whose __repr__ raises {type(error).__name__}>"
-    return text if len(text) <= most else f"{text[:most]}…"
 
 
 def sentence(told: object) -> str:

@@ -28,12 +28,12 @@ from jobs import (
 from jobs.exceptions import (
     ChordError,
     TaskFailed,
+    shown,
 )
 from jobs.ledger import Record
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
 from jobs.states import State
-from jobs.values import shown
 from jobs.worker import foreign_chords, record
 from jobs.worker.following import message_of, told, unsent
 from jobs.worker.outcome import Following, Member

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jobs import conf, message
-from jobs.exceptions import ConfigurationError
+from jobs.exceptions import ConfigurationError, shown
 from jobs.registry import tasks
-from jobs.values import shown
 
 #: How a worker can take from several queues: `jobs.worker.order`.
 ORDERS = ("strict", "weighted", "round-robin")

@@ -11,12 +11,11 @@ import types
 from typing import Any, NamedTuple
 
 from jobs import conf, message, serialization
-from jobs.exceptions import ResultNotSerializable
+from jobs.exceptions import ResultNotSerializable, shown
 from jobs.ledger import Attempt, Record
 from jobs.message import Message
 from jobs.registry import Task
 from jobs.states import State
-from jobs.values import shown
 
 #: Most characters that are stored of an error's text, and of its traceback.
 ERROR_MOST = 32_000
