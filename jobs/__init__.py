@@ -17,42 +17,42 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jobs.canvas import Signature as Signature
-    from jobs.canvas import chain as chain
-    from jobs.canvas import chord as chord
-    from jobs.canvas import group as group
-    from jobs.canvas import signature as signature
-    from jobs.cron import crontab as crontab
-    from jobs.declaring import Periodic as Periodic
-    from jobs.group_results import GroupResult as GroupResult
-    from jobs.periodic import add_periodic_task as add_periodic_task
-    from jobs.registry import Task as Task
-    from jobs.registry import shared_task as shared_task
-    from jobs.registry import task as task
-    from jobs.request import Request as Request
-    from jobs.results import AsyncResult as AsyncResult
-    from jobs.results import allow_join_result as allow_join_result
+    from jobs.api.compositions import Signature as Signature
+    from jobs.api.compositions import chain as chain
+    from jobs.api.compositions import chord as chord
+    from jobs.api.compositions import group as group
+    from jobs.api.compositions import signature as signature
+    from jobs.api.results import AsyncResult as AsyncResult
+    from jobs.api.results import GroupResult as GroupResult
+    from jobs.api.results import allow_join_result as allow_join_result
+    from jobs.api.task import Task as Task
+    from jobs.api.task import shared_task as shared_task
+    from jobs.api.task import task as task
+    from jobs.running.request import Request as Request
+    from jobs.schedules.declared import add_periodic_task as add_periodic_task
     from jobs.states import State as State
+    from jobs.timing.celery import crontab as crontab
+    from jobs.timing.periodic import Periodic as Periodic
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "AsyncResult": "jobs.results",
-    "GroupResult": "jobs.group_results",
-    "Periodic": "jobs.declaring",
-    "Request": "jobs.request",
-    "Signature": "jobs.canvas",
+    "AsyncResult": "jobs.api.results",
+    "GroupResult": "jobs.api.results",
+    "Periodic": "jobs.timing.periodic",
+    "Request": "jobs.running.request",
+    "Signature": "jobs.api.compositions",
     "State": "jobs.states",
-    "Task": "jobs.registry",
-    "add_periodic_task": "jobs.periodic",
-    "allow_join_result": "jobs.results",
-    "chain": "jobs.canvas",
-    "chord": "jobs.canvas",
-    "crontab": "jobs.cron",
-    "group": "jobs.canvas",
-    "shared_task": "jobs.registry",
-    "signature": "jobs.canvas",
-    "task": "jobs.registry",
+    "Task": "jobs.api.task",
+    "add_periodic_task": "jobs.schedules.declared",
+    "allow_join_result": "jobs.api.results",
+    "chain": "jobs.api.compositions",
+    "chord": "jobs.api.compositions",
+    "crontab": "jobs.timing.celery",
+    "group": "jobs.api.compositions",
+    "shared_task": "jobs.api.task",
+    "signature": "jobs.api.compositions",
+    "task": "jobs.api.task",
 }
 
 __all__ = [*_PUBLIC]  # noqa: PLE0604  all of them strings
@@ -60,7 +60,7 @@ __all__ = [*_PUBLIC]  # noqa: PLE0604  all of them strings
 
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
-        celery_names = importlib.import_module("jobs.celery_names")
+        celery_names = importlib.import_module("jobs.message.celery_names")
         if instead := celery_names.MODULE.get(name):
             # What `from jobs import …` says of an AttributeError would leave out the text.
             raise ImportError(f"{name!r} isn't in {__name__!r}: {instead}. {celery_names.PAGE}.")

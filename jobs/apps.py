@@ -3,7 +3,7 @@ from __future__ import annotations
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
-from jobs import processes
+from jobs.management import processes
 
 processes.prepare()
 
@@ -15,7 +15,7 @@ class JobsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models must be loaded; checks and tasks register, edits of schedules are told to beat.
-        from jobs import beat, checks, registry, tasks  # noqa: F401
+        from jobs.api.task import autodiscover
 
         # Web processes need the tasks too: the triggers stand beside them.
-        registry.autodiscover()
+        autodiscover()

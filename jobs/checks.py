@@ -12,7 +12,14 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Doubt
 
-from jobs import address, broker, conf, periodic, registry, routing
+from jobs import (
+    broker,
+    conf,
+    registry,
+    routing,
+    schedules,
+)
+from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
 
@@ -93,7 +100,7 @@ def check_imports(**_: Any) -> list[CheckMessage]:
 def check_schedules(**_: Any) -> list[CheckMessage]:
     if conf.parse(getattr(settings, "JOBS", {}))[1]:
         return []  # jobs.E001
-    return [Error(problem, id="jobs.E004") for problem in periodic.problems()]
+    return [Error(problem, id="jobs.E004") for problem in schedules.problems()]
 
 
 # ------------------------------------------------------------------------ check --deploy

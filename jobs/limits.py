@@ -21,11 +21,13 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, Self
 
-from jobs import broker, options, rates
+from jobs import broker
+from jobs.api import options
+from jobs.broker import rates
 from jobs.broker.limiting import SLOT, Slot, Wish
+from jobs.broker.rates import Rate
 from jobs.exceptions import BrokerUnavailable, LimitReached
 from jobs.message import new_id
-from jobs.rates import Rate
 
 log = logging.getLogger("jobs.limits")
 

@@ -6,16 +6,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jobs import clock, pruning, registry, workflow
-from jobs.canvas import signature
-from jobs.cron import crontab
-from jobs.declaring import Periodic
+from jobs.api.compositions import signature
+from jobs.api.task import task
+from jobs.ledger import pruning
+from jobs.message import workflow
+from jobs.timing import clock
+from jobs.timing.celery import crontab
+from jobs.timing.periodic import Periodic
 
 #: How long one run may take, in seconds: it must not keep a worker from other tasks.
 _SECONDS = 20.0
 
 
-@registry.task(
+@task(
     name="jobs.prune",
     schedule=Periodic(
         crontab(minute=17, hour=3),
@@ -37,21 +40,21 @@ def prune() -> dict[str, int]:
 
 
 # Items are not shown: they may be sensitive arguments of the task.
-@registry.task(name="celery.map", sensitive=["it"])
+@task(name="celery.map", sensitive=["it"])
 def map_items(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
     """What `jobs.Task.map` sends."""
     call = signature(task)
     return [call(item) for item in it]
 
 
-@registry.task(name="celery.starmap", sensitive=["it"])
+@task(name="celery.starmap", sensitive=["it"])
 def starmap_items(task: Mapping[str, Any], it: Sequence[Sequence[Any]]) -> list[Any]:
     """What `jobs.Task.starmap` and ``chunks`` send."""
     call = signature(task)
     return [call(*items) for items in it]
 
 
-@registry.task(name=workflow.ACCUMULATE)
+@task(name=workflow.ACCUMULATE)
 def accumulate(*args: Any, index: int | None = None) -> Any:
     """Its arguments, or one of them: the end of what has a group for its own end."""
     return args if index is None else args[index]

@@ -14,8 +14,7 @@ import pytest
 from django.db import transaction
 
 from jobs import broker, conf, message
-from jobs.broker.base import Outgoing
-from jobs.broker.letters import DeadLetter
+from jobs.broker.base import DeadLetter, Outgoing
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message
 from jobs.worker.board import Board

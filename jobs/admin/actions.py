@@ -25,12 +25,17 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.cache import never_cache
 
-from jobs import clock, conf, control, registry
+from jobs import (
+    conf,
+    control,
+    registry,
+)
 from jobs.admin import words
 from jobs.admin.survey import TROUBLE
 from jobs.exceptions import MessageError, SendError
 from jobs.models import TaskResult
 from jobs.states import State
+from jobs.timing import clock
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[TaskResult]

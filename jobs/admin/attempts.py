@@ -7,7 +7,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from jobs.admin import words
-from jobs.admin.html import pre
+from jobs.admin.words import pre
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 

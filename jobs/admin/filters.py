@@ -11,8 +11,9 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from jobs import clock, conf, registry
+from jobs import conf, registry
 from jobs.models import TaskResult
+from jobs.timing import clock
 
 
 class _ChoiceFilter(admin.SimpleListFilter):

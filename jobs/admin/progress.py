@@ -6,12 +6,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from jobs import clock, progress
 from jobs.admin import words
 from jobs.admin.survey import TROUBLE
 from jobs.models import TaskResult
-from jobs.progress import Progress
+from jobs.running import progress
+from jobs.running.progress import Progress
 from jobs.states import State
+from jobs.timing import clock
 
 
 def of(row: TaskResult) -> Progress | None:

@@ -14,8 +14,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
-from jobs import ledger, serialization, workflow
-from jobs.admin.html import badge
+from jobs import ledger, serialization
+from jobs.admin.words import badge
+from jobs.message import workflow
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.results import TaskResultQuerySet
 

@@ -29,16 +29,21 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import broker, clock, ledger, registry
+from jobs import (
+    broker,
+    ledger,
+    registry,
+)
 from jobs.admin import attempts, progress, relatives, words
 from jobs.admin.actions import ResultActions
 from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
-from jobs.admin.html import badge, pre
 from jobs.admin.keyset import KeysetChangeList
 from jobs.admin.survey import TROUBLE
-from jobs.broker.operating import Revocation
+from jobs.admin.words import badge, pre
+from jobs.broker.base import Revocation
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
+from jobs.timing import clock
 
 #: Characters of the arguments, and of the error, that the list reads from the database.
 _HEAD = 200

@@ -8,15 +8,23 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
 
-from jobs import broker, clock, conf, control, ledger, message, registry, serialization
+from jobs import (
+    broker,
+    conf,
+    control,
+    ledger,
+    message,
+    registry,
+    serialization,
+)
 from jobs.admin import words
-from jobs.broker.letters import DeadLetter
-from jobs.broker.operating import Consumer, Stats
+from jobs.broker.base import Consumer, DeadLetter, Stats
 from jobs.control import Pause, inspect
+from jobs.control.inspecting import Running
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
-from jobs.inspecting import Running
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
+from jobs.timing import clock
 
 #: Why the broker can't be asked: these a page shows instead of its content.
 TROUBLE = (BrokerUnavailable, ConfigurationError)

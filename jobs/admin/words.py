@@ -1,4 +1,4 @@
-"""What the admin says about a result: values, times and states in words."""
+"""Pieces of HTML that the pages share."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
@@ -274,3 +276,17 @@ def timeline(row: TaskResult, now: dt.datetime) -> list[tuple[str, str, str]]:
         lines.append((label, moment(at, millis=True), since))
         before = at
     return lines
+
+
+def badge(row: TaskResult) -> SafeString:
+    """Its state, in colour."""
+    return format_html(
+        '<span class="jobs-state jobs-state-{}">{}</span>',
+        row.state.lower(),
+        row.get_state_display(),
+    )
+
+
+def pre(text: str) -> SafeString:
+    """A value as it is laid out."""
+    return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)

@@ -12,22 +12,22 @@ from typing import Any
 from django.db import router, transaction
 
 from jobs import (
-    clock,
     conf,
-    known,
     ledger,
-    publish,
     registry,
     routing,
     serialization,
 )
+from jobs.api.task import claim
 from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
+from jobs.ledger import publish
 from jobs.message import LONGEST, Message, id_at, new_id
+from jobs.message.send import end
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
-from jobs.sending import end
 from jobs.states import State
+from jobs.timing import clock
 
 log = logging.getLogger("jobs.beat")
 
@@ -107,7 +107,7 @@ def _lock(one: Message) -> Lock | None:
     except TypeError:
         return None  # it is for the worker to say what it takes
     try:
-        return registry.claim(task, one)
+        return claim(task, one)
     except SendError:
         raise
     except Exception as error:  # the task's own function
@@ -129,7 +129,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
         with contextlib.suppress(TypeError, ValueError):
             # Functions that are asked about a call see values, not the form that rows have.
             args, kwargs = serialization.revived([schedule.args, schedule.kwargs])
-            return task.message(
+            one: Message = task.message(
                 args,
                 kwargs,
                 task_id=task_id,
@@ -138,6 +138,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
                 expires=_end(schedule, due),
                 **options,
             )
+            return one
     # Whether it can be run is for the worker to say, whose code may be newer than what this
     # process has loaded. If it can't, the message is kept there as a dead letter.
     try:
@@ -171,7 +172,7 @@ def _find(
 ) -> dict[str, Any]:
     """Where a call goes and its priority, as fields of its message. Raises `UnknownQueue` or
     `NoRoute`."""
-    decides, task = known.routed_as(name, kwargs)
+    decides, task = registry.routed_as(name, kwargs)
     address, priority = routing.get().find(decides, args, kwargs, options, task)
     return {**address.fields(), "priority": min(priority, 9)}
 

@@ -28,8 +28,9 @@ from redis.exceptions import (
     TryAgainError,
 )
 
-from jobs import address
+from jobs.broker.base import Subscription
 from jobs.broker.scripts import Script
+from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 
 #: Answers of a server that is there and can't do it now; a later try may succeed.
@@ -379,3 +380,22 @@ def _is_stale(connection: Any) -> bool:
         return bool(connection.can_read(timeout=0))
     except (RedisError, OSError):
         return True
+
+
+class RedisSubscription(Subscription):
+    def __init__(self, connection: Any, address: str) -> None:
+        self._connection = connection
+        self._address = address
+
+    def __call__(self, timeout: float) -> bool:
+        try:
+            if not self._connection.can_read(timeout=max(timeout, 0)):
+                return False
+            self._connection.read_response()
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
+        return True
+
+    def fileno(self) -> int:
+        # redis-py keeps it to itself.
+        return int(self._connection._sock.fileno())

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from jobs.rates import Permit, Rate
+from jobs.broker.rates import Permit, Rate
 
 #: Seconds for which a slot is held unless it is kept on.
 SLOT = 60.0

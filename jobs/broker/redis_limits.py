@@ -18,7 +18,7 @@ from jobs.broker.limiting import (
     Slot,
     Wish,
 )
-from jobs.rates import Permit
+from jobs.broker.rates import Permit
 
 #: Most holders in one call of a script.
 _MOST = 300

@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from jobs.exceptions import JobsError
-from jobs.processes import refuse_memory
+from jobs.management.processes import refuse_memory
 
 
 class OperatorCommand(BaseCommand):

@@ -14,7 +14,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.dispatch import Signal
 
-from jobs.commits import hook_before, is_committed
+from jobs.models.commits import hook_before, is_committed
 
 #: What decides when a schedule is due. With another one, every row is planned anew.
 RULE_FIELDS = (

@@ -11,9 +11,9 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from jobs import clock
 from jobs.models.moments import MomentField
 from jobs.states import TERMINAL, State
+from jobs.timing import clock
 
 
 class TaskResultQuerySet(models.QuerySet["TaskResult"]):

@@ -13,12 +13,7 @@ from django.db.models import Q
 from django.utils.timezone import now as time_now
 from django.utils.translation import gettext_lazy as _
 
-from jobs import (
-    clock,
-    serialization,
-    timing,
-)
-from jobs.models.checking import check_what_is_sent
+from jobs import conf, serialization, timing
 from jobs.models.moments import MomentField
 from jobs.models.planning import (
     PLAN_FIELDS,
@@ -28,6 +23,34 @@ from jobs.models.planning import (
     is_rule,
 )
 from jobs.models.schedule_runs import ScheduleRun
+from jobs.timing import clock
+
+
+def check_what_is_sent(schedule: Any) -> None:
+    """Raises `ValidationError` by field."""
+    problems: dict[str, ValidationError] = {}
+    for field, kind, words in (
+        ("args", list, _('Write a JSON list, such as [17, "text"].')),
+        ("kwargs", dict, _('Write a JSON object, such as {"copy": true}.')),
+        ("headers", dict, _('Write a JSON object, such as {"tenant": "acme"}.')),
+    ):
+        if not isinstance(getattr(schedule, field), kind):
+            problems[field] = ValidationError(words, code="type")
+    for field in ("expires", "jitter", "misfire_window"):
+        value = getattr(schedule, field)
+        if value is not None and value < dt.timedelta(0):
+            problems[field] = ValidationError(_("This can't be negative."), code="negative")
+    queues = conf.get().queues
+    queue = schedule.queue
+    if queue and not conf.get().knows(queue):
+        problems["queue"] = ValidationError(
+            _("Queue “%(queue)s” is not declared in JOBS['QUEUES'].%(nearest)s"),
+            code="queue",
+            params={"queue": queue, "nearest": conf.nearest(queue, queues)},
+        )
+    if problems:
+        raise ValidationError(problems)
+
 
 #: What beat writes besides; an edit leaves it alone.
 _BEATS_FIELDS = PLAN_FIELDS | {"last_run_at", "runs", "skipped", "queued_for", "last_result"}

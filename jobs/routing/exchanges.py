@@ -6,10 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from jobs.conf import Conf, Queue, nearest
+from jobs.conf import Conf, Queue
+from jobs.conf.values import LONGEST_KEY, nearest
 from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
 from jobs.routing.topics import Topics
-from jobs.values import LONGEST_KEY
 
 
 class Address(NamedTuple):

@@ -10,11 +10,10 @@ from typing import Any, NamedTuple
 
 from django.utils.module_loading import import_string
 
-from jobs import celery_names
-from jobs.conf import nearest
+from jobs.conf import EXCHANGE_KINDS
+from jobs.conf.values import check_place, nearest
 from jobs.exceptions import ConfigurationError
-from jobs.queues import EXCHANGE_KINDS
-from jobs.values import check_place
+from jobs.message import celery_names
 
 #: Called with name, args, kwargs and options of a call, and ``task``; None, or where it goes.
 RouterFunction = Callable[..., Any]

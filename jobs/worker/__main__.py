@@ -1,4 +1,4 @@
-"""A child process of a worker, as its supervisor starts it (`jobs.worker.slot`).
+"""A child process of a worker, as its supervisor starts it (`jobs.worker.supervisor.slot`).
 
 It is a fresh interpreter, so that no connection, lock or thread crosses a fork, and so that a
 reload loads the code anew. What tasks start gets what ``runworker`` was started with: nothing that
@@ -21,7 +21,7 @@ from typing import Any
 
 import django
 
-from jobs.worker import isolation
+from jobs.worker.run import isolation
 
 #: From <sys/prctl.h>.
 _PR_SET_PDEATHSIG = 1
@@ -45,7 +45,7 @@ def main() -> None:
     isolation.watch()
     django.setup()
     # Only now can modules be imported that import models.
-    from jobs import request
+    from jobs.running import request
     from jobs.worker import forking
     from jobs.worker.board import Board
     from jobs.worker.child import Child

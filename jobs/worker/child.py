@@ -9,18 +9,24 @@ from types import FrameType
 
 from django.db import connections
 
-from jobs import broker, notes, signals
+from jobs import broker, signals
 from jobs.exceptions import BrokerUnavailable
-from jobs.iteration import Process
-from jobs.worker import database, isolation
-from jobs.worker.async_runner import AsyncRunner
+from jobs.running import notes
+from jobs.running.iteration import Process
 from jobs.worker.board import Board
-from jobs.worker.consumer import Consumer
-from jobs.worker.limits import Limits, MainThreadTimer, ThreadTimer, Timer
+from jobs.worker.claim.consumer import Consumer
 from jobs.worker.options import Options
-from jobs.worker.outcome import Outcome
-from jobs.worker.recorder import Recorder
-from jobs.worker.runners import SyncRunners
+from jobs.worker.record.outcome import Outcome
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run import database, isolation
+from jobs.worker.run.loop import AsyncRunner
+from jobs.worker.run.threads import SyncRunners
+from jobs.worker.run.time_limits import (
+    Limits,
+    MainThreadTimer,
+    ThreadTimer,
+    Timer,
+)
 
 
 class Child:

@@ -20,8 +20,8 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
-from jobs.worker import isolation
 from jobs.worker.child import Child
+from jobs.worker.run import isolation
 
 #: Signals whose handlers are the worker's own.
 OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)

@@ -13,8 +13,7 @@ from selenium.webdriver import Chrome
 
 from jobs import broker, message
 from jobs.admin import queues
-from jobs.broker.base import Outgoing
-from jobs.broker.operating import Revocation
+from jobs.broker.base import Outgoing, Revocation
 from jobs.message import Message
 from jobs.models import TaskAttempt
 from tests.browser.pages import see, text

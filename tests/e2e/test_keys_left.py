@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from jobs import broker, control
-from jobs.worker.upkeep import Relay
+from jobs.worker.supervisor.upkeep import Relay
 from tests.project import Project
 from tests.services import Valkey
 from tests.tasks import add, fail, once

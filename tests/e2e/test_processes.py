@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
+from jobs.api.results import AsyncResult
 from jobs.models import TaskResult
-from jobs.results import AsyncResult
 from jobs.states import State
 from tests.project import ROOT, Process, Project
 from tests.services import wait_for

@@ -9,9 +9,9 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import clock
 from jobs.models import Schedule, TaskResult
 from jobs.models.moments import MomentField
+from jobs.timing import clock
 from tests.project import ROOT, Project
 
 #: By which its clocks are read; not that of the tests.

@@ -13,14 +13,14 @@ from jobs import broker, message
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import prepare
-from jobs.worker.async_runner import AsyncRunner
 from jobs.worker.board import Board
-from jobs.worker.consumer import Consumer
-from jobs.worker.limits import Limits, ThreadTimer
-from jobs.worker.outcome import Delivery
-from jobs.worker.recorder import Recorder
-from jobs.worker.runners import SyncRunners
+from jobs.worker.claim import prepare
+from jobs.worker.claim.consumer import Consumer
+from jobs.worker.record.outcome import Delivery
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run.loop import AsyncRunner
+from jobs.worker.run.threads import SyncRunners
+from jobs.worker.run.time_limits import Limits, ThreadTimer
 from tests.models import Run
 from tests.project import Project
 from tests.services import Valkey, wait_for

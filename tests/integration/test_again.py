@@ -8,9 +8,15 @@ import pytest
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import broker, control, message, publish, recovery, task
+from jobs import (
+    broker,
+    control,
+    message,
+    task,
+)
 from jobs.broker.base import Outgoing
 from jobs.exceptions import BrokerUnavailable
+from jobs.ledger import publish, recovery
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State

@@ -13,9 +13,10 @@ from jobs import Task, ledger, message, signals, task
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import executor, record
-from jobs.worker.outcome import Outcome
-from jobs.worker.recorder import Recorder
+from jobs.worker.record import rows
+from jobs.worker.record.outcome import Outcome
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run import executor
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace
@@ -148,7 +149,7 @@ def test_recorded_elsewhere_meanwhile_its_effects_are_undone() -> None:
     """Between the look whether it has ended and its transaction, another worker records its end."""
 
     def record_end(message: Message, **_: Any) -> None:
-        row = record.of_success(message, leaves, record.Run("other", 0.0), "the other's")
+        row = rows.of_success(message, leaves, rows.Run("other", 0.0), "the other's")
         assert row is not None
         assert ledger.record([row]) == 1
 

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from jobs import AsyncResult, task
+from jobs.api.task import Task
 from jobs.exceptions import ConfigurationError, WrongResults
 from jobs.models import TaskAttempt, TaskResult
-from jobs.registry import Task
 from jobs.states import State
-from jobs.worker.gathering import Gathering
-from jobs.worker.outcome import Delivery
+from jobs.worker.claim.holding import Gathering
+from jobs.worker.record.outcome import Delivery
 from tests.models import Run
 from tests.tasks import add, collect, collect_as
 from tests.workers import dead_letters, on_redis, work

@@ -12,7 +12,12 @@ from django.core.exceptions import ValidationError
 from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from jobs import broker, message, registry
+from jobs import (
+    broker,
+    message,
+    registry,
+)
+from jobs.api.task import Task, task_of
 from jobs.beat import run_id, tick, ticking
 from jobs.models import Schedule, TaskResult
 from jobs.states import State
@@ -27,13 +32,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 
 @pytest.fixture
-def noted() -> Iterator[registry.Task[..., Any]]:
+def noted() -> Iterator[Task[..., Any]]:
     """A task known to the registry, on queue ``high``."""
 
     def note(text: str, times: int = 1) -> None:
         raise AssertionError("beat must not run tasks")
 
-    task = registry.task_of(note, name="tests.beat.note", queue="high")
+    task = task_of(note, name="tests.beat.note", queue="high")
     yield task
     del registry.tasks[task.name]
 
@@ -53,7 +58,7 @@ class TestTick:
         assert tick(NOON) is None
 
     def test_a_due_schedule_is_sent_and_advances(
-        self, broker_url: str, noted: registry.Task[..., Any]
+        self, broker_url: str, noted: Task[..., Any]
     ) -> None:
         schedule = scheduled("greet", task=noted.name, args=["hello"], kwargs={"times": 2})
         assert tick(NOON) == NOON + MINUTE
@@ -73,7 +78,7 @@ class TestTick:
         assert schedule.runs == 1
 
     def test_a_queue_of_its_own_wins_over_that_of_the_task(
-        self, broker_url: str, noted: registry.Task[..., Any]
+        self, broker_url: str, noted: Task[..., Any]
     ) -> None:
         scheduled(task=noted.name, args=["x"], queue="low")
         tick(NOON)
@@ -155,9 +160,7 @@ class TestTrouble:
         tick(NOON)
         assert TaskResult.objects.get(task="no.such.task").published_at is not None
 
-    def test_wrong_arguments_are_for_the_worker_to_refuse(
-        self, noted: registry.Task[..., Any]
-    ) -> None:
+    def test_wrong_arguments_are_for_the_worker_to_refuse(self, noted: Task[..., Any]) -> None:
         for name, args in (("few", []), ("many", [1, 2, 3]), ("no list", {"text": "x"})):
             scheduled(name, task=noted.name, args=args)
         tick(NOON)

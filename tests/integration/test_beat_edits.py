@@ -11,11 +11,11 @@ from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 
 from jobs import broker
-from jobs.beat import sweep as sweeping
 from jobs.beat import tick
-from jobs.beat.bell import Bell
+from jobs.beat import ticking as sweeping
+from jobs.beat.process import Bell
 from jobs.beat.sending import run_of
-from jobs.beat.sweep import sweep
+from jobs.beat.ticking import sweep
 from jobs.beat.wake import TOPIC
 from jobs.models import Schedule, TaskResult
 from tests import services

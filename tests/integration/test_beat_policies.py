@@ -1,5 +1,5 @@
 """Misfire, overlap, jitter and the rest, with real rows. The decisions are tested alone in
-`tests/unit/test_beat_decision.py`."""
+`tests/unit/beat/test_decision.py`."""
 
 from __future__ import annotations
 

@@ -10,8 +10,9 @@ import pytest
 from django.db import DatabaseError, connection, transaction
 from pytest_django import Settings
 
-from jobs import broker, message, publish
+from jobs import broker, message
 from jobs.beat import Beat
+from jobs.ledger import publish
 from jobs.models import Schedule, TaskResult
 from tests import services
 from tests.integration.beats import no_other_schedules, scheduled  # noqa: F401

@@ -9,7 +9,8 @@ import pytest
 from django.db import connection, transaction
 from django.test import TestCase
 
-from jobs import broker, publish
+from jobs import broker
+from jobs.ledger import publish
 from jobs.models import Schedule
 from jobs.models.planning import rules_changed
 from tests.tasks import add

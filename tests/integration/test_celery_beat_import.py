@@ -11,14 +11,21 @@ from django.db import connection
 from pytest_django import Settings
 
 from jobs import registry
-from jobs.importing import celery_beat, tables
-from jobs.importing.celery_beat import Import
+from jobs.api.task import task_of
 from jobs.models import Schedule
+from jobs.schedules import celery_beat
+from jobs.schedules.celery_beat import Import
 from tests.integration.commands.helpers import fail, run
 
 pytestmark = pytest.mark.django_db
 
-MODELS = (tables.Crontab, tables.Interval, tables.Solar, tables.Clocked, tables.PeriodicTask)
+MODELS = (
+    celery_beat.Crontab,
+    celery_beat.Interval,
+    celery_beat.Solar,
+    celery_beat.Clocked,
+    celery_beat.PeriodicTask,
+)
 PAST = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
 FUTURE = dt.datetime(2126, 1, 1, tzinfo=dt.UTC)
 
@@ -30,7 +37,7 @@ def greet(db: None) -> Iterator[None]:
 
     def greet(name: str, times: int = 1) -> None: ...
 
-    task = registry.task_of(greet, name="shop.greet")
+    task = task_of(greet, name="shop.greet")
     yield
     del registry.tasks[task.name]
 
@@ -55,7 +62,7 @@ def old(_old_tables: None) -> Callable[..., None]:
         kinds = dict(zip(("crontab", "interval", "solar", "clocked"), MODELS, strict=False))
         for kind in kinds.keys() & fields.keys():
             fields[f"{kind}_id"] = kinds[kind].objects.create(**fields.pop(kind)).pk
-        tables.PeriodicTask.objects.create(
+        celery_beat.PeriodicTask.objects.create(
             **{"name": name, "task": "shop.greet", "args": '["you"]', **fields}
         )
 

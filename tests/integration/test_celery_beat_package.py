@@ -16,6 +16,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django.test import override_settings
 
 from jobs import registry
+from jobs.api.task import task_of
 from jobs.models import Schedule
 from tests.integration.commands.helpers import run
 from tests.services import missing
@@ -33,7 +34,7 @@ def greet(db: None) -> Iterator[None]:
 
     def greet(name: str) -> None: ...
 
-    task = registry.task_of(greet, name="shop.greet")
+    task = task_of(greet, name="shop.greet")
     yield
     del registry.tasks[task.name]
 

@@ -24,17 +24,18 @@ from jobs import (
     conf,
     crontab,
     message,
-    periodic,
     registry,
     routing,
+    schedules,
     task,
 )
+from jobs.api.task import Task
 from jobs.beat import tick
 from jobs.broker.base import Outgoing
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import Schedule
-from jobs.periodic import declared
-from jobs.worker import following
+from jobs.schedules import declared
+from jobs.worker.record import following
 from tests.integration.beats import no_other_schedules  # noqa: F401
 from tests.project import Project
 from tests.tasks import add
@@ -205,7 +206,7 @@ def test_expiry_counts_from_now(T: Any) -> None:
 def test_expiry_of_what_follows_and_of_retries(T: Any, monkeypatch: Any) -> None:
     call = T.s(1).set(countdown=60, expires=120).freeze().as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
-    short = registry.Task(T.run, name=T.name, expires=timedelta(minutes=2))
+    short = Task(T.run, name=T.name, expires=timedelta(minutes=2))
     monkeypatch.setitem(registry.tasks, T.name, short)
     call = T.s(1).set(countdown=60).freeze().as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
@@ -262,7 +263,7 @@ def test_add_periodic_task() -> None:
         add_periodic_task(30.0, test.s("hello"), name="add every 30")
         add_periodic_task(30.0, test.s("world"), expires=10)
         add_periodic_task(crontab(hour=7, minute=30, day_of_week=1), test.s("Happy Mondays!"))
-        periodic.synchronise()
+        schedules.synchronise()
     finally:
         del registry.tasks["celery_task.tasks.test"]
     found = {one.name: one for one in Schedule.objects.filter(task="celery_task.tasks.test")}
@@ -297,7 +298,7 @@ def test_beat_schedule(settings: Settings) -> None:
             },
         },
     }
-    periodic.synchronise()
+    schedules.synchronise()
     often = Schedule.objects.get(name="add-every-30-seconds")
     assert (often.args, often.interval) == ([16, 16], timedelta(seconds=30))
     monday = Schedule.objects.get(name="add-on-mondays")

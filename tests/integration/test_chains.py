@@ -9,8 +9,16 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import AsyncResult, broker, chain, control, message, publish, task
+from jobs import (
+    AsyncResult,
+    broker,
+    chain,
+    control,
+    message,
+    task,
+)
 from jobs.exceptions import TaskRevoked
+from jobs.ledger import publish
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.models import Run

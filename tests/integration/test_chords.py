@@ -19,8 +19,6 @@ from jobs import (
     chord,
     control,
     group,
-    ledger,
-    pruning,
     signature,
     task,
 )
@@ -34,6 +32,7 @@ from jobs.exceptions import (
     UnknownTask,
     WorkflowError,
 )
+from jobs.ledger import outcomes, pruning
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
 from tests.celery_client import celery_call, celery_message
@@ -203,8 +202,8 @@ def test_atomic_members_and_body() -> None:
 
 
 def test_on_databases_without_an_upsert_that_tells(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger, "_WRITERS", {})
-    monkeypatch.setattr(ledger, "_TELLERS", {})
+    monkeypatch.setattr(outcomes, "_WRITERS", {})
+    monkeypatch.setattr(outcomes, "_TELLERS", {})
     result = chord([echo.s(n) for n in range(30)], total.s()).delay()
     raw = next(iter(broker.get().scan("default")))
     work()

@@ -8,7 +8,11 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import broker, control, registry
+from jobs import (
+    broker,
+    control,
+    registry,
+)
 from jobs.exceptions import UnknownQueue
 from jobs.models import TaskResult
 from jobs.states import State

@@ -10,10 +10,10 @@ from jobs import broker, message
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import admission, prepare
-from jobs.worker.outcome import Delivery, Kind
-from jobs.worker.permits import Answer
-from jobs.worker.record import Run
+from jobs.worker.claim import admission, prepare
+from jobs.worker.claim.permits import Answer
+from jobs.worker.record.outcome import Delivery, Kind
+from jobs.worker.record.rows import Run
 from tests.models import Run as Ran
 from tests.tasks import quiet_trace, trace
 from tests.workers import on_redis, put, put_message, work

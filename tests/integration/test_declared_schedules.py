@@ -13,9 +13,18 @@ from django.db import connection
 from pytest_django import DjangoAssertNumQueries, Settings
 
 from jobs import registry
+from jobs.api.task import task_of
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule
-from jobs.periodic import Step, Verb, declared, edited, reset, rows, sync, synchronise
+from jobs.schedules import declared, rows
+from jobs.schedules.merge import edited
+from jobs.schedules.rows import (
+    Step,
+    Verb,
+    reset,
+    sync,
+    synchronise,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -32,7 +41,7 @@ def _nothing_else(db: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def greet(name: str, times: int = 1) -> None: ...
 
-    registry.task_of(greet, name="tests.greet")
+    task_of(greet, name="tests.greet")
 
 
 @pytest.fixture

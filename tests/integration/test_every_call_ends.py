@@ -24,7 +24,7 @@ from jobs.exceptions import (
     TaskFailed,
 )
 from jobs.models import TaskResult
-from jobs.request import said
+from jobs.running.request import said
 from jobs.states import State
 from tests.services import wait_for
 from tests.tasks import add

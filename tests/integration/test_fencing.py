@@ -12,11 +12,17 @@ from jobs import broker, conf, task
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import executor, prepare, upkeep
-from jobs.worker.early import ack_early
-from jobs.worker.limits import Limits, ThreadTimer
-from jobs.worker.outcome import Delivery, Kind, Outcome
-from jobs.worker.recorder import Recorder
+from jobs.worker.claim import prepare
+from jobs.worker.record.outcome import (
+    Delivery,
+    Kind,
+    Outcome,
+)
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run import executor
+from jobs.worker.run.early import ack_early
+from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.supervisor import upkeep
 from tests.tasks import add, fail
 from tests.workers import on_redis, put_message
 

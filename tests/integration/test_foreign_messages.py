@@ -17,10 +17,11 @@ from jobs.broker.base import Outgoing
 from jobs.exceptions import MalformedMessage
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
-from jobs.worker import executor, prepare
-from jobs.worker.limits import Limits, ThreadTimer
-from jobs.worker.outcome import Kind, Outcome
-from jobs.worker.recorder import Recorder
+from jobs.worker.claim import prepare
+from jobs.worker.record.outcome import Kind, Outcome
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run import executor
+from jobs.worker.run.time_limits import Limits, ThreadTimer
 from tests.tasks import add, echo
 from tests.workers import dead_letters, on_redis, put, work
 

@@ -8,7 +8,12 @@ import json
 import pytest
 from django.utils import timezone
 
-from jobs import broker, control, registry, task
+from jobs import (
+    broker,
+    control,
+    registry,
+    task,
+)
 from jobs.control import inspect
 from jobs.exceptions import UnknownQueue
 from tests.tasks import add, trace

@@ -20,7 +20,7 @@ from jobs import Request, signals, task
 from jobs.exceptions import TransactionLeftOpen
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import database
+from jobs.worker.run import database
 from tests.models import Run
 from tests.services import wait_for
 from tests.workers import work

@@ -12,14 +12,25 @@ import pytest
 from django.db import transaction
 from django.db.models import Count, Exists, F, OuterRef
 
-from jobs import broker, control, iteration, message, serialization
+from jobs import (
+    broker,
+    control,
+    message,
+    serialization,
+)
 from jobs.broker.base import About, Note
-from jobs.iteration import Position, by_pages, one_by_one, source_of
 from jobs.models import TaskResult
-from jobs.request import current
+from jobs.running import iteration
+from jobs.running.iteration import (
+    Position,
+    by_pages,
+    one_by_one,
+    source_of,
+)
+from jobs.running.request import current
 from jobs.states import State
-from jobs.worker.outcome import Kind, Outcome
-from jobs.worker.recorder import Recorder
+from jobs.worker.record.outcome import Kind, Outcome
+from jobs.worker.record.recorder import Recorder
 from tests.models import Author, Badge, Book, Genre, Novel, Run, Seat
 from tests.tasks import greet_all, walk
 from tests.workers import on_redis, put_message, work

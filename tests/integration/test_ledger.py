@@ -11,11 +11,12 @@ import pytest
 from django.db import connection, transaction
 from django.utils import timezone
 
-from jobs import ledger, reopening, serialization
-from jobs.ledger import Record
+from jobs import ledger, serialization
+from jobs.ledger import outcomes, reopening
+from jobs.ledger.outcomes import Record
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import record
+from jobs.worker.record import rows
 from tests.tasks import add
 from tests.workers import rolled_back
 
@@ -54,7 +55,7 @@ def record_of(task_id: str, state: State, **changes: object) -> Record:
 def write(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Write:
     """`ledger.record` as it is here, and as it is on databases without a conditional upsert."""
     if request.param == "the ORM":
-        monkeypatch.setattr(ledger, "_WRITERS", {})
+        monkeypatch.setattr(outcomes, "_WRITERS", {})
     return ledger.record
 
 
@@ -150,7 +151,7 @@ def test_it_is_part_of_the_callers_transaction(write: Write) -> None:
 def test_texts_that_databases_refuse(write: Write) -> None:
     """What a task can raise, in the form in which the executor hands it on."""
     error = ValueError("nul \0 and a lone surrogate \ud800", "\udfff")
-    name, text, trace, stored = record.describe(error)
+    name, text, trace, stored = rows.describe(error)
     write(
         [record_of("a", State.FAILURE, error_type=name, error=text, traceback=trace, result=stored)]
     )
@@ -172,7 +173,7 @@ def test_ended_and_reopened(write: Write) -> None:
 @pytest.fixture(params=["the database's own", "the ORM"])
 def write_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "the ORM":
-        monkeypatch.setattr(ledger, "_TELLERS", {})
+        monkeypatch.setattr(outcomes, "_TELLERS", {})
     return ledger.record_ends
 
 

@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 
-from jobs import control, limits, registry
+from jobs import (
+    control,
+    limits,
+    registry,
+)
 from jobs.exceptions import LimitReached
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "limits.md"

@@ -11,8 +11,8 @@ import pytest
 from django.contrib.auth.models import User
 
 from jobs import AsyncResult, registry
+from jobs.api.task import Task
 from jobs.models import TaskResult
-from jobs.registry import Task
 from jobs.states import State
 from tests.workers import work
 

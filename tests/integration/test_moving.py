@@ -8,8 +8,14 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import broker, chord, control, message, moving
+from jobs import (
+    broker,
+    chord,
+    control,
+    message,
+)
 from jobs.broker.base import Returned
+from jobs.control import moving
 from jobs.exceptions import BrokerUnavailable, ChordError, JobsError, TaskRevoked, UnknownQueue
 from jobs.models import TaskResult
 from jobs.states import State

@@ -13,12 +13,13 @@ import redis
 from django.db import close_old_connections, connections
 from django.utils import timezone
 
-from jobs import AsyncResult, broker, progress
+from jobs import AsyncResult, broker
 from jobs.broker.base import About, Note
 from jobs.exceptions import MessageTooLarge, NotSerializable
 from jobs.models import TaskResult
-from jobs.notes import Sender
-from jobs.request import current
+from jobs.running import progress
+from jobs.running.notes import Sender
+from jobs.running.request import current
 from jobs.states import State
 from tests.services import Valkey, wait_for
 from tests.tasks import async_tell, fail, tell, tell_state

@@ -14,10 +14,12 @@ import pytest
 from django.db import connection, transaction
 from pytest_django import DjangoAssertNumQueries, Settings
 
-from jobs import pruning, registry, tasks
+from jobs import registry, tasks
+from jobs.api.task import task_of
+from jobs.ledger import pruning
+from jobs.ledger.pruning import prune
 from jobs.models import Schedule, ScheduleRun, TaskAttempt, TaskResult
-from jobs.periodic import sync
-from jobs.pruning import prune
+from jobs.schedules.rows import sync
 from jobs.states import State
 from tests.workers import work
 
@@ -54,7 +56,7 @@ def own_age() -> Iterator[Any]:
     def make(name: str, age: Any) -> None:
         def run() -> None: ...
 
-        registry.task_of(run, name=name, result_expires=age)
+        task_of(run, name=name, result_expires=age)
         names.append(name)
 
     yield make

@@ -18,12 +18,18 @@ from django.test import Client
 from django.urls import path
 from pytest_django import Settings
 
-from jobs import AsyncResult, broker, message, publish, signals
+from jobs import (
+    AsyncResult,
+    broker,
+    message,
+    signals,
+)
 from jobs.broker.base import Outgoing
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
+from jobs.ledger import publish
+from jobs.message.send import Send
 from jobs.models import TaskResult
-from jobs.sending import Send
 from jobs.states import State
 from tests.models import Run
 from tests.project import Project

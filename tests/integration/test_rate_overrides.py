@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from jobs import broker, control
+from jobs.broker.rates import Rate
 from jobs.control import RateOverride
 from jobs.exceptions import BrokerUnavailable, UnknownTask
-from jobs.rates import Rate
-from jobs.worker.overrides import Overrides
+from jobs.worker.claim.admission import Overrides
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import async_add, both_limits, echo, hourly, hourly_each, trace

@@ -11,8 +11,13 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import broker, chord, message, publish
+from jobs import (
+    broker,
+    chord,
+    message,
+)
 from jobs.beat.ticking import tick
+from jobs.ledger import publish
 from jobs.models import Schedule, TaskResult
 from jobs.states import State
 from tests.tasks import add, echo, fail

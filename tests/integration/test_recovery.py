@@ -14,13 +14,19 @@ from django.db import connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import Task, broker, message, publish, recovery, task
+from jobs import (
+    Task,
+    broker,
+    message,
+    task,
+)
 from jobs.broker.base import Broker, Outgoing, Returned
 from jobs.broker.memory import MemoryBroker
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, Ignore
+from jobs.ledger import publish, recovery
+from jobs.ledger.recovery import Call
 from jobs.models import TaskResult
-from jobs.recovery import Call
 from jobs.states import State
 from tests.models import Run
 from tests.services import Valkey

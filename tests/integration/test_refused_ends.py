@@ -15,10 +15,13 @@ from jobs.broker.limiting import Lock
 from jobs.exceptions import Reject
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import executor, prepare, recorder, upkeep
-from jobs.worker.limits import Limits, ThreadTimer
-from jobs.worker.outcome import Delivery, Outcome
-from jobs.worker.recorder import Recorder
+from jobs.worker.claim import prepare
+from jobs.worker.record import recorder
+from jobs.worker.record.outcome import Delivery, Outcome
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run import executor
+from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.supervisor import upkeep
 from tests.models import Run
 from tests.services import Valkey
 from tests.tasks import add

@@ -12,10 +12,17 @@ import redis
 from django.db import connection, transaction
 from pytest_django import Settings
 
-from jobs import broker, chain, chord, control, group, publish
+from jobs import (
+    broker,
+    chain,
+    chord,
+    control,
+    group,
+)
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.ledger import publish
 from jobs.models import Schedule, TaskResult
-from jobs.worker.upkeep import Relay
+from jobs.worker.supervisor.upkeep import Relay
 from tests.services import Valkey
 from tests.tasks import add, light_trace, once, trace
 from tests.workers import work

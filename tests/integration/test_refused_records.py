@@ -12,10 +12,17 @@ from django.db import OperationalError, connection
 from jobs import broker, ledger, task
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
-from jobs.worker import executor, prepare, recorder
-from jobs.worker.limits import Limits, ThreadTimer
-from jobs.worker.outcome import Delivery, Following, Kind, Outcome
-from jobs.worker.recorder import FULL, Recorder
+from jobs.worker.claim import prepare
+from jobs.worker.record import recorder
+from jobs.worker.record.outcome import (
+    Delivery,
+    Following,
+    Kind,
+    Outcome,
+)
+from jobs.worker.record.recorder import FULL, Recorder
+from jobs.worker.run import executor
+from jobs.worker.run.time_limits import Limits, ThreadTimer
 from tests.tasks import add
 from tests.workers import dead_letters, on_redis, put_message
 

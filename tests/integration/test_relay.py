@@ -10,11 +10,12 @@ from django.db import connection, connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import broker, message, publish
+from jobs import broker, message
 from jobs.exceptions import BrokerUnavailable
+from jobs.ledger import publish
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.upkeep import Relay
+from jobs.worker.supervisor.upkeep import Relay
 from tests.models import Run
 from tests.tasks import add, trace
 from tests.workers import dead_letters, on_redis, put, work

@@ -9,7 +9,7 @@ from django.db import transaction
 from pytest_django import Settings
 
 from jobs import AsyncResult, Task, broker, chord, group, task
-from jobs.canvas import Composable
+from jobs.api.compositions import Composable
 from jobs.exceptions import ChordError, WorkflowError
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State

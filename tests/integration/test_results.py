@@ -16,7 +16,8 @@ from asgiref.sync import async_to_sync
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import connections, transaction
 
-from jobs import AsyncResult, broker, results
+from jobs import AsyncResult, broker
+from jobs.api import results
 from jobs.exceptions import ResultError, ResultTimeout, TaskFailed, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State

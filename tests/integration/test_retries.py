@@ -11,11 +11,20 @@ from django.db import transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import Task, broker, control, ledger, message, registry, signals, task
+from jobs import (
+    Task,
+    broker,
+    control,
+    ledger,
+    message,
+    registry,
+    signals,
+    task,
+)
 from jobs.exceptions import Ignore, MaxRetriesExceeded, Reject, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import consumer, prepare
+from jobs.worker.claim import consumer, prepare
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace

@@ -12,9 +12,15 @@ from django.db import transaction
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import Task, broker, publish, registry, task
+from jobs import (
+    Task,
+    broker,
+    registry,
+    task,
+)
 from jobs.beat.ticking import tick
 from jobs.exceptions import NoRoute
+from jobs.ledger import publish
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.integration.beats import (
@@ -113,7 +119,7 @@ class TestInATransaction:
 
     def test_the_relay_sends_each_that_was_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
         with monkeypatch.context() as killed:  # between the commit and the push
-            killed.setattr("jobs.publish.publish_committed", lambda pending, alias: None)
+            killed.setattr("jobs.ledger.publish.publish_committed", lambda pending, alias: None)
             with transaction.atomic():
                 trace.apply_async(("x",), exchange="media", routing_key="mail.new")
         assert waiting() == {}

@@ -15,7 +15,7 @@ from pytest_django import Settings
 from jobs import AsyncResult, Task, chain, chord, group, signature, task
 from jobs.beat import tick
 from jobs.models import TaskResult
-from jobs.periodic import synchronise
+from jobs.schedules.rows import synchronise
 from tests.integration.beats import NOON, no_other_schedules, scheduled  # noqa: F401
 from tests.tasks import add, echo, fail
 from tests.workers import hasten, work

@@ -14,15 +14,23 @@ from django.db.models.signals import post_save
 from django.utils import timezone
 from pytest_django import Settings
 
-from jobs import Task, broker, chain, control, message, registry, task
+from jobs import (
+    Task,
+    broker,
+    chain,
+    control,
+    message,
+    registry,
+    task,
+)
 from jobs.beat import tick
 from jobs.beat.sending import send_now
 from jobs.broker.limiting import Lock
 from jobs.exceptions import AlreadyQueued, NotSerializable, TaskRevoked
+from jobs.ledger.publish import relay
+from jobs.ledger.unique import _UNSENT
 from jobs.models import Schedule, ScheduleRun, TaskResult
-from jobs.publish import relay
 from jobs.states import State
-from jobs.unique import _UNSENT
 from tests.integration.beats import MINUTE, NOON, no_other_schedules, scheduled  # noqa: F401
 from tests.models import Author, Run
 from tests.services import Valkey, wait_for

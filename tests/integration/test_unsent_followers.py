@@ -6,11 +6,18 @@ from typing import Any
 
 import pytest
 
-from jobs import AsyncResult, chain, chord, group, message, workflow
+from jobs import (
+    AsyncResult,
+    chain,
+    chord,
+    group,
+    message,
+)
 from jobs.exceptions import ChordError, JobsError, TaskFailed
+from jobs.message import workflow
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker import following
+from jobs.worker.record import following
 from tests.tasks import add, echo, fail
 from tests.workers import dead_letters, on_redis, put_message, work
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs import AsyncResult, GroupResult, Task, broker, chain, chord, control, group, task
-from jobs.canvas import Composable
+from jobs.api.compositions import Composable
 from jobs.exceptions import Ignore, Reject, TaskRevoked
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State

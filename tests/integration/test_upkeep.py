@@ -6,8 +6,8 @@ import pytest
 
 from jobs import broker, message
 from jobs.message import Killed, Message
-from jobs.worker import upkeep
 from jobs.worker.board import key
+from jobs.worker.supervisor import upkeep
 from tests.workers import put, put_message
 
 pytestmark = pytest.mark.usefixtures("broker_url")

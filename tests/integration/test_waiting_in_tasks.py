@@ -11,9 +11,17 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from jobs import AsyncResult, GroupResult, allow_join_result, chain, group, request, task
+from jobs import (
+    AsyncResult,
+    GroupResult,
+    allow_join_result,
+    chain,
+    group,
+    task,
+)
 from jobs.exceptions import ResultError, WaitInTask
 from jobs.models import TaskResult
+from jobs.running import request
 from tests.tasks import add, echo
 from tests.workers import work
 

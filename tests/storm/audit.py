@@ -12,7 +12,7 @@ from django.db import Error as DatabaseError
 from django.db import connection
 
 from jobs import broker, conf
-from jobs.broker.letters import DeadLetter
+from jobs.broker.base import DeadLetter
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State

@@ -10,7 +10,12 @@ import redis
 from django.core.checks import run_checks
 from pytest_django import Settings
 
-from jobs import checks, conf, registry, task
+from jobs import (
+    checks,
+    conf,
+    registry,
+    task,
+)
 from jobs.exceptions import ConfigurationError
 from tests.services import Valkey
 

@@ -17,11 +17,10 @@ from django.dispatch import Signal
 
 import jobs
 from jobs import AsyncResult, GroupResult, Request, Task, conf, control, exceptions, signals
-from jobs.canvas import Composing
+from jobs.api.options import Options, TaskOptions
+from jobs.api.task import Composing, Running
 from jobs.models import Schedule, TaskAttempt, TaskResult
-from jobs.options import Options, TaskOptions
-from jobs.progress import Progress
-from jobs.running import Running
+from jobs.running.progress import Progress
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"

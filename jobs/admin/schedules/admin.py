@@ -27,7 +27,7 @@ from jobs.admin.schedules.actions import ScheduleActions
 from jobs.admin.schedules.columns import LabelFilter, ScheduleColumns, ScheduleList, troubles
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.models import Schedule
-from jobs.periodic import edited
+from jobs.schedules.merge import edited
 
 #: Runs on a page of the history.
 _PAGE = 100

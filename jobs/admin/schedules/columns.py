@@ -19,11 +19,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from jobs import clock, ledger, registry
+from jobs import ledger, registry
 from jobs.admin import words
 from jobs.admin.schedules import moments, rules, runs
 from jobs.models import Schedule
 from jobs.states import State
+from jobs.timing import clock
 
 if TYPE_CHECKING:
     _ModelAdmin = admin.ModelAdmin[Schedule]

@@ -14,10 +14,15 @@ from django.core.exceptions import ValidationError
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import clock, conf, registry, timing
+from jobs import (
+    conf,
+    registry,
+    timing,
+)
 from jobs.admin.schedules.fields import CrontabInput, LocalTimeField, SearchSelect, SpanField
 from jobs.admin.schedules.moments import zone_of
 from jobs.models import Schedule
+from jobs.timing import clock
 
 if TYPE_CHECKING:
     _ModelForm = forms.ModelForm[Schedule]

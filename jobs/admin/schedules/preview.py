@@ -9,11 +9,13 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest, JsonResponse
 from django.template.loader import render_to_string
 
-from jobs import clock, registry
+from jobs import registry
 from jobs.admin import words
 from jobs.admin.schedules import moments, rules
 from jobs.admin.schedules.form import MISSING, WHEN, ScheduleForm
+from jobs.api.task import Task
 from jobs.models import Schedule
+from jobs.timing import clock
 
 #: How many of the next runs are shown.
 _RUNS = 5
@@ -82,7 +84,7 @@ class _Plain(str):
     __repr__ = str.__str__
 
 
-def _signature(task: registry.Task[..., Any]) -> str:
+def _signature(task: Task[..., Any]) -> str:
     """As callers see it."""
     parameters = list(inspect.signature(task.run).parameters.values())[1 if task.bind else 0 :]
     shown = [

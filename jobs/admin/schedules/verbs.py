@@ -11,10 +11,15 @@ from django.forms import model_to_dict
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import beat, clock, ledger, periodic
+from jobs import (
+    beat,
+    ledger,
+    schedules,
+)
 from jobs.admin.schedules import moments
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.models import Schedule
+from jobs.timing import clock
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -54,7 +59,7 @@ def _skip_next(schedule: Schedule) -> str:
 
 
 def _reset(schedule: Schedule) -> str:
-    periodic.reset(schedule)
+    schedules.reset(schedule)
     return _("Reset to what code declares.")
 
 
@@ -106,7 +111,7 @@ RESET = Verb(
     "reset",
     gettext_lazy("Reset to code…"),
     "change",
-    lambda schedule: bool(periodic.edited(schedule)),
+    lambda schedule: bool(schedules.edited(schedule)),
     _reset,
     asks=True,
 )

@@ -12,10 +12,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import broker, conf, control, message
-from jobs.broker.letters import DeadLetter
+from jobs.broker.base import DeadLetter
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.management.asking import is_sure
-from jobs.processes import refuse_memory
+from jobs.management.processes import refuse_memory
 
 #: Dead letters read at once.
 _PAGE = 100

@@ -9,10 +9,9 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connections, router
 from django.utils.translation import gettext as _
 
-from jobs.importing import celery_beat, tables
-from jobs.importing.celery_beat import Import
 from jobs.models import Schedule
-from jobs.periodic import declared
+from jobs.schedules import celery_beat, declared
+from jobs.schedules.celery_beat import Import
 
 
 class Command(BaseCommand):
@@ -39,7 +38,7 @@ beat before: it would send the same tasks. Its tables stay as they are."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         using = options["database"] or router.db_for_write(Schedule)
-        if not tables.exist(using):
+        if not celery_beat.exist(using):
             raise CommandError(
                 _("Database %s has no tables of django-celery-beat; name another by --database.")
                 % using

@@ -11,10 +11,14 @@ from django.core.management.base import CommandParser
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from jobs import conf, known
-from jobs.broker.operating import Revoked
+from jobs import conf, registry
+from jobs.broker.base import Revoked
 from jobs.control import inspect
-from jobs.inspecting import Call, Running, Worker
+from jobs.control.inspecting import (
+    Call,
+    Running,
+    Worker,
+)
 from jobs.management.operating import OperatorCommand
 
 
@@ -43,7 +47,7 @@ workers     every worker: where, since when, how many tasks it has run, what it 
 
     def operate(self, **options: Any) -> None:
         queue = options["queue"]
-        queues = [known.queue(queue)] if queue else list(conf.get().queues)
+        queues = [registry.queue(queue)] if queue else list(conf.get().queues)
         found = _LOOKS[options["what"]](queues, options["count"])
         if options["json"]:
             self.stdout.write(json.dumps([_plain(item) for item in found], indent=2))

@@ -8,7 +8,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import broker, control, known
+from jobs import (
+    broker,
+    control,
+    registry,
+)
 from jobs.management.operating import OperatorCommand
 
 
@@ -28,8 +32,8 @@ rest."""
 
     def operate(self, **options: Any) -> None:
         queue, to, task_id = (
-            known.queue(options["queue"]),
-            known.queue(options["to"]),
+            registry.queue(options["queue"]),
+            registry.queue(options["to"]),
             options["id"],
         )
         if options["dry_run"]:

@@ -9,8 +9,9 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import clock, pruning
+from jobs.ledger import pruning
 from jobs.management.progress import Progress
+from jobs.timing import clock
 
 
 class Command(BaseCommand):

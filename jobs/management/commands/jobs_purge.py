@@ -8,7 +8,11 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import broker, control, known
+from jobs import (
+    broker,
+    control,
+    registry,
+)
 from jobs.management.asking import is_sure
 from jobs.management.operating import OperatorCommand
 
@@ -29,7 +33,7 @@ stay, unless they are asked for (see jobs_dead_letters). What is sent meanwhile 
         parser.add_argument("--yes", action="store_true", help=_("don't ask before deleting"))
 
     def operate(self, **options: Any) -> None:
-        queue = known.queue(options["queue"])
+        queue = registry.queue(options["queue"])
         waiting, due = not options["only_due"], options["due"] or options["only_due"]
         stats = broker.get().stats(queue)
         count = stats.waiting * waiting + stats.due * due

@@ -9,7 +9,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import control, known
+from jobs import control, registry
 from jobs.control import RateOverride
 from jobs.management.operating import OperatorCommand, user
 
@@ -58,7 +58,7 @@ what is set, by whom and when."""
     def _list(self, task: str) -> None:
         limits = control.rate_limits()
         if task and task not in limits:
-            known.find(task)
+            registry.find(task)
         for name, said in limits.items():
             if name == task or not task:
                 line = _("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s")

@@ -10,12 +10,13 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import clock, recovery
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.ledger import recovery
+from jobs.ledger.recovery import Call
+from jobs.management.processes import refuse_memory
 from jobs.management.progress import Progress
-from jobs.processes import refuse_memory
-from jobs.recovery import Call
 from jobs.registry import tasks
+from jobs.timing import clock
 
 #: Calls that are printed.
 _SHOWN = 20

@@ -8,11 +8,12 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import clock, control, ledger
+from jobs import control, ledger
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
-from jobs.processes import refuse_memory
 from jobs.states import TERMINAL
+from jobs.timing import clock
 
 #: Seconds that a revocation is remembered, counted from when the call may start.
 _REMEMBER = 86_400.0

@@ -10,14 +10,19 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
-from jobs import broker, clock, conf, control, ledger
-from jobs.broker.base import Keeping
-from jobs.broker.operating import Stats
+from jobs import (
+    broker,
+    conf,
+    control,
+    ledger,
+)
+from jobs.broker.base import Keeping, Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import pauses
+from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
-from jobs.processes import refuse_memory
+from jobs.timing import clock
 
 #: Exit statuses.
 _PROBLEM, _AWAY = 1, 2

@@ -9,8 +9,8 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from jobs import periodic
-from jobs.periodic import Step, Verb
+from jobs import schedules
+from jobs.schedules.rows import Step, Verb
 
 _WORDS = {
     Verb.CREATED: gettext_lazy("created"),
@@ -50,7 +50,7 @@ deleted. The exit status is 1 when something could not be written."""
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        steps = periodic.synchronise(write=not options["dry_run"], adopt=options["adopt"])
+        steps = schedules.synchronise(write=not options["dry_run"], adopt=options["adopt"])
         for step in steps:
             self._show(step)
         failed = sum(step.failed for step in steps)

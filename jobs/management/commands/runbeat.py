@@ -8,9 +8,10 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from jobs import broker, periodic, processes
+from jobs import broker, schedules
 from jobs.beat import Beat
 from jobs.exceptions import ConfigurationError
+from jobs.management import processes
 
 
 class Command(BaseCommand):
@@ -37,7 +38,7 @@ which the end of a terminal sends, is ignored."""
             broker.get()
         except ConfigurationError as error:
             raise CommandError(str(error)) from error
-        beat = Beat(prepare=periodic.sync)
+        beat = Beat(prepare=schedules.sync)
         beat.stop_on_signals()
         self._say(_("Beat is running. Ctrl-C ends it."), **options)
         where = _("It sends to the broker %(address)s.") % {"address": broker.get().address}

@@ -5,10 +5,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs import broker, processes
+from jobs import broker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.management import processes
 from jobs.worker import options
-from jobs.worker.supervisor import Supervisor
+from jobs.worker.supervisor.supervisor import Supervisor
 
 
 class Command(BaseCommand):

@@ -15,8 +15,7 @@ from django.test import Client
 from django.utils import timezone
 
 from jobs import broker, message
-from jobs.broker.base import Outgoing
-from jobs.broker.operating import Revocation
+from jobs.broker.base import Outgoing, Revocation
 from jobs.message import Message
 from jobs.models import TaskAttempt, TaskResult
 from tests.integration.admin.conftest import SIGN_IN, row, staff

@@ -11,7 +11,12 @@ from django.test import Client
 from django.utils.html import escape
 from pytest_django import Settings
 
-from jobs import broker, message, registry, task
+from jobs import (
+    broker,
+    message,
+    registry,
+    task,
+)
 from jobs.admin import queues
 from jobs.broker.base import Outgoing
 from jobs.models import TaskResult

@@ -13,7 +13,11 @@ from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
 
-from jobs import broker, message, registry
+from jobs import (
+    broker,
+    message,
+    registry,
+)
 from jobs.broker.base import About, Note
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import row

@@ -9,6 +9,7 @@ import pytest
 from django.test import Client
 
 from jobs import registry
+from jobs.api.task import Task, task_of
 from jobs.models import Schedule
 from tests.integration.admin.conftest import staff
 from tests.integration.admin.schedules import HOUR, LIST, made
@@ -17,7 +18,7 @@ URL = f"{LIST}preview/"
 
 
 @pytest.fixture
-def greet() -> Iterator[registry.Task[..., Any]]:
+def greet() -> Iterator[Task[..., Any]]:
     """A task whose author said much about it."""
 
     def greet(self: Any, name: str, *, loud: bool = False) -> None:
@@ -27,7 +28,7 @@ def greet() -> Iterator[registry.Task[..., Any]]:
         """
         raise AssertionError("the admin must not run tasks")
 
-    task = registry.task_of(greet, name="tests.admin.greet", bind=True)
+    task = task_of(greet, name="tests.admin.greet", bind=True)
     yield task
     del registry.tasks[task.name]
 
@@ -79,7 +80,7 @@ def test_an_interval_keeps_the_grid_of_what_is_stored(root: Client) -> None:
     assert schedule.next_run_at.isoformat() in said["html"]
 
 
-def test_a_task_is_explained_and_never_run(root: Client, greet: registry.Task[..., Any]) -> None:
+def test_a_task_is_explained_and_never_run(root: Client, greet: Task[..., Any]) -> None:
     said = asked(root, task=greet.name)["task"]
     assert "greet(name: str, *, loud: bool = False)" in said
     assert "Greet &lt;somebody&gt;." in said

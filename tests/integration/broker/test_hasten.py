@@ -8,8 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from jobs.broker.base import Broker, Outgoing
-from jobs.broker.operating import Revocation
+from jobs.broker.base import Broker, Outgoing, Revocation
 from tests.integration.broker.helpers import claim, dead, waiting
 from tests.services import wait_for
 

@@ -8,7 +8,7 @@ import pytest
 
 from jobs.broker.base import Broker, Outgoing
 from jobs.broker.limiting import Slot, Wish
-from jobs.rates import GIVEN_BACK, Rate
+from jobs.broker.rates import GIVEN_BACK, Rate
 from tests.integration.broker.helpers import LEASE, claim, push
 
 HOUR = Rate(3600.0, 3)

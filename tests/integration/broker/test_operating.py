@@ -5,8 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import time
 
-from jobs.broker.base import Broker, Outgoing, Returned
-from jobs.broker.operating import Pause, Revoked, Waiting
+from jobs.broker.base import (
+    Broker,
+    Outgoing,
+    Pause,
+    Returned,
+    Revoked,
+    Waiting,
+)
 from tests.integration.broker.helpers import LEASE, claim, expire, numbered, push, waiting
 
 PAUSE = Pause("", "ada", "", dt.datetime(2026, 3, 1, tzinfo=dt.UTC))

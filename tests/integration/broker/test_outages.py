@@ -13,12 +13,20 @@ from pathlib import Path
 import pytest
 import redis
 
-from jobs.broker.base import About, Broker, Note, Outgoing, Returned
+from jobs.broker.base import (
+    About,
+    Broker,
+    Note,
+    Outgoing,
+    Parking,
+    Pause,
+    Returned,
+    Waiting,
+)
 from jobs.broker.limiting import Lock, Slot, Wish
-from jobs.broker.operating import Parking, Pause, Waiting
+from jobs.broker.rates import Rate
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
-from jobs.rates import Rate
 from tests.integration.broker.helpers import LEASE, claim, numbered, push, waiting
 from tests.services import Valkey, valkey, wait_for
 

@@ -7,8 +7,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from jobs.broker.base import Broker, Outgoing, Returned
-from jobs.broker.operating import PARKED, Parking, Pause
+from jobs.broker.base import (
+    PARKED,
+    Broker,
+    Outgoing,
+    Parking,
+    Pause,
+    Returned,
+)
 from tests.integration.broker.helpers import LEASE, claim, numbered, push
 from tests.services import wait_for
 

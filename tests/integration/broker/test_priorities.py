@@ -8,9 +8,8 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 import redis
 
-from jobs.broker.base import Broker, Outgoing, Returned
+from jobs.broker.base import Broker, Outgoing, Returned, Waiting
 from jobs.broker.memory import MemoryBroker
-from jobs.broker.operating import Waiting
 from jobs.broker.redis import RedisBroker
 
 Make = Callable[[Sequence[int]], Broker]

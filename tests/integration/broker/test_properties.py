@@ -22,9 +22,8 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from jobs.broker.base import Broker, Outgoing, Returned
+from jobs.broker.base import Broker, Outgoing, Pause, Returned, Waiting
 from jobs.broker.memory import MemoryBroker
-from jobs.broker.operating import Pause, Waiting
 from jobs.broker.redis import RedisBroker
 from tests.integration.broker.helpers import LEASE, expire
 from tests.integration.broker.lua.keys import DEAD, DUE, LISTS

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from jobs.broker.base import Broker, Returned
-from jobs.broker.operating import Revocation
+from jobs.broker.base import Broker, Returned, Revocation
 from tests.integration.broker.helpers import LEASE, claim, numbered, push
 from tests.services import wait_for
 

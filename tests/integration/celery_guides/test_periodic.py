@@ -12,10 +12,16 @@ import pytest
 from pytest_django import Settings
 
 import jobs
-from jobs import add_periodic_task, crontab, periodic, registry, task
+from jobs import (
+    add_periodic_task,
+    crontab,
+    registry,
+    schedules,
+    task,
+)
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule
-from jobs.periodic import declared
+from jobs.schedules import declared
 from jobs.timing.crontab import parse
 from tests.integration.beats import no_other_schedules  # noqa: F401
 from tests.integration.celery_guides.blocks import Refused
@@ -109,8 +115,8 @@ def entry(settings: Settings, **fields: Any) -> list[str]:
     """What is wrong with this entry of ``beat_schedule``."""
     made = {"task": "tasks.add", "schedule": 30.0, "args": (16, 16), **fields}
     settings.JOBS = {**settings.JOBS, "BEAT_SCHEDULE": {"made": made}}
-    periodic.synchronise()
-    return [text for text in periodic.problems() if "'made'" in text]
+    schedules.synchronise()
+    return [text for text in schedules.problems() if "'made'" in text]
 
 
 @pytest.mark.parametrize(
@@ -141,7 +147,7 @@ def test_add_periodic_task() -> None:
     add_periodic_task(
         10.0, test.signature(("x",), queue="high", routing_key="high"), serializer="json"
     )
-    periodic.synchronise()
+    schedules.synchronise()
     assert Schedule.objects.filter(task="tasks.test").count() == 5
 
 

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from jobs import conf, message, registry, routing, task
+from jobs import (
+    conf,
+    message,
+    registry,
+    routing,
+    task,
+)
 from jobs.exceptions import ConfigurationError, UnknownQueue
 from jobs.message import Message, new_id
 from tests.integration.celery_guides.blocks import Refused

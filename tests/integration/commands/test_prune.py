@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from jobs import pruning
+from jobs.ledger import pruning
 from jobs.management import progress
 from jobs.models import TaskResult
 from jobs.states import State

@@ -9,7 +9,7 @@ from django.db import transaction
 from pytest_django import Settings
 
 from jobs import broker
-from jobs.broker.operating import Revocation
+from jobs.broker.base import Revocation
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.integration.commands.helpers import fail, run

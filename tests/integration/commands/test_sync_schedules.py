@@ -8,8 +8,9 @@ import pytest
 from pytest_django import Settings
 
 from jobs import registry
+from jobs.api.task import task_of
 from jobs.models import Schedule
-from jobs.periodic import declared
+from jobs.schedules import declared
 from tests.integration.commands.helpers import fail, run
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +23,7 @@ def declare(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(registry, "tasks", {})
     monkeypatch.setattr(declared, "_added", {})
     Schedule.objects.all().delete()
-    registry.task_of(lambda: None, name="tests.greet")
+    task_of(lambda: None, name="tests.greet")
 
     def put(**entries: Any) -> None:
         settings.JOBS = {**settings.JOBS, "BEAT_SCHEDULE": entries}

@@ -1,0 +1,1 @@
+"""What a programmer holds: tasks, calls and compositions of calls, results."""

@@ -1,0 +1,118 @@
+"""What a running call does about its own workflow: be replaced by another call, and add to its
+chord."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+from django.db import transaction
+from django.db.models import F
+
+from jobs import (
+    conf,
+    ledger,
+    message,
+    serialization,
+)
+from jobs.api.checking import check, freeze
+from jobs.api.compositions import Composable, to_dict
+from jobs.api.sending import handle_of, message_of
+from jobs.exceptions import WorkflowError
+from jobs.ledger import publish
+from jobs.message import Message, workflow
+from jobs.message.workflow import Call
+from jobs.models import TaskGroup, TaskResult
+from jobs.running.request import current
+
+#: The place of what is added where the number of members is not known: behind all of them.
+_LAST = 1_000_000
+
+#: How many calls the running one has added to its chord.
+_added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
+    "jobs.added", default=(None, 0)
+)
+
+
+def replacement(call: Composable, sent: Message) -> dict[str, Any]:
+    """The call that ends under the id of this one, and is followed by what would follow it.
+
+    Its own first call always has another id, by which a second run knows that it was sent.
+    """
+    form = _with_one_end(to_dict(call))
+    check(freeze(form, {}), 0, {})
+    behind = sent.embed.get("chain") or ()
+    options = {
+        "task_id": sent.id,
+        "link": sent.embed.get("callbacks"),
+        "link_error": sent.embed.get("errbacks"),
+    }
+    whole = workflow.chain([workflow.spread(form, options), *reversed(behind)])
+    frozen = workflow.freeze(whole, _ids(sent, "replacement"))
+    if sent.group is None:
+        return frozen
+    index, body = sent.group_index or 0, sent.embed.get("chord")
+    return workflow.member(frozen, sent.group, index, body)
+
+
+def _with_one_end(call: Call) -> Call:
+    end = workflow.task(workflow.ACCUMULATE, (), {"index": 0})
+    # A group's results are a list also if it has a single member, which a chain would unroll.
+    if workflow.kind(call) == "group":
+        return workflow.chord(call, end)
+    return workflow.chain([call, end])
+
+
+def add_to_chord(call: Composable) -> Any:
+    """Make the call a further member of the chord that the running call is a member of; its
+    handle. Run a second time, the same call adds nothing again.
+
+    Raises `WorkflowError` when it is no member, and what `Composable.apply_async` does.
+    """
+    running = current.get()
+    sent = running[0] if running else None
+    if sent is None or sent.group is None or not sent.embed.get("chord"):
+        raise WorkflowError("The running call is no member of a chord that could be added to.")
+    form = workflow.group([to_dict(call)])  # which sees to it that it has one end
+    (frozen,) = workflow.parts(workflow.freeze(form, _ids(sent, f"added {_number(running)}")))
+    check(frozen, 0, {})
+    with transaction.atomic(using=ledger.alias()):
+        _add(frozen, sent)
+    return handle_of(frozen)
+
+
+def _add(frozen: Call, sent: Message) -> None:
+    group_id = sent.group or ""
+    groups = TaskGroup.objects.using(ledger.alias()).filter(id=group_id)
+    if conf.get().queue(sent.queue).open and not groups.exists():
+        # A Celery client's, of which no member has ended yet.
+        ledger.open_chords([workflow.of_client(group_id, sent.embed["chord"])])
+    group = groups.select_for_update().first()
+    if group is None:
+        raise WorkflowError(f"Chord {group_id} has ended, or was never counted here.")
+    # What of a client's chord isn't known is how many members come before this one.
+    index = group.size or _LAST
+    start = workflow.start(
+        workflow.member(frozen, group_id, index, serialization.loads(group.body))
+    )
+    messages = [message_of(one) for one in start.calls]
+    rows = TaskResult.objects.using(ledger.alias())
+    if rows.filter(id__in=[one.id for one in messages[:1]]).exists():
+        return
+    sizes = {"size": F("size") + 1} if group.size else {}
+    groups.update(remaining=F("remaining") + 1, **sizes)
+    ledger.open_chords(start.chords)
+    publish.send(messages, using=ledger.alias())
+
+
+def _number(running: object) -> int:
+    last, number = _added.get()
+    number = number + 1 if last is running else 0
+    _added.set((running, number))
+    return number
+
+
+def _ids(sent: Message, what: str) -> Callable[[], str]:
+    return (message.derived_id(sent.id, f"{what}/{n}") for n in itertools.count()).__next__

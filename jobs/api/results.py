@@ -1,0 +1,664 @@
+"""Reading the result of one call, and waiting for it."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import contextvars
+import sys
+import time
+import uuid
+from collections.abc import (
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    Protocol,
+    TypeVar,
+    cast,
+)
+
+from asgiref.sync import sync_to_async
+from django.db import close_old_connections, connections
+from django.db.models import QuerySet
+
+from jobs import (
+    broker,
+    control,
+    ledger,
+    serialization,
+)
+from jobs.broker.base import ended
+from jobs.broker.base import progress as progress_topic
+from jobs.conf.values import nearest
+from jobs.exceptions import (
+    BrokerUnavailable,
+    ResultError,
+    ResultTimeout,
+    TaskFailed,
+    TaskRevoked,
+    WaitInTask,
+    shown,
+)
+from jobs.message import celery_names
+from jobs.models import TaskResult
+from jobs.models.results import TaskResultQuerySet
+from jobs.running import progress as reports
+from jobs.running import request
+from jobs.running.progress import Progress
+from jobs.running.request import current
+from jobs.states import TERMINAL, State
+
+R = TypeVar("R")
+
+#: Whether the code that runs may wait for results within a task.
+_may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
+#: An element for each block that lets them. A thread that was started in one knows no other way.
+_letting: list[None] = []
+
+#: Seconds after which the ledger is read although nothing was heard: a connection may have died.
+_DEAF = 30.0
+#: Seconds between two reads of the ledger while the broker can't tell that a task has ended.
+_WITHOUT_BROKER = 1.0
+
+
+@contextlib.contextmanager
+def allow_join_result() -> Iterator[None]:
+    """Let `AsyncResult.get` and its like wait within a task.
+
+    A task that waits keeps its place in the worker: when all of them wait for calls that have none,
+    nothing goes on.
+    """
+    token = _may_wait.set(True)
+    _letting.append(None)
+    try:
+        yield
+    finally:
+        _letting.pop()
+        _may_wait.reset(token)
+
+
+def assert_will_not_block() -> None:
+    """Raises `WaitInTask` in a task that may not wait, and in a thread that it has started."""
+    running = current.get()
+    if _may_wait.get():
+        return
+    if running is not None:
+        who = f"Task {running[0].task!r}[{running[0].id}]"
+    elif request.in_worker and not _letting:
+        who = "The task that has started this thread"
+    else:
+        return
+    raise WaitInTask(
+        "Never call result.get() within a task! See https://docs.celeryq.dev/en/latest/"
+        f"userguide/tasks.html#avoid-launching-synchronous-subtasks. {who} may have what follows "
+        "sent with its result instead: link=, chain or chord, or self.replace(…). If it has to "
+        "wait, write get(disable_sync_subtasks=False)."
+    )
+
+
+class Handle(Protocol):
+    """What `AsyncResult` and `GroupResult` have in common."""
+
+    id: str
+
+    @property
+    def parent(self) -> Handle | None: ...
+
+    def ready(self) -> bool: ...
+
+    def successful(self) -> bool: ...
+
+    def failed(self) -> bool: ...
+
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> Any: ...
+
+    def forget(self) -> None: ...
+
+    def revoke(self, *, terminate: bool = False) -> None: ...
+
+
+class AsyncResult(Generic[R]):
+    """The handle of one call of a task: its state now, its result when it has ended."""
+
+    # A bulk makes as many of these as messages.
+    __slots__ = ("_ended", "_ignored", "_parent", "id")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  Celery's name
+        *,
+        ignored: bool = False,
+        parent: Handle | None = None,
+    ) -> None:
+        """``ignored``: the task keeps no result, so waiting for it would never end: `get` gives
+        None. ``parent``: of what it follows."""
+        if type(id) is not str or not id:
+            id = _id_of(id)  # noqa: A001
+        self.id = id
+        self._parent = parent
+        self._ignored = ignored
+        self._ended: TaskResult | None = None
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.id}>"
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.RESULT))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def task_id(self) -> str:
+        """Celery's other name for ``id``."""
+        return self.id
+
+    @property
+    def ignored(self) -> bool:
+        """Whether it is known here that the call keeps no result."""
+        return self._ignored
+
+    # ------------------------------------------------------------------ its relatives
+
+    @property
+    def parent(self) -> Handle | None:
+        """Of what it follows; of the call that sent it, if the ledger knows one."""
+        if self._parent is None:
+            row = self._row()
+            self._parent = AsyncResult(row.parent_id) if row and row.parent_id else None
+        return self._parent
+
+    @property
+    def root_id(self) -> str:
+        """Of the first call of that line: its own, if the ledger knows no other."""
+        row = self._row()
+        return row.root_id or self.id if row else self.id
+
+    @property
+    def children(self) -> list[AsyncResult[Any]]:
+        """Of the calls that it has sent, or that followed it, as far as they are in the ledger:
+        from their end on, or from when they were sent in a transaction."""
+        rows = _rows().filter(root_id=self.root_id, parent_id=self.id).order_by("id")
+        return [AsyncResult(task_id) for task_id in rows.values_list("id", flat=True)]
+
+    def collect(self, *, intermediate: bool = False) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """It and all that followed it, each with what it returned, parents first.
+
+        Raises what one of them raised; `ResultError` when one has not ended, unless
+        ``intermediate``, which leaves those out.
+        """
+        waiting: collections.deque[AsyncResult[Any]] = collections.deque([self])
+        while waiting:
+            one = waiting.popleft()
+            if one.ready():
+                yield one, one.get()
+                waiting.extend(one.children)
+            elif not intermediate:
+                raise ResultError(
+                    f"Task {one.id} has not ended: wait for it, or write intermediate=True."
+                )
+
+    # ------------------------------------------------------------------ looking
+
+    @property
+    def state(self) -> str:
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED, or while it runs what the task
+        calls it; an unknown id is PENDING."""
+        row = self._row()
+        said = reports.read(self.id, row)
+        return said.state if said else _recorded(row)
+
+    status = state
+
+    @property
+    def result(self) -> R | BaseException | None:
+        """What the task returned, or the exception that ended it; while it runs, the ``meta`` that
+        it gave to `update_state`, or None."""
+        row = self._row()
+        if row is None or row.state not in TERMINAL:
+            said = reports.read(self.id, row)
+            return cast(R, said.meta) if said else None
+        return cast(R | BaseException, value_of(row))
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far it is, by what the task says; None when it says nothing, and after the end."""
+        return reports.read(self.id, self._row())
+
+    @property
+    def info(self) -> Any:
+        """Celery's other name for `result`."""
+        return self.result
+
+    @property
+    def traceback(self) -> str | None:
+        """The text of the traceback when the task failed."""
+        row = self._row()
+        return row.traceback or None if row else None
+
+    def ready(self) -> bool:
+        """Whether the task has ended."""
+        return _recorded(self._row()) in TERMINAL
+
+    def successful(self) -> bool:
+        return _recorded(self._row()) == State.SUCCESS
+
+    def failed(self) -> bool:
+        return _recorded(self._row()) == State.FAILURE
+
+    def forget(self) -> None:
+        """Delete what is recorded of an ended call; one that hasn't ended stays, since its row is
+        what makes sure that it runs."""
+        _rows().filter(id=self.id, state__in=TERMINAL).delete()
+        self._ended = None
+
+    def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
+        """Have the call end as REVOKED: see `jobs.control.revoke`."""
+        if celerys:
+            refuse_others(celerys, celery_names.REVOKE, "revoke()")
+        control.revoke(self.id, terminate=terminate)
+
+    # ------------------------------------------------------------------ waiting
+
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+        **celerys: Any,
+    ) -> R:
+        """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
+
+        ``interval``, and further options of Celery's, are taken and not needed: an end is told of.
+        None at once, as in Celery, from a call that ignores its result. Raises the task's own
+        exception (returns it with ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or
+        `ResultError` where waiting could never end, or the result can't be read; in a task
+        `WaitInTask`, but with ``disable_sync_subtasks=False`` or in `allow_join_result`.
+        """
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "get()")
+        if self._ignored:
+            return cast(R, None)
+        row = self._row() or self._wait(timeout)
+        if row.state not in TERMINAL:
+            row = self._wait(timeout)
+        if row.state == State.SUCCESS:
+            return cast(R, value_of(row))
+        error = rebuild(row)
+        if propagate:
+            raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
+        return cast(R, error)
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        """`get`, without blocking the event loop."""
+
+        def get() -> R:
+            try:
+                return self.get(
+                    timeout,
+                    propagate=propagate,
+                    disable_sync_subtasks=disable_sync_subtasks,
+                )
+            finally:
+                close_old_connections()
+
+        return await sync_to_async(get, thread_sensitive=False)()
+
+    def follow(self, timeout: float | None = None) -> Iterator[Progress]:
+        """What the task says of its progress, as it comes, until its end or for ``timeout``
+        seconds. Raises `BrokerUnavailable`."""
+        ends = None if timeout is None else time.monotonic() + timeout
+        last = None
+        with broker.get().subscribe(ended(self.id), progress_topic(self.id)) as heard:
+            while (row := self._row()) is None or row.state not in TERMINAL:
+                said = reports.read(self.id, row)
+                if said is not None and said != last:
+                    yield (last := said)
+                if ends is not None and time.monotonic() >= ends:
+                    return
+                heard(_left(ends, _DEAF))
+
+    def _wait(self, timeout: float | None) -> TaskResult:
+        self._refuse_hopeless_wait()
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            row = self._wait_once(ends)
+            if row is not None:
+                return row
+            if ends is not None and time.monotonic() >= ends:
+                raise ResultTimeout(f"Task {self.id} has not ended within {timeout:g} seconds.")
+
+    def _wait_once(self, ends: float | None) -> TaskResult | None:
+        """The ended row, or None after one notification, one time-out or one broken connection."""
+        try:
+            with broker.get().listen(self.id) as heard:
+                # Read only now: from here on an end can't pass unnoticed.
+                return self._row_if_ended() or self._hear(heard, ends)
+        except BrokerUnavailable:
+            time.sleep(_left(ends, _WITHOUT_BROKER))
+            return self._row_if_ended()
+
+    def _hear(self, heard: Callable[[float], bool], ends: float | None) -> TaskResult | None:
+        heard(_left(ends, _DEAF))
+        return self._row_if_ended()
+
+    def _refuse_hopeless_wait(self) -> None:
+        if connections[ledger.alias()].in_atomic_block:
+            row = _rows().filter(id=self.id).first()
+            if row and row.published_at is None and row.state == State.PENDING:
+                raise ResultError(
+                    f"Task {self.id} was sent in the transaction that is still open; it starts "
+                    "after the commit. Wait for its result outside of atomic()."
+                )
+
+    def _row_if_ended(self) -> TaskResult | None:
+        row = self._row()
+        return row if row and row.state in TERMINAL else None
+
+    def _row(self) -> TaskResult | None:
+        if self._ended is None:
+            row = _rows().filter(id=self.id).defer("message").first()
+            if row is None or row.state not in TERMINAL:
+                return row
+            self._ended = row
+        return self._ended
+
+
+def refuse_others(
+    given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
+) -> None:
+    """Raise `TypeError` for options that are neither ours nor taken for Celery's sake."""
+    for name in celery_names.left_of(given, known):
+        raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
+
+
+def _id_of(given: Any) -> str:
+    """Of what isn't plainly an id: waiting for what can't be one would never end."""
+    if isinstance(given, uuid.UUID):
+        return str(given)
+    if not isinstance(given, str) or not given:
+        raise ValueError(f"The id of a call is text, not {shown(given)}.")
+    return given
+
+
+def _recorded(row: TaskResult | None) -> str:
+    return str(row.state) if row else str(State.PENDING)
+
+
+def _rows() -> QuerySet[TaskResult]:
+    return TaskResult.objects.using(ledger.alias())
+
+
+def _left(ends: float | None, at_most: float) -> float:
+    return at_most if ends is None else max(0.0, min(at_most, ends - time.monotonic()))
+
+
+def value_of(row: TaskResult) -> Any:
+    """What an ended task returned, or the exception that ended it.
+
+    Raises `ResultError` for a result that can't be read: another program, or a later version of
+    this one, may have written it.
+    """
+    if row.state != State.SUCCESS:
+        return rebuild(row)
+    if row.result is None:
+        return None
+    try:
+        return serialization.loads(row.result)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ResultError(
+            f"Task {row.id} has succeeded, but its result can't be read: {error}."
+        ) from error
+
+
+def rebuild(row: TaskResult) -> BaseException:
+    """The exception that ended a task: of its own class where that is imported here and can be
+    made from its arguments, else `TaskFailed`."""
+    if row.state == State.REVOKED:
+        return TaskRevoked(f"Task {row.id} did not run: {row.error}")
+    try:
+        stored = serialization.loads(row.result or "{}")
+        found: Any = sys.modules[stored["exc_module"]]
+        for name in stored["exc_type"].split("."):
+            found = getattr(found, name)
+        args = stored["exc_message"]
+        if isinstance(found, type) and issubclass(found, Exception):
+            made = found(*args) if isinstance(args, list) else found(args)
+            if isinstance(made, Exception):
+                return made
+    except (Exception, SystemExit):  # noqa: BLE001  whatever a foreign constructor raises
+        pass  # there is an answer
+    return TaskFailed(f"{row.error_type}: {row.error}")
+
+
+#: Longest time, in seconds, between two looks at the ledger for ends that nobody has told of.
+_LOOK = 0.5
+#: Rows of one query that asks for them by their ids.
+_BATCH = 500
+
+
+class GroupResult:
+    """The handle of a group: the results of its members, in their order."""
+
+    __slots__ = ("id", "parent", "results")
+
+    def __init__(
+        self,
+        id: str,  # noqa: A002  Celery's name
+        results: Sequence[Handle] | None = None,
+        *,
+        parent: Handle | None = None,
+    ) -> None:
+        """``results``: the handles of its members; by default of those that the ledger knows, which
+        are all when it was sent in a transaction, or when all have ended. ``parent``: of the call
+        before it."""
+        self.id = id
+        self.parent = parent
+        if results is None:
+            ids = _rows_of_group(id).order_by("group_index").values_list("id", flat=True)
+            results = [AsyncResult(task_id) for task_id in ids]
+        self.results: list[Handle] = list(results)
+
+    def __repr__(self) -> str:
+        return f"<GroupResult: {self.id}, {len(self.results)} members>"
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.GROUP))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, GroupResult) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __iter__(self) -> Iterator[Handle]:
+        return iter(self.results)
+
+    def __getitem__(self, index: int) -> Handle:
+        return self.results[index]
+
+    @property
+    def children(self) -> list[Handle]:
+        return self.results
+
+    # ------------------------------------------------------------------ looking
+
+    def completed_count(self) -> int:
+        """How many members have succeeded."""
+        return _rows_of_group(self.id).filter(state=State.SUCCESS).count()
+
+    def ready(self) -> bool:
+        """Whether all members have ended, but for those that keep no result: of them nobody
+        knows."""
+        return self._all(*TERMINAL)
+
+    def successful(self) -> bool:
+        """Whether all members have succeeded, but for those that keep no result."""
+        return self._all(State.SUCCESS)
+
+    def _all(self, *states: str) -> bool:
+        rows = _rows_of_group(self.id).filter(state__in=states)
+        ignored = [one.id for one in self.results if isinstance(one, AsyncResult) and one.ignored]
+        if ignored:  # sent in a transaction, they have rows
+            rows = rows.exclude(id__in=ignored)
+        return rows.count() >= len(self) - len(ignored)
+
+    def failed(self) -> bool:
+        """Whether a member has failed or was revoked."""
+        return _rows_of_group(self.id).filter(state__in=(State.FAILURE, State.REVOKED)).exists()
+
+    def waiting(self) -> bool:
+        """Whether a member has not ended yet."""
+        return not self.ready()
+
+    def forget(self) -> None:
+        """Delete what is recorded of members that have ended."""
+        _rows_of_group(self.id).filter(state__in=TERMINAL).delete()
+
+    def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
+        """Have each member end as REVOKED: see `jobs.control.revoke`."""
+        if celerys:
+            refuse_others(celerys, celery_names.REVOKE, "revoke()")
+        for result in self.results:
+            result.revoke(terminate=terminate)
+
+    # ------------------------------------------------------------------ waiting
+
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+        **celerys: Any,
+    ) -> list[Any]:
+        """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
+        ever). ``interval``, and further options of Celery's, are taken and not needed.
+
+        Raises what a member raised as soon as that is known (puts it into the list with
+        ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or `ResultError` where waiting could
+        never end; in a task `WaitInTask`, as `AsyncResult.get` does.
+        """
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "get()")
+        found = dict(self._ends(timeout, propagate=propagate))
+        return [found[result.id] for result in self.results]
+
+    join = get
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> list[Any]:
+        """`get`, without blocking the event loop."""
+
+        def get() -> list[Any]:
+            try:
+                return self.get(
+                    timeout,
+                    propagate=propagate,
+                    disable_sync_subtasks=disable_sync_subtasks,
+                )
+            finally:
+                close_old_connections()
+
+        return await sync_to_async(get, thread_sensitive=False)()
+
+    def iterate(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+        **celerys: Any,
+    ) -> Iterator[Any]:
+        """What the members returned, each as soon as it has ended; takes and raises what `get`
+        does."""
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "iterate()")
+        return (value for _, value in self._ends(timeout, propagate=propagate))
+
+    def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:
+        waiting = {result.id: result for result in self.results}
+        for nobodys in [
+            one for one in self.results if isinstance(one, AsyncResult) and one.ignored
+        ]:
+            del waiting[nobodys.id]
+            yield nobodys.id, None  # as `AsyncResult.get` of one gives
+        ends = None if timeout is None else time.monotonic() + timeout
+        while True:
+            for row in self._ended(waiting):
+                value = value_of(row)
+                if propagate and row.state != State.SUCCESS:
+                    raise value
+                yield row.id, value
+            if not waiting:
+                return
+            left = None if ends is None else ends - time.monotonic()
+            if left is not None and left <= 0:
+                raise ResultTimeout(
+                    f"{len(waiting)} of the {len(self)} members of group {self.id} have not ended "
+                    f"within {timeout:g} seconds."
+                )
+            # The last one ends when most others have.
+            _wait(next(reversed(waiting.values())), _LOOK if left is None else min(left, _LOOK))
+
+    def _ended(self, waiting: dict[str, Handle]) -> Iterator[TaskResult]:
+        """Those that have ended since the last look, which wait no more."""
+        rows = _rows_of_group(self.id).filter(state__in=TERMINAL)
+        new = [one for one in rows.values_list("id", flat=True).iterator() if one in waiting]
+        for start in range(0, len(new), _BATCH):
+            for row in rows.filter(id__in=new[start : start + _BATCH]).defer("message"):
+                del waiting[row.id]
+                yield row
+
+
+def _wait(result: Handle, seconds: float) -> None:
+    with contextlib.suppress(ResultTimeout):
+        result.get(timeout=seconds, propagate=False, disable_sync_subtasks=False)
+
+
+def _rows_of_group(group_id: str) -> TaskResultQuerySet:
+    return TaskResult.objects.using(ledger.alias()).filter(group_id=group_id)

@@ -1,0 +1,817 @@
+"""Tasks: what the decorator makes of a function, and the table of those known here."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import functools
+import inspect
+import logging
+import sys
+from collections.abc import (
+    Callable,
+    Hashable,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
+
+from asgiref.sync import sync_to_async
+from django.db.models import Model
+from django.dispatch import Signal
+from django.utils.module_loading import autodiscover_modules
+
+from jobs import conf, exceptions, registry, routing
+from jobs.api import functions, triggers
+from jobs.api.checking import check_linked
+from jobs.api.compositions import Composable, Group, Signature, as_dicts
+from jobs.api.inside import add_to_chord, replacement
+from jobs.api.options import (
+    Options,
+    SingleOptions,
+    TaskOptions,
+    check_asked,
+    exception_of,
+    no_attempt_left,
+    understood,
+)
+from jobs.api.parameters import (
+    ANY,
+    Key,
+    places_of,
+    shown,
+    signature_of,
+)
+from jobs.api.results import AsyncResult
+from jobs.broker.limiting import Lock
+from jobs.broker.rates import Rate
+from jobs.conf import values
+from jobs.conf.values import check_text, check_whole, sentence
+from jobs.exceptions import (
+    AlreadyQueued,
+    BrokerUnavailable,
+    ConfigurationError,
+    MaxRetriesExceeded,
+    Replaced,
+    Retry,
+    WorkflowError,
+)
+from jobs.ledger import publish, unique
+from jobs.message import Message, celery_names, encode, new_id
+from jobs.message.send import (
+    OPTIONS,
+    Send,
+    SendOptions,
+    SharedOptions,
+    When,
+    end,
+)
+from jobs.routing import Address, Plan, Route
+from jobs.running import iteration, progress
+from jobs.running.request import (
+    Request,
+    current,
+    direct,
+    direct_calls,
+    entered,
+    request_of,
+    said,
+)
+from jobs.timing import clock
+
+_PAGE = "docs/reference/tasks.md has all of them"
+
+#: No keyword arguments.
+NONE: Mapping[str, Any] = {}
+
+#: A send without options.
+_PLAINLY = Send()
+
+
+class Calling:
+    """The part of `jobs.Task` that makes messages of calls."""
+
+    name: str
+    route: Route
+    ignore_result: bool
+    expires: When | None
+    sensitive: frozenset[str]
+    _signature: inspect.Signature
+    #: How many positional arguments do alone; None: to be asked each time.
+    _arity: range | None
+    #: Where calls go that name no queue, as long as the router is the same.
+    _plan: Plan | None = None
+
+    def message(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        **options: Unpack[SendOptions],
+    ) -> Message:
+        """The message of a call, checked and not sent."""
+        send = self._send(options)
+        return self._message(args, kwargs, self._shared(send), send)
+
+    def _message(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        shared: Message,
+        send: Send,
+    ) -> Message:
+        self.check_arguments(args, kwargs)
+        # What `copy.copy` does, after a search for it that takes longer.
+        sent: Message = shared.__copy__()  # type: ignore[attr-defined]
+        sent.id = send.task_id or new_id()
+        sent.args = list(args)
+        sent.kwargs = dict(kwargs) if kwargs else {}
+        if not sent.queue:
+            self._ask(sent, send)
+        return sent
+
+    def _send(self, options: Mapping[str, Any]) -> Send:
+        if not options:
+            return _PLAINLY
+        try:
+            if not options.keys() <= OPTIONS:
+                options = self._without_celerys(options)
+            return Send(**options)
+        except (TypeError, ValueError) as error:
+            told = values.sentence(error)
+            raise type(error)(f"Task {self.name!r} can't be sent: {told}") from None
+
+    def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        left = celery_names.left_of(options, celery_names.CALL)
+        for name in left:
+            if name not in OPTIONS:
+                near = conf.nearest(name, [*OPTIONS, *celery_names.CALL])
+                raise TypeError(f"{name!r} is no option of a call.{near} {_PAGE}")
+        return left
+
+    def _shared(self, send: Send) -> Message:
+        """What all messages of one bulk have in common; a copy is several times as quick to make
+        as a new message."""
+        eta = send.due()
+        expires = self.expires if send.expires is None else send.expires
+        ignored = self.ignore_result if send.ignore_result is None else send.ignore_result
+        running = current.get()
+        address, priority = self._address(send)
+        shared = Message(
+            task=self.name,
+            id="",
+            queue=address.queues[0] if address else "",
+            priority=priority if send.priority is None else send.priority,
+            eta=eta,
+            expires=None if expires is None else end(expires),
+            ignore_result=ignored,
+            timelimit=(send.time_limit, send.soft_time_limit),
+            own_headers=dict(send.headers) if send.headers else {},
+            embed=_embed(send),
+            group=send.group_id,
+            group_index=send.group_index,
+            sensitive=self.sensitive,
+            parent_id=running and running[0].id,
+            root_id=running and (running[0].root_id or running[0].id),
+        )
+        if address and (address.exchange or address.routing_key != shared.queue):
+            _put(shared, address)
+        return shared
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise `TypeError` when the function can't be called with these."""
+        if type(args) is not tuple or kwargs:
+            self._check_kinds(args, kwargs)
+        if not kwargs and self._arity is not None and len(args) in self._arity:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
+
+    def _check_kinds(self, args: Any, kwargs: Any) -> None:
+        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+            raise TypeError(
+                f"Task {self.name!r}: args must be a tuple or a list, not {exceptions.shown(args)}."
+            )
+        if not isinstance(kwargs, Mapping):
+            raise TypeError(
+                f"Task {self.name!r}: kwargs must be a dict, not {exceptions.shown(kwargs)}."
+            )
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise for those with which it can't be sent what sending it would: a call that follows
+        another is sent by a worker, where nobody could be told."""
+        send = self._send(options)
+        if send.queue:
+            named = Route(send.queue, send.exchange or "", send.routing_key or "")
+            routing.get().lead(self.name, named)
+        else:
+            self._address(send)
+        if send.headers:
+            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
+
+    def _address(self, send: Send) -> tuple[Address | None, int]:
+        """Where a call goes, None when functions are to be asked with its arguments; and its
+        priority if it names none."""
+        router, plan = routing.get(), self._plan
+        if plan is None or plan.router is not router:
+            plan = router.plan(self)
+            if self.name in registry.MAPS:  # whose calls go where the task goes that they name
+                plan = plan._replace(asks=True, address=None, priority=0)
+            self._plan = plan
+        address = plan.address
+        if address is None or send.queue or send.exchange or send.routing_key:
+            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
+            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
+        return address, plan.priority
+
+    def _ask(self, sent: Message, send: Send) -> None:
+        """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
+        given = {name: getattr(send, name) for name in OPTIONS}
+        options = {name: value for name, value in given.items() if value is not None}
+        name: str = self.name
+        task: Any = self
+        if name in registry.MAPS:
+            name, task = registry.routed_as(name, sent.kwargs)
+        address, sent.priority = routing.get().find(name, sent.args, sent.kwargs, options, task)
+        _put(sent, address)
+
+
+def _put(sent: Message, address: Address) -> None:
+    for name, value in address.fields().items():
+        setattr(sent, name, value)
+
+
+def _embed(send: Send) -> dict[str, Any]:
+    """What follows the call, in the form of its message."""
+    if not (send.link or send.link_error or send.chain or send.chord):
+        return {}
+    link = as_dicts(send.link) if send.link else None
+    link_error = as_dicts(send.link_error) if send.link_error else None
+    check_linked({"link": link, "link_error": link_error})
+    return {
+        "callbacks": link,
+        "errbacks": link_error,
+        "chain": list(send.chain) if send.chain else None,
+        "chord": send.chord,
+    }
+
+
+T = TypeVar("T")
+
+
+class Running:
+    """The part of `jobs.Task` that concerns the call that is running."""
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell whoever follows the running call that so much of ``total`` is done.
+
+        It costs some microseconds: at most five a second are sent, always the newest. Outside
+        of a worker it does nothing. Raises `TypeError` for what are no numbers.
+        """
+        progress.report(done, total, message)
+
+    def update_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
+    ) -> None:
+        """Give the running call a state of its own until it ends, and JSON that says more.
+
+        Sent as `progress` is. ``task_id``: as Celery has it; no other call's than the running
+        one's. SUCCESS, FAILURE and REVOKED are kept instead if the task raises
+        `Ignore` after it: that is its end then, and ``meta`` its result. Raises `ValueError` for a
+        state that only the worker can give and for another call's id, `NotSerializable`,
+        `MessageTooLarge`.
+        """
+        progress.update_state(state, meta, task_id)
+
+    def iterate(
+        self,
+        items: Iterable[T],
+        *,
+        key: str = "pk",
+        size: int = 1000,
+        total: int | None = None,
+    ) -> Iterator[T]:
+        """Go through items in a loop that another run of this call goes on with where it stopped:
+        after the worker was stopped, after a crash, after an attempt that failed.
+
+        ``items``: a queryset, read ``size`` rows at a time in the order of the unique column
+        ``key``; or what gives the same items in the same order each time. ``total``: how many
+        there are, where counting them takes too long. Each step is done once or, after a crash,
+        again. Raises `TypeError` or `ValueError` for what can't be gone through like that.
+        """
+        source = iteration.source_of(items, key, size)
+        return iteration.loop(source, iteration.one_by_one, total)
+
+    def iterate_batches(
+        self,
+        items: Iterable[T],
+        *,
+        key: str = "pk",
+        size: int = 1000,
+        total: int | None = None,
+    ) -> Iterator[list[T]]:
+        """`iterate`, by lists of ``size`` items, for one transaction each."""
+        source = iteration.source_of(items, key, size)
+        return iteration.loop(source, iteration.by_pages, total)
+
+
+class Composing:
+    """A part of `jobs.Task`."""
+
+    name: str
+    atomic: bool
+    is_async: bool
+    ignore_result: bool
+    expires: Any
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """This call as a value, to be sent by somebody else or later."""
+        return Signature(self.name, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """`s`, taking no result of a task before it."""
+        return Signature(self.name, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """`s` with arguments as a sequence and a mapping, and with options."""
+        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
+        return made.set(**options)
+
+    subtask = signature  # Celery's former name
+
+    def map(self, items: Iterable[Any]) -> Signature:
+        """One call that runs this task for each item, one after the other; it returns the list of
+        their results. It goes to this task's queue."""
+        return self._over("celery.map", items)
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
+        """`map`, each item being all positional arguments."""
+        return self._over("celery.starmap", items)
+
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
+        """`starmap` in a group of calls, each for so many items."""
+        check_whole("the size of chunks()", size, 1, 2**31)
+        several = list(items)
+        starts = range(0, len(several), size)
+        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
+
+    def _over(self, name: str, items: Iterable[Any]) -> Signature:
+        if self.is_async:
+            raise TypeError(
+                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
+            )
+        options: dict[str, Any] = {}
+        if self.ignore_result:
+            options["ignore_result"] = True
+        if self.expires is not None:
+            options["expires"] = self.expires
+        kwargs = {"task": self.s().as_dict(), "it": list(items)}
+        return Signature(name, (), kwargs, options, immutable=True)
+
+    def replace(self, call: Composable) -> NoReturn:
+        """End this call, for another one to take its place: that ends under this id, and what was
+        to follow this call follows that.
+
+        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, whose
+        effects that would take back; and what `jobs.canvas.Composable.apply_async` does.
+        """
+        running = current.get()
+        if running is None:
+            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
+        if self.atomic:
+            raise WorkflowError(
+                f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
+                "return, and write what follows as a chain."
+            )
+        raise Replaced(call=replacement(call, running[0]))
+
+    def add_to_chord(self, call: Composable) -> Any:
+        """Make a call a further member of the chord that this one is a member of; its handle.
+
+        Its result comes last in what the body gets. Raises `WorkflowError` in what is no member of
+        a chord, and what `jobs.canvas.Composable.apply_async` does.
+        """
+        return add_to_chord(call)
+
+
+log = logging.getLogger("jobs.publish")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def autodiscover() -> None:
+    """Import the module ``tasks`` (JOBS["TASK_MODULE"]) of every installed app that has one."""
+    autodiscover_modules(conf.peek().task_module)
+
+
+class Task(Calling, Running, Composing, Generic[P, R]):
+    """A function that can be sent to a worker. Calling it runs it here and now."""
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise ConfigurationError(
+            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
+            "bind=True it gets self."
+        )
+
+    def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
+        if isinstance(run, Task):
+            raise ConfigurationError(
+                f"@task of {run.name!r}: that is a task already. Give all options to one @task."
+            )
+        try:
+            self.options = Options(**understood(options))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(
+                f"@task of {functions.place_of(run)}: {sentence(error)}"
+            ) from error
+        functions.check(run, named=bool(self.options.name), bind=self.options.bind)
+        functools.update_wrapper(self, run, updated=())
+        self.__dict__.update(functions.attributes(run, Task))
+        self.run = run
+        self._origin = functions.origin()
+        self.name = self.options.name or functions.place_of(run)
+        try:
+            check_text("the name", self.name)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"@task of {functions.place_of(run)}: {error}. Give it another: @task(name=…)."
+            ) from None
+        # Asked for at every call.
+        self.queue = self.options.queue
+        self.priority = self.options.priority or 0
+        self.route = Route(
+            self.queue,
+            self.options.exchange,
+            self.options.routing_key,
+            self.options.priority,
+        )
+        self.bind = self.options.bind
+        self.ignore_result = self.options.ignore_result
+        self.durable = self.options.durable
+        self.expires = self.options.expires
+        self.atomic = self.options.atomic
+        self.acks_early = self.options.acks == "early"
+        self.time_limit = self.options.time_limit
+        self.soft_time_limit = self.options.soft_time_limit
+        self.batch = self.options.batch or 0
+        self.max_retries = self.options.max_retries
+        self.default_retry_delay = self.options.default_retry_delay
+        self.is_async = functions.is_async(run)
+        place = functions.place_of(run)
+        if self.is_async and self.options.atomic:
+            raise ConfigurationError(
+                f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
+                "is an ordinary function."
+            )
+        if self.is_async and self.batch:
+            raise ConfigurationError(
+                f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
+            )
+        # What a function that gets many calls wants of each, it alone knows.
+        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
+        self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
+        self.concurrency = self.options.concurrency
+        # Asked for at every delivery: whether there is any limit, then which.
+        self.rate: Rate | None
+        self.limited: bool
+        use_rate(self, self.options.rate())
+        self.key = self.options.key and Key(self._signature, self.options.key, "key", self.name)
+        self.uniqueness = self.options.uniqueness()
+        self._unique_key = self.uniqueness and Key(
+            self._signature, self.options.unique_key, "unique_key", self.name
+        )
+
+    def __repr__(self) -> str:
+        return f"<Task: {self.name}>"
+
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.bind:
+            return self.run(*args, **kwargs)
+        running = current.get()
+        if running is not None and running[0].task == self.name and entered.get() is not running:
+            entered.set(running)
+            return self.run(self, *args, **kwargs)
+        if self.batch:
+            return self.run(self, *args, **kwargs)
+        if self.is_async:
+            return self._await_directly(args, kwargs)  # type: ignore[return-value]
+        with self._called_directly(args, kwargs):
+            return self.run(self, *args, **kwargs)
+
+    async def _await_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with self._called_directly(args, kwargs):
+            return await self.run(self, *args, **kwargs)  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _called_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        token = direct_calls.set((*direct_calls.get(), (self.name, direct(args, kwargs))))
+        try:
+            yield
+        finally:
+            direct_calls.reset(token)
+
+    @property
+    def request(self) -> Request:
+        """The call of this task that is running; of one that is called directly, and outside of
+        any, ``called_directly`` is True."""
+        for name, request in reversed(direct_calls.get()):
+            if name == self.name:
+                return request
+        running = current.get()
+        if running is None or running[0].task != self.name:
+            return direct()
+        return request_of(*running)
+
+    def retry(
+        self,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        exc: BaseException | type[BaseException] | None = None,
+        throw: bool = True,
+        eta: dt.datetime | None = None,
+        countdown: float | dt.timedelta | None = None,
+        max_retries: int | None = None,
+        expires: When | None = None,
+        **celerys: Any,
+    ) -> Retry:
+        """End this attempt and have the call tried again, after ``countdown`` seconds, at ``eta``,
+        or after the task's own delay; with other arguments and another end of the time in which it
+        may start, if any are given.
+
+        Raises `Retry`, which the worker understands; with ``throw=False`` it is returned, and the
+        call is tried again however this attempt ends. With no attempt left, ``exc`` is raised or,
+        without one, `MaxRetriesExceeded`. In a task that was called directly, ``exc`` is raised, or
+        `Retry`. Raises `TypeError` or `ValueError` for what can't be asked for.
+        """
+        handled = sys.exception()
+        if celerys:
+            raise TypeError(
+                f"retry() of task {self.name!r} has no option {next(iter(celerys))!r}: the next "
+                "attempt keeps what its call was sent with, but for args, kwargs and expires. "
+                "With another queue or priority, send a call of its own, or self.replace(…)."
+            )
+        why = exception_of(exc)
+        check_asked(
+            exc=why,
+            countdown=countdown,
+            eta=eta,
+            max_retries=max_retries,
+            args=args,
+            kwargs=kwargs,
+            expires=expires,
+        )
+        request = self.request
+        if request.called_directly and not self.batch:
+            raise (why or Retry("Task can be retried")) from _other(handled, why)
+        if not self.batch and self.options.exhausted(request.retries, max_retries):
+            last = why or no_attempt_left(self.name, request.id, request.retries)
+            said[request.id] = last
+            raise last from _other(handled, last)
+        asked = Retry(
+            exc=why,
+            countdown=countdown,
+            eta=eta,
+            max_retries=max_retries,
+            args=args,
+            kwargs=kwargs,
+            expires=expires,
+        )
+        asked.__cause__ = handled if why is None else why
+        if throw:
+            raise asked
+        if not self.batch:
+            said[request.id] = asked
+        return asked
+
+    #: What `retry` raises when there is no attempt left.
+    MaxRetriesExceededError = MaxRetriesExceeded
+
+    #: What sending raises when the broker is away, under Celery's name.
+    OperationalError = BrokerUnavailable
+
+    # ------------------------------------------------------------------ sending
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """Send this call to a worker: `apply_async` with no options."""
+        return self.apply_async(args, kwargs)
+
+    #: Celery's names for what holds here always: in a transaction, a call is sent when it commits.
+    delay_on_commit = delay
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+        """`delay`, from async code."""
+        return await self.aapply_async(args, kwargs)
+
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]:
+        """Send this call to a worker, inside a transaction as part of it.
+
+        ``options``: see `jobs.message.send.Send`. Raises `TypeError` for arguments that the task
+        doesn't take, `TypeError` or `ValueError` for options that can't be, `NotSerializable`,
+        `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
+        """
+        send = self._send(options)
+        sent = self._message(args, kwargs or NONE, self._shared(send), send)
+        if self.uniqueness is not None and not send.chain:
+            # The first of a chain isn't: with its place taken the rest would never come.
+            return self._send_unique((sent,), send)[0]
+        publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
+        return self._handle(sent)
+
+    apply_async_on_commit = apply_async
+
+    async def aapply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[R]:
+        """`apply_async`, from async code.
+
+        Runs in the thread in which Django runs synchronous code of this request, whose
+        transaction it joins.
+        """
+        return await sync_to_async(self.apply_async)(args, kwargs, **options)
+
+    def enqueue_many(
+        self,
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]],
+        **options: Unpack[SharedOptions],
+    ) -> list[AsyncResult[R]]:
+        """Send many calls in one round trip: all of them or, if one is refused, none.
+
+        Each call is a tuple of positional arguments or a dict of keyword arguments; ``options``
+        are those of `apply_async`, for each of them::
+
+            resize.enqueue_many([(1,), (2,), {"pk": 3, "crop": True}], queue="low")
+        """
+        if "task_id" in options:
+            raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
+        send = self._send(options)
+        shared = self._shared(send)
+        sent = []
+        for call in calls:
+            if isinstance(call, Mapping):
+                sent.append(self._message((), call, shared, send))
+            else:
+                sent.append(self._message(call, NONE, shared, send))
+        if sent and self.uniqueness is not None:
+            return self._send_unique(sent, send)
+        if sent:
+            publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
+        return [self._handle(message) for message in sent]
+
+    def _handle(self, sent: Message) -> AsyncResult[R]:
+        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
+
+    def _send_unique(
+        self, messages: Sequence[Message], send: Send, once: Hashable | None = None
+    ) -> list[AsyncResult[R]]:
+        """Those that no other call stands for; for each the handle of the one that does."""
+        assert self.uniqueness is not None
+        for sent in messages:
+            claim(self, sent)
+        ids = unique.send(
+            messages,
+            self.uniqueness,
+            durable=self.durable,
+            using=send.using,
+            retry_policy=send.policy(),
+            once=once,
+        )
+        ignored = bool(messages[0].ignore_result)
+        return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
+
+    def _lock_name(self, sent: Message) -> str:
+        assert self._unique_key is not None
+        try:
+            return f"{self.name}:{self._unique_key(sent.args, sent.kwargs)}"
+        except (TypeError, ValueError, RecursionError):
+            encode(sent)  # raises by name for an argument that has no form in JSON
+            raise
+
+    def on(
+        self,
+        signal: Signal,
+        *,
+        sender: type[Model] | str | None = None,
+        when: Callable[..., bool] | None = None,
+        args: Callable[..., Sequence[Any]] = triggers.by_primary_key,
+    ) -> None:
+        """Send this task at a model's signal, as part of the transaction that is open then.
+
+        ``when`` and ``args`` get what a receiver of the signal gets (``instance``, ``created``,
+        …): whether to send, and the task's arguments, by default ``(instance.pk,)``. Several
+        signals of one instance in one transaction send it once, with the first's arguments: pass
+        keys and let the task read the rest.
+        """
+        triggers.connect(
+            self._send_once,
+            f"{self.name}:{id(signal)}:{sender}",
+            signal,
+            sender=sender,
+            when=when,
+            args=args,
+        )
+
+    def _send_once(self, args: Sequence[Any], *, once: Hashable | None) -> None:
+        sent = self.message(args, {})
+        if self.uniqueness is None:
+            publish.send((sent,), durable=self.durable, once=once)
+            return
+        try:
+            self._send_unique((sent,), Send(), once)
+        except AlreadyQueued as error:
+            # Whoever saves a row has not asked for the task: that must not fail.
+            log.info("a trigger of task %s sends nothing: %s", self.name, error)
+
+
+def claim(task: Task[..., Any], sent: Message) -> Lock | None:
+    """Have the message of a call name its lock; that lock, None where calls are not unique.
+
+    Raises what the function of the key raises.
+    """
+    if task.uniqueness is None:
+        return None
+    if task.uniqueness.quiet and sent.eta is None:
+        sent.eta = clock.now() + dt.timedelta(seconds=task.uniqueness.quiet)
+    sent.unique = task._lock_name(sent)
+    return unique.lock_of(sent, task.uniqueness)
+
+
+def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
+    """Limit a task's calls in this worker by this rate, whatever its code says; None: by none."""
+    task.rate = rate
+    task.limited = rate is not None or task.concurrency is not None
+
+
+# ------------------------------------------------------------------------- the decorator
+
+
+@overload
+def task(run: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(**options: Unpack[SingleOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
+@overload
+def task(**options: Unpack[TaskOptions]) -> Callable[[Callable[..., Any]], Task[..., Any]]: ...
+
+
+def task(run: Callable[..., Any] | None = None, /, **options: Any) -> Any:
+    """Make a task of a function, bare or with options: see `jobs.api.options.Options`."""
+    if run is None:
+        return lambda function: task_of(function, **options)
+    return task_of(run, **options)
+
+
+def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., R]:
+    """Register a function as a task."""
+    made: Task[..., R] = Task(run, **options)
+    known = registry.tasks.get(made.name)
+    if known is not None:
+        functions.check_same(made.name, (known.run, known._origin), (run, made._origin))
+        if known.run is run and known.options != made.options:
+            raise ConfigurationError(
+                f"Task {made.name!r} is made twice of one function, with other options "
+                f"({known._origin.line} and {made._origin.line}). Give one of them another name: "
+                "@task(name=…)."
+            )
+    registry.tasks[made.name] = made
+    return made
+
+
+#: Celery's name for a task of a reusable app; here every task is one.
+shared_task = task
+
+
+def _other(cause: BaseException | None, error: BaseException | None) -> BaseException | None:
+    """The cause of an exception that may be itself what is being handled."""
+    return error.__cause__ if cause is error and error is not None else cause

@@ -1,0 +1,246 @@
+"""The address of Redis, ``JOBS["BROKER_URL"]``: read once, and shown without user and password.
+
+Errors repeat no part of a wrong address: with a raw ``/`` or ``#`` in it, any part may be the
+password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from jobs.conf.values import nearest
+
+_SCHEMES = ("redis", "rediss", "unix")
+_DEFAULT_PORT = 6379
+
+_ENCODE = (
+    "Special characters of a user and a password are written percent-encoded: %40 for @, "
+    "%2F for /, %3A for :, %23 for #, %3F for ?, %25 for %, %26 for &, %20 for a space"
+)
+
+
+def _yes_or_no(text: str) -> bool:
+    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+        raise ValueError("must be true or false")
+    return text.lower() in ("true", "yes", "1")
+
+
+def _whole(text: str) -> int:
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("must be a whole number")
+    return int(text)
+
+
+def _cert_reqs(text: str) -> str:
+    if text not in ("none", "optional", "required"):
+        raise ValueError("must be none, optional or required")
+    return text
+
+
+def _tls_version(text: str) -> ssl.TLSVersion:
+    try:
+        return ssl.TLSVersion(_whole(text))
+    except ValueError as error:
+        raise ValueError("must be 771 (TLS 1.2) or 772 (TLS 1.3)") from error
+
+
+def _verify_flags(text: str) -> list[ssl.VerifyFlags]:
+    try:
+        return [ssl.VerifyFlags[name.strip()] for name in text.strip("[]").split(",")]
+    except KeyError as error:
+        raise ValueError("must be names of ssl.VerifyFlags") from error
+
+
+def _ciphers(text: str) -> str:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+    except ssl.SSLError:
+        raise ValueError("names no cipher that this Python's OpenSSL has") from None
+    return text
+
+
+def _client_name(text: str) -> str:
+    if not all("!" <= char <= "~" for char in text):
+        raise ValueError("must be of ASCII characters, without spaces")  # CLIENT SETNAME
+    return text
+
+
+def _plain(text: str) -> str:
+    """Raises `ValueError` for what no text was encoded as; Redis would get something else."""
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ValueError(f"has percent-encoded bytes that are no UTF-8. {_ENCODE}") from None
+
+
+#: Option of the URL → how its value is read.
+_OPTIONS: Mapping[str, Callable[[str], Any]] = {
+    "db": _whole,
+    "username": str,
+    "password": str,
+    "client_name": _client_name,
+    "socket_keepalive": _yes_or_no,
+    "ssl_ca_certs": str,
+    "ssl_ca_path": str,
+    "ssl_ca_data": str,
+    "ssl_certfile": str,
+    "ssl_keyfile": str,
+    "ssl_password": str,
+    "ssl_cert_reqs": _cert_reqs,
+    "ssl_check_hostname": _yes_or_no,
+    "ssl_ciphers": _ciphers,
+    "ssl_min_version": _tls_version,
+    "ssl_include_verify_flags": _verify_flags,
+    "ssl_exclude_verify_flags": _verify_flags,
+}
+
+_TIMEOUT = "set JOBS['SOCKET_TIMEOUT'] instead"
+_RELIED_ON = "the job system relies on its own value: leave it out"
+#: Options that name a file or, the last one, a folder.
+FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
+
+#: Options of redis-py that would change how Redis is talked to → what to do instead.
+_REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _TIMEOUT),
+    **dict.fromkeys(
+        (
+            *("protocol", "decode_responses", "encoding", "encoding_errors", "legacy_responses"),
+            *("health_check_interval", "retry_on_timeout", "retry_on_error", "retry"),
+            *("single_connection_client", "max_connections", "parser_class", "socket_read_size"),
+            *("socket_type", "socket_keepalive_options", "host", "port", "path", "lib_name"),
+            *("lib_version", "driver_info", "credential_provider", "redis_connect_func"),
+        ),
+        _RELIED_ON,
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where Redis is, and as which user to connect."""
+
+    scheme: str
+    host: str = ""
+    port: int = _DEFAULT_PORT
+    #: Of the socket, for ``unix``.
+    path: str = ""
+    db: int = 0
+    username: str = field(default="", repr=False)
+    password: str = field(default="", repr=False)
+    #: Further options of redis-py, by name.
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    def __str__(self) -> str:
+        """Without user and password."""
+        who = "***@" if self.username or self.password else ""
+        if self.scheme == "unix":
+            return f"unix://{who}{self.path}" + (f"?db={self.db}" if self.db else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{who}{host}:{self.port}/{self.db}"
+
+
+def parse(url: str) -> Address:
+    """Raises `ValueError` with what is wrong, to be put after the name of the setting."""
+    scheme, found, rest = url.partition("://")
+    if not found or scheme not in _SCHEMES:
+        # The nearest scheme is named only for a short word: anything else may hold the password.
+        meant = nearest(scheme, _SCHEMES) if scheme.isalpha() and len(scheme) < 10 else ""
+        raise ValueError(f"must begin with redis://, rediss:// or unix://.{meant}")
+    if any(char.isspace() or not char.isprintable() for char in rest):
+        raise ValueError(f"has a space, a line break or the like in it. {_ENCODE}")
+    if "#" in rest:
+        raise ValueError(f"has a # in it. {_ENCODE}")
+    where, _, query = rest.partition("?")
+    options = _options(scheme, query)
+    slash = where.find("/")
+    who, _, host = (where if slash < 0 else where[:slash]).rpartition("@")
+    path = "" if slash < 0 else where[slash:]
+    if "@" in path or (scheme == "unix" and host):
+        problem = f"can't be read. {_ENCODE}"
+        if scheme == "unix" and "@" not in path:
+            problem = "names no socket: it is unix:// and a path that begins with /"
+        raise ValueError(problem)
+    username, _, password = (_plain(part) for part in who.partition(":"))
+    for name, value in (("username", username), ("password", password)):
+        if value and name in options:
+            raise ValueError(f"has a {name} before the @ and another one after the ?: give one")
+    username = options.pop("username", username)
+    password = options.pop("password", password)
+    secret = {"username": username, "password": password}
+    if scheme == "unix":
+        if len(path) < 2:
+            raise ValueError("names no socket: it is unix:// and a path that begins with /")
+        db = options.pop("db", 0)
+        return Address(scheme=scheme, path=_plain(path), db=db, **secret, options=options)
+    host, port = _host_and_port(host)
+    db = _db(path, options)
+    return Address(scheme=scheme, host=host, port=port, db=db, **secret, options=options)
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    if text.startswith("["):
+        host, bracket, after = text[1:].partition("]")
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise ValueError("has no IPv6 address between its brackets") from None
+        if not bracket or (after and not after.startswith(":")):
+            raise ValueError("can't be read after the bracket of its host")
+        port = after[1:] if after else str(_DEFAULT_PORT)
+    else:
+        host, colon, port = text.partition(":")
+        port = port if colon else str(_DEFAULT_PORT)
+    if not host:
+        raise ValueError("names no host, as in redis://localhost:6379/0")
+    if ":" not in host and not all(char.isalnum() or char in "-._" for char in host):
+        raise ValueError(f"has a host with characters that no host has. {_ENCODE}")
+    if ":" not in host and not all(0 < len(one) < 64 for one in host.removesuffix(".").split(".")):
+        raise ValueError("has a host with a part that is empty or longer than 63 characters")
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError(f"has a port that is no number from 1 to 65535. {_ENCODE}")
+    return host, int(port)
+
+
+def _db(path: str, options: dict[str, Any]) -> int:
+    """The database: the path, or an option."""
+    number = path.removeprefix("/").removesuffix("/")
+    if number and not (number.isascii() and number.isdigit()):
+        raise ValueError("has a database that is no number, as the 0 in redis://localhost:6379/0")
+    db = options.pop("db", None)
+    if number and db is not None and int(number) != db:
+        raise ValueError("names one database in its path and another one by ?db=")
+    return int(number) if number else db or 0
+
+
+def _options(scheme: str, query: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for part in query.split("&") if query else ():
+        name, equals, value = part.partition("=")
+        if name in _REFUSED:
+            raise ValueError(f"has the option {name!r}; {_REFUSED[name]}")
+        if name not in _OPTIONS or not equals:
+            # Of a password with a raw character in it, a part may stand here.
+            word = name if "password" in found else name.lower()
+            meant = nearest(word, _OPTIONS) if len(name) > 1 else ""
+            is_name = name.isidentifier() and (equals or name in _OPTIONS)
+            if "@" in query or not is_name or ("password" in found and not meant):
+                raise ValueError(f"has something after its ? that is no option. {_ENCODE}")
+            raise ValueError(f"has the unknown option {name!r}.{meant}")
+        if name in found:
+            raise ValueError(f"has the option {name!r} twice")
+        if name.startswith("ssl_") and scheme != "rediss":
+            raise ValueError(f"has the option {name!r}, which is for rediss://")
+        if name == "socket_keepalive" and scheme == "unix":
+            raise ValueError(f"has the option {name!r}, which is not for unix://")
+        try:
+            found[name] = _OPTIONS[name](unquote(value.replace("+", " "), errors="strict"))
+        except UnicodeDecodeError:
+            raise ValueError(f"has the option {name!r}, whose value is no UTF-8") from None
+        except ValueError as error:
+            raise ValueError(f"has the option {name!r}, which {error}") from None
+    return found

@@ -1,1 +1,0 @@
-"""Schedules out of other systems' tables."""

@@ -1,0 +1,1 @@
+"""What a running call knows of itself, and says of itself."""

@@ -1,0 +1,252 @@
+"""What code declares: JOBS["BEAT_SCHEDULE"], ``@task(schedule=…)`` and `add_periodic_task`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.core.exceptions import ValidationError
+
+from jobs import (
+    conf,
+    registry,
+    serialization,
+    timing,
+)
+from jobs.api.compositions import Signature
+from jobs.api.task import Task
+from jobs.exceptions import ConfigurationError
+from jobs.message import celery_names
+from jobs.models import Schedule
+from jobs.schedules import merge
+from jobs.timing.celery import Crontab
+from jobs.timing.periodic import (
+    Periodic,
+    Rule,
+    span,
+)
+
+#: What Celery's ``options`` may hold here.
+_OPTIONS = ("queue", "exchange", "routing_key", "priority", "expires", "headers")
+#: What may stand beside them.
+_MORE = ("description", "enabled", "misfire", "misfire_window", "overlap", "jitter")
+_ENTRY = ("task", "schedule", "args", "kwargs", "options", *_MORE)
+_NAME_LENGTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Declaration:
+    """One schedule, as code declares it."""
+
+    name: str
+    #: Where it stands, for messages.
+    source: str
+    task: str = ""
+    periodic: Periodic | None = None
+    #: Why it can't become a row; empty when it can.
+    problem: str = ""
+
+    def schedule(self) -> Schedule:
+        """The row that it would be, not saved."""
+        declared = self.periodic
+        assert declared is not None
+        made = Schedule(
+            name=self.name,
+            task=self.task,
+            args=list(declared.args),
+            kwargs=dict(declared.kwargs),
+            queue=declared.queue,
+            exchange=declared.exchange,
+            routing_key=declared.routing_key,
+            priority=declared.priority,
+            expires=None if declared.expires is None else span(declared.expires),
+            headers=dict(declared.headers),
+            description=declared.description,
+            enabled=declared.enabled,
+            misfire=declared.misfire,
+            misfire_window=span(declared.misfire_window),
+            overlap=declared.overlap,
+            jitter=None if declared.jitter is None else span(declared.jitter),
+            timezone=timing.default_zone(),
+        )
+        _set_rule(made, declared.schedule)
+        return made
+
+    def values(self) -> dict[str, Any]:
+        """The row's fields, in their plain form."""
+        values: dict[str, Any] = serialization.plain(merge.plain(self.schedule()))
+        return values
+
+
+def _set_rule(schedule: Schedule, rule: Rule) -> None:
+    if isinstance(rule, Crontab):
+        schedule.crontab = rule.text
+        schedule.timezone = rule.timezone or schedule.timezone
+    elif isinstance(rule, str):
+        schedule.crontab = rule
+    else:
+        schedule.interval = span(rule)
+
+
+# ------------------------------------------------------------------------- add_periodic_task
+
+#: Name → declaration, of every call of `add_periodic_task` in this process.
+_added: dict[str, Declaration] = {}
+
+
+def add_periodic_task(
+    schedule: Rule, call: Signature | Task[..., Any], *, name: str = "", **options: Any
+) -> None:
+    """Have beat send a call: in a tasks module or ``AppConfig.ready``, where every process runs it.
+
+    ``call``: ``task.s(…)``, or a task without arguments. ``name``: of the schedule; by default task
+    and arguments. ``options``: those of the message (queue, exchange, routing_key, priority,
+    expires, headers), and those of `jobs.Periodic`.
+
+    Raises `ConfigurationError` for what can be seen to be wrong here; `manage.py check` sees the
+    rest.
+    """
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = {}
+    if isinstance(call, Task):
+        task = call.name
+    else:
+        task, args, kwargs = call.task, tuple(call.args), dict(call.kwargs)
+        options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
+    name = name or _name(task, args, kwargs)
+    try:
+        options = celery_names.left_of(options, celery_names.CALL)
+        _check_keys(options, (*_OPTIONS, *_MORE))
+        periodic = _periodic(schedule, args, kwargs, options)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"add_periodic_task of {name!r}: {error}.") from error
+    added = Declaration(name, f"add_periodic_task of {task!r}", task, periodic)
+    if _added.setdefault(name, added) != added:
+        raise ConfigurationError(
+            f"add_periodic_task: two schedules are called {name!r}. Give one another name=."
+        )
+
+
+def _name(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    values = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+    return f"{task}({', '.join(values)})"[:_NAME_LENGTH]
+
+
+def _check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise ValueError(
+                f"{key!r} is not known to schedules; there are {', '.join(known)}."
+                f"{conf.nearest(str(key), known)}"
+            )
+
+
+def _periodic(rule: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Periodic:
+    given = {key: value for key, value in options.items() if value is not None}
+    return Periodic(rule, args, kwargs, **given)
+
+
+# -------------------------------------------------------------------------------- gathering
+
+
+def find() -> list[Declaration]:
+    """Every declaration of this code, each name once; those that can't be a row say why."""
+    found: dict[str, Declaration] = {}
+    for one in _gathered():
+        earlier = found.get(one.name)
+        if earlier is None:
+            found[one.name] = _checked(one)
+        else:
+            told = f"{earlier.source} declares it as well. Give one of them another name."
+            found[one.name] = Declaration(one.name, one.source, problem=told)
+    return list(found.values())
+
+
+def problems() -> list[str]:
+    """A sentence for each declaration that can't become a row."""
+    return [
+        f"The schedule {one.name!r}, by {one.source}: {one.problem}"
+        for one in find()
+        if one.problem
+    ]
+
+
+def _gathered() -> Iterator[Declaration]:
+    entries = conf.get().beat_schedule
+    for name, entry in entries.items():
+        if entry is not None:
+            yield _of_settings(name, entry)
+    # The settings have the last word, on what other people's apps declare as well.
+    yield from (one for one in (*_of_tasks(), *_added.values()) if one.name not in entries)
+
+
+def _of_tasks() -> Iterator[Declaration]:
+    for task in registry.tasks.values():
+        declared = task.options.schedule
+        if declared is not None:
+            periodic = declared if isinstance(declared, Periodic) else Periodic(declared)
+            name = periodic.name or task.name
+            yield Declaration(name, f"@task {task.name!r}", task.name, periodic)
+
+
+def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
+    source = "JOBS['BEAT_SCHEDULE']"
+    try:
+        return Declaration(name, source, str(entry["task"]), _of_entry(entry))
+    except KeyError as error:
+        return Declaration(name, source, problem=f"it has no {error}.")
+    except (TypeError, ValueError) as error:
+        return Declaration(name, source, problem=f"{error}.")
+
+
+def _of_entry(entry: Mapping[str, Any]) -> Periodic:
+    entry = celery_names.left_of(entry, celery_names.SCHEDULE)
+    _check_keys(entry, _ENTRY)
+    options = entry.get("options") or {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"options must be a dict, not {options!r}")
+    options = celery_names.left_of(options, celery_names.CALL)
+    _check_keys(options, _OPTIONS)
+    more = {key: entry[key] for key in _MORE if key in entry}
+    args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}
+    return _periodic(entry["schedule"], args, kwargs, {**options, **more})
+
+
+# --------------------------------------------------------------------------------- checking
+
+
+def _checked(one: Declaration) -> Declaration:
+    problem = one.problem or _problem(one)
+    return Declaration(one.name, one.source, one.task, one.periodic, problem) if problem else one
+
+
+def _problem(one: Declaration) -> str:
+    task = registry.tasks.get(one.task)
+    if task is None:
+        return f"no task is called {one.task!r}.{conf.nearest(one.task, registry.tasks)}"
+    declared, queues = one.periodic, conf.get().queues
+    assert declared is not None
+    if declared.queue and not conf.get().knows(declared.queue):
+        return (
+            f"JOBS['QUEUES'] does not declare its queue {declared.queue!r}."
+            f"{conf.nearest(declared.queue, queues)}"
+        )
+    try:
+        task.check_arguments(declared.args, declared.kwargs)
+        serialization.dumps([declared.args, declared.kwargs, declared.headers])
+        one.schedule().full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        return " ".join(f"{field}: {' '.join(texts)}" for field, texts in _by_field(error))
+    except (TypeError, ValueError) as error:
+        return str(error).rstrip(".") + "."
+    return ""
+
+
+def _by_field(error: ValidationError) -> Iterator[tuple[str, list[str]]]:
+    if not hasattr(error, "error_dict"):
+        yield "schedule", error.messages
+        return
+    names = {field.name for field in fields(Periodic)}
+    for field, texts in error.message_dict.items():
+        yield (field if field in names else "schedule"), texts

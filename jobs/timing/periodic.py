@@ -1,0 +1,105 @@
+"""What code writes to declare a schedule. Pure: it becomes a row when `jobs.periodic` is asked."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from jobs.conf.values import (
+    check_place,
+    check_priority,
+    check_text,
+    seconds_ahead,
+)
+from jobs.exceptions import shown
+from jobs.timing.celery import Crontab
+
+#: Seconds or a span, `jobs.crontab`, or the text of a crontab.
+Rule = float | dt.timedelta | Crontab | str
+Seconds = float | dt.timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Periodic:
+    """A rule, and what is sent by it; for what a schedule has besides its rule."""
+
+    schedule: Rule
+    args: Sequence[Any] = ()
+    kwargs: Mapping[str, Any] = field(default_factory=dict)
+    #: Default: the task's.
+    name: str = ""
+    #: Default: the task's.
+    queue: str = ""
+    #: With a queue, they go along in ``delivery_info``; without one, they lead to queues.
+    exchange: str = ""
+    routing_key: str = ""
+    #: 0 (first) to 9; None: the task's.
+    priority: int | None = None
+    #: Seconds (or a timedelta) after beat sends it beyond which it isn't run any more.
+    expires: Seconds | None = None
+    headers: Mapping[str, Any] = field(default_factory=dict)
+    description: str = ""
+    enabled: bool = True
+    #: "skip", "once" or "all": what becomes of due times that nobody was there for.
+    misfire: str = "once"
+    #: With "all": how old, in seconds or as a timedelta, a missed due time may be.
+    misfire_window: Seconds = 86_400.0
+    #: "allow", "skip" or "queue": what happens at a due time when the last run goes on.
+    overlap: str = "allow"
+    #: Seconds (or a timedelta) over which runs are spread; None: each at its due time.
+    jitter: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        check_rule(self.schedule)
+        for name in ("queue", "exchange", "routing_key"):
+            check_place(name, getattr(self, name))
+        for name in ("expires", "misfire_window", "jitter"):
+            value = getattr(self, name)
+            if value is not None:
+                seconds_ahead(name, value)
+        for name in ("name", "queue"):
+            if getattr(self, name) != "":
+                check_text(name, getattr(self, name))
+        if not isinstance(self.description, str):
+            raise TypeError(f"description must be text, not {self.description!r}")
+        check_priority(self.priority)
+        if isinstance(self.args, str) or not isinstance(self.args, Sequence):
+            raise TypeError(f"args must be a tuple or a list, not {self.args!r}")
+        for name in ("kwargs", "headers"):
+            if not isinstance(getattr(self, name), Mapping):
+                raise TypeError(f"{name} must be a dict, not {getattr(self, name)!r}")
+            for key in getattr(self, name):
+                if not isinstance(key, str):
+                    raise TypeError(f"{name} must have names that are text, not {shown(key)}")
+
+
+def check_rule(rule: object) -> None:
+    """Raises `TypeError` for what can't be a rule."""
+    if _is_span(rule) or (isinstance(rule, Crontab | str) and rule):
+        return
+    told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
+    if type(rule).__module__.startswith("celery."):
+        if type(rule).__name__ == "solar":
+            told += "; there are no schedules by the sun"
+        else:
+            told += "; import crontab from jobs, and write an interval as seconds"
+    raise TypeError(told)
+
+
+def _is_span(value: object) -> bool:
+    if isinstance(value, float) and math.isnan(value):
+        return False
+    return isinstance(value, int | float | dt.timedelta) and not isinstance(value, bool)
+
+
+def span(value: Seconds) -> dt.timedelta:
+    """Raises `ValueError` for a number that is no span of time."""
+    if isinstance(value, dt.timedelta):
+        return value
+    try:
+        return dt.timedelta(seconds=value)
+    except OverflowError:
+        raise ValueError(f"{value!r} seconds are longer than the calendar") from None

@@ -1,0 +1,1 @@
+"""From the broker to the runners: what a child claims, and what of it may run now."""

@@ -1,0 +1,1 @@
+"""From outcomes to the ledger, and then back to the broker."""

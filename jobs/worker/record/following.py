@@ -1,0 +1,283 @@
+"""What a message asks to be sent after its task, and what becomes of what never will be.
+
+On success: its callbacks, and the next call of its chain. On failure: its errbacks; the rest of its
+chain ends as it did. Ids are chosen before, so that a second run of the same message sends nothing
+twice. What comes when the last member of a chord has ended, `jobs.worker.record.joining` says.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import itertools
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from jobs import (
+    conf,
+    message,
+    registry,
+    routing,
+)
+from jobs.exceptions import JobsError, SendError
+from jobs.ledger.outcomes import Record
+from jobs.message import Message, workflow
+from jobs.message.send import end
+from jobs.message.workflow import Call
+from jobs.registry import tasks
+from jobs.states import State
+from jobs.timing import clock
+from jobs.worker.record import rows
+from jobs.worker.record.outcome import (
+    NOTHING,
+    Following,
+    Member,
+)
+from jobs.worker.record.rows import Run
+
+log = logging.getLogger("jobs.worker")
+
+#: What is raised by looking for a call in what is none.
+NO_CALL = (
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+def after_success(sent: Message, result: Any) -> Following:
+    """Raises `SendError` for a result that can't be in the messages to be sent."""
+    following = _together(_starts(sent, result), _membership(sent))
+    for one in following.messages:
+        message.encode(one)  # now, when it can still be the task's failure
+    return following
+
+
+def _starts(sent: Message, result: Any) -> Iterator[Following]:
+    for n, call in enumerate(sent.embed.get("callbacks") or ()):
+        yield started(sent, f"callback {n}", call, [result])
+    if sent.embed.get("chain"):
+        yield started(sent, "chain", workflow.chain(reversed(sent.embed["chain"])), [result])
+
+
+def _together(parts: Iterable[Following], members: Sequence[Member]) -> Following:
+    """Of one call, which is a member of chords itself."""
+    made = list(parts)
+    return Following(
+        [one for part in made for one in part.messages],
+        [one for part in made for one in part.chords],
+        [one for part in made for one in part.ends],
+        [*members, *(one for part in made for one in part.members)],
+    )
+
+
+def after_end(
+    sent: Message, raw: bytes, run: Run, why: BaseException, state: State = State.FAILURE
+) -> Following:
+    """After an end other than success. Errbacks are told of failures, not of revocations."""
+    if not sent.embed:
+        return NOTHING
+    parts = []
+    if state == State.FAILURE and sent.embed.get("errbacks"):
+        parts.append(told(sent, sent.embed["errbacks"]))
+    if sent.embed.get("chain"):
+        ended = rows.failure(sent, raw, run, why, state)
+        error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
+        call = workflow.chain(reversed(sent.embed["chain"]))
+        ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
+        parts.append(Following(ends=ends, members=members))
+    return _together(parts, _membership(sent))
+
+
+def after_replacing(sent: Message, call: Call) -> Following:
+    """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
+    start = workflow.start(call)
+    # Not its own id for their parent: that is the end of what they begin.
+    messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
+    for one in messages:
+        message.encode(one)
+    return Following(messages, start.chords, replaces=sent.id)
+
+
+def told(sent: Message, errbacks: Sequence[Call]) -> Following:
+    """The errbacks of a call that has failed: they get its id."""
+    starts = [started(sent, f"errback {n}", call, [sent.id]) for n, call in enumerate(errbacks)]
+    return _together(starts, ())
+
+
+def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
+    """The ends of all tasks of a call that will not be sent, as that of another, and those of them
+    that chords wait for."""
+    ends, members = [], []
+    root_id = ended.root_id or ended.id
+    foreign = conf.get().queue(ended.queue).open
+    for one in _tasks(call):
+        options = workflow.options(one)
+        task_id, group_id = options.get("task_id"), options.get("group_id")
+        if not message.is_name(task_id):
+            continue
+        if not message.is_name(group_id):
+            group_id = None
+        ends.append(
+            ended._replace(
+                id=task_id,
+                task=str(one.get("task")).replace("\0", "")[: message.LONGEST],
+                queue=_address(one)["queue"],
+                args="[]",
+                kwargs="{}",
+                traceback="",
+                attempts=1,
+                started_at=None,
+                message=b"",
+                group_id=group_id,
+                group_index=_index(options),
+                root_id=root_id,
+            )
+        )
+        if group_id and isinstance(options.get("chord"), Mapping):
+            body = options["chord"] if foreign else None
+            members.append(Member(task_id, group_id, root_id, body))
+    return ends, members
+
+
+def started(sent: Message, what: str, call: Call, before: list[Any]) -> Following:
+    """What a call sends that follows this one, at its start. Its ids are the same, however often
+    the task is run. What is no call, or can't be sent, ends as FAILURE instead, and with it all
+    that would have come behind it."""
+    ids = (message.derived_id(sent.id, f"{what}/{n}") for n in itertools.count())
+    try:
+        call = workflow.freeze(call, ids.__next__)
+        start = workflow.start(call, before)
+        for one in start.calls:
+            _check(one)
+        return Following(
+            [message_of(one, sent.id, _root(sent)) for one in start.calls], start.chords
+        )
+    except NO_CALL as error:
+        log.error("task %s is followed by what can't be sent: %s (%r)", sent.id, shown(call), error)
+        why = JobsError(f"It can't be sent after {sent.task}[{sent.id}]: {error!r}")
+        why.__cause__ = error
+        ended = rows.failure(sent, b"", Run("", time.time()), why)
+        ends, members = unsent(call, ended._replace(parent_id=sent.id))
+        return Following(ends=ends, members=members)
+
+
+def shown(call: Any) -> str:
+    """What a log may say of a call, or of what should be one: its arguments may be secret."""
+    named = call.get("task") if isinstance(call, Mapping) else None
+    return repr(named)[:100] if named else f"a {type(call).__name__}"
+
+
+def _check(call: Call) -> None:
+    """Raise `ValueError` for the call of a single task that no row could hold."""
+    task_id = workflow.options(call).get("task_id")
+    if not message.is_name(task_id) or not message.is_name(call["task"]):
+        raise ValueError(f"{call['task']!r}[{task_id!r}]: a name or id that can't be stored")
+
+
+def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
+    """The message of a call of a single task that is started."""
+    options = workflow.options(call)
+    task = tasks.get(call["task"])
+    expires = options.get("expires")
+    if expires is None and task is not None:
+        expires = task.expires
+    return Message(
+        task=call["task"],
+        id=options["task_id"],
+        **_address(call),
+        args=list(call["args"]),
+        kwargs=dict(call["kwargs"]),
+        embed={
+            "callbacks": workflow.listed(options.get("link")) or None,
+            "errbacks": workflow.listed(options.get("link_error")) or None,
+            "chain": list(options.get("chain") or ()) or None,
+            "chord": options.get("chord"),
+        },
+        eta=_eta(options),
+        expires=_expires(expires),
+        timelimit=(_seconds(options, "time_limit"), _seconds(options, "soft_time_limit")),
+        ignore_result=options.get("ignore_result", task.ignore_result if task else None),
+        root_id=root_id,
+        parent_id=parent_id,
+        group=options["group_id"] if message.is_name(options.get("group_id")) else None,
+        group_index=_index(options),
+        own_headers=dict(options.get("headers") or {}),
+        sensitive=task.sensitive if task else frozenset(),
+    )
+
+
+def _tasks(call: Call) -> list[Call]:
+    """But for what is no call, which could not have been sent either."""
+    try:
+        found = list(workflow.tasks_in_place(call))
+        for one in found:
+            workflow.options(one).get("task_id")
+    except NO_CALL:
+        try:
+            parts = workflow.parts(call) if workflow.kind(call) == "chain" else []
+        except NO_CALL:
+            return []
+        return [one for part in parts for one in _tasks(part)]
+    return found
+
+
+def _membership(sent: Message) -> list[Member]:
+    body = sent.embed.get("chord")
+    if not (sent.group and body):
+        return []
+    foreign = conf.get().queue(sent.queue).open
+    return [Member(sent.id, sent.group, _root(sent), body if foreign else None)]
+
+
+def _root(sent: Message) -> str:
+    return sent.root_id or sent.id
+
+
+def _address(call: Call) -> dict[str, Any]:
+    """Queue and priority, as fields of its message. By its own arguments: what the call before it
+    gives it is not looked at."""
+    name, options = str(call.get("task")), workflow.options(call)
+    args, kwargs = call.get("args") or (), call.get("kwargs") or {}
+    try:
+        decides, task = registry.routed_as(name, kwargs)
+        address, priority = routing.get().find(decides, args, kwargs, options, task)
+        return {**address.fields(), "priority": min(max(int(priority), 0), 9)}
+    except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
+        default = conf.get().default_queue
+        log.error("%s is sent to queue %r: %s", name, default, error)
+        return {"queue": default}
+
+
+def _index(options: Mapping[str, Any]) -> int | None:
+    """A call's place in its group."""
+    index = options.get("group_index")
+    return index if isinstance(index, int) and 0 <= index < 2**31 else None
+
+
+def _eta(options: Mapping[str, Any]) -> dt.datetime | None:
+    if options.get("countdown") is not None:
+        return clock.now() + dt.timedelta(seconds=float(options["countdown"]))
+    return _moment(options.get("eta"))
+
+
+def _expires(expires: Any) -> dt.datetime | None:
+    if isinstance(expires, int | float | dt.timedelta | dt.datetime):
+        return end(expires)
+    return _moment(expires)
+
+
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
+    limit = options.get(name)
+    return limit if isinstance(limit, int | float) and limit > 0 else None
+
+
+def _moment(text: Any) -> dt.datetime | None:
+    if not isinstance(text, str):
+        return None
+    moment = dt.datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)

@@ -1,0 +1,1 @@
+"""The running of tasks: from a delivery to its outcome."""

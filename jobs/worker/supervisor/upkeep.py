@@ -1,0 +1,185 @@
+"""What keeps the queues in order; safe on every worker at once."""
+
+from __future__ import annotations
+
+import functools
+import logging
+import threading
+import time
+from collections.abc import Collection, Mapping, Sequence
+
+from django.db import close_old_connections, connections
+
+from jobs import (
+    broker,
+    conf,
+    message,
+)
+from jobs.broker.base import Returned
+from jobs.exceptions import JobsError, MessageError
+from jobs.ledger import publish
+from jobs.message import Killed, Message
+from jobs.models import TaskResult
+from jobs.registry import tasks
+from jobs.worker.board import key
+from jobs.worker.loops import AWAY, Patience
+from jobs.worker.record import rows
+from jobs.worker.record.following import after_end
+from jobs.worker.record.outcome import (
+    Kind,
+    Outcome,
+    lock_of,
+)
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.record.rows import Run
+
+log = logging.getLogger("jobs.worker")
+
+#: Seconds between two looks at how the broker keeps what it holds.
+_LOOK = 60.0
+
+
+def give_back(
+    queues: Sequence[str],
+    consumer: str,
+    *,
+    blamed: Collection[int] | None = (),
+    killed: Mapping[int, Killed] | None = None,
+) -> int:
+    """Return to their queues what a consumer held that is gone. How many messages.
+
+    ``blamed``: the deliveries (keys of the board) that were running when the process died by
+    itself; None: nobody knows, so all of them. ``killed``: those for which it was killed.
+    """
+    killed = killed or {}
+
+    def returned(queue: str, number: int, raw: bytes) -> Returned:
+        place = key(queue, number)
+        try:
+            crashed = blamed is None or place in blamed
+            marked, priority = message.mark_redelivered(raw, crashed=crashed)
+            if place in killed:
+                marked = message.mark(marked, jobs_killed=killed[place])
+        except MessageError:
+            return Returned(number)  # whoever claims it next makes it a dead letter
+        return Returned(number, priority, marked)
+
+    return sum(
+        broker.get().reclaim(queue, consumer, functools.partial(returned, queue))
+        for queue in queues
+    )
+
+
+def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
+    """Give back what vanished machines held: consumers whose lease has ended. How many
+    messages.
+
+    ``alive``: those that are known to live. This process may have stood still since it renewed
+    their leases.
+    """
+    count = 0
+    for queue in queues:
+        for consumer in broker.get().expired(queue):
+            if consumer in alive:
+                continue
+            returned = give_back([queue], consumer, blamed=None)
+            log.warning(
+                "the lease of %s has ended; %d of its messages are back in queue %s",
+                consumer,
+                returned,
+                queue,
+            )
+            count += returned
+    return count
+
+
+def give_up(row: TaskResult, error: Exception) -> None:
+    """End a call whose message can't be on the broker, and all that waits for it."""
+    raw, run = bytes(row.message), Run("", time.time())
+    try:
+        sent = message.decode(raw, row.queue, trusted=True)
+    except MessageError:
+        sent = Message(task=row.task, id=row.id, queue=row.queue)
+        sent.group, sent.group_index = row.group_id, row.group_index
+        sent.root_id, sent.parent_id = row.root_id, row.parent_id
+    why = JobsError(f"Its message, of {len(raw):,} bytes, can't be put on its queue: {error}")
+    log.error("task %s[%s] ends, for it can't be sent: %s", sent.task, sent.id, error)
+    outcome = Outcome(Kind.DONE, row.queue, 0, held=False, ended=row.id)
+    outcome.record = rows.failure(sent, raw, run, why)
+    outcome.following = after_end(sent, raw, run, why)
+    outcome.lock = lock_of(sent, tasks.get(sent.task))
+    recorder = Recorder("relay")
+    recorder.add(outcome)
+    recorder.step()
+
+
+class Relay:
+    """A thread that publishes what others left in the outbox."""
+
+    def __init__(self) -> None:
+        self._stopping = threading.Event()
+        self._patience = Patience(
+            "the relay can't publish what waits in the ledger, for the {what} is away",
+            "the relay can publish again: the {what} is back",
+        )
+        #: The kind of the last pass's error that was not foreseen.
+        self._problem: type[Exception] | None = None
+        #: What the broker may lose when it is full, as it was logged, and when to look again.
+        self._loses = ""
+        self._look_at = 0.0
+        self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def join(self, timeout: float) -> bool:
+        """Whether it has ended within ``timeout`` seconds."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _loop(self) -> None:
+        every = max(1.0, conf.get().relay_after_seconds)
+        self.look()
+        while not self._stopping.wait(every):
+            self.step()
+        connections.close_all()
+
+    def step(self) -> None:
+        """One pass; whatever fails is tried again at the next: nobody else would see that this
+        thread has ended."""
+        try:
+            count = publish.relay(give_up=give_up)
+            close_old_connections()
+        except AWAY as error:
+            self._patience.away(error)
+            connections.close_all()
+            return
+        except Exception as error:
+            if self._problem is not type(error):
+                self._problem = type(error)
+                log.exception("the relay can't publish what waits in the ledger; it tries again")
+            connections.close_all()
+            return
+        self._patience.back()
+        if self._problem:
+            self._problem = None
+            log.warning("the relay can publish again")
+        if count:
+            log.warning("the relay published %d messages that were left in the ledger", count)
+        if time.monotonic() >= self._look_at:
+            self.look()
+
+    def look(self) -> None:
+        """Log what the broker may lose, when that has changed."""
+        self._look_at = time.monotonic() + _LOOK
+        try:
+            loses = broker.get().keeping().loses
+        except Exception as error:  # noqa: BLE001  only advice: this thread has more to do
+            log.debug("the broker's memory policy can't be read: %s", error)
+            return
+        if loses != self._loses:
+            log.warning("%s", loses or "Redis has the maxmemory-policy noeviction now.")
+        self._loses = loses

@@ -1,0 +1,350 @@
+"""Calls and chains as values, and the mistakes that are told at the call."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from typing import Any
+
+import pytest
+
+from jobs import Signature, chain, chord, group, serialization, signature, task
+from jobs.api.compositions import (
+    Chain,
+    Chord,
+    Group,
+)
+from jobs.exceptions import UnknownTask, WorkflowError
+
+
+@task(name="tests.canvas.add")
+def add(a: int, b: int) -> int:
+    return a + b
+
+
+def test_a_call_as_a_value() -> None:
+    call = add.s(1, b=2).set(queue="low", countdown=3)
+    assert call == Signature("tests.canvas.add", (1,), {"b": 2}, {"queue": "low", "countdown": 3})
+    assert not call.immutable
+    assert add.si(1, 2).immutable
+    assert add.s(2)(1) == 3
+    assert call.clone((7,), {"b": 3}).args == (7, 1)
+
+
+def test_the_json_form_is_celery_s_and_comes_back() -> None:
+    due = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    call = add.s(1).set(eta=due, expires=dt.timedelta(minutes=1), link=add.s(5))
+    form = call.as_dict()
+    assert form == {
+        "task": "tests.canvas.add",
+        "args": [1],
+        "kwargs": {},
+        "options": {
+            "eta": "2030-01-01T00:00:00+00:00",
+            "expires": 60.0,
+            "link": add.s(5).as_dict(),
+        },
+        "subtask_type": None,
+        "immutable": False,
+    }
+    assert signature(form).as_dict() == form
+    assert signature("tests.canvas.add", (1, 2), queue="low") == add.s(1, 2).set(queue="low")
+
+
+def test_a_frozen_call_keeps_its_id() -> None:
+    frozen = add.s(1, 2).freeze()
+    assert frozen.options["task_id"]
+    assert frozen.freeze() == frozen
+    assert frozen.freeze("mine").options["task_id"] == "mine"
+
+
+def test_chains_are_flat() -> None:
+    a, b, c = add.s(1, 2), add.s(3), add.s(4)
+    assert (a | b | c) == chain(a, b, c) == chain(a, chain(b, c)) == Chain((a, b, c))
+    with pytest.raises(ValueError, match="a chain needs a call"):
+        chain()
+
+
+def test_the_message_of_a_chain_has_the_next_call_last() -> None:
+    rest = [add.s(4).as_dict(), add.s(3).as_dict()]
+    sent = add.message((1, 2), {}, chain=rest, link=add.s(9), link_error=[add.s(8)])
+    assert sent.embed == {
+        "callbacks": [add.s(9).as_dict()],
+        "errbacks": [add.s(8).as_dict()],
+        "chain": rest,
+        "chord": None,
+    }
+    assert add.message((1, 2), {}).embed == {}
+
+
+def test_mistakes_are_told_at_the_call() -> None:
+    with pytest.raises(UnknownTask, match=r"No task 'tests\.canvas\.ad'.*'tests\.canvas\.add'"):
+        (add.s(1, 2) | signature("tests.canvas.ad")).delay()
+    with pytest.raises(UnknownTask):
+        signature("nowhere").delay()
+    with pytest.raises(TypeError, match="too many positional arguments"):
+        (add.s(1, 2) | add.s(3, 4)).delay()
+    with pytest.raises(TypeError, match="missing"):
+        (add.s(1, 2) | add.si(3)).delay()
+    with pytest.raises(TypeError, match="is no call"):
+        add.message((1, 2), {}, link=add)
+
+
+def test_what_follows_a_group_makes_a_chord() -> None:
+    a, b, c = add.s(1, 2), add.s(3), add.s(4)
+    assert (group(a, b) | c) == chord([a, b], c) == Chord(Group((a, b)), c)
+    assert (group(a, b) | c | b) == chord([a, b], c | b)
+    assert (a | group(b, c)) == Chain((a, group(b, c)))
+    assert (a | group(b, c) | a) == Chain((a, chord([b, c], a)))
+    assert chain(group(a, b), c) == chord([a, b], c)
+    assert chord([a, b]).body is None
+
+
+def test_groups_of_what() -> None:
+    a, b = add.s(1, 2), add.s(3)
+    assert group(a, b) == group([a, b]) == group(one for one in (a, b))
+    assert len(group(a, b)) == 2
+    assert list(group(a, b)) == [a, b]
+    with pytest.raises(TypeError, match="is no call"):
+        group(add, add)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        add.s(1) | add.s(2),
+        group(add.s(1), add.si(2, 3)).set(queue="low"),
+        chord([add.s(1), add.s(2) | add.s(3)], add.s(4) | add.s(5)),
+        add.s(1) | group(add.s(2), chord([add.s(3)], add.s(4)) | add.s(5)) | add.s(6),
+    ],
+)
+def test_json_forms_come_back(call: Any) -> None:
+    form = json.loads(json.dumps(call.as_dict()))
+    assert signature(form) == call
+    assert signature(form).as_dict() == form
+    frozen = call.freeze()
+    assert signature(frozen).freeze() == frozen
+
+
+def test_the_json_form_of_a_chord() -> None:
+    form = chord([add.s(1)], add.s(2)).as_dict()
+    assert (form["task"], form["subtask_type"]) == ("celery.chord", "chord")
+    assert form["kwargs"]["header"]["kwargs"]["tasks"] == [add.s(1).as_dict()]
+    assert form["kwargs"]["body"] == add.s(2).as_dict()
+
+
+def test_the_same_with_other_arguments_and_options() -> None:
+    a, b = add.s(1), add.s(2)
+    assert (a | b).clone((5,)) == (add.s(5, 1) | b)
+    assert group(a, b).clone((5,)) == group(add.s(5, 1), add.s(5, 2))
+    assert chord([a], b).clone((5,)) == chord([add.s(5, 1)], b)
+    assert chord([a], b).set(queue="low").options == {"queue": "low"}
+
+
+def test_a_task_for_many_items() -> None:
+    assert add.starmap([(1, 2)]).as_dict() == {
+        "task": "celery.starmap",
+        "args": [],
+        "kwargs": {"task": add.s().as_dict(), "it": [(1, 2)]},
+        "options": {},
+        "subtask_type": None,
+        "immutable": True,
+    }
+    assert add.starmap([(1, 2), (3, 4)])() == [3, 7]
+    assert len(add.chunks([(n, n) for n in range(10)], 4)) == 3
+
+    @task(name="tests.canvas.waits")
+    async def waits() -> None: ...
+
+    with pytest.raises(TypeError, match="'async def'"):
+        waits.map([1])
+
+
+def test_what_contains_itself() -> None:
+    call = add.s(1, 2)
+    call.options["link"] = call  # type: ignore[index]
+    with pytest.raises(WorkflowError, match="contains itself"):
+        group(call).delay()
+    form: Any = group(add.s(1, 2)).as_dict()
+    form["kwargs"]["tasks"].append(form)
+    with pytest.raises(WorkflowError, match="contains itself"):
+        signature(form)
+
+
+def test_callbacks_are_checked_too() -> None:
+    with pytest.raises(UnknownTask):
+        add.message((1, 2), {}, link=signature("tests.nowhere"))
+    with pytest.raises(TypeError, match="the id of the call that failed"):
+        add.message((1, 2), {}, link_error=add.s(1, 2))
+    with pytest.raises(TypeError, match="the result of the call before it"):
+        add.message((1, 2), {}, link=group(add.s(1, 2)))
+    with pytest.raises(WorkflowError, match="no one end"):
+        group(add.s(1, 2)).apply_async(link=add.s(3))
+
+
+@task(name="tests.canvas.pay", sensitive=["card"])
+def pay(order: int, card: str = "", *, note: str = "") -> str:
+    return card
+
+
+SECRET = "4111-1111"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        pay.s(1, SECRET),
+        pay.s(1, card=SECRET),
+        pay.s(SECRET),  # behind another call it is the second argument
+        pay.si(1, SECRET),
+        pay.si(1, card=SECRET).set(queue="low"),
+        pay.s(1, SECRET) | add.s(1),
+        add.s(1, 2) | pay.s(SECRET) | add.s(1),
+        group(pay.s(1, SECRET), pay.s(2, SECRET)),
+        chord([pay.s(1, SECRET)], add.s(1)),
+        chord([add.s(1, 2)], pay.s(card=SECRET)),
+        chain(group(pay.s(1, SECRET), add.s(1, 2)), pay.s(SECRET)),
+        add.s(1).set(link=pay.s(1, SECRET), link_error=[pay.s(1, SECRET)]),
+        pay.map([SECRET]),
+        pay.starmap([(1, SECRET)]),
+        pay.chunks([(1, SECRET)], 1),
+        signature(pay.s(1, SECRET).as_dict()),
+    ],
+)
+def test_sensitive_values_are_not_shown(call: Any) -> None:
+    for shown in (repr(call), str(call), f"{call}", f"{[call]!r}", f"{call!r:>10}"):
+        assert SECRET not in shown
+        assert "…" in shown or "add" in shown
+    assert SECRET in json.dumps(dict(call))
+
+
+def test_a_call_is_shown_as_it_is_written() -> None:
+    assert repr(add.s(1, b="x")) == "tests.canvas.add(1, b='x')"
+    assert repr(add.s(1, 2) | add.s(3)) == "tests.canvas.add(1, 2) | tests.canvas.add(3)"
+    assert repr(group(add.s(1))) == "group([tests.canvas.add(1)])"
+    assert repr(chord([add.s(1)], add.s())) == "chord([tests.canvas.add(1)], tests.canvas.add())"
+    assert repr(pay.si(1, "x", note="y")) == "tests.canvas.pay(1, …, note='y')"
+    assert repr(pay.s(1, "x")) == "tests.canvas.pay(1, …)"
+    assert repr(pay.s(1)) == "tests.canvas.pay(…)"  # it may become the second
+    assert len(repr(add.s("x" * 10_000))) < 200
+    assert repr(signature("nowhere", (1,))) == "nowhere(1)"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: chain(add.s(1), {"card": SECRET}),
+        lambda: group({"args": [SECRET]}),
+        lambda: signature({"task": "x", "args": [SECRET], "subtask_type": "y"}),
+        lambda: add.s(1, 2).set(link={"args": [SECRET]}).delay(),
+        lambda: add.message((1, 2), {}, link={"args": [SECRET]}),
+        lambda: chord([add.s(1)], {"args": [SECRET]}),
+        lambda: (add.s(1) | pay.s(1, SECRET, SECRET)).delay(),
+    ],
+)
+def test_mistaken_calls_do_not_show_their_values(wrong: Any) -> None:
+    with pytest.raises((TypeError, WorkflowError)) as caught:
+        wrong()
+    assert SECRET not in str(caught.value)
+
+
+def test_an_immutable_call_keeps_its_arguments() -> None:
+    call = add.si(1, 2)
+    assert call.clone((9,), {"b": 9}) == call
+    assert call(9, b=9) == 3
+    assert (add.si(1, 2) | add.s(3)).clone((9,)).tasks[0] == call
+    assert group(call, add.s(1)).clone((9,)).tasks == (call, add.s(9, 1))
+    assert chord([call], add.s(1)).clone((9,)).header.tasks == (call,)
+    assert add.signature((1, 2), immutable=True) == call
+    assert signature("tests.canvas.add", (1, 2), immutable=True) == call
+    assert add.s(1, 2).set(immutable=True) == call
+    assert call.set(immutable=False) == add.s(1, 2)
+    assert call.set(queue="low").clone((9,)).args == (1, 2)
+    assert call.clone(queue="low").options == {"queue": "low"}
+    assert group(add.s(1), add.s(2)).set(immutable=True).clone((9,)).tasks == (add.si(1), add.si(2))
+    assert (add.s(1) | add.s(2)).set(immutable=True).clone((9,)).tasks == (add.si(1), add.s(2))
+    assert chord([add.s(1)], add.s()).set(immutable=True).clone((9,)).header.tasks == (add.si(1),)
+
+
+def test_forms_of_celery() -> None:
+    assert add.signature((2, 2), countdown=10) == add.s(2, 2).set(countdown=10)
+    assert add.subtask((2,), {"b": 3}) == add.s(2, b=3)
+    assert signature("tests.canvas.add", args=(2, 2), options={"queue": "low"}) == add.s(2, 2).set(
+        queue="low"
+    )
+    made = group(add.s(n) for n in range(3)).skew(start=1, stop=2.5)
+    assert [call.options["countdown"] for call in made.tasks] == [1, 2, 2.5]
+    assert len(add.chunks([(1, 2)] * 5, 2).group()) == 3
+    assert serialization.loads(serialization.dumps([add.s(1)])) == [add.s(1).as_dict()]
+    with pytest.raises(AttributeError, match=r"headers"):
+        add.s(1).stamp(stamp="x")
+
+
+A, B, C = add.s(2), add.si(3, 4), add.s(5) | add.s(6)
+
+
+@pytest.mark.parametrize(
+    "several",
+    [
+        [A, B, C],
+        (A, B, C),
+        [A.as_dict(), B, C.as_dict()],
+        (*group(A, B).tasks, C),
+        lambda: (call for call in (A, B, C)),
+        lambda: {id(call): call for call in (A, B, C)}.values(),
+        lambda: map(signature, [A.as_dict(), B.as_dict(), C.as_dict()]),
+    ],
+)
+@pytest.mark.parametrize("name", ["link", "link_error"])
+def test_one_call_or_several(several: Any, name: str) -> None:
+    def calls() -> Any:
+        return several() if callable(several) else several
+
+    embedded = {"link": "callbacks", "link_error": "errbacks"}[name]
+    expected = [A.as_dict(), B.as_dict(), C.as_dict()]
+    assert add.message((1, 2), {}, **{name: calls()}).embed[embedded] == expected
+    for made in (add.s(1, 2).set(**{name: calls()}), add.signature((1, 2), **{name: calls()})):
+        assert made.as_dict()["options"][name] == expected
+        assert made.as_dict()["options"][name] == expected  # a second time, too
+        assert signature(made.as_dict()).as_dict() == made.as_dict()
+    for one in (add.s(1, 2), add.s(1, 2) | add.s(3), chord([add.s(1, 2)], add.s(1))):
+        linked = calls()
+        assert getattr(one, name)(linked) is linked
+        assert one.as_dict()["options"][name] == expected
+
+
+@pytest.mark.parametrize("one", [A, C, group(A, B), chord([A], B), A.as_dict(), C.as_dict()])
+def test_one_call(one: Any) -> None:
+    form = signature(one).as_dict()
+    sent = add.message((1, 2), {}, link=one, link_error=one)
+    assert (sent.embed["callbacks"], sent.embed["errbacks"]) == ([form], [form])
+    assert add.s(1, 2).set(link=one).as_dict()["options"]["link"] == form
+
+
+@pytest.mark.parametrize("nothing", [None, [], ()])
+def test_no_call(nothing: Any) -> None:
+    assert add.message((1, 2), {}, link=nothing, link_error=nothing).embed == {}
+
+
+@pytest.mark.parametrize("wrong", [add, "tests.canvas.add", 5, [add], {"x": 1}, [A, None]])
+def test_what_is_no_callback(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="is no call"):
+        add.message((1, 2), {}, link=wrong)
+    with pytest.raises(TypeError, match="is no call"):
+        add.s(1).link(wrong)
+
+
+def test_links_are_added_to_the_call_itself() -> None:
+    call = add.s(1, 2)
+    other = call.set(queue="low")
+    assert call.link(A) is A
+    assert call.link([A, B]) == [A, B]
+    assert call.link_error(C) is C
+    assert call.on_error(C) is call
+    assert call.options == {"link": [A, B], "link_error": [C]}
+    assert other.options == {"queue": "low"}
+    with pytest.raises(WorkflowError, match=r"group \| call"):
+        group(A, B).link(C)
+    several = group(A, B)
+    several.link_error(C)
+    assert several.options == {"link_error": [C]}

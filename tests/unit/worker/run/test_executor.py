@@ -1,0 +1,366 @@
+"""One delivery to one outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from typing import Any
+
+import pytest
+
+from jobs import message, serialization
+from jobs.api.task import Task
+from jobs.exceptions import Ignore, Reject, SoftTimeLimitExceeded
+from jobs.ledger.outcomes import Record
+from jobs.message import Message
+from jobs.running.request import current
+from jobs.states import State
+from jobs.worker.record.outcome import (
+    Delivery,
+    Kind,
+    Outcome,
+)
+from jobs.worker.run import executor
+from jobs.worker.run.time_limits import Limits, ThreadTimer
+
+LIMITS = Limits(ThreadTimer())
+
+
+def double(n: int) -> int:
+    return 2 * n
+
+
+def sent(task: str = "double", **fields: Any) -> Message:
+    return Message(task=task, id=message.new_id(), queue="default", **{"args": [4], **fields})
+
+
+def outcome_of(run: Any, **fields: Any) -> Outcome:
+    """What becomes of a call of this function."""
+    made = Task(run, name="made", **fields.pop("options", {}))
+    one = sent("made", **fields)
+    one = message.decode(message.encode(one), "default")
+    delivery = Delivery("default", 7, message.encode(one), one, made)
+    if made.is_async:
+        return asyncio.run(executor.run_async(delivery, "w/1", LIMITS))
+    return executor.run(delivery, "w/1", LIMITS)
+
+
+def record_of(outcome: Outcome) -> Record:
+    assert outcome.record is not None
+    return outcome.record
+
+
+# ------------------------------------------------------------------------------ the task
+
+
+def test_success() -> None:
+    outcome = outcome_of(double)
+    item = record_of(outcome)
+    assert (outcome.kind, outcome.number, outcome.ended, outcome.failed) == (
+        Kind.DONE,
+        7,
+        item.id,
+        False,
+    )
+    assert (item.state, item.result, item.args, item.kwargs) == (State.SUCCESS, "8", "[4]", "{}")
+    assert (item.worker, item.attempts, item.message) == ("w/1", 1, b"")
+    sent_at = message.id_time(item.id)
+    assert sent_at is not None
+    assert item.created_at == dt.datetime.fromtimestamp(sent_at, dt.UTC)
+    assert item.published_at == item.started_at
+    assert item.started_at is not None
+    assert item.finished_at is not None
+    assert item.created_at <= item.started_at <= item.finished_at
+
+
+def test_async_success() -> None:
+    async def later(n: int) -> int:
+        await asyncio.sleep(0)
+        return n
+
+    assert record_of(outcome_of(later)).result == "4"
+
+
+def test_failure() -> None:
+    def broken(n: int) -> None:
+        raise ValueError("wrong", n, object)
+
+    outcome = outcome_of(broken, retries=2)
+    item = record_of(outcome)
+    assert (outcome.kind, outcome.failed) == (Kind.DONE, True)
+    assert (item.state, item.error_type, item.attempts) == (State.FAILURE, "builtins.ValueError", 3)
+    assert item.message != b""  # kept, to be retried
+    assert "in broken" in item.traceback
+    assert serialization.loads(item.result or "") == {
+        "exc_type": "ValueError",
+        "exc_message": ["wrong", 4, "<class 'object'>"],
+        "exc_module": "builtins",
+    }
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_what_would_end_the_process_is_the_tasks_failure(kind: type[BaseException]) -> None:
+    def leave(n: int) -> None:
+        raise kind(n)
+
+    assert record_of(outcome_of(leave)).error_type == f"builtins.{kind.__name__}"
+
+
+def test_a_cancelled_async_task() -> None:
+    async def cancel(n: int) -> None:
+        raise asyncio.CancelledError
+
+    assert record_of(outcome_of(cancel)).state == State.FAILURE
+
+
+def test_ignored_results() -> None:
+    outcome = outcome_of(double, options={"ignore_result": True})
+    assert (outcome.record, outcome.ended) == (None, "")
+    assert record_of(outcome_of(double, ignore_result=False)).result == "8"
+    # The call's own word counts more than the task's.
+    told = outcome_of(double, options={"ignore_result": True}, ignore_result=False)
+    assert record_of(told).result == "8"
+    assert outcome_of(double, ignore_result=True).record is None
+    # A row there is, so it must end; its result is not kept.
+    in_ledger = outcome_of(double, ignore_result=True, ledger=True)
+    assert (record_of(in_ledger).state, record_of(in_ledger).result) == (State.SUCCESS, None)
+
+
+def test_an_ignored_result_needs_no_form_in_json() -> None:
+    outcome = outcome_of(lambda n: object(), ignore_result=True, ledger=True)
+    assert record_of(outcome).state == State.SUCCESS
+
+
+def test_wrong_arguments() -> None:
+    outcome = outcome_of(double, args=[1, 2])
+    assert outcome.kind is Kind.DEAD
+    assert outcome.reason.startswith("WrongArguments: Task made(")
+    assert record_of(outcome).error_type == "jobs.exceptions.WrongArguments"
+
+
+def test_a_type_error_of_the_tasks_own() -> None:
+    outcome = outcome_of(lambda n: n + "x")
+    assert (outcome.kind, record_of(outcome).error_type) == (Kind.DONE, "builtins.TypeError")
+
+
+def test_the_request_is_known_only_while_the_task_runs() -> None:
+    made = Task(lambda self, n: self.request, name="made", bind=True, ignore_result=True)
+    assert made.request.called_directly
+    assert (made.request.id, made.request.retries) == (None, 0)
+    seen: list[str] = []
+
+    def look(self: Task[..., Any], n: int) -> None:
+        seen.append(self.request.worker)
+
+    outcome_of(look, options={"bind": True})
+    assert seen == ["w/1"]
+    assert current.get() is None
+
+
+# --------------------------------------------------------------------- another attempt
+
+
+def again_of(outcome: Outcome) -> Message:
+    assert outcome.kind is Kind.LATER
+    return message.decode(outcome.raw, "default")
+
+
+def test_the_next_attempt() -> None:
+    def ask(self: Task[..., Any], n: int) -> None:
+        try:
+            raise KeyError("inner")
+        except KeyError:
+            self.retry(countdown=30)
+
+    began = time.time()
+    options = {"bind": True}
+    outcome = outcome_of(
+        ask, options=options, retries=1, priority=6, own_headers={"tenant": "blue"}
+    )
+    again = again_of(outcome)
+    assert again.eta is not None
+    assert began + 30 <= outcome.due <= time.time() + 30
+    assert again.eta.timestamp() == pytest.approx(outcome.due, abs=0.001)
+    assert (again.retries, again.priority, again.args) == (2, 6, [4])
+    assert (again.headers, again.parent_id, again.held) == ({"tenant": "blue"}, again.id, True)
+    assert (outcome.priority, outcome.ended, outcome.failed) == (6, "", True)
+    item, over = record_of(outcome), outcome.attempt
+    assert over is not None
+    assert (item.state, item.eta, item.finished_at) == (State.RETRY, again.eta, None)
+    assert (item.attempts, item.error_type, item.message) == (2, "builtins.KeyError", outcome.raw)
+    assert (over.number, over.result_id, over.worker) == (2, again.id, "w/1")
+    assert (over.error_type, over.error) == ("builtins.KeyError", "'inner'")
+    assert "in ask" in over.traceback
+
+
+def test_other_arguments() -> None:
+    def ask(self: Task[..., Any], n: int, extra: int = 0) -> None:
+        self.retry(args=[5], kwargs={"extra": 1})
+
+    again = again_of(outcome_of(ask, options={"bind": True}))
+    assert (again.args, again.kwargs) == ([5], {"extra": 1})
+
+
+def test_arguments_that_cannot_be_sent() -> None:
+    def ask(self: Task[..., Any], n: Any) -> None:
+        self.retry(args=[object()])
+
+    outcome = outcome_of(ask, options={"bind": True})
+    assert outcome.kind is Kind.DONE
+    assert record_of(outcome).error_type == "jobs.exceptions.NotSerializable"
+
+
+def test_a_moment() -> None:
+    eta = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+
+    def ask(self: Task[..., Any], n: int) -> None:
+        self.retry(eta=eta)
+
+    outcome = outcome_of(ask, options={"bind": True})
+    assert (outcome.due, again_of(outcome).eta) == (eta.timestamp(), eta)
+
+
+@pytest.mark.parametrize("retries", [0, 2])
+def test_the_tasks_own_delay(retries: int) -> None:
+    def ask(self: Task[..., Any], n: int) -> None:
+        self.retry()
+
+    options = {"bind": True, "retry_backoff": 10, "retry_jitter": False}
+    began = time.time()
+    due = outcome_of(ask, options=options, retries=retries).due
+    assert 10 * 2**retries <= due - began < 10 * 2**retries + 5
+
+
+def test_no_attempt_left() -> None:
+    def ask(self: Task[..., Any], n: int) -> None:
+        self.retry()
+
+    def ask_for(self: Task[..., Any], n: int) -> None:
+        self.retry(exc=LookupError("gone"))
+
+    def ask_more(self: Task[..., Any], n: int) -> None:
+        self.retry(max_retries=9)
+
+    options = {"bind": True, "max_retries": 1}
+    assert outcome_of(ask, options=options, retries=0).kind is Kind.LATER
+    spent = record_of(outcome_of(ask, options=options, retries=1))
+    assert (spent.state, spent.error_type) == (State.FAILURE, "jobs.exceptions.MaxRetriesExceeded")
+    assert "has had 2 attempts" in spent.error
+    spent = record_of(outcome_of(ask_for, options=options, retries=1))
+    assert (spent.error_type, spent.error) == ("builtins.LookupError", "gone")
+    assert outcome_of(ask_more, options=options, retries=8).kind is Kind.LATER
+    assert outcome_of(ask_more, options=options, retries=9).kind is Kind.DONE
+
+
+def test_by_itself() -> None:
+    def broken(n: int) -> None:
+        raise ConnectionResetError(n)
+
+    options: dict[str, Any] = {"autoretry_for": (OSError,), "default_retry_delay": 7}
+    outcome = outcome_of(broken, options=options)
+    assert record_of(outcome).error_type == "builtins.ConnectionResetError"
+    assert 0 < outcome.due - time.time() <= 7
+    assert outcome_of(broken, options=options, retries=3).kind is Kind.DONE
+    options["dont_autoretry_for"] = (ConnectionError,)
+    assert outcome_of(broken, options=options).kind is Kind.DONE
+
+
+def test_an_async_task_by_itself() -> None:
+    async def broken(n: int) -> None:
+        raise OSError(n)
+
+    assert outcome_of(broken, options={"autoretry_for": (OSError,)}).kind is Kind.LATER
+
+
+def test_a_call_that_keeps_no_row_is_tried_again_without_one() -> None:
+    def broken(n: int) -> None:
+        raise OSError(n)
+
+    outcome = outcome_of(broken, options={"autoretry_for": (OSError,), "ignore_result": True})
+    assert (outcome.kind, outcome.record, outcome.attempt) == (Kind.LATER, None, None)
+
+
+def test_wrong_arguments_are_not_tried_again() -> None:
+    outcome = outcome_of(double, args=[1, 2], options={"autoretry_for": (Exception,)})
+    assert outcome.kind is Kind.DEAD
+
+
+# ------------------------------------------------------------------- the task's own word
+
+
+def test_reject() -> None:
+    def refuse(n: int) -> None:
+        raise Reject("not mine")
+
+    outcome = outcome_of(refuse)
+    assert (outcome.kind, outcome.reason) == (Kind.DEAD, "Reject: not mine")
+    assert record_of(outcome).state == State.FAILURE
+
+
+def test_reject_and_requeue() -> None:
+    def refuse(n: int) -> None:
+        raise Reject(requeue=True)
+
+    outcome = outcome_of(refuse, retries=1)
+    again = again_of(outcome)
+    assert (again.retries, again.redelivered, again.crashes) == (1, True, 0)
+    assert outcome.due <= time.time()
+    assert outcome.record is None
+
+
+def test_ignore() -> None:
+    def forget(n: int) -> None:
+        raise Ignore
+
+    outcome = outcome_of(forget, ledger=True)
+    assert outcome.kind is Kind.DONE
+    assert outcome.record is not None
+    assert (outcome.record.state, outcome.record.error) == (
+        State.REVOKED,
+        "The task raised Ignore, so nothing else was recorded",
+    )
+    assert outcome_of(forget, ledger=False, ignore_result=True).record is None
+
+
+# ------------------------------------------------------------------------------- limits
+
+
+def spin(n: int) -> None:
+    ends = time.monotonic() + 20
+    while time.monotonic() < ends:
+        pass
+
+
+async def sleep(n: int) -> None:
+    await asyncio.sleep(20)
+
+
+@pytest.mark.parametrize("run", [spin, sleep])
+def test_the_soft_limit(run: Any) -> None:
+    item = record_of(outcome_of(run, options={"soft_time_limit": 0.05}))
+    assert item.error_type == "jobs.exceptions.SoftTimeLimitExceeded"
+    # The call's own counts more than the task's.
+    item = record_of(outcome_of(run, options={"soft_time_limit": 99}, timelimit=(None, 0.05)))
+    assert item.error_type == "jobs.exceptions.SoftTimeLimitExceeded"
+
+
+def test_a_task_may_catch_its_limit() -> None:
+    def tidy(n: int) -> str:
+        try:
+            spin(n)
+        except SoftTimeLimitExceeded:
+            return "tidied"
+        return "never"
+
+    item = record_of(outcome_of(tidy, options={"soft_time_limit": 0.05}))
+    assert (item.state, item.result) == (State.SUCCESS, '"tidied"')
+
+
+def test_a_timeout_of_the_tasks_own() -> None:
+    async def impatient(n: int) -> None:
+        async with asyncio.timeout(0.01):
+            await asyncio.sleep(20)
+
+    item = record_of(outcome_of(impatient, options={"soft_time_limit": 10}))
+    assert item.error_type == "builtins.TimeoutError"
