@@ -146,35 +146,6 @@ class DeadLetter(NamedTuple):
     worker: str
 
 
-class Letters(ABC):
-    @abstractmethod
-    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        """Move a delivery to the dead letters. False, and nothing done, when it is no longer
-        held."""
-
-    @abstractmethod
-    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        """Add a message to the dead letters that was acknowledged before."""
-
-    @abstractmethod
-    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        """The newest ``count`` dead letters, or those older than the one with the key
-        ``before``."""
-
-    @abstractmethod
-    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        """The dead letter with this key, or None when it isn't there."""
-
-    @abstractmethod
-    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        """Put a dead letter back on its queue, or ``raw`` in its place. False when it isn't there
-        any more."""
-
-    @abstractmethod
-    def discard(self, queue: str, key: str) -> bool:
-        """Delete a dead letter. False when it isn't there any more."""
-
-
 #: Added to the time (Unix seconds) at which a message of a paused task was put among the due ones:
 #: it is not due before somebody resumes the task, and keeps its place among its like.
 PARKED = 8e12
@@ -246,103 +217,7 @@ class Consumer(NamedTuple):
     in_flight: int
 
 
-class Operating(ABC):
-    # ------------------------------------------------------------------ pauses
-
-    @abstractmethod
-    def pause(self, queue: str, pause: Pause) -> None:
-        """Hand nothing of the queue out, or none of one task's messages, until `resume`. Said
-        again, it replaces what was said of the same before."""
-
-    @abstractmethod
-    def resume(self, queue: str, task: str = "") -> bool:
-        """Take back what `pause` said of the queue, or of a task, and wake idle consumers. False:
-        it wasn't paused. Interrupted, it has to be said again, for messages that are parked still.
-        """
-
-    @abstractmethod
-    def paused(self, queue: str) -> list[Pause]:
-        """All that is paused of the queue, the queue itself first."""
-
-    @abstractmethod
-    def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
-        """Put those of these deliveries whose task is paused among the due ones, until it is
-        resumed. Their numbers."""
-
-    # ------------------------------------------------------------------ calls
-
-    @abstractmethod
-    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        """Remember for so long that a task is not to start and, with ``terminate``, not to go
-        on."""
-
-    @abstractmethod
-    def unrevoke(self, queue: str, task_id: str) -> None:
-        """Forget what `revoke` said of a task."""
-
-    @abstractmethod
-    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        """Have a message that waits for its time be due now. False, and nothing done, when it
-        doesn't wait among the due ones."""
-
-    # ------------------------------------------------------------------ taking away
-
-    @abstractmethod
-    def take(
-        self, queue: str, consumer: str, first: int, limit: int, lease: float
-    ) -> list[Waiting]:
-        """Move up to ``limit`` messages that wait into flight under this consumer, numbered from
-        ``first``, and lease them to it, the queue be paused or not. In the order of a claim."""
-
-    @abstractmethod
-    def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
-        """The same with one message, as `browse` found it. False: it doesn't wait any more."""
-
-    @abstractmethod
-    def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        """Delete these messages from the due ones. How many there were."""
-
-    # ------------------------------------------------------------------ looking
-
-    @abstractmethod
-    def stats(self, queue: str) -> Stats:
-        """Counts of the queue."""
-
-    @abstractmethod
-    def consumers(self, queue: str) -> list[Consumer]:
-        """Every known consumer, those with an ended lease included."""
-
-    @abstractmethod
-    def scan(self, queue: str) -> Iterator[bytes]:
-        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
-        server goes on with its work; what stays where it is comes at least once."""
-
-    @abstractmethod
-    def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        """What waits, or is due, the next first. Read in pages: what is claimed meanwhile can hide
-        others from it."""
-
-    @abstractmethod
-    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        """The messages of these deliveries; None for those that are not held any more."""
-
-    @abstractmethod
-    def revocations(self, queue: str, count: int) -> list[Revoked]:
-        """What is revoked, the last to be forgotten first, and so many at most."""
-
-    # ------------------------------------------------------------------ workers
-
-    @abstractmethod
-    def report(self, queue: str, worker: str, text: bytes | None) -> None:
-        """Keep what a worker of a queue says of itself in place of what it said before; None: it
-        is gone."""
-
-    @abstractmethod
-    def reports(self, queue: str) -> Mapping[str, bytes]:
-        """Worker → what it said last. One that was killed has not said that it is gone."""
-
-
-class Broker(Letters, Operating, Limiting):
+class Broker(Limiting):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     #: Where it is, for people: without a password.
@@ -501,3 +376,118 @@ class Broker(Letters, Operating, Limiting):
     @abstractmethod
     def close(self) -> None:
         """Close this thread's connections."""
+
+    # ------------------------------------------------------------------ dead letters
+
+    @abstractmethod
+    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
+        """Move a delivery to the dead letters. False, and nothing done, when it is no longer
+        held."""
+
+    @abstractmethod
+    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
+        """Add a message to the dead letters that was acknowledged before."""
+
+    @abstractmethod
+    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
+        """The newest ``count`` dead letters, or those older than the one with the key
+        ``before``."""
+
+    @abstractmethod
+    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
+        """The dead letter with this key, or None when it isn't there."""
+
+    @abstractmethod
+    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
+        """Put a dead letter back on its queue, or ``raw`` in its place. False when it isn't there
+        any more."""
+
+    @abstractmethod
+    def discard(self, queue: str, key: str) -> bool:
+        """Delete a dead letter. False when it isn't there any more."""
+
+    # ------------------------------------------------------------------ operators
+
+    @abstractmethod
+    def pause(self, queue: str, pause: Pause) -> None:
+        """Hand nothing of the queue out, or none of one task's messages, until `resume`. Said
+        again, it replaces what was said of the same before."""
+
+    @abstractmethod
+    def resume(self, queue: str, task: str = "") -> bool:
+        """Take back what `pause` said of the queue, or of a task, and wake idle consumers. False:
+        it wasn't paused. Interrupted, it has to be said again, for messages that are parked still.
+        """
+
+    @abstractmethod
+    def paused(self, queue: str) -> list[Pause]:
+        """All that is paused of the queue, the queue itself first."""
+
+    @abstractmethod
+    def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
+        """Put those of these deliveries whose task is paused among the due ones, until it is
+        resumed. Their numbers."""
+
+    @abstractmethod
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        """Remember for so long that a task is not to start and, with ``terminate``, not to go
+        on."""
+
+    @abstractmethod
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        """Forget what `revoke` said of a task."""
+
+    @abstractmethod
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        """Have a message that waits for its time be due now. False, and nothing done, when it
+        doesn't wait among the due ones."""
+
+    @abstractmethod
+    def take(
+        self, queue: str, consumer: str, first: int, limit: int, lease: float
+    ) -> list[Waiting]:
+        """Move up to ``limit`` messages that wait into flight under this consumer, numbered from
+        ``first``, and lease them to it, the queue be paused or not. In the order of a claim."""
+
+    @abstractmethod
+    def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
+        """The same with one message, as `browse` found it. False: it doesn't wait any more."""
+
+    @abstractmethod
+    def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
+        """Delete these messages from the due ones. How many there were."""
+
+    @abstractmethod
+    def stats(self, queue: str) -> Stats:
+        """Counts of the queue."""
+
+    @abstractmethod
+    def consumers(self, queue: str) -> list[Consumer]:
+        """Every known consumer, those with an ended lease included."""
+
+    @abstractmethod
+    def scan(self, queue: str) -> Iterator[bytes]:
+        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
+        server goes on with its work; what stays where it is comes at least once."""
+
+    @abstractmethod
+    def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
+        """What waits, or is due, the next first. Read in pages: what is claimed meanwhile can hide
+        others from it."""
+
+    @abstractmethod
+    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
+        """The messages of these deliveries; None for those that are not held any more."""
+
+    @abstractmethod
+    def revocations(self, queue: str, count: int) -> list[Revoked]:
+        """What is revoked, the last to be forgotten first, and so many at most."""
+
+    @abstractmethod
+    def report(self, queue: str, worker: str, text: bytes | None) -> None:
+        """Keep what a worker of a queue says of itself in place of what it said before; None: it
+        is gone."""
+
+    @abstractmethod
+    def reports(self, queue: str) -> Mapping[str, bytes]:
+        """Worker → what it said last. One that was killed has not said that it is gone."""

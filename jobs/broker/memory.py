@@ -14,7 +14,6 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from jobs.broker import rates
 from jobs.broker.base import (
@@ -25,9 +24,7 @@ from jobs.broker.base import (
     Claim,
     Consumer,
     DeadLetter,
-    Letters,
     Note,
-    Operating,
     Outgoing,
     Parking,
     Pause,
@@ -47,7 +44,6 @@ from jobs.broker.limiting import (
     ASK_AGAIN_MOST,
     HANDED,
     SLOT,
-    Limiting,
     Lock,
     Slot,
     Take,
@@ -55,168 +51,6 @@ from jobs.broker.limiting import (
 )
 from jobs.broker.rates import Bucket, Permit
 from jobs.conf import STEPS
-
-
-class MemoryLetters(Letters):
-    _clock: Callable[[], float]
-    #: Of `jobs.broker.memory`, which says what a queue holds.
-    _queues: defaultdict[str, Any]
-    _changed: threading.Condition
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._dead_numbers = itertools.count(1)
-
-    def _ring(self, queue: Any, count: int) -> None:
-        raise NotImplementedError
-
-    def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
-        raise NotImplementedError
-
-    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        with self._changed:
-            raw = self._take_back(queue, consumer, number)
-            if raw is None:
-                return False
-            self.bury(queue, raw, reason, worker)
-            return True
-
-    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        with self._changed:
-            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
-            key = str(next(self._dead_numbers))
-            self._queues[queue].dead[key] = DeadLetter(key, raw, reason, now, worker)
-
-    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        with self._changed:
-            newest_first: Iterable[DeadLetter] = reversed(self._queues[queue].dead.values())
-            older = [d for d in newest_first if before is None or int(d.key) < int(before)]
-            return older[:count]
-
-    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        with self._changed:
-            found: DeadLetter | None = self._queues[queue].dead.get(key)
-            return found
-
-    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            letter = q.dead.pop(key, None)
-            if letter is None:
-                return False
-            q.of[priority].append(raw or letter.raw)
-            self._ring(q, 1)
-            return True
-
-    def discard(self, queue: str, key: str) -> bool:
-        with self._changed:
-            return self._queues[queue].dead.pop(key, None) is not None
-
-
-class MemoryLimits(Limiting):
-    _clock: Callable[[], float]
-    _changed: threading.Condition
-
-    def __init__(self) -> None:
-        self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
-        self._places: defaultdict[str, _Places] = defaultdict(_Places)
-        #: Name → the call, whether it has given the lock up, and until when that is kept.
-        self._locks: dict[str, tuple[str, bool, float]] = {}
-        #: Task → what is said of its rate.
-        self._rates: dict[str, bytes] = {}
-
-    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
-        with self._changed:
-            return [self._permits(wish) for wish in wishes]
-
-    def _permits(self, wish: Wish) -> list[Permit]:
-        bucket, now, answers = self._buckets[wish.limit], self._clock(), []
-        bucket = rates.at_rate(bucket, wish.rate, now)
-        bucket = rates.give_back(bucket, wish.rate, wish.unused)
-        for before in wish.before:
-            bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
-            answers.append(answer)
-        self._buckets[wish.limit] = bucket
-        return answers
-
-    def set_rate(self, task: str, text: bytes | None) -> bool:
-        with self._changed:
-            was = self._rates.pop(task, None)
-            if text is not None:
-                self._rates[task] = text
-            return was is not None
-
-    def rates(self) -> Mapping[str, bytes]:
-        with self._changed:
-            return dict(self._rates)
-
-    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
-        with self._changed:
-            return [self._places[slot.limit].take(slot, self._clock()) for slot in slots]
-
-    def keep_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                held = self._places[slot.limit].held
-                if slot.holder in held:
-                    held[slot.holder] = self._clock() + SLOT
-
-    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                self._places[slot.limit].waiting[slot.queue, slot.holder] = slot.due
-                self._hand_over(slot)
-
-    def free_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                self._places[slot.limit].held.pop(slot.holder, None)
-                self._hand_over(slot)
-
-    def _hand_over(self, slot: Slot) -> None:
-        for queue, due in self._places[slot.limit].hand_over(slot.most, self._clock()):
-            self._wake(queue, due)
-
-    def _wake(self, queue: str, at: float) -> None:
-        """Have what is due at this time be due now."""
-        raise NotImplementedError  # the broker's, which has the queues
-
-    def lock(self, locks: Sequence[Lock]) -> list[str]:
-        with self._changed:
-            return [self._take(lock) for lock in locks]
-
-    def _take(self, lock: Lock) -> str:
-        holder, given_up = self._known(lock.name)
-        if holder != lock.task_id or given_up:
-            if lock.take is Take.KEEP:
-                return holder if holder and not given_up else "-"
-            if lock.take is Take.FREE and holder and not given_up:
-                return holder
-        self._locks[lock.name] = (lock.task_id, False, self._clock() + lock.seconds)
-        return ""
-
-    def unlock(self, locks: Sequence[Lock]) -> list[str]:
-        with self._changed:
-            return [self._unlock(lock) for lock in locks]
-
-    def _unlock(self, lock: Lock) -> str:
-        holder, given_up = self._known(lock.name)
-        if holder != lock.task_id:
-            return holder
-        if not given_up:
-            _, _, ends = self._locks.pop(lock.name)
-            if lock.take is Take.REPLACE:
-                self._locks[lock.name] = (holder, True, ends)
-        return ""
-
-    def locked(self, names: Sequence[str]) -> list[str]:
-        with self._changed:
-            known = map(self._known, names)
-            return ["" if given_up else holder for holder, given_up in known]
-
-    def _known(self, name: str) -> tuple[str, bool]:
-        holder, given_up, ends = self._locks.get(name, ("", False, 0.0))
-        return (holder, given_up) if ends > self._clock() else ("", False)
 
 
 class _Places:
@@ -251,171 +85,11 @@ class _Places:
         self.waiting = {who: due for who, due in self.waiting.items() if due > now - 60}
 
 
-class MemoryOperating(Operating):
-    _clock: Callable[[], float]
-    #: Of `jobs.broker.memory`, which says what a queue holds.
-    _queues: defaultdict[str, Any]
-    _changed: threading.Condition
-
-    def _ring(self, queue: Any, count: int) -> None:
-        raise NotImplementedError
-
-    def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
-        raise NotImplementedError
-
-    # ------------------------------------------------------------------ pauses
-
-    def pause(self, queue: str, pause: Pause) -> None:
-        with self._changed:
-            self._queues[queue].paused[pause.task] = pause
-
-    def resume(self, queue: str, task: str = "") -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            was = q.paused.pop(task, None) is not None
-            for key, due in q.due.items():
-                if task and due >= PARKED:
-                    q.due[key] = min(due - PARKED, self._clock())
-            self._ring(q, len(q.due) + sum(map(len, q.lists)))
-            return was
-
-    def paused(self, queue: str) -> list[Pause]:
-        with self._changed:
-            return sorted(self._queues[queue].paused.values())
-
-    def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
-        parked = set()
-        with self._changed:
-            q = self._queues[queue]
-            for number, priority, task in deliveries:
-                if task not in q.paused:
-                    continue
-                raw = self._take_back(queue, consumer, number)
-                if raw is not None:
-                    q.due[priority, raw] = PARKED + self._clock()
-                    parked.add(number)
-        return parked
-
-    # ------------------------------------------------------------------ calls
-
-    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        with self._changed:
-            q, now = self._queues[queue], self._clock()
-            q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
-            before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
-            said = Revocation.TERMINATE if terminate else before
-            q.revoked[task_id] = (said, now + seconds)
-
-    def unrevoke(self, queue: str, task_id: str) -> None:
-        with self._changed:
-            self._queues[queue].revoked.pop(task_id, None)
-
-    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            due = q.due.get((priority, raw))
-            if due is None:
-                return False
-            q.due[priority, raw] = min(due, self._clock())
-            self._ring(q, 1)
-            return True
-
-    # ------------------------------------------------------------------ taking away
-
-    def take(
-        self, queue: str, consumer: str, first: int, limit: int, lease: float
-    ) -> list[Waiting]:
-        with self._changed:
-            taken = list(itertools.islice(self.browse(queue, due=False), limit))
-            for number, message in enumerate(taken, first):
-                self.pick(queue, consumer, number, lease, message)
-            return taken
-
-    def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
-        with self._changed:
-            q = self._queues[queue]
-            waits = q.of[message.priority]
-            if message.raw not in waits:
-                return False
-            waits.remove(message.raw)
-            q.in_flight[consumer][number] = message.raw
-            q.leases[consumer] = self._clock() + lease
-            return True
-
-    def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        with self._changed:
-            due = self._queues[queue].due
-            return sum(due.pop((m.priority, m.raw), None) is not None for m in messages)
-
-    # ------------------------------------------------------------------ looking
-
-    def stats(self, queue: str) -> Stats:
-        with self._changed:
-            q, consumers = self._queues[queue], self.consumers(queue)
-            return Stats(
-                waiting=sum(map(len, q.lists)),
-                in_flight=sum(consumer.in_flight for consumer in consumers),
-                due=len(q.due),
-                dead=len(q.dead),
-                consumers=sum(consumer.lease > 0 for consumer in consumers),
-            )
-
-    def consumers(self, queue: str) -> list[Consumer]:
-        with self._changed:
-            q, now = self._queues[queue], self._clock()
-            by_end = sorted((ends, name) for name, ends in q.leases.items())
-            return [
-                Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
-            ]
-
-    def scan(self, queue: str) -> Iterator[bytes]:
-        with self._changed:
-            q = self._queues[queue]
-            held = [raw for messages in q.in_flight.values() for raw in messages.values()]
-            waiting = itertools.chain(*q.lists)
-            dead = (letter.raw for letter in q.dead.values())
-            return iter([*(raw for _, raw in q.due), *waiting, *held, *dead])
-
-    def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        with self._changed:
-            q = self._queues[queue]
-            if due:
-                by_time = sorted((at, key) for key, at in q.due.items())
-                return iter([Waiting(raw, priority, at) for at, (priority, raw) in by_time])
-            lists = zip(q.steps, q.lists, strict=True)
-            return iter([Waiting(raw, priority) for priority, waits in lists for raw in waits])
-
-    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        with self._changed:
-            held = self._queues[queue].in_flight.get(consumer, {})
-            return [held.get(number) for number in numbers]
-
-    def revocations(self, queue: str, count: int) -> list[Revoked]:
-        with self._changed:
-            known, now = self._queues[queue].revoked, self._clock()
-            found = [Revoked(i, said > 1, ends) for i, (said, ends) in known.items() if ends > now]
-            return sorted(found, key=lambda revoked: -revoked.until)[:count]
-
-    # ------------------------------------------------------------------ workers
-
-    def report(self, queue: str, worker: str, text: bytes | None) -> None:
-        with self._changed:
-            reports = self._queues[queue].reports
-            if text is None:
-                reports.pop(worker, None)
-            else:
-                reports[worker] = text
-
-    def reports(self, queue: str) -> Mapping[str, bytes]:
-        with self._changed:
-            return dict(self._queues[queue].reports)
-
-
 #: Bells that ring at most: more waiting consumers than this are never woken at once.
 _BELLS = 64
 
 
-class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
+class MemoryBroker(Broker):
     address = "memory://"
 
     def __init__(
@@ -428,7 +102,13 @@ class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
         self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
         #: Topic → those who are subscribed to it.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
-        super().__init__()
+        self._dead_numbers = itertools.count(1)
+        self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
+        self._places: defaultdict[str, _Places] = defaultdict(_Places)
+        #: Name → the call, whether it has given the lock up, and until when that is kept.
+        self._locks: dict[str, tuple[str, bool, float]] = {}
+        #: Task → what is said of its rate.
+        self._rates: dict[str, bytes] = {}
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -630,6 +310,277 @@ class MemoryBroker(MemoryLetters, MemoryOperating, MemoryLimits, Broker):
         if raw is not None and not held:
             del in_flight[consumer]
         return raw
+
+    # ------------------------------------------------------------------ dead letters
+
+    def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
+        with self._changed:
+            raw = self._take_back(queue, consumer, number)
+            if raw is None:
+                return False
+            self.bury(queue, raw, reason, worker)
+            return True
+
+    def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
+        with self._changed:
+            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+            key = str(next(self._dead_numbers))
+            self._queues[queue].dead[key] = DeadLetter(key, raw, reason, now, worker)
+
+    def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
+        with self._changed:
+            newest_first: Iterable[DeadLetter] = reversed(self._queues[queue].dead.values())
+            older = [d for d in newest_first if before is None or int(d.key) < int(before)]
+            return older[:count]
+
+    def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
+        with self._changed:
+            found: DeadLetter | None = self._queues[queue].dead.get(key)
+            return found
+
+    def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            letter = q.dead.pop(key, None)
+            if letter is None:
+                return False
+            q.of[priority].append(raw or letter.raw)
+            self._ring(q, 1)
+            return True
+
+    def discard(self, queue: str, key: str) -> bool:
+        with self._changed:
+            return self._queues[queue].dead.pop(key, None) is not None
+
+    # ------------------------------------------------------------------ limits
+
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        with self._changed:
+            return [self._permits(wish) for wish in wishes]
+
+    def _permits(self, wish: Wish) -> list[Permit]:
+        bucket, now, answers = self._buckets[wish.limit], self._clock(), []
+        bucket = rates.at_rate(bucket, wish.rate, now)
+        bucket = rates.give_back(bucket, wish.rate, wish.unused)
+        for before in wish.before:
+            bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
+            answers.append(answer)
+        self._buckets[wish.limit] = bucket
+        return answers
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        with self._changed:
+            was = self._rates.pop(task, None)
+            if text is not None:
+                self._rates[task] = text
+            return was is not None
+
+    def rates(self) -> Mapping[str, bytes]:
+        with self._changed:
+            return dict(self._rates)
+
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        with self._changed:
+            return [self._places[slot.limit].take(slot, self._clock()) for slot in slots]
+
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                held = self._places[slot.limit].held
+                if slot.holder in held:
+                    held[slot.holder] = self._clock() + SLOT
+
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                self._places[slot.limit].waiting[slot.queue, slot.holder] = slot.due
+                self._hand_over(slot)
+
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                self._places[slot.limit].held.pop(slot.holder, None)
+                self._hand_over(slot)
+
+    def _hand_over(self, slot: Slot) -> None:
+        for queue, due in self._places[slot.limit].hand_over(slot.most, self._clock()):
+            self._wake(queue, due)
+
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        with self._changed:
+            return [self._take(lock) for lock in locks]
+
+    def _take(self, lock: Lock) -> str:
+        holder, given_up = self._known(lock.name)
+        if holder != lock.task_id or given_up:
+            if lock.take is Take.KEEP:
+                return holder if holder and not given_up else "-"
+            if lock.take is Take.FREE and holder and not given_up:
+                return holder
+        self._locks[lock.name] = (lock.task_id, False, self._clock() + lock.seconds)
+        return ""
+
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        with self._changed:
+            return [self._unlock(lock) for lock in locks]
+
+    def _unlock(self, lock: Lock) -> str:
+        holder, given_up = self._known(lock.name)
+        if holder != lock.task_id:
+            return holder
+        if not given_up:
+            _, _, ends = self._locks.pop(lock.name)
+            if lock.take is Take.REPLACE:
+                self._locks[lock.name] = (holder, True, ends)
+        return ""
+
+    def locked(self, names: Sequence[str]) -> list[str]:
+        with self._changed:
+            known = map(self._known, names)
+            return ["" if given_up else holder for holder, given_up in known]
+
+    def _known(self, name: str) -> tuple[str, bool]:
+        holder, given_up, ends = self._locks.get(name, ("", False, 0.0))
+        return (holder, given_up) if ends > self._clock() else ("", False)
+
+    # ------------------------------------------------------------------ operators
+
+    def pause(self, queue: str, pause: Pause) -> None:
+        with self._changed:
+            self._queues[queue].paused[pause.task] = pause
+
+    def resume(self, queue: str, task: str = "") -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            was = q.paused.pop(task, None) is not None
+            for key, due in q.due.items():
+                if task and due >= PARKED:
+                    q.due[key] = min(due - PARKED, self._clock())
+            self._ring(q, len(q.due) + sum(map(len, q.lists)))
+            return was
+
+    def paused(self, queue: str) -> list[Pause]:
+        with self._changed:
+            return sorted(self._queues[queue].paused.values())
+
+    def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
+        parked = set()
+        with self._changed:
+            q = self._queues[queue]
+            for number, priority, task in deliveries:
+                if task not in q.paused:
+                    continue
+                raw = self._take_back(queue, consumer, number)
+                if raw is not None:
+                    q.due[priority, raw] = PARKED + self._clock()
+                    parked.add(number)
+        return parked
+
+    def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
+            before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
+            said = Revocation.TERMINATE if terminate else before
+            q.revoked[task_id] = (said, now + seconds)
+
+    def unrevoke(self, queue: str, task_id: str) -> None:
+        with self._changed:
+            self._queues[queue].revoked.pop(task_id, None)
+
+    def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            due = q.due.get((priority, raw))
+            if due is None:
+                return False
+            q.due[priority, raw] = min(due, self._clock())
+            self._ring(q, 1)
+            return True
+
+    def take(
+        self, queue: str, consumer: str, first: int, limit: int, lease: float
+    ) -> list[Waiting]:
+        with self._changed:
+            taken = list(itertools.islice(self.browse(queue, due=False), limit))
+            for number, message in enumerate(taken, first):
+                self.pick(queue, consumer, number, lease, message)
+            return taken
+
+    def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            waits = q.of[message.priority]
+            if message.raw not in waits:
+                return False
+            waits.remove(message.raw)
+            q.in_flight[consumer][number] = message.raw
+            q.leases[consumer] = self._clock() + lease
+            return True
+
+    def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
+        with self._changed:
+            due = self._queues[queue].due
+            return sum(due.pop((m.priority, m.raw), None) is not None for m in messages)
+
+    def stats(self, queue: str) -> Stats:
+        with self._changed:
+            q, consumers = self._queues[queue], self.consumers(queue)
+            return Stats(
+                waiting=sum(map(len, q.lists)),
+                in_flight=sum(consumer.in_flight for consumer in consumers),
+                due=len(q.due),
+                dead=len(q.dead),
+                consumers=sum(consumer.lease > 0 for consumer in consumers),
+            )
+
+    def consumers(self, queue: str) -> list[Consumer]:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            by_end = sorted((ends, name) for name, ends in q.leases.items())
+            return [
+                Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
+            ]
+
+    def scan(self, queue: str) -> Iterator[bytes]:
+        with self._changed:
+            q = self._queues[queue]
+            held = [raw for messages in q.in_flight.values() for raw in messages.values()]
+            waiting = itertools.chain(*q.lists)
+            dead = (letter.raw for letter in q.dead.values())
+            return iter([*(raw for _, raw in q.due), *waiting, *held, *dead])
+
+    def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
+        with self._changed:
+            q = self._queues[queue]
+            if due:
+                by_time = sorted((at, key) for key, at in q.due.items())
+                return iter([Waiting(raw, priority, at) for at, (priority, raw) in by_time])
+            lists = zip(q.steps, q.lists, strict=True)
+            return iter([Waiting(raw, priority) for priority, waits in lists for raw in waits])
+
+    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
+        with self._changed:
+            held = self._queues[queue].in_flight.get(consumer, {})
+            return [held.get(number) for number in numbers]
+
+    def revocations(self, queue: str, count: int) -> list[Revoked]:
+        with self._changed:
+            known, now = self._queues[queue].revoked, self._clock()
+            found = [Revoked(i, said > 1, ends) for i, (said, ends) in known.items() if ends > now]
+            return sorted(found, key=lambda revoked: -revoked.until)[:count]
+
+    def report(self, queue: str, worker: str, text: bytes | None) -> None:
+        with self._changed:
+            reports = self._queues[queue].reports
+            if text is None:
+                reports.pop(worker, None)
+            else:
+                reports[worker] = text
+
+    def reports(self, queue: str) -> Mapping[str, bytes]:
+        with self._changed:
+            return dict(self._queues[queue].reports)
 
 
 class _Subscription(Subscription):
