@@ -25,7 +25,7 @@ django.setup()
 from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
-from jobs import clock
+from jobs.timing import clock
 from jobs.models import Schedule, TaskResult
 from tests.tasks import add, fail
 

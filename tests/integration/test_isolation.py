@@ -611,12 +611,14 @@ def test_a_connection_that_was_cut_fails_once(
     assert labels() == ["before", "after"]
 
 
-def _connections() -> int:
-    found = execute(
-        "SELECT count(*) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    )
-    return int(found[0])
+def _write_alone(label: str) -> int:
+    """By a connection of this thread; the number of the server's process for it."""
+    Run.objects.create(label=label)
+    return int(execute("SELECT pg_backend_pid()")[0])
+
+
+def _is_open(backend: int) -> bool:
+    return bool(execute("SELECT count(*) FROM pg_stat_activity WHERE pid = %s", backend)[0])
 
 
 @pytest.mark.postgres
@@ -626,19 +628,19 @@ def test_connections_that_nobody_uses_are_closed(
 ) -> None:
     monkeypatch.setattr(database, "_IDLE", 1.0)
     with database.watching():
-        before = _connections()
         if kind == "a thread that ends":
-            thread = threading.Thread(target=Run.objects.create, kwargs={"label": "one"})
+            found: list[int] = []
+            thread = threading.Thread(target=lambda: found.append(_write_alone("one")))
             thread.start()
             thread.join()
-            wait_for(lambda: _connections() == before, what="the connection to be closed")
+            wait_for(lambda: not _is_open(found[0]), what="the connection to be closed")
             return
         pool = database.Executor(1) if kind == "ours" else ThreadPoolExecutor(1)
-        pool.submit(Run.objects.create, label="one").result()
-        assert _connections() == before + 1
-        wait_for(lambda: _connections() == before, what="the connection to be closed")
-        pool.submit(Run.objects.create, label="two").result()
-        wait_for(lambda: _connections() == before, what="the next one to be closed")
+        one = pool.submit(_write_alone, "one").result()
+        assert _is_open(one)
+        wait_for(lambda: not _is_open(one), what="the connection to be closed")
+        two = pool.submit(_write_alone, "two").result()
+        wait_for(lambda: not _is_open(two), what="the next one to be closed")
         pool.shutdown()
     assert labels() == ["one", "two"]
 

@@ -178,7 +178,7 @@ def test_a_missing_table_holds_up_only_what_needs_it(caplog: pytest.LogCaptureFi
     made = write(retried, good)
     assert TaskResult.objects.get().id == good.ended
     assert not made.idle
-    assert "can't be recorded yet, others can" in caplog.text
+    assert "can't be recorded yet" in caplog.text
     with connection.schema_editor() as editor:
         editor.alter_db_table(TaskAttempt, "away", "jobs_taskattempt")
     made._aside_until = 0.0

@@ -82,6 +82,8 @@ class Recorder:
         #: Those that are just being written.
         self._batch: list[Outcome] = []
         self._aside_until = 0.0
+        #: Whether the log says that there are some.
+        self._told_aside = False
         #: Queue → what the broker refuses to be told of it.
         self._refused: dict[str, _Waiting] = {}
         #: What it has refused to do about limits and locks.
@@ -223,6 +225,9 @@ class Recorder:
         written = [o for o in batch if o.record is not None or o.following is not NOTHING]
         if written:
             self._write(written)
+            if self._told_aside and not self._aside and not self._outcomes:
+                self._told_aside = False
+                log.warning("all finished tasks are recorded again")
             if self._aside:
                 batch = [o for o in batch if not any(o is one for one in self._aside)]
             self._care.between_tasks()
@@ -334,8 +339,9 @@ class Recorder:
 
     def _put_aside(self, outcome: Outcome, error: Exception) -> None:
         """Others can be written, this one can't: its row is locked, or a table is missing."""
-        if not self._aside:
-            log.warning("some finished tasks can't be recorded yet, others can: %s", error)
+        if not self._told_aside:
+            self._told_aside = True
+            log.warning("some finished tasks can't be recorded yet; trying again: %s", error)
         self._aside.append(outcome)
         self._aside_until = time.monotonic() + _ASIDE
 
