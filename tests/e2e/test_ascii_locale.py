@@ -41,7 +41,7 @@ def test_workers_and_commands(project: Project) -> None:
     assert beat.stop() == 0
 
 
-@pytest.mark.parametrize("module", ["jobs.broker", "jobs.worker.reload", "jobs.beat"])
+@pytest.mark.parametrize("module", ["jobs.broker", "jobs.worker.supervisor.reload", "jobs.beat"])
 def test_nothing_is_read_in_the_locale_s_encoding(project: Project, module: str) -> None:
     code = f"import django; django.setup(); import {module}; from jobs import broker; broker.get()"
     done = subprocess.run(
