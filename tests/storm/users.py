@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -81,7 +82,10 @@ def leaves_a_context(self: Task[..., Any]) -> None:
     os.chdir(tempfile.gettempdir())
     os.umask(0o777)
     sys.setrecursionlimit(400)
-    if found[0] == "touched" or found[1] == "zh-hans" or here == Path(tempfile.gettempdir()):
+    # With --threads the working directory is also that of the tasks which run beside this one.
+    alone = threading.current_thread() is threading.main_thread()
+    moved = alone and here == Path(tempfile.gettempdir())
+    if found[0] == "touched" or found[1] == "zh-hans" or moved:
         raise Touched(f"{found} in {here}")
 
 
@@ -144,7 +148,7 @@ def retries_with_nonsense(self: Task[..., Any]) -> None:
     nonsense: list[Callable[[], Any]] = [
         lambda: self.retry(countdown="soon"),  # type: ignore[arg-type]
         lambda: self.retry(countdown=float("inf")),
-        lambda: self.retry(exc=ValueError),  # type: ignore[arg-type]
+        lambda: self.retry(exc=ValueError, countdown=0),  # type: ignore[arg-type]
         lambda: self.retry(args=[object()]),
     ]
     nonsense[hash(self.request.id) % len(nonsense)]()
