@@ -10,7 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group("browser"))  # one Chromium for all of them
         if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
             item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failed test what the processes of its project have printed."""
+    report = yield
+    running = getattr(item, "funcargs", {}).get("project")
+    if report.failed and isinstance(running, Project):
+        for process in running.processes:
+            title = f"{shlex.join(process.args)} ({process.poll()})"  # type: ignore[arg-type]
+            report.sections.append((title, process.output()))
+    return report
 
 
 @pytest.fixture(scope="session")
