@@ -23,9 +23,8 @@ from typing import NamedTuple, Self
 
 from jobs import broker
 from jobs.api import options
-from jobs.broker import rates
-from jobs.broker.limiting import SLOT, Slot, Wish
-from jobs.broker.rates import Rate
+from jobs.broker import limiting
+from jobs.broker.limiting import SLOT, Rate, Slot, Wish
 from jobs.exceptions import BrokerUnavailable, LimitReached
 from jobs.message import new_id
 
@@ -87,7 +86,7 @@ def rate(
     ``burst``: as of a task. ``timeout``: for the ``with`` statement, as of `RateLimit.acquire`.
     Raises `TypeError` or `ValueError` for a rate that can't be.
     """
-    return RateLimit(name, rates.parse(rate, burst), timeout)
+    return RateLimit(name, limiting.parse(rate, burst), timeout)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jobs.broker.limiting import Limiting
+from jobs.broker.limiting import Lock, Permit, Slot, Wish
 
 
 class Outgoing(NamedTuple):
@@ -217,7 +217,7 @@ class Consumer(NamedTuple):
     in_flight: int
 
 
-class Broker(Limiting):
+class Broker(ABC):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
     #: Where it is, for people: without a password.
@@ -235,6 +235,7 @@ class Broker(Limiting):
         what is for the others is there then, and ``unsent`` of the error tells which.
         """
 
+    @abstractmethod
     def check_queues(self, queues: Collection[str]) -> None:
         """Raise `QueueRefused` for those that `push` would, as far as can be seen beforehand."""
 
@@ -491,3 +492,55 @@ class Broker(Limiting):
     @abstractmethod
     def reports(self, queue: str) -> Mapping[str, bytes]:
         """Worker → what it said last. One that was killed has not said that it is gone."""
+
+    # ------------------------------------------------------------------ limits
+    # Several limits at once are one round trip. Safe to repeat, but for `permits`: a permit whose
+    # answer was lost is lost. What is kept of a limit goes when it says nothing any more; only
+    # what operators have said of rates stays until they take it back.
+
+    @abstractmethod
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        """Ask for permits, in order. By a faster rate than the last time, what was taken and kept
+        until then counts in intervals of the faster one."""
+
+    @abstractmethod
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        """Keep what an operator says of a task's rate, for every worker, in place of what was said
+        before; None: nothing. Whether something had been said."""
+
+    @abstractmethod
+    def rates(self) -> Mapping[str, bytes]:
+        """Task → what `set_rate` keeps of it."""
+
+    @abstractmethod
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        """Take slots. For each 0.0 when it is held, or the time (Unix seconds) at which to ask
+        again. Who holds one already holds it anew."""
+
+    @abstractmethod
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        """Have the messages that are due at `Slot.due` be due as soon as a slot is kept for them;
+        to be called when they are among the due ones, or they could be missed. A hint: should it
+        be lost, they ask again when they are due."""
+
+    @abstractmethod
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        """Hold slots for `SLOT` seconds from now; those that were lost stay lost."""
+
+    @abstractmethod
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        """Give slots back, keep each for who has waited longest, and have his message be due."""
+
+    @abstractmethod
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        """Take locks, in order. For each "" when its call has it, or the id of the one that has;
+        "-" for a lock that was to be kept, and that nobody has."""
+
+    @abstractmethod
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        """Give up the locks that these calls have. For each "", or the id of the other call that
+        has it or had it last."""
+
+    @abstractmethod
+    def locked(self, names: Sequence[str]) -> list[str]:
+        """Who has these locks: ids, or "" where nobody has."""

@@ -1,17 +1,19 @@
-"""The part of the broker's contract that is about limits and unique calls.
+"""Rates, slots and locks: the values of the contract, and the arithmetic of rates. Pure.
 
-What is limited has a name, and belongs to no queue. What is kept of a limit goes when it says
-nothing any more; only what operators have said of rates stays until they take it back.
+What is limited has a name, and belongs to no queue.
+
+A rate gives a permit every ``interval`` seconds. Permits that nobody took are kept, ``burst`` of
+them at most. Who gets none is told when to come back, and that time is kept for him. The script
+`jobs/broker/lua/permits.lua` does on Redis what `ask` does here.
 """
 
 from __future__ import annotations
 
 import enum
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+import math
+import re
+from collections.abc import Sequence
 from typing import NamedTuple
-
-from jobs.broker.rates import Permit, Rate
 
 #: Seconds for which a slot is held unless it is kept on.
 SLOT = 60.0
@@ -21,13 +23,51 @@ HANDED = 10.0
 #: waiting it is more, so that asking costs the same: so much for each, and so much at most.
 ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST = 10.0, 0.05, 600.0
 
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?\s*")
+
+#: The burst of a rate that names none is what it gives in so many seconds: a worker that is late
+#: by less loses no permit.
+_LATE = 0.1
+
+
+#: Instead of a time that was kept: a permit was given, and given back.
+GIVEN_BACK = -1.0
+
+
+class Rate(NamedTuple):
+    """So many seconds between two permits, and how many are kept."""
+
+    interval: float
+    burst: int = 1
+
+
+class Bucket(NamedTuple):
+    """What is known of one rate, in Unix seconds."""
+
+    #: When it will be full again: each permit makes that later by an interval.
+    granted: float = 0.0
+    #: The first time that isn't kept for anybody.
+    reserved: float = 0.0
+    #: Of the rate by which it was last asked, in seconds; 0: it is new.
+    interval: float = 0.0
+
+
+class Permit(NamedTuple):
+    """The answer to one question for a permit."""
+
+    #: Seconds until one may be asked for again; 0: it is given.
+    wait: float
+    #: When that is, in Unix seconds by the broker's clock: to be named when asking again.
+    at: float = 0.0
+
 
 class Wish(NamedTuple):
     """Questions for permits of one rate."""
 
     limit: str
     rate: Rate
-    #: For each permit the time that was kept for it (`Permit.at`), `rates.GIVEN_BACK`, or 0.0.
+    #: For each permit the time that was kept for it (`Permit.at`), `GIVEN_BACK`, or 0.0.
     before: Sequence[float]
     #: Seconds beyond which none is kept; None: however late.
     within: float | None = None
@@ -69,53 +109,87 @@ class Lock(NamedTuple):
     take: Take = Take.FREE
 
 
-class Limiting(ABC):
-    """Several limits at once are one round trip. Safe to repeat, but for `permits`: a permit
-    whose answer was lost is lost."""
+# ------------------------------------------------------------------------------ rates
 
-    @abstractmethod
-    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
-        """Ask for permits, in order. By a faster rate than the last time, what was taken and kept
-        until then counts in intervals of the faster one."""
 
-    @abstractmethod
-    def set_rate(self, task: str, text: bytes | None) -> bool:
-        """Keep what an operator says of a task's rate, for every worker, in place of what was said
-        before; None: nothing. Whether something had been said."""
+def parse(rate: str | float, burst: int | None = None) -> Rate:
+    """``"100/s"``, ``"100/m"``, ``"100/h"``, or a number for each second.
 
-    @abstractmethod
-    def rates(self) -> Mapping[str, bytes]:
-        """Task → what `set_rate` keeps of it."""
+    ``burst``: permits at once after a pause; None: what the rate gives in a tenth of a second, at
+    least one. Raises `TypeError` or `ValueError`.
+    """
+    per_second = _per_second(rate)
+    if burst is None:
+        burst = max(1, round(per_second * _LATE))
+    if isinstance(burst, bool) or not isinstance(burst, int):
+        raise TypeError(f"burst must be a whole number, not {burst!r}")
+    if burst < 1:
+        raise ValueError(f"burst must be at least 1, not {burst!r}")
+    return Rate(1 / per_second, burst)
 
-    @abstractmethod
-    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
-        """Take slots. For each 0.0 when it is held, or the time (Unix seconds) at which to ask
-        again. Who holds one already holds it anew."""
 
-    @abstractmethod
-    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
-        """Have the messages that are due at `Slot.due` be due as soon as a slot is kept for them;
-        to be called when they are among the due ones, or they could be missed. A hint: should it
-        be lost, they ask again when they are due."""
+def _per_second(rate: str | float) -> float:
+    told = f"rate_limit must be like '100/s', '100/m', '100/h' or a number a second, not {rate!r}"
+    if isinstance(rate, str):
+        found = _WRITTEN.fullmatch(rate)
+        if found is None:
+            raise ValueError(told)
+        number = float(found[1]) / _UNITS[found[2] or "s"]
+    elif isinstance(rate, int | float) and not isinstance(rate, bool):
+        number = float(rate)
+    else:
+        raise TypeError(told)
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{told}; None is no limit")
+    return number
 
-    @abstractmethod
-    def keep_slots(self, slots: Sequence[Slot]) -> None:
-        """Hold slots for `SLOT` seconds from now; those that were lost stay lost."""
 
-    @abstractmethod
-    def free_slots(self, slots: Sequence[Slot]) -> None:
-        """Give slots back, keep each for who has waited longest, and have his message be due."""
+def at_rate(bucket: Bucket, rate: Rate, now: float) -> Bucket:
+    """The same bucket, asked by a rate that may be another one than before: to a faster one, what
+    was taken and kept counts in its own intervals. To a slower one it counts as it is."""
+    if rate.interval < bucket.interval:
+        times = rate.interval / bucket.interval
+        bucket = bucket._replace(
+            granted=min(bucket.granted, now + (bucket.granted - now) * times),
+            reserved=min(bucket.reserved, now + (bucket.reserved - now) * times),
+        )
+    return bucket._replace(interval=rate.interval)
 
-    @abstractmethod
-    def lock(self, locks: Sequence[Lock]) -> list[str]:
-        """Take locks, in order. For each "" when its call has it, or the id of the one that has;
-        "-" for a lock that was to be kept, and that nobody has."""
 
-    @abstractmethod
-    def unlock(self, locks: Sequence[Lock]) -> list[str]:
-        """Give up the locks that these calls have. For each "", or the id of the other call that
-        has it or had it last."""
+def give_back(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
+    """Permits that were given and are not used."""
+    return bucket._replace(granted=bucket.granted - unused * rate.interval)
 
-    @abstractmethod
-    def locked(self, names: Sequence[str]) -> list[str]:
-        """Who has these locks: ids, or "" where nobody has."""
+
+def ask(
+    bucket: Bucket, rate: Rate, before: float, now: float, within: float | None = None
+) -> tuple[Bucket, Permit]:
+    """Ask for one permit.
+
+    ``before``: the time that was kept for the one who asks, `GIVEN_BACK`, or 0.0. ``within``:
+    nothing is kept for him when he would have to wait longer than so many seconds.
+    """
+    ready = bucket.granted - (rate.burst - 1) * rate.interval
+    # Of the burst, those that wait leave a third for starts that come late after their permits,
+    # and begin with another third in hand for workers that come late for theirs.
+    spare = (rate.burst - 1) / 3 * rate.interval
+    if before > 0:
+        ready += spare
+    # Who comes first doesn't pass those for whom a time is kept; but what nobody has come for in
+    # its time is his, or it would be lost while they stand behind him in the queue.
+    left_over = bucket.granted <= now - rate.interval
+    if (before or bucket.reserved <= now or left_over) and ready <= now:
+        # Late by less than an interval is on time, or each delay would cost the next its permit.
+        since = now
+        # Early by more: he was called before his time, when the rate changed.
+        if before > 0 and abs(now - before) < rate.interval:
+            since = before
+        elif bucket.reserved > now and left_over:
+            since = now - rate.interval
+        return bucket._replace(granted=max(bucket.granted, since) + rate.interval), Permit(0.0)
+    at = max(now, bucket.reserved, ready)
+    if bucket.reserved <= now:
+        at += spare if before > 0 else 2 * spare
+    if within is None or at - now <= within:
+        bucket = bucket._replace(reserved=at + rate.interval)
+    return bucket, Permit(at - now, at)

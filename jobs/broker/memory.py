@@ -13,9 +13,9 @@ import select
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from jobs.broker import rates
+from jobs.broker import limiting
 from jobs.broker.base import (
     PARKED,
     TAKEN_KEPT,
@@ -44,12 +44,13 @@ from jobs.broker.limiting import (
     ASK_AGAIN_MOST,
     HANDED,
     SLOT,
+    Bucket,
     Lock,
+    Permit,
     Slot,
     Take,
     Wish,
 )
-from jobs.broker.rates import Bucket, Permit
 from jobs.conf import STEPS
 
 
@@ -123,6 +124,9 @@ class MemoryBroker(Broker):
                 else:
                     queue.due[priority, raw] = due
                 self._ring(queue, 1)
+
+    def check_queues(self, queues: Collection[str]) -> None:
+        pass  # no queue is refused here
 
     # ------------------------------------------------------------------ consumers
 
@@ -360,10 +364,10 @@ class MemoryBroker(Broker):
 
     def _permits(self, wish: Wish) -> list[Permit]:
         bucket, now, answers = self._buckets[wish.limit], self._clock(), []
-        bucket = rates.at_rate(bucket, wish.rate, now)
-        bucket = rates.give_back(bucket, wish.rate, wish.unused)
+        bucket = limiting.at_rate(bucket, wish.rate, now)
+        bucket = limiting.give_back(bucket, wish.rate, wish.unused)
         for before in wish.before:
-            bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
+            bucket, answer = limiting.ask(bucket, wish.rate, before, now, wish.within)
             answers.append(answer)
         self._buckets[wish.limit] = bucket
         return answers

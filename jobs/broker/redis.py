@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,8 +40,17 @@ from jobs.broker.base import (
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, RedisSubscription, Run
-from jobs.broker.redis_keys import Keys, member
-from jobs.broker.redis_limits import RedisLimits
+from jobs.broker.limiting import (
+    ASK_AGAIN,
+    ASK_AGAIN_EACH,
+    ASK_AGAIN_MOST,
+    HANDED,
+    SLOT,
+    Lock,
+    Permit,
+    Slot,
+    Wish,
+)
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
 from jobs.exceptions import BrokerUnavailable, QueueRefused
@@ -56,6 +66,9 @@ def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
         key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
     )
 
+
+#: Celery's separator of queue and priority step.
+_SEPARATOR = "\x06\x16"
 
 #: Messages read or released at once.
 _PAGE = 200
@@ -78,12 +91,49 @@ def _due(member: bytes, at: bytes) -> Waiting:
 #: Most values in one call of a script: Lua can't unpack more than some thousands.
 _CHUNK = 1000
 
+#: Most holders of slots in one call of a script.
+_HOLDERS = 300
+
 #: Most messages of one call that puts them on a queue: the server works at it while the next is
 #: made, and a megabyte at a time would not stay in the processor's cache.
 _PART = 200
 
 
-class RedisBroker(RedisLimits, Broker):
+class _Keys:
+    """The names of one queue's keys: `jobs/broker/lua/README.md`."""
+
+    def __init__(self, prefix: str, queue: str, steps: Sequence[int]) -> None:
+        names = [queue] + [f"{queue}{_SEPARATOR}{step}" for step in steps[1:]]
+        #: A list for each priority step.
+        self.lists = tuple(prefix + name for name in names)
+        self._tag = f"{prefix}{{{queue}}}"
+        self.consumers = f"{self._tag}:consumers"
+        self.due = f"{self._tag}:due"
+        self.dead = f"{self._tag}:dead"
+        self.bell = f"{self._tag}:bell"
+        self.revoked = f"{self._tag}:revoked"
+        self.paused = f"{self._tag}:paused"
+        self.workers = f"{self._tag}:workers"
+        # Ready-made for the scripts of every send, one for each priority.
+        self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
+        self.schedule = (self.due, self.bell)
+        #: The lists that sending writes to.
+        self.written = (*self.lists, self.bell)
+
+    def inflight(self, consumer: str) -> str:
+        return f"{self._tag}:inflight:{consumer}"
+
+    def taken(self, consumer: str) -> str:
+        return f"{self._tag}:taken:{consumer}"
+
+    def note(self, about: About, task_id: str) -> str:
+        return f"{self._tag}:{about}:{task_id}"
+
+    def claimed(self, consumer: str) -> str:
+        return f"{self._tag}:claimed:{consumer}"
+
+
+class RedisBroker(Broker):
     def __init__(
         self,
         url: str,
@@ -103,16 +153,13 @@ class RedisBroker(RedisLimits, Broker):
         self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
         self.address = self._redis.address
-        self._names: dict[str, Keys] = {}
+        self._names: dict[str, _Keys] = {}
 
-    def _keys(self, queue: str) -> Keys:
+    def _keys(self, queue: str) -> _Keys:
         keys = self._names.get(queue)
         if keys is None:
-            keys = self._names[queue] = Keys(self._prefix, queue, self._steps)
+            keys = self._names[queue] = _Keys(self._prefix, queue, self._steps)
         return keys
-
-    def _due_and_bell(self, queue: str) -> tuple[str, str]:
-        return self._keys(queue).schedule
 
     # ------------------------------------------------------------------ producers
 
@@ -187,7 +234,7 @@ class RedisBroker(RedisLimits, Broker):
                 groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
             else:
                 group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
-                group += (_ms(due), member(priority, raw))
+                group += (_ms(due), _member(priority, raw))
         return [(script, keys, args) for (script, keys), args in groups.items()]
 
     # ------------------------------------------------------------------ consumers
@@ -241,7 +288,7 @@ class RedisBroker(RedisLimits, Broker):
         return (
             scripts.RETRY,
             where,
-            (later.number, _ms(later.due), member(later.priority, later.raw)),
+            (later.number, _ms(later.due), _member(later.priority, later.raw)),
         )
 
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
@@ -457,7 +504,7 @@ class RedisBroker(RedisLimits, Broker):
 
     def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
         where = self._keys(queue).schedule
-        return bool(self._redis.run(scripts.HASTEN, where, member(priority, raw)))
+        return bool(self._redis.run(scripts.HASTEN, where, _member(priority, raw)))
 
     def take(
         self, queue: str, consumer: str, first: int, limit: int, lease: float
@@ -476,7 +523,7 @@ class RedisBroker(RedisLimits, Broker):
         return bool(self._redis.run(scripts.PICK, where, *wanted))
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        members = [member(priority, raw) for raw, priority, _due in messages]
+        members = [_member(priority, raw) for raw, priority, _due in messages]
         return int(self._redis.call("ZREM", self._keys(queue).due, *members)) if members else 0
 
     def stats(self, queue: str) -> Stats:
@@ -584,6 +631,106 @@ class RedisBroker(RedisLimits, Broker):
         flat = self._redis.call("HGETALL", self._keys(queue).workers)
         return {name.decode(): text for name, text in zip(flat[::2], flat[1::2], strict=True)}
 
+    # ------------------------------------------------------------------ limits
+
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        runs: list[Run] = [
+            (scripts.PERMITS, (f"{self._limit(wish.limit)}:rate",), _wished(wish))
+            for wish in wishes
+        ]
+        return [
+            [Permit(max(0, at - now) / 1e6, at / 1e6) if at else Permit(0.0) for at in answers]
+            for now, *answers in self._redis.run_all(runs)
+        ]
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        key = f"{self._prefix}{{limits}}:rates"
+        if text is None:
+            return bool(self._redis.call("HDEL", key, task))
+        return not self._redis.call("HSET", key, task, text)
+
+    def rates(self) -> Mapping[str, bytes]:
+        flat = self._redis.call("HGETALL", f"{self._prefix}{{limits}}:rates")
+        return {name.decode(): text for name, text in zip(flat[::2], flat[1::2], strict=True)}
+
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        asked = [_millis(value) for value in (SLOT, ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST)]
+        parts = _by_limit(slots)
+        runs: list[Run] = []
+        for (limit, most), places in parts:
+            pairs = [value for n in places for value in (slots[n].queue, slots[n].holder)]
+            runs.append((scripts.SLOTS, self._slots(limit), (most, *asked, *pairs)))
+        times = [0.0] * len(slots)
+        for (_, places), answers in zip(parts, self._redis.run_all(runs), strict=True):
+            for place, at in zip(places, answers, strict=True):
+                times[place] = at / 1000
+        return times
+
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, _), places in _by_limit(slots):
+            args: list[int | str] = [_millis(SLOT), *(slots[n].holder for n in places)]
+            runs.append((scripts.KEEP, self._slots(limit)[:1], args))
+        self._redis.run_all(runs)
+
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, most), places in _by_limit(slots):
+            args: list[int | str] = [most, _millis(HANDED)]
+            for n in places:
+                args += (_millis(slots[n].due), slots[n].queue, slots[n].holder)
+            runs.append((scripts.WAIT, self._slots(limit), args))
+        self._wake(self._redis.run_all(runs))
+
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, most), places in _by_limit(slots):
+            args: list[int | str] = [most, _millis(HANDED), *(slots[n].holder for n in places)]
+            runs.append((scripts.FREE, self._slots(limit), args))
+        self._wake(self._redis.run_all(runs))
+
+    def _wake(self, answers: Sequence[Sequence[bytes]]) -> None:
+        """Have those be due now for whom a slot is kept."""
+        due: defaultdict[str, list[int]] = defaultdict(list)
+        for flat in answers:
+            for waiter, at in zip(flat[::2], flat[1::2], strict=True):
+                due[waiter.partition(b"\x06")[0].decode()].append(int(float(at)))
+        self._redis.run_all(
+            [(scripts.WAKE, self._keys(queue).schedule, times) for queue, times in due.items()]
+        )
+
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        runs: list[Run] = [
+            (
+                scripts.LOCK,
+                (self._lock(lock.name),),
+                (lock.task_id, max(1, _millis(lock.seconds)), lock.take.value),
+            )
+            for lock in locks
+        ]
+        return [answer.decode() for answer in self._redis.run_all(runs)]
+
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        runs: list[Run] = [
+            (scripts.UNLOCK, (self._lock(lock.name),), (lock.task_id, lock.take.value))
+            for lock in locks
+        ]
+        return [answer.decode() for answer in self._redis.run_all(runs)]
+
+    def locked(self, names: Sequence[str]) -> list[str]:
+        found = self._redis.calls([("GET", self._lock(name)) for name in names]) if names else []
+        return ["" if not value or value[:1] == b"-" else value.decode() for value in found]
+
+    def _limit(self, name: str) -> str:
+        return f"{self._prefix}{{limit:{name}}}"
+
+    def _slots(self, name: str) -> tuple[str, str]:
+        limit = self._limit(name)
+        return f"{limit}:held", f"{limit}:waiting"
+
+    def _lock(self, name: str) -> str:
+        return f"{self._prefix}{{unique:{name}}}"
+
 
 def _may_not(error: Exception) -> bool:
     """Whether our user may not ask that, or the server doesn't know what is asked."""
@@ -612,3 +759,30 @@ def _parts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
     rest = iter(messages)
     while part := list(itertools.islice(rest, _PART)):
         yield part
+
+
+def _member(priority: int, raw: bytes) -> bytes:
+    return b"%d|%b" % (priority, raw)
+
+
+def _wished(wish: Wish) -> tuple[float, ...]:
+    longest = -1 if wish.within is None else round(wish.within * 1e6)
+    interval = wish.rate.interval * 1e6
+    times = (round(at * 1e6) for at in wish.before)
+    return interval, wish.rate.burst, longest, wish.unused, *times
+
+
+def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], list[int]]]:
+    """The places in the sequence of each limit's slots, as many as one call takes."""
+    places: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for n, slot in enumerate(slots):
+        places[slot.limit, slot.most].append(n)
+    return [
+        (limit, all_[i : i + _HOLDERS])
+        for limit, all_ in places.items()
+        for i in range(0, len(all_), _HOLDERS)
+    ]
+
+
+def _millis(seconds: float) -> int:
+    return round(seconds * 1000)

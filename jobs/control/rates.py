@@ -15,9 +15,9 @@ from jobs import (
     message,
     registry,
 )
-from jobs.broker import rates
+from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
-from jobs.broker.rates import Rate
+from jobs.broker.limiting import Rate
 from jobs.exceptions import MessageError
 from jobs.timing import clock
 
@@ -39,7 +39,7 @@ class RateOverride(NamedTuple):
 
     def parsed(self) -> Rate | None:
         """None: no limit."""
-        return None if self.rate == UNLIMITED else rates.parse(self.rate, self.burst)
+        return None if self.rate == UNLIMITED else limiting.parse(self.rate, self.burst)
 
     def __str__(self) -> str:
         """As it is written where it is set."""

@@ -1,4 +1,4 @@
--- Give permits of a rate or, to those who get none, the times to come back at: `jobs/broker/rates.py`.
+-- Give permits of a rate or, to those who get none, the times to come back at: `jobs/broker/limiting.py`.
 -- KEYS  rate
 -- ARGV  interval (µs), burst, longest wait (µs; -1: any), how many were given and are not used,
 --       time kept before (µs), -1 for a permit that was given back, or 0, ...

@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import json
 import logging
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.worker.board import place_of
 from jobs.worker.loops import Patience
 from jobs.worker.options import Options
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
-from jobs.worker.supervisor.reports import Reporter
 from jobs.worker.supervisor.slot import Left, Slot
 
 log = logging.getLogger("jobs.worker")
@@ -31,6 +33,12 @@ log = logging.getLogger("jobs.worker")
 #: How often, in seconds, the children's boards are looked at: limits and revocations are written
 #: there while the supervisor sleeps.
 _LOOK = 0.5
+
+#: Seconds between two reports at least.
+_REPORT_PAUSE = 1.0
+
+#: Queue, consumer, delivery number, and since when it runs (Unix seconds).
+Place = tuple[str, str, int, float]
 
 
 def _silent(text: str) -> None:
@@ -332,3 +340,48 @@ def _empty(fd: int) -> None:
             pass
     except BlockingIOError:
         pass
+
+
+class Reporter:
+    def __init__(self, options: Options, slots: Sequence[Slot]) -> None:
+        self._options = options
+        self._slots = slots
+        self._started = time.time()
+        #: What ran when that was last said, and when that was (monotonic).
+        self._said: list[Place] = []
+        self._said_at = 0.0
+
+    def has_news(self, now: float) -> bool:
+        """Whether other tasks run than when that was last said (``now``: monotonic)."""
+        if now - self._said_at < _REPORT_PAUSE:
+            return False
+        return {place[1:3] for place in self._running()} != {place[1:3] for place in self._said}
+
+    def report(self) -> None:
+        self._said, self._said_at = self._running(), time.monotonic()
+        said = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "queues": self._options.queues,
+            "processes": self._options.processes,
+            "processed": sum(slot.processed for slot in self._slots),
+            "consumers": [slot.consumer for slot in self._slots if slot.process],
+            "running": self._said,
+        }
+        broker.get().report(self._options.queues[0], self._options.name, json.dumps(said).encode())
+
+    def leave(self) -> None:
+        """Nothing more is to be said. A broker that is away finds out by the leases."""
+        with contextlib.suppress(BrokerUnavailable):
+            broker.get().report(self._options.queues[0], self._options.name, None)
+
+    def _running(self) -> list[Place]:
+        # What the boards have is monotonic.
+        offset = time.time() - time.monotonic()
+        return [
+            (queue, slot.consumer, number, began + offset)
+            for slot in self._slots
+            for delivery, began in slot.running()
+            for queue, number in [place_of(delivery, self._options.queues)]
+        ]
