@@ -85,6 +85,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "locked": lambda b: b.locked(["mail"]),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
+    "check_queues": lambda b: b.check_queues(["mail"]),
     "ping": lambda b: b.ping(),
 }
 
