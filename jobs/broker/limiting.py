@@ -1,10 +1,9 @@
-"""Rates, slots and locks: the values of the contract, and the arithmetic of rates. Pure.
+"""Rates, slots and locks: the values that cross the broker's contract, and how rates are counted.
 
-What is limited has a name, and belongs to no queue.
-
-A rate gives a permit every ``interval`` seconds. Permits that nobody took are kept, ``burst`` of
-them at most. Who gets none is told when to come back, and that time is kept for him. The script
-`jobs/broker/lua/permits.lua` does on Redis what `ask` does here.
+A limit has a name and belongs to no queue. A rate grants a permit every ``interval`` seconds, and
+keeps up to ``burst`` permits that nobody took. A caller that gets none is given a time at which to
+ask again, which is reserved for it. On Redis the script `jobs/broker/lua/permits.lua` does what
+`ask` does here.
 """
 
 from __future__ import annotations
@@ -15,74 +14,74 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-#: Seconds for which a slot is held unless it is kept on.
+#: Seconds for which a slot is held, unless its holder keeps it for longer.
 SLOT = 60.0
-#: Seconds for which a slot that was freed is kept for the one who waited longest.
+#: Seconds for which a freed slot is reserved for the holder that has waited longest.
 HANDED = 10.0
-#: Seconds after which who waits for a slot asks again, should nobody have woken him; with many
-#: waiting it is more, so that asking costs the same: so much for each, and so much at most.
+#: A call that waits for a slot asks again after ASK_AGAIN seconds, in case its wake-up was lost,
+#: plus ASK_AGAIN_EACH for each other that waits, so that many cost no more than a few; after
+#: ASK_AGAIN_MOST at the latest.
 ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST = 10.0, 0.05, 600.0
 
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 _WRITTEN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:/\s*([smh]))?\s*")
 
-#: The burst of a rate that names none is what it gives in so many seconds: a worker that is late
-#: by less loses no permit.
+#: The default burst is what the rate grants in so many seconds, so that a worker that is late by
+#: less loses no permit.
 _LATE = 0.1
 
-
-#: Instead of a time that was kept: a permit was given, and given back.
+#: Passed instead of a reserved time by a caller that was granted a permit and has given it back.
 GIVEN_BACK = -1.0
 
 
 class Rate(NamedTuple):
-    """So many seconds between two permits, and how many are kept."""
+    """Seconds between two permits, and how many unused ones are kept."""
 
     interval: float
     burst: int = 1
 
 
 class Bucket(NamedTuple):
-    """What is known of one rate, in Unix seconds."""
+    """The state of one rate, in Unix seconds."""
 
-    #: When it will be full again: each permit makes that later by an interval.
+    #: When the bucket is full again; each permit moves this one interval later.
     granted: float = 0.0
-    #: The first time that isn't kept for anybody.
+    #: The first time that isn't reserved for anybody.
     reserved: float = 0.0
-    #: Of the rate by which it was last asked, in seconds; 0: it is new.
+    #: Interval (seconds) of the rate that was last asked for; 0: a new bucket.
     interval: float = 0.0
 
 
 class Permit(NamedTuple):
-    """The answer to one question for a permit."""
+    """The answer to one request for a permit."""
 
-    #: Seconds until one may be asked for again; 0: it is given.
+    #: Seconds after which to ask again; 0: the permit is granted.
     wait: float
-    #: When that is, in Unix seconds by the broker's clock: to be named when asking again.
+    #: The same as a time (Unix seconds, the broker's clock), to be passed when asking again.
     at: float = 0.0
 
 
 class Wish(NamedTuple):
-    """Questions for permits of one rate."""
+    """A request for permits of one rate."""
 
     limit: str
     rate: Rate
-    #: For each permit the time that was kept for it (`Permit.at`), `GIVEN_BACK`, or 0.0.
+    #: For each permit the time that is reserved for it (`Permit.at`), `GIVEN_BACK`, or 0.0.
     before: Sequence[float]
-    #: Seconds beyond which none is kept; None: however late.
+    #: No time further ahead than so many seconds is reserved; None: any is.
     within: float | None = None
-    #: How many that were given are not used, and are given back first.
+    #: How many permits were granted and not used; they are given back first.
     unused: int = 0
 
 
 class Slot(NamedTuple):
-    """One of so many places under a limit, and who has it or wants it."""
+    """One of the ``most`` slots of a limit, and who holds it or wants it."""
 
     limit: str
     most: int
-    #: A task's id or another name that nobody else has. Asking twice is asking once.
+    #: A task's id, or another unique name. A holder has one slot, however often it asks.
     holder: str
-    #: Where the message of its task waits when there is none, and until when (Unix seconds).
+    #: The queue on which its message waits for a slot, and its due time (Unix seconds).
     queue: str = ""
     due: float = 0.0
 
@@ -90,21 +89,21 @@ class Slot(NamedTuple):
 class Take(enum.StrEnum):
     """How a lock is taken."""
 
-    #: If nobody else has it.
+    #: Only if nobody else has it.
     FREE = ""
-    #: From whoever has it. When it is given up, those that were replaced can tell so for as long as
-    #: it would have been kept.
+    #: From whoever has it. After its release, the calls that were replaced can still see that, for
+    #: as long as the lock would have been kept.
     REPLACE = "replace"
-    #: Only kept for longer, if it is ours.
+    #: Kept for longer, if the call has it already.
     KEEP = "keep"
 
 
 class Lock(NamedTuple):
-    """The right of one call to be the only one of its name."""
+    """The right of one call to be the only one under this name."""
 
     name: str
     task_id: str
-    #: For how many seconds it is kept at most.
+    #: Seconds after which it is free again by itself.
     seconds: float = 0.0
     take: Take = Take.FREE
 
@@ -113,12 +112,23 @@ class Lock(NamedTuple):
 
 
 def parse(rate: str | float, burst: int | None = None) -> Rate:
-    """``"100/s"``, ``"100/m"``, ``"100/h"``, or a number for each second.
+    """Read ``"100/s"``, ``"100/m"``, ``"100/h"``, or a number per second.
 
-    ``burst``: permits at once after a pause; None: what the rate gives in a tenth of a second, at
-    least one. Raises `TypeError` or `ValueError`.
+    ``burst``: how many permits there are at once after a pause; None: what the rate grants in a
+    tenth of a second, at least one. Raises `TypeError` or `ValueError`.
     """
-    per_second = _per_second(rate)
+    told = f"rate_limit must be like '100/s', '100/m', '100/h' or a number a second, not {rate!r}"
+    if isinstance(rate, str):
+        found = _WRITTEN.fullmatch(rate)
+        if found is None:
+            raise ValueError(told)
+        per_second = float(found[1]) / _UNITS[found[2] or "s"]
+    elif isinstance(rate, int | float) and not isinstance(rate, bool):
+        per_second = float(rate)
+    else:
+        raise TypeError(told)
+    if not (math.isfinite(per_second) and per_second > 0):
+        raise ValueError(f"{told}; None is no limit")
     if burst is None:
         burst = max(1, round(per_second * _LATE))
     if isinstance(burst, bool) or not isinstance(burst, int):
@@ -128,25 +138,9 @@ def parse(rate: str | float, burst: int | None = None) -> Rate:
     return Rate(1 / per_second, burst)
 
 
-def _per_second(rate: str | float) -> float:
-    told = f"rate_limit must be like '100/s', '100/m', '100/h' or a number a second, not {rate!r}"
-    if isinstance(rate, str):
-        found = _WRITTEN.fullmatch(rate)
-        if found is None:
-            raise ValueError(told)
-        number = float(found[1]) / _UNITS[found[2] or "s"]
-    elif isinstance(rate, int | float) and not isinstance(rate, bool):
-        number = float(rate)
-    else:
-        raise TypeError(told)
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{told}; None is no limit")
-    return number
-
-
 def at_rate(bucket: Bucket, rate: Rate, now: float) -> Bucket:
-    """The same bucket, asked by a rate that may be another one than before: to a faster one, what
-    was taken and kept counts in its own intervals. To a slower one it counts as it is."""
+    """The bucket as this rate sees it. If the rate has become faster, what was granted and reserved
+    is counted in its shorter intervals; if it has become slower, nothing changes."""
     if rate.interval < bucket.interval:
         times = rate.interval / bucket.interval
         bucket = bucket._replace(
@@ -157,7 +151,7 @@ def at_rate(bucket: Bucket, rate: Rate, now: float) -> Bucket:
 
 
 def give_back(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
-    """Permits that were given and are not used."""
+    """Give back permits that were granted and not used."""
     return bucket._replace(granted=bucket.granted - unused * rate.interval)
 
 
@@ -166,22 +160,22 @@ def ask(
 ) -> tuple[Bucket, Permit]:
     """Ask for one permit.
 
-    ``before``: the time that was kept for the one who asks, `GIVEN_BACK`, or 0.0. ``within``:
-    nothing is kept for him when he would have to wait longer than so many seconds.
+    ``before``: the time that is reserved for the caller, `GIVEN_BACK`, or 0.0. ``within``: reserve
+    no time for a caller that would have to wait longer than so many seconds.
     """
     ready = bucket.granted - (rate.burst - 1) * rate.interval
-    # Of the burst, those that wait leave a third for starts that come late after their permits,
-    # and begin with another third in hand for workers that come late for theirs.
+    # Callers that wait leave a third of the burst for tasks that start late after their permit, and
+    # their first reserved time leaves another third for workers that come late to fetch theirs.
     spare = (rate.burst - 1) / 3 * rate.interval
     if before > 0:
         ready += spare
-    # Who comes first doesn't pass those for whom a time is kept; but what nobody has come for in
-    # its time is his, or it would be lost while they stand behind him in the queue.
+    # A new caller doesn't overtake those with a reserved time. But it gets a permit that nobody has
+    # fetched in its time: they may be behind it in the queue, and the permit would be lost.
     left_over = bucket.granted <= now - rate.interval
     if (before or bucket.reserved <= now or left_over) and ready <= now:
-        # Late by less than an interval is on time, or each delay would cost the next its permit.
+        # Less than an interval late counts as on time, or each delay would cost the next caller its
+        # permit. More than an interval early: the rate has changed, and the caller was woken.
         since = now
-        # Early by more: he was called before his time, when the rate changed.
         if before > 0 and abs(now - before) < rate.interval:
             since = before
         elif bucket.reserved > now and left_over:
