@@ -8,6 +8,7 @@ from pathlib import Path
 
 from django.conf import settings
 from django.core.signals import setting_changed
+from django.dispatch import receiver
 
 from jobs import conf
 from jobs.broker.base import Broker
@@ -49,9 +50,7 @@ def embedded_folder(configured: str | Path) -> Path:
     return Path(configured) if configured else Path(base) / ".jobs"
 
 
+@receiver(setting_changed, dispatch_uid="jobs.broker")
 def _forget(*, setting: str, **_: object) -> None:
     if setting == "JOBS":
         get.cache_clear()
-
-
-setting_changed.connect(_forget, dispatch_uid="jobs.broker")
