@@ -132,8 +132,8 @@ class MessageError(JobsError):
 class MalformedMessage(MessageError):
     """The message is not in Celery's message format."""
 
-    #: What can be read of its call (a `jobs.message.Message`), if the message is signed or its queue
-    #: is open.
+    #: What can be read of its call (a `jobs.message.Message`), if the message is signed or on an open
+    #: queue.
     call: Any = None
 
 
@@ -168,9 +168,8 @@ class Retry(ControlFlow):
         kwargs: Mapping[str, object] | None = None,
         expires: float | dt.timedelta | dt.datetime | None = None,
     ) -> None:
-        """``countdown``: seconds or a timedelta. Without it and ``eta``, the task's own delay is used.
-        ``args``, ``kwargs`` and ``expires``: for the next attempt, if they differ from this
-        one's."""
+        """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
+        ``args``, ``kwargs``, ``expires``: for the next attempt, if they differ from this one's."""
         text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc
