@@ -132,8 +132,8 @@ class MessageError(JobsError):
 class MalformedMessage(MessageError):
     """The message is not in Celery's message format."""
 
-    #: What can be read of its call (a `jobs.message.Message`), if the message is signed or on an open
-    #: queue.
+    #: What can be read of its call (a `jobs.message.Message`), if the message is signed or its
+    #: queue is open.
     call: Any = None
 
 

@@ -128,8 +128,8 @@ class Keeper:
         os.register_at_fork(after_in_child=self.start_afresh)
 
     def start_afresh(self) -> None:
-        """Hold nothing. After a fork, slots and thread are the parent's; the thread may have had the
-        lock."""
+        """Hold nothing. After a fork, slots and thread are the parent's, and the thread may have
+        had the lock."""
         self._changed = threading.Condition()
         self._slots: dict[tuple[str, str], Slot] = {}
         self._running = False
