@@ -606,8 +606,8 @@ class RedisBroker(Broker):
         return [(script, keys, args) for (script, keys), args in groups.items()]
 
     def _refusal(self, answers: Iterable[tuple[str, Exception]]) -> BrokerUnavailable:
-        """The error for queues and what the server answered about them: one that refuses these
-        queues, or the server's trouble if that passes by itself."""
+        """The error for the server's answers about these queues: that it refuses them, unless one
+        of the answers is a passing trouble of the server."""
         refused: dict[str, Exception] = {}
         for queue, answer in answers:
             error = self._redis.translated(answer)
@@ -675,7 +675,7 @@ class RedisBroker(Broker):
         """Make the messages due for which a slot is now reserved."""
         due: defaultdict[str, list[int]] = defaultdict(list)
         for flat in answers:
-            for waiter, at in zip(flat[::2], flat[1::2], strict=True):
+            for waiter, at in _pairs(flat):
                 due[waiter.partition(b"\x06")[0].decode()].append(int(float(at)))
         self._redis.run_all(
             [(scripts.WAKE, self._keys(queue).schedule, times) for queue, times in due.items()]
