@@ -14,8 +14,9 @@ class JobsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        # Models must be loaded; checks and tasks register, edits of schedules are told to beat.
+        # Once models are loaded: this registers checks and tasks, and lets edits of schedules wake
+        # beat.
         from jobs.api.task import autodiscover
 
-        # Web processes need the tasks too: the triggers stand beside them.
+        # Web processes need the tasks as well, since triggers are declared beside them.
         autodiscover()

@@ -1,4 +1,4 @@
-"""`manage.py check`: wrong settings and tasks, told with the nearest right one."""
+"""What `manage.py check` says: which settings and tasks are wrong, and what may have been meant."""
 
 from __future__ import annotations
 
@@ -34,7 +34,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
                 found.append(
                     Error(
                         f"JOBS['BROKER_URL'] has the option {name!r}, and what it names isn't "
-                        "there, or this user may not see it.",
+                        "there, or this user may not see it. Correct the path, or give the user "
+                        "the right to read it.",
                         id="jobs.E001",
                     )
                 )
@@ -55,7 +56,7 @@ def check_settings(**_: Any) -> list[CheckMessage]:
 
 @register("jobs")
 def check_tasks(**_: Any) -> list[CheckMessage]:
-    """Where tasks and JOBS["TASK_ROUTES"] say that calls go, as far as it is known beforehand."""
+    """Queues, exchanges and routing keys that tasks and JOBS["TASK_ROUTES"] name."""
     current, wrong = conf.parse(getattr(settings, "JOBS", {}))
     if wrong:
         return []  # jobs.E001
@@ -75,7 +76,7 @@ def check_tasks(**_: Any) -> list[CheckMessage]:
 
 @register("jobs")
 def check_imports(**_: Any) -> list[CheckMessage]:
-    """Modules of tasks that were imported under two names."""
+    """Task modules that were imported under two names."""
     functions: dict[tuple[str, int, str], list[str]] = {}
     for name, task in registry.tasks.items():
         run = inspect.unwrap(task.run)
@@ -141,7 +142,14 @@ def check_password(**_: Any) -> list[CheckMessage]:
     if not url.startswith(("redis://", "rediss://")):
         return []
     asked = address.parse(url)
-    if asked.password or asked.options.get("ssl_certfile") or not _is_public(asked.host):
+    if asked.password or asked.options.get("ssl_certfile"):
+        return []
+    try:
+        found = socket.getaddrinfo(asked.host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return []  # the host isn't known here; jobs.W003 says so
+    places = [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_rest, place in found]
+    if not any(place.is_global for place in places):
         return []
     return [
         Doubt(
@@ -156,7 +164,7 @@ def check_password(**_: Any) -> list[CheckMessage]:
 
 @register("jobs", deploy=True)
 def check_server(**_: Any) -> list[CheckMessage]:
-    """What its own settings say; a server that doesn't tell them is believed to be right."""
+    """The server's own settings; one that doesn't tell them passes."""
     if not conf.peek().broker_url:
         return []
     try:
@@ -172,8 +180,8 @@ def check_server(**_: Any) -> list[CheckMessage]:
         found.append(
             Doubt(
                 f"Redis has the maxmemory-policy {keeping.eviction}.",
-                hint="Set it to noeviction. A message that is evicted is lost; when Redis is full "
-                "instead, sends fail, or wait in the database.",
+                hint="Set it to noeviction. A message that is evicted is lost; with noeviction, a "
+                "full Redis makes sends fail, or wait in the database.",
                 id="jobs.W004",
             )
         )
@@ -187,13 +195,3 @@ def check_server(**_: Any) -> list[CheckMessage]:
             )
         )
     return found
-
-
-def _is_public(host: str) -> bool:
-    """Whether a name or address leads out of private networks."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return False  # unknown here; jobs.W003 tells
-    addresses = [str(address[0]).partition("%")[0] for *_rest, address in found]
-    return any(ipaddress.ip_address(address).is_global for address in addresses)

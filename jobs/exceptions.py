@@ -7,8 +7,8 @@
     │   ├── MessageTooLarge         (also ValueError)
     │   ├── UnknownQueue            (also ValueError) a queue nobody declared
     │   ├── NoRoute                 (also ValueError) a routing key no queue is bound to
-    │   ├── AlreadyQueued           a call of the same unique key is there already
-    │   ├── WorkflowError           (also ValueError) calls that can't be composed so
+    │   ├── AlreadyQueued           a call with the same unique key is there already
+    │   ├── WorkflowError           (also ValueError) calls that can't be composed like that
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     │       └── QueueRefused        Redis is there, and refuses what is asked about a queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
@@ -17,13 +17,13 @@
     │   ├── BadSignature
     │   ├── UnknownTask
     │   └── WrongArguments
-    ├── ControlFlow                 raised inside a task, to say what becomes of it
+    ├── ControlFlow                 raised inside a task, to decide its outcome
     │   ├── Retry                   run it again later
     │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
     │   ├── Reject                  put it among the dead letters, or back on the queue
     │   ├── Replaced                another call ends under its id
     │   └── Ignore                  acknowledge it; it ends as REVOKED
-    ├── TaskEnded                   what ends a task other than its own doing
+    ├── TaskEnded                   the task was ended from outside
     │   ├── SoftTimeLimitExceeded   raised inside the task
     │   ├── TimeLimitExceeded       its process was killed
     │   ├── WorkerLost              its process died, as often as JOBS["MAX_CRASHES"] allows
@@ -49,7 +49,7 @@ from typing import Any
 
 
 def shown(value: object, most: int = 100) -> str:
-    """`repr`, cut to so many characters, also of what fails at that: for messages."""
+    """`repr` for messages, cut to so many characters; it never fails."""
     try:
         text = repr(value)
     except (Exception, SystemExit) as error:  # noqa: BLE001  any class may have got its __repr__ wrong
@@ -95,10 +95,10 @@ class WorkflowError(SendError, ValueError):
 class BrokerUnavailable(SendError, ConnectionError):
     """Redis could not be reached."""
 
-    #: Of messages that were to be sent together, the places of those that are not on their queues;
-    #: the others are. None: nobody knows of any.
+    #: Of messages sent together, the positions of those that are not on their queues; the others
+    #: are. None: unknown, any may be there.
     unsent: frozenset[int] | None = None
-    #: The connection was ended or could not be made; no time-out.
+    #: Whether the connection broke or could not be made, other than by a time-out.
     cut = False
 
 
@@ -107,7 +107,7 @@ class QueueRefused(BrokerUnavailable):
     type, until somebody changes it there. Other queues may well be served."""
 
     def __init__(self, text: str = "", *, queues: Sequence[str] = ()) -> None:
-        """``queues``: of a send, those that it refuses."""
+        """``queues``: the refused ones of a send."""
         super().__init__(*([text] if text else []))
         self.queues = tuple(queues)
 
@@ -132,8 +132,8 @@ class MessageError(JobsError):
 class MalformedMessage(MessageError):
     """The message is not in Celery's message format."""
 
-    #: What can be told of its call (a `jobs.message.Message`), if that is known to be a call of
-    #: this project: the message is signed, or its queue is open.
+    #: What can be read of its call (a `jobs.message.Message`), if the message is signed or its
+    #: queue is open.
     call: Any = None
 
 
@@ -169,8 +169,7 @@ class Retry(ControlFlow):
         expires: float | dt.timedelta | dt.datetime | None = None,
     ) -> None:
         """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
-        ``args``, ``kwargs`` and ``expires``: those of the next attempt, where they are other than
-        this one's."""
+        ``args``, ``kwargs``, ``expires``: for the next attempt, if they differ from this one's."""
         text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc

@@ -1,4 +1,4 @@
-"""Limits of the whole fleet, for code that is no task as well::
+"""Limits of the whole fleet, also for code outside of tasks::
 
     from jobs import limits
 
@@ -6,8 +6,8 @@
         ...
     limits.rate("mail", "100/m").acquire(timeout=5)
 
-They are kept on Redis, by its clock. A limit has a name: whoever names the same one shares it, and
-a task's limits are named by `name_of`.
+Redis keeps them, by its clock. All who use the same name share a limit; `name_of` names the limits
+of a task.
 """
 
 from __future__ import annotations
@@ -23,22 +23,21 @@ from typing import NamedTuple, Self
 
 from jobs import broker
 from jobs.api import options
-from jobs.broker import rates
-from jobs.broker.limiting import SLOT, Slot, Wish
-from jobs.broker.rates import Rate
+from jobs.broker import limiting
+from jobs.broker.limiting import SLOT, Rate, Slot, Wish
 from jobs.exceptions import BrokerUnavailable, LimitReached
 from jobs.message import new_id
 
 log = logging.getLogger("jobs.limits")
 
-#: Longest pause, in seconds, of code that waits for a slot and is no task.
+#: Longest pause, in seconds, between two attempts to take a slot in `concurrency`.
 _LOOK = 0.5
-#: Seconds between two times at which what is held is held on.
+#: Seconds between two renewals of the slots held here.
 _KEEP_EVERY = SLOT / 4
 
 
 def name_of(task: str, key: str | None = None) -> str:
-    """The name of a task's limits, or of those of one key."""
+    """The name of a task's limits, or of its limits for one key."""
     return task if key is None else f"{task}:{key}"
 
 
@@ -51,9 +50,9 @@ class RateLimit(NamedTuple):
     timeout: float | None = 0.0
 
     def acquire(self, timeout: float | None = 0.0) -> None:
-        """Wait for a permit up to ``timeout`` seconds (None: however long) and take it.
+        """Take a permit, waiting for it up to ``timeout`` seconds (None: without limit).
 
-        Raises `LimitReached`, at once where none is due within the timeout, and
+        Raises `LimitReached`, at once if no permit is due within the timeout, and
         `BrokerUnavailable`.
         """
         ends = None if timeout is None else time.monotonic() + timeout
@@ -82,25 +81,35 @@ class RateLimit(NamedTuple):
 def rate(
     name: str, rate: str | float, *, burst: int | None = None, timeout: float | None = 0.0
 ) -> RateLimit:
-    """A rate that all share who name it: "100/s", "100/m", "100/h" or a number a second.
+    """A rate that all users of this name share: "100/s", "100/m", "100/h" or a number a second.
 
-    ``burst``: as of a task. ``timeout``: for the ``with`` statement, as of `RateLimit.acquire`.
-    Raises `TypeError` or `ValueError` for a rate that can't be.
+    ``burst``: as for a task. ``timeout``: for the ``with`` statement, as in `RateLimit.acquire`.
+    Raises `TypeError` or `ValueError` for a wrong rate.
     """
-    return RateLimit(name, rates.parse(rate, burst), timeout)
+    return RateLimit(name, limiting.parse(rate, burst), timeout)
 
 
 @contextlib.contextmanager
 def concurrency(name: str, most: int, *, timeout: float | None = 0.0) -> Iterator[None]:
-    """Be one of ``most`` at once in this block, all that name this limit taken together.
+    """Let at most ``most`` users of this name be inside such a block at once.
 
-    ``timeout``: seconds to wait for that; None: however long. A process that dies leaves its slot
-    within a minute. Raises `LimitReached`, `BrokerUnavailable`, and `TypeError` or `ValueError`
-    for a number that can't be.
+    ``timeout``: seconds to wait for a slot; None: without limit. The slot of a process that dies is
+    free within a minute. Raises `LimitReached`, `BrokerUnavailable`, and `TypeError` or
+    `ValueError` for a wrong number.
     """
     options.check_concurrency(most)
     slot = Slot(name, most, new_id())
-    _wait_for(slot, timeout)
+    ends = None if timeout is None else time.monotonic() + timeout
+    pause = 0.01
+    while broker.get().take_slots([slot])[0]:
+        left = pause if ends is None else ends - time.monotonic()
+        if left <= 0:
+            raise LimitReached(
+                f"All {most} slots of the limit {name!r} are held, and none was freed within "
+                f"{timeout:g} s."
+            )
+        time.sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311  no secret
+        pause = min(_LOOK, pause * 1.5)
     keeper.keep([slot])
     try:
         yield
@@ -110,31 +119,17 @@ def concurrency(name: str, most: int, *, timeout: float | None = 0.0) -> Iterato
             broker.get().free_slots([slot])
 
 
-def _wait_for(slot: Slot, timeout: float | None) -> None:
-    ends = None if timeout is None else time.monotonic() + timeout
-    pause = 0.01
-    while broker.get().take_slots([slot])[0]:
-        left = pause if ends is None else ends - time.monotonic()
-        if left <= 0:
-            raise LimitReached(
-                f"All {slot.most} slots of the limit {slot.limit!r} are held, and none was freed "
-                f"within {timeout:g} s."
-            )
-        time.sleep(min(left, random.uniform(pause / 2, pause)))  # noqa: S311  no secret
-        pause = min(_LOOK, pause * 1.5)
-
-
 class Keeper:
-    """Holds on to slots for as long as they are in use, from a thread that starts with the first
-    one: a process that dies stops doing so."""
+    """Keeps slots while they are in use, in a thread that starts with the first one. A process that
+    dies stops doing so."""
 
     def __init__(self) -> None:
         self.start_afresh()
         os.register_at_fork(after_in_child=self.start_afresh)
 
     def start_afresh(self) -> None:
-        """Hold nothing: what a process held that forked this one is its own, and its thread, which
-        a fork doesn't take along, may have held the lock."""
+        """Hold nothing. After a fork, slots and thread are the parent's, and the thread may have
+        had the lock."""
         self._changed = threading.Condition()
         self._slots: dict[tuple[str, str], Slot] = {}
         self._running = False
@@ -162,13 +157,13 @@ class Keeper:
             self.step()
 
     def held(self) -> list[Slot]:
-        """What is in use in this process."""
+        """The slots in use in this process."""
         with self._changed:
             return list(self._slots.values())
 
     def step(self) -> None:
-        """Hold on to all of it once. What fails is tried again at the next time: this thread is
-        the only one that does so."""
+        """Keep all slots for longer. What fails is tried again the next time, so no error must end
+        this thread."""
         slots = self.held()
         try:
             broker.get().keep_slots(slots)

@@ -1,8 +1,8 @@
-"""The signals this app sends, and the receivers that word its log lines.
+"""The signals this app sends, and the receivers that write its log lines.
 
-Senders: the `Task` for what concerns a task, its name (str) where the task isn't known here, and
-the worker's name for a worker. A receiver that raises is logged and never changes what happens
-to the task. Receivers may be `async def`, and may use the ORM, wherever a signal is sent.
+The sender is the `Task`, or its name (str) where the task isn't known; for signals of a worker it
+is the worker's name. An error of a receiver is logged and never changes what happens to the task.
+Receivers may be `async def`, and may use the ORM, wherever a signal is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.db import connections
-from django.dispatch import Signal
+from django.dispatch import Signal, receiver
 
 from jobs.exceptions import SoftTimeLimitExceeded, shown
 
@@ -40,45 +40,60 @@ worker_stopping = Signal()
 
 log = logging.getLogger("jobs")
 
-#: Most characters of an exception in a line of the log.
+#: Longest exception, in characters, in a line of the log.
 _SHOWN = 1000
 
 
 class Announcement(NamedTuple):
-    """A signal that is to be sent."""
+    """A signal to be sent."""
 
     signal: Signal
     sender: Any
     named: Mapping[str, Any]
 
 
-#: Where `announce` puts what an async task's runner sends when it can await the receivers.
+#: Set while an async task runs: `announce` puts its signals here, and the runner sends them.
 later: contextvars.ContextVar[list[Announcement] | None] = contextvars.ContextVar(
     "jobs.signals.later", default=None
 )
 
 
 def announce(signal: Signal, sender: Any, **named: Any) -> None:
-    """Send a signal whose receivers can't disturb the caller; costs nothing when nobody listens."""
+    """Send a signal; its receivers can't disturb the caller. Costs nothing without receivers."""
     if not signal.receivers:
         return
     one = Announcement(signal, sender, named)
-    if not _on_event_loop():
+    try:
+        on_loop = bool(asyncio.get_running_loop())
+    except RuntimeError:
+        on_loop = False
+    if not on_loop:
         _send(one)
-    elif (waiting := later.get()) is not None and signal is not task_enqueued:
+        return
+    if (waiting := later.get()) is not None and signal is not task_enqueued:
         waiting.append(one)
-    else:
-        _send_beside(one)
+        return
+
+    def send() -> None:
+        try:
+            _send(one)
+        finally:
+            connections.close_all()
+
+    # In a thread, for which the event loop waits: on a loop Django refuses the ORM and async
+    # receivers.
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(send,))
+    thread.start()
+    thread.join()
 
 
 async def announce_all(waiting: list[Announcement]) -> None:
-    """Send what waits to be, from an event loop: sync receivers in a thread, async ones on the
-    loop."""
+    """Send these from an event loop: to sync receivers in a thread, to async ones on the loop."""
     while waiting:
         try:
             await sync_to_async(_send, thread_sensitive=False)(waiting.pop(0))
         except Exception as error:  # noqa: BLE001  it is logged there
-            # Not of a receiver itself: of what it has left behind in its thread.
+            # Not raised by a receiver, but by what it has left behind in its thread.
             log_error(log, "a receiver of a jobs signal raised", error=error)
 
 
@@ -86,17 +101,17 @@ def _send(one: Announcement) -> None:
     try:
         answers = one.signal.send_robust(one.sender, **one.named)
     except BaseException as error:
-        # What `send_robust` lets through: sys.exit() in a receiver, say. Ctrl-C in a process that
-        # sends is for that process.
+        # `send_robust` doesn't catch this: sys.exit() in a receiver, say. Ctrl-C in a process that
+        # sends a task is meant for that process.
         if one.signal is task_enqueued and isinstance(error, KeyboardInterrupt):
             raise
         log_error(log, "a receiver of a jobs signal raised", error=error)
         return
-    for receiver, answer in answers:
+    for listener, answer in answers:
         if isinstance(answer, SoftTimeLimitExceeded) and one.signal is task_enqueued:
             raise answer  # meant for the task that sends
         if isinstance(answer, Exception):
-            log_error(log, "receiver %r of a jobs signal raised", receiver, error=answer)
+            log_error(log, "receiver %r of a jobs signal raised", listener, error=answer)
 
 
 def log_error(
@@ -106,8 +121,8 @@ def log_error(
     error: BaseException,
     level: int = logging.ERROR,
 ) -> None:
-    """Log an error with its traceback. That looks at what the classes of anybody's errors have
-    made of themselves, and runs the project's handlers; what they raise ends nothing."""
+    """Log an error with its traceback. That runs code of the error's class and of the project's
+    handlers; what they raise goes no further."""
     try:
         to.log(level, text, *args, exc_info=error)
     except SoftTimeLimitExceeded:
@@ -117,44 +132,21 @@ def log_error(
             to.log(level, f"{text} (to log that raises %s)", *args, type(trouble).__name__)
 
 
-def _on_event_loop() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-def _send_beside(one: Announcement) -> None:
-    """Wait, on an event loop, until a thread has sent it: Django refuses the ORM and async
-    receivers there."""
-
-    def send() -> None:
-        try:
-            _send(one)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(send,))
-    thread.start()
-    thread.join()
-
-
 def _name(sender: Any) -> str:
     return str(getattr(sender, "name", sender))
 
 
+# A receiver for each log line keeps the wording in one place. Success has none on purpose: a line
+# for each of thousands of tasks a second is neither read nor free.
+
+
+@receiver(task_failed, dispatch_uid="jobs.log")
 def _log_failed(sender: Any, message: Any, exception: BaseException, **_: Any) -> None:
-    log_error(
-        log,
-        "task %s[%s] failed: %s",
-        _name(sender),
-        message.id,
-        shown(exception, _SHOWN),
-        error=exception,
-    )
+    what = shown(exception, _SHOWN)
+    log_error(log, "task %s[%s] failed: %s", _name(sender), message.id, what, error=exception)
 
 
+@receiver(task_retried, dispatch_uid="jobs.log")
 def _log_retried(
     sender: Any, message: Any, exception: BaseException, countdown: float, **_: Any
 ) -> None:
@@ -167,17 +159,11 @@ def _log_retried(
     )
 
 
+@receiver(worker_ready, dispatch_uid="jobs.log")
 def _log_ready(sender: Any, queues: Any, **_: Any) -> None:
     log.info("%s ready, queues: %s", sender, ", ".join(queues))
 
 
+@receiver(worker_stopping, dispatch_uid="jobs.log")
 def _log_stopping(sender: Any, **_: Any) -> None:
     log.info("%s stopping", sender)
-
-
-# A receiver per log line keeps the wording in one place. Success has none on purpose: a line for
-# each of thousands of tasks a second is neither read nor free.
-task_failed.connect(_log_failed, dispatch_uid="jobs.log")
-task_retried.connect(_log_retried, dispatch_uid="jobs.log")
-worker_ready.connect(_log_ready, dispatch_uid="jobs.log")
-worker_stopping.connect(_log_stopping, dispatch_uid="jobs.log")

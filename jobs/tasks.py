@@ -1,4 +1,4 @@
-"""Tasks of this app itself, and those that Celery's programs expect of a worker."""
+"""This app's own tasks, and those that Celery's clients expect of a worker."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.timing import clock
 from jobs.timing.celery import crontab
 from jobs.timing.periodic import Periodic
 
-#: How long one run may take, in seconds: it must not keep a worker from other tasks.
+#: Seconds after which a run stops, to let the worker do other tasks.
 _SECONDS = 20.0
 
 
@@ -29,32 +29,32 @@ _SECONDS = 20.0
     priority=9,
 )
 def prune() -> dict[str, int]:
-    """Delete results and the history of schedules that are older than the settings keep them. How
-    many rows of each kind."""
+    """Delete results and schedule history beyond the age in the settings. How many rows of each
+    kind."""
     gone: Counter[str] = Counter()
     if not pruning.prune(
         clock.now(), seconds=_SECONDS, done=lambda what, count: gone.update({what: count})
     ):
-        prune.delay()  # the rest, after what else waits
+        prune.delay()  # the rest, after other waiting tasks
     return dict(gone)
 
 
-# Items are not shown: they may be sensitive arguments of the task.
+# Items are hidden: they may be sensitive arguments of the task.
 @task(name="celery.map", sensitive=["it"])
 def map_items(task: Mapping[str, Any], it: Sequence[Any]) -> list[Any]:
-    """What `jobs.Task.map` sends."""
+    """The task behind `jobs.Task.map`."""
     call = signature(task)
     return [call(item) for item in it]
 
 
 @task(name="celery.starmap", sensitive=["it"])
 def starmap_items(task: Mapping[str, Any], it: Sequence[Sequence[Any]]) -> list[Any]:
-    """What `jobs.Task.starmap` and ``chunks`` send."""
+    """The task behind `jobs.Task.starmap` and ``chunks``."""
     call = signature(task)
     return [call(*items) for items in it]
 
 
 @task(name=workflow.ACCUMULATE)
 def accumulate(*args: Any, index: int | None = None) -> Any:
-    """Its arguments, or one of them: the end of what has a group for its own end."""
+    """Return the arguments, or one of them: the last call of a workflow that ends with a group."""
     return args if index is None else args[index]

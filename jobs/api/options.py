@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
-from jobs.broker.rates import Rate, parse
+from jobs.broker.limiting import Rate, parse
 from jobs.conf.values import (
     check_place,
     check_priority,

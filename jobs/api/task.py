@@ -54,8 +54,7 @@ from jobs.api.parameters import (
     signature_of,
 )
 from jobs.api.results import AsyncResult
-from jobs.broker.limiting import Lock
-from jobs.broker.rates import Rate
+from jobs.broker.limiting import Lock, Rate
 from jobs.conf import values
 from jobs.conf.values import check_text, check_whole, sentence
 from jobs.exceptions import (

@@ -1,9 +1,8 @@
 """The contract of a broker, and the values that cross it.
 
-A *consumer* is one claiming process, named uniquely for its lifetime. A *number* tells one of its
-deliveries from another; the consumer counts them up itself. Times are Unix seconds by the
-broker's own clock. Every verb raises `BrokerUnavailable` when the broker can't be reached, and is
-then safe to call again.
+A *consumer* is one claiming process; its name is used once. A *number* identifies one of its
+deliveries; the consumer counts them up itself. Times are Unix seconds by the broker's own clock.
+Every verb raises `BrokerUnavailable` when the broker can't be reached, and is then safe to repeat.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from jobs.broker.limiting import Limiting
+from jobs.broker.limiting import Lock, Permit, Slot, Wish
 
 
 class Outgoing(NamedTuple):
@@ -29,7 +28,7 @@ class Outgoing(NamedTuple):
 
 
 class Claim(NamedTuple):
-    """What one claim brought."""
+    """What one claim returns."""
 
     #: Messages with their delivery numbers, in order.
     messages: list[tuple[int, bytes]]
@@ -37,7 +36,7 @@ class Claim(NamedTuple):
     next_due: float | None
     #: Whether any task of this queue is revoked.
     revocations: bool = False
-    #: Nothing was claimed, since what ``first`` numbered is settled: claim on from this number.
+    #: The delivery ``first`` is settled already and nothing was claimed: continue from this number.
     resume: int | None = None
     #: Whether any task of this queue is paused.
     paused_tasks: bool = False
@@ -53,7 +52,7 @@ class Returned(NamedTuple):
 
 
 class Later(NamedTuple):
-    """A delivery that gives way to a message due later."""
+    """A delivery that is replaced by a message due later."""
 
     number: int
     raw: bytes
@@ -66,12 +65,12 @@ class About(enum.StrEnum):
     """What a note of a running task is about."""
 
     PROGRESS = "progress"
-    #: Where its loops are, for another run of it to go on from.
+    #: Where the task's loops are, so that its next run can continue from there.
     POSITION = "position"
 
 
 class Note(NamedTuple):
-    """What a running task has others know of it."""
+    """What a running task lets others know."""
 
     task_id: str
     about: About
@@ -79,16 +78,16 @@ class Note(NamedTuple):
 
 
 class Keeping(NamedTuple):
-    """How the broker's server keeps what it holds."""
+    """How the server keeps its data."""
 
-    #: What it does when its memory is full, in Redis's words; "": it doesn't tell.
+    #: Redis's maxmemory-policy; "" when the server doesn't say.
     eviction: str = ""
-    #: Whether it writes to disk; None: it doesn't tell.
+    #: Whether it writes to disk; None when the server doesn't say.
     on_disk: bool | None = None
 
     @property
     def loses(self) -> str:
-        """What it may lose when its memory is full, as a sentence; empty: nothing."""
+        """A sentence about what the server drops when its memory is full; "" for nothing."""
         if self.eviction.startswith("allkeys-"):
             lost = "messages are lost when its memory is full"
         elif self.eviction.startswith("volatile-"):
@@ -102,16 +101,16 @@ class Keeping(NamedTuple):
 
 
 class Subscription(ABC):
-    """What comes in of one topic."""
+    """Receives the notifications of its topics."""
 
     @abstractmethod
     def __call__(self, timeout: float) -> bool:
-        """Wait up to so many seconds for one notification; whether there was one."""
+        """Wait for one notification, at most ``timeout`` seconds. Whether one came."""
 
     @abstractmethod
     def fileno(self) -> int:
-        """What `select` can wait for. When it is ready there may be several notifications, or
-        none; calls with no time at all tell."""
+        """A descriptor for `select`. When it is ready, any number of notifications may have
+        arrived, even none: call with a timeout of 0 to find out."""
 
 
 def ended(task_id: str) -> str:
@@ -119,19 +118,18 @@ def ended(task_id: str) -> str:
     return f"ended:{task_id}"
 
 
-def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
-    """For each priority from 0 to 9, which of a queue's lists is its own: that of the last step
-    not above it."""
-    return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))
-
-
 def progress(task_id: str) -> str:
     """The topic of a task's progress."""
     return f"progress:{task_id}"
 
 
-#: For how many seconds it is known that a consumer's messages were taken away: as long as a task
-#: may run on that does not know of it.
+def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
+    """For each priority from 0 to 9, the index of its list: the last step not above it."""
+    return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))
+
+
+#: Seconds for which the broker remembers that a consumer's messages were taken away: a task that
+#: doesn't know of it yet may run on for that long.
 TAKEN_KEPT = 7 * 86_400.0
 
 
@@ -146,8 +144,8 @@ class DeadLetter(NamedTuple):
     worker: str
 
 
-#: Added to the time (Unix seconds) at which a message of a paused task was put among the due ones:
-#: it is not due before somebody resumes the task, and keeps its place among its like.
+#: Added to the time (Unix seconds) at which a message of a paused task was parked. It isn't due
+#: until the task is resumed, and keeps its place among the other parked messages.
 PARKED = 8e12
 
 
@@ -160,7 +158,7 @@ class Revocation(enum.IntEnum):
 
 
 class Pause(NamedTuple):
-    """Nothing of a queue, or of one task, is handed out."""
+    """Says that no message of a queue, or of one task, is handed out."""
 
     #: Name of the paused task; "": the whole queue.
     task: str
@@ -173,14 +171,14 @@ class Waiting(NamedTuple):
     """A message that no consumer holds."""
 
     raw: bytes
-    #: That of the list it waits on, or with which it will be put on one.
+    #: Priority of the list that it waits on, or will be put on when it is due.
     priority: int
-    #: Unix seconds, more than `PARKED` while its task is paused; None: it is not among the due.
+    #: Unix seconds, at least `PARKED` while its task is paused; None: it isn't among the due.
     due: float | None = None
 
 
 class Parking(NamedTuple):
-    """A delivery that waits for as long as its task is paused."""
+    """A delivery to be parked for as long as its task is paused."""
 
     number: int
     priority: int
@@ -188,12 +186,12 @@ class Parking(NamedTuple):
 
 
 class Revoked(NamedTuple):
-    """A call that is not to start."""
+    """A call that must not start."""
 
     id: str
-    #: Nor to go on.
+    #: Whether it must not go on either.
     terminate: bool
-    #: Unix seconds: for how long that is remembered.
+    #: Unix seconds until which the revocation is remembered.
     until: float
 
 
@@ -212,38 +210,40 @@ class Consumer(NamedTuple):
     """One consumer of a queue."""
 
     name: str
-    #: Seconds until its lease ends; negative when it has.
+    #: Seconds until its lease ends; negative once it has ended.
     lease: float
     in_flight: int
 
 
-class Broker(Limiting):
+class Broker(ABC):
     """Dispatches messages; knows nothing of tasks, results or the database."""
 
-    #: Where it is, for people: without a password.
+    #: The address as it is shown to people, without a password.
     address: str
 
     # ------------------------------------------------------------------ producers
 
     @abstractmethod
     def push(self, messages: Iterable[Outgoing]) -> None:
-        """Put messages on their queues, or among their due ones, in one round trip, and wake an
-        idle consumer for each.
+        """Put messages on their queues, or among the due ones, in one round trip, and wake an idle
+        consumer for each.
 
-        Of very many the first may be there while the last are still asked for. An error between
-        leaves those. Raises `QueueRefused` when the broker takes nothing for one of the queues;
-        what is for the others is there then, and ``unsent`` of the error tells which.
+        A long iterable is sent while it is still being read; if it raises, what was sent before
+        stays there. Raises `QueueRefused` when the broker refuses one of the queues; messages for
+        the others are sent all the same, and the error's ``unsent`` lists those that aren't.
         """
 
+    @abstractmethod
     def check_queues(self, queues: Collection[str]) -> None:
-        """Raise `QueueRefused` for those that `push` would, as far as can be seen beforehand."""
+        """Raise `QueueRefused` for queues that `push` would refuse, as far as that shows in
+        advance."""
 
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
-        """Within it, this thread waits for no answer longer than a second; and when the broker has
-        left anybody in this process without an answer a moment ago, it is not asked at all, but
-        everything raises `BrokerUnavailable` at once.
+        """Within this context the thread waits at most a second for an answer. If the broker has
+        just failed to answer any thread of this process, it isn't asked at all: every verb raises
+        `BrokerUnavailable` at once.
 
-        ``insist``: ask it once all the same.
+        ``insist``: ask it once even then.
         """
         return contextlib.nullcontext()
 
@@ -251,44 +251,43 @@ class Broker(Limiting):
 
     @abstractmethod
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
-        """Move what is due to the queue, then up to ``limit`` messages from the queue into flight
-        under this consumer, numbered from ``first``. Most urgent first, oldest first within.
+        """Move what is due to the queue, then move up to ``limit`` messages from the queue into
+        flight under this consumer, numbered from ``first``: the most urgent first, then the oldest.
 
-        A consumer that is given messages and isn't known to the queue gets a lease of this many
-        seconds. Nothing is given of a paused queue. Repeated with the same ``first``, when the
-        answer was lost, it gives the same messages again, as long as they are held; after that a
-        late repetition gets nothing.
+        A consumer that receives messages and has no lease on the queue gets one of ``lease``
+        seconds. A paused queue gives nothing. Repeated with the same ``first`` after a lost
+        answer, it returns the same messages as long as they are held; later it returns nothing.
         """
 
     @abstractmethod
     def wait(self, queues: Sequence[str], timeout: float) -> None:
-        """Sleep until one of the queues may have a message, for ``timeout`` seconds at most.
+        """Sleep until one of the queues may have a message, at most ``timeout`` seconds.
 
-        A hint: it can return early, and it wakes one waiting consumer for each message.
+        It may return early. Each message wakes one waiting consumer.
         """
 
     @abstractmethod
     def wait_and_claim(
         self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
     ) -> Claim:
-        """`wait` for a message of one queue, then `claim`, whether one came or not."""
+        """`wait` for one queue, then `claim` from it, also after a time-out."""
 
     @abstractmethod
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:
-        """Remove finished deliveries, and tell those who wait for the results of the tasks
-        ``ended`` (ids). How many of the deliveries were still held."""
+        """Remove finished deliveries, and notify those who wait for the ``ended`` tasks (ids). How
+        many of the deliveries were still held."""
 
     @abstractmethod
     def retry(
         self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
     ) -> bool:
-        """Swap a delivery for a message due later. False, and nothing done, when it is no longer
+        """Replace a delivery by a message due later. False, and no change, when it is no longer
         held."""
 
     def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
-        """`retry` for each, in one round trip where that can be done."""
+        """`retry` each of these, in one round trip where the broker can."""
         for later in deliveries:
             self.retry(queue, consumer, *later)
 
@@ -298,22 +297,22 @@ class Broker(Limiting):
 
     @abstractmethod
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
-        """Those of these deliveries that the consumer still holds."""
+        """Which of these deliveries the consumer still holds."""
 
     @abstractmethod
     def taken(self, queue: str, consumer: str) -> bool:
-        """Whether what this consumer held was given back by others (`reclaim`) during the last
-        `TAKEN_KEPT` seconds. What it doesn't hold though nobody has done so, a server has lost
-        that came back without its data."""
+        """Whether others gave back this consumer's messages (`reclaim`) in the last `TAKEN_KEPT`
+        seconds. If not, deliveries that it no longer holds were lost by a server that came back
+        without its data."""
 
     @abstractmethod
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
-        """What is said of each of these tasks."""
+        """Whether each of these tasks is revoked."""
 
     @abstractmethod
     def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
-        """Keep notes of running tasks for so long, each in place of the one before, in one round
-        trip; and tell those who are subscribed to a task's progress when it is about that."""
+        """Keep notes of running tasks for so long, each replacing the one before, in one round
+        trip. A note about progress notifies those who subscribed to it."""
 
     @abstractmethod
     def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
@@ -321,19 +320,18 @@ class Broker(Limiting):
 
     @abstractmethod
     def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
-        """Keep the notes of these tasks no longer."""
+        """Delete the notes of these tasks."""
 
     @abstractmethod
     def leave(self, queue: str, consumer: str) -> None:
-        """A consumer that holds nothing is going; one that still holds something stays known, so
-        that it is reclaimed."""
+        """Forget a consumer that holds nothing. One that still holds messages stays known, so that
+        they can be reclaimed."""
 
     # ------------------------------------------------------------------ supervisors
 
     @abstractmethod
     def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
-        """Give these consumers, known to the queue or not, a lease of this many seconds from
-        now."""
+        """Give these consumers a lease of so many seconds from now, known to the queue or not."""
 
     @abstractmethod
     def expired(self, queue: str) -> list[str]:
@@ -341,32 +339,32 @@ class Broker(Limiting):
 
     @abstractmethod
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
-        """Give everything that a vanished consumer held back to the front of the queue, each
-        message as ``edit(number, message)`` returns it, and forget the consumer.
-        Any number of processes may do this at once. How many this call gave back."""
+        """Give all that a vanished consumer held back to the front of the queue, each message as
+        ``edit(number, message)`` returns it, and forget the consumer. How many this call gave
+        back; several processes may do this at once."""
 
     # ------------------------------------------------------------------ notifications
 
     @abstractmethod
     def subscribe(self, *topics: str) -> contextlib.AbstractContextManager[Subscription]:
-        """From entering on, what is notified of these topics is noticed."""
+        """Receive the notifications of these topics from the moment the context is entered."""
 
     @abstractmethod
     def notify(self, topic: str) -> None:
-        """Wake everyone who is subscribed to this topic at this moment. A hint: nothing is kept
-        for those who are not."""
+        """Wake everyone who is subscribed to this topic now. Nothing is kept for later
+        subscribers."""
 
     def listen(self, task_id: str) -> contextlib.AbstractContextManager[Subscription]:
-        """`subscribe` to the end of a task, which `ack` tells of."""
+        """`subscribe` to the end of a task, which `ack` announces."""
         return self.subscribe(ended(task_id))
 
     def chord_size(self, group_id: str) -> int | None:
-        """How many members a chord has that a Celery client sent itself; None: no client has said
-        so here."""
+        """How many members a chord has that a Celery client sent; None when no client has stored
+        that here."""
         return None
 
     def keeping(self) -> Keeping:
-        """How the server keeps what it holds, as far as it tells."""
+        """How the server keeps its data, as far as it says."""
         return Keeping()
 
     @abstractmethod
@@ -381,77 +379,72 @@ class Broker(Limiting):
 
     @abstractmethod
     def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        """Move a delivery to the dead letters. False, and nothing done, when it is no longer
-        held."""
+        """Move a delivery to the dead letters. False, and no change, when it is no longer held."""
 
     @abstractmethod
     def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        """Add a message to the dead letters that was acknowledged before."""
+        """Add a message that is already acknowledged to the dead letters."""
 
     @abstractmethod
     def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        """The newest ``count`` dead letters, or those older than the one with the key
-        ``before``."""
+        """The newest ``count`` dead letters; with ``before``, those older than that key."""
 
     @abstractmethod
     def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
-        """The dead letter with this key, or None when it isn't there."""
+        """The dead letter with this key, or None when it is gone."""
 
     @abstractmethod
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
-        """Put a dead letter back on its queue, or ``raw`` in its place. False when it isn't there
-        any more."""
+        """Put a dead letter, or ``raw`` in its place, back on its queue. False when it is gone."""
 
     @abstractmethod
     def discard(self, queue: str, key: str) -> bool:
-        """Delete a dead letter. False when it isn't there any more."""
+        """Delete a dead letter. False when it is gone."""
 
     # ------------------------------------------------------------------ operators
 
     @abstractmethod
     def pause(self, queue: str, pause: Pause) -> None:
-        """Hand nothing of the queue out, or none of one task's messages, until `resume`. Said
-        again, it replaces what was said of the same before."""
+        """Hand out no message of the queue, or of one task, until `resume`. Replaces an earlier
+        pause of the same queue or task."""
 
     @abstractmethod
     def resume(self, queue: str, task: str = "") -> bool:
-        """Take back what `pause` said of the queue, or of a task, and wake idle consumers. False:
-        it wasn't paused. Interrupted, it has to be said again, for messages that are parked still.
-        """
+        """End the pause of the queue or of a task, and wake idle consumers. False: it wasn't
+        paused. After an interruption, repeat it: some messages may still be parked."""
 
     @abstractmethod
     def paused(self, queue: str) -> list[Pause]:
-        """All that is paused of the queue, the queue itself first."""
+        """The pauses of this queue: its own first, then those of tasks."""
 
     @abstractmethod
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
-        """Put those of these deliveries whose task is paused among the due ones, until it is
-        resumed. Their numbers."""
+        """Put deliveries of paused tasks among the due ones until their task is resumed. The
+        numbers of those that were parked."""
 
     @abstractmethod
     def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
-        """Remember for so long that a task is not to start and, with ``terminate``, not to go
+        """Remember for so long that a task must not start and, with ``terminate``, must not go
         on."""
 
     @abstractmethod
     def unrevoke(self, queue: str, task_id: str) -> None:
-        """Forget what `revoke` said of a task."""
+        """Forget the revocation of a task."""
 
     @abstractmethod
     def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        """Have a message that waits for its time be due now. False, and nothing done, when it
-        doesn't wait among the due ones."""
+        """Make a message due now. False, and no change, when it isn't among the due ones."""
 
     @abstractmethod
     def take(
         self, queue: str, consumer: str, first: int, limit: int, lease: float
     ) -> list[Waiting]:
-        """Move up to ``limit`` messages that wait into flight under this consumer, numbered from
-        ``first``, and lease them to it, the queue be paused or not. In the order of a claim."""
+        """Move up to ``limit`` waiting messages into flight under this consumer, numbered from
+        ``first``, with a lease, even from a paused queue. In the order of a claim."""
 
     @abstractmethod
     def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
-        """The same with one message, as `browse` found it. False: it doesn't wait any more."""
+        """`take` one message that `browse` has found. False: it no longer waits."""
 
     @abstractmethod
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
@@ -463,31 +456,83 @@ class Broker(Limiting):
 
     @abstractmethod
     def consumers(self, queue: str) -> list[Consumer]:
-        """Every known consumer, those with an ended lease included."""
+        """Every known consumer, also those whose lease has ended."""
 
     @abstractmethod
     def scan(self, queue: str) -> Iterator[bytes]:
-        """Every message of the queue: due, waiting, in flight, dead. Read in pages, so that the
-        server goes on with its work; what stays where it is comes at least once."""
+        """Every message of the queue: due, waiting, in flight, dead. It is read in pages, so that
+        the server stays responsive; a message that doesn't move is returned at least once."""
 
     @abstractmethod
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        """What waits, or is due, the next first. Read in pages: what is claimed meanwhile can hide
-        others from it."""
+        """The messages that wait or, with ``due``, that are due later, the next first. It is read
+        in pages: a claim in between can make it skip some."""
 
     @abstractmethod
     def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        """The messages of these deliveries; None for those that are not held any more."""
+        """The messages of these deliveries; None for those no longer held."""
 
     @abstractmethod
     def revocations(self, queue: str, count: int) -> list[Revoked]:
-        """What is revoked, the last to be forgotten first, and so many at most."""
+        """The ``count`` revocations that are remembered longest, the longest first."""
 
     @abstractmethod
     def report(self, queue: str, worker: str, text: bytes | None) -> None:
-        """Keep what a worker of a queue says of itself in place of what it said before; None: it
-        is gone."""
+        """Replace a worker's report; None deletes it, since the worker leaves."""
 
     @abstractmethod
     def reports(self, queue: str) -> Mapping[str, bytes]:
-        """Worker → what it said last. One that was killed has not said that it is gone."""
+        """Worker → its last report. A killed worker's report is still there."""
+
+    # ------------------------------------------------------------------ limits
+    # Each verb deals with several limits in one round trip. All are safe to repeat but `permits`:
+    # a permit is lost if its answer is. The broker drops what it knows of a limit as soon as that
+    # no longer matters; only an operator's rates stay until they are removed.
+
+    @abstractmethod
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        """Ask for permits, in order. If the rate is faster than it was last time, the permits
+        taken and reserved so far are counted in its shorter intervals."""
+
+    @abstractmethod
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        """Store an operator's rate of a task for every worker; None deletes it. Whether there was
+        one."""
+
+    @abstractmethod
+    def rates(self) -> Mapping[str, bytes]:
+        """Task → the rate stored by `set_rate`."""
+
+    @abstractmethod
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        """Take slots. For each 0.0 when it is held, else the time (Unix seconds) at which to ask
+        again. A holder that asks again holds its slot for longer."""
+
+    @abstractmethod
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        """Hold slots for `SLOT` seconds from now; lost slots stay lost."""
+
+    @abstractmethod
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        """Register messages that are due at `Slot.due`, to become due as soon as a slot is free
+        for them. Call it once they are among the due ones, or they could be missed. If this call
+        is lost, they ask again at their due time."""
+
+    @abstractmethod
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        """Give slots back. Each is reserved for the holder that has waited longest, whose message
+        becomes due."""
+
+    @abstractmethod
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        """Take locks, in order. For each "" when its call has it, else the id of the call that
+        has it; "-" when a lock to be kept is held by nobody."""
+
+    @abstractmethod
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        """Release the locks that these calls have. For each "", or the id of another call that
+        has it or had it last."""
+
+    @abstractmethod
+    def locked(self, names: Sequence[str]) -> list[str]:
+        """The ids of the calls that have these locks, "" for a free one."""

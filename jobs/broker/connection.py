@@ -1,8 +1,7 @@
-"""One connection a thread to Redis, and its errors in our words.
+"""One connection to Redis per thread, and its errors in our words.
 
-redis-py's client takes a connection from its pool, and gives it back, at every command; holding
-one for each thread is a fifth faster for a single send. Nothing is sent a second time here:
-whether that is safe is for the caller to say.
+redis-py's client takes a connection out of its pool for every command; keeping one per thread makes
+a single send a fifth faster. Nothing is sent twice here: only the caller knows if that is safe.
 """
 
 from __future__ import annotations
@@ -33,8 +32,8 @@ from jobs.broker.scripts import Script
 from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 
-#: Answers of a server that is there and can't do it now; a later try may succeed.
-#: redis-py cuts the code off the text of those it has a class for.
+#: Answers of a server that can't do it now; a later try may succeed. Where redis-py has a class for
+#: an error, it removes the code from its text.
 _PASSING = (
     ReadOnlyError,
     OutOfMemoryError,
@@ -44,16 +43,16 @@ _PASSING = (
 )
 _PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED", "DB index")
 
-#: Answers of a server that is not, or no longer, the one to write to. Another one may have its
-#: name or address by now, which only a new connection finds.
+#: Answers of a server that isn't the one to write to (any more). Only a new connection finds the
+#: server that may have its name or address by now.
 _MOVED = (ReadOnlyError, MasterDownError)
 
-#: Seconds that a caller waits who can do without an answer: see `Connections.briefly`.
+#: Seconds for which a caller waits that can do without an answer: see `Connections.briefly`.
 _BRIEF = 1.0
-#: Seconds for which such callers don't ask a server that has left somebody without an answer.
+#: Seconds for which such callers don't ask a server that has just failed to answer.
 _SILENT = 3.0
 
-#: A connection that was idle for longer, in seconds, is looked at before it is used.
+#: A connection that was idle for more seconds is checked before it is used.
 _IDLE = 0.02
 
 #: What an error's text contains, in lower case → what to do about it.
@@ -66,8 +65,7 @@ _ADVICE = {
         "Give the user its rights (ACL SETUSER); the documentation on deployment lists them."
     ),
     "wrongtype": (
-        "Something that is not this program's has its name: look at it (TYPE, KEYS), and rename or "
-        "delete it."
+        "Another program uses a key of this name: look at it (TYPE, KEYS), and rename or delete it."
     ),
     "db index": (
         "The server has fewer databases than the number in JOBS['BROKER_URL']: use a lower one, or "
@@ -94,7 +92,7 @@ class _Thread(threading.local):
     used = 0.0
     blocked: Any = None
     blocked_pid = 0
-    #: Whether it is inside of `briefly`, and tries a server that has just been silent all the same.
+    #: Whether it is inside `briefly`, and asks a server there that has just failed to answer.
     brief = False
     insists = False
 
@@ -107,7 +105,7 @@ class Connections:
         try:
             where = address.parse(url)
         except ValueError as error:
-            # Without its cause: a traceback would show what that has read.
+            # Without its cause, whose traceback would show the password.
             raise ConfigurationError(f"JOBS['BROKER_URL'] {error}") from None
         #: Without user and password.
         self.address = str(where)
@@ -115,7 +113,7 @@ class Connections:
         self._timeout = timeout
         self._revive = revive
         self._local = _Thread()
-        #: Until when the server counts as one that doesn't answer (`time.monotonic`).
+        #: Until when the server counts as silent (`time.monotonic`).
         self._silent_until = 0.0
 
     def call(self, *command: _Arg) -> Any:
@@ -127,7 +125,7 @@ class Connections:
         return [self._checked(answer) for answer in self._exchange((commands,))]
 
     def try_calls(self, commands: Sequence[_Command]) -> list[Any]:
-        """`calls`, with an error that the server answered as a value."""
+        """`calls`, but errors that the server answers are returned as values."""
         return self._exchange((commands,))
 
     def run(self, script: Script, keys: Sequence[str], *args: _Arg) -> Any:
@@ -137,18 +135,14 @@ class Connections:
     def run_all(self, runs: Sequence[Run]) -> list[Any]:
         """The answers of several scripts, in one round trip.
 
-        A script's text is sent only for those that the server answers it doesn't know.
+        The text of a script is sent only if the server answers that it doesn't know it.
         """
         answers = self.try_parts((runs,)) if runs else []
         return [self._checked(answer) for answer in answers]
 
     @contextlib.contextmanager
     def briefly(self, *, insist: bool) -> Iterator[None]:
-        """Within it, this thread waits for no answer longer than a second and, when the server has
-        left anybody in this process without one a moment ago, not at all.
-
-        ``insist``: ask once all the same.
-        """
+        """As `Broker.briefly`."""
         local = self._local
         before = local.brief, local.insists
         local.brief, local.insists = True, insist
@@ -158,10 +152,8 @@ class Connections:
             local.brief, local.insists = before
 
     def try_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
-        """The answers of scripts of all parts, each of which is sent as soon as it is there.
-
-        An error that the server answered is a value among them.
-        """
+        """The answers of all scripts; each part is sent as soon as it is made. Errors that the
+        server answers are returned as values."""
         sent: list[Run] = []
 
         def commands() -> Iterator[Sequence[_Command]]:
@@ -181,9 +173,9 @@ class Connections:
     def block(self, timeout: float, *command: _Arg, then: Run | None = None) -> Any:
         """The answer to a blocking command, or None when there is none within ``timeout`` seconds.
 
-        ``then``: a script that the server runs right after it; the answer is that of the script.
-        The server's own time-outs come up to 100 ms late, at the next tick of its clock; so it is
-        told when to stop. The command must block for ever by itself.
+        ``then``: a script that the server runs right after it, whose answer is returned instead.
+        The command itself must have no time-out: the server's own come up to 100 ms late, at the
+        next tick of its clock. So we tell it when to stop.
         """
         commands = [command] if then is None else [command, _evalsha(then)]
         connection = self._blocked()
@@ -203,10 +195,10 @@ class Connections:
         return self._checked(self._ran(then, others[0])) if then else first
 
     def _unblock(self, connection: Any) -> None:
-        """Have the server end what blocks a connection.
+        """Make the server end the blocking command of a connection.
 
-        It takes the two connections in the order it likes: when it has been told to stop before it
-        has begun, it must be told again, or the wait would last until it counts as an outage.
+        The server may read this before it reads the blocking command. Then it has to be told
+        again, or the wait would last until it counts as an outage.
         """
         ends = time.monotonic() + self._timeout
         while not self.call("CLIENT", "UNBLOCK", connection.client_number):
@@ -219,7 +211,7 @@ class Connections:
         if local.blocked is None or local.blocked_pid != os.getpid():
             local.blocked, local.blocked_pid = self._new_blocked(), os.getpid()
         elif _is_stale(local.blocked):
-            # The thread's other connection may have met the outage already, and its end.
+            # The thread's other connection may have been through this outage already.
             local.blocked.disconnect()
             local.blocked = None
             local.blocked = self._new_blocked()
@@ -257,7 +249,7 @@ class Connections:
             setattr(self._local, name, None)
 
     def _exchange(self, parts: Iterable[Sequence[_Command]]) -> list[Any]:
-        """Answers in order; an error that the server answered is a value among them."""
+        """The answers in order. Errors that the server answers are returned as values."""
         brief = self._local.brief
         if brief and not self._local.insists and time.monotonic() < self._silent_until:
             raise BrokerUnavailable(f"Redis at {self.address} did not answer a moment ago")
@@ -274,7 +266,7 @@ class Connections:
             if brief:
                 _set_timeout(connection, self._timeout)
         except (RedisError, OSError) as error:
-            self._drop(connection)  # half an exchange may be left on it
+            self._drop(connection)  # an unread answer may be left on it
             if isinstance(error, redis.TimeoutError):
                 self._silent_until = time.monotonic() + _SILENT
                 self._local.insists = False
@@ -294,8 +286,8 @@ class Connections:
             return connection.read_response()
         except ResponseError as error:
             if str(error).startswith("Protocol error"):
-                raise redis.ConnectionError(str(error)) from error  # it ends the connection then
-            return error  # the answers that follow it are still to be read
+                raise redis.ConnectionError(str(error)) from error  # the server hangs up after it
+            return error  # a value, so that the answers after it are read as well
 
     def _checked(self, answer: Any) -> Any:
         if isinstance(answer, Exception):
@@ -305,7 +297,7 @@ class Connections:
     def _mine(self) -> Any:
         local = self._local
         if local.connection is None or local.pid != os.getpid():
-            # After a fork the socket belongs to the parent: leave it alone.
+            # After a fork the socket is the parent's: leave it alone.
             local.connection, local.pid = self._new(), os.getpid()
             local.used = time.monotonic()
         elif time.monotonic() - local.used > _IDLE and _is_stale(local.connection):
@@ -331,7 +323,7 @@ class Connections:
             return error
         text = str(error) or type(error).__name__
         passing = isinstance(error, _PASSING) or text.startswith(_PASSING_TEXTS) or "-OOM" in text
-        # Of one queue, perhaps, until somebody gives the user its rights, or deletes the key.
+        # Lasts until somebody changes the user's rights or deletes the key; may affect one queue.
         refused = isinstance(error, NoPermissionError) or "WRONGTYPE" in text
         if isinstance(error, ResponseError) and not (passing or refused):
             return error  # a mistake in this program, not an outage
@@ -344,7 +336,7 @@ class Connections:
 
 
 def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
-    """The class of redis-py for connections to an address, and the arguments it takes."""
+    """redis-py's class for connections to this address, and its arguments."""
     kwargs = {
         **where.options,
         "db": where.db,
@@ -358,13 +350,13 @@ def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
 
 
 def _set_timeout(connection: Any, seconds: float) -> None:
-    """Change for how long a connection waits; redis-py keeps that to itself, in three places."""
+    """Change a connection's time-out, which redis-py keeps in three private places."""
     connection.socket_timeout = connection._parser._socket_timeout = seconds
     connection._sock.settimeout(seconds)
 
 
 def _packed(commands: Sequence[_Command]) -> bytes:
-    # Not by redis-py, which looks at every argument in Python first.
+    # Not with redis-py's packer, which checks every argument in Python first.
     return b"".join([_pack(command) for command in commands])
 
 
@@ -374,8 +366,8 @@ def _evalsha(run: Run) -> _Command:
 
 
 def _is_stale(connection: Any) -> bool:
-    """Whether the server has closed a connection while nothing was asked of it, as one that was
-    restarted has: then there is something to read, its end."""
+    """Whether the server has closed this idle connection, as a restarted server has: then there is
+    something to read, the end of the stream."""
     try:
         return bool(connection.can_read(timeout=0))
     except (RedisError, OSError):
@@ -397,5 +389,5 @@ class RedisSubscription(Subscription):
         return True
 
     def fileno(self) -> int:
-        # redis-py keeps it to itself.
+        # redis-py has no public name for it.
         return int(self._connection._sock.fileno())

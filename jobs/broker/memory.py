@@ -1,6 +1,7 @@
-"""The broker's contract in dicts, for test suites: ``JOBS["BROKER_URL"] = "memory://"``.
+"""The broker in dicts, for test suites: ``JOBS["BROKER_URL"] = "memory://"``.
 
-Threads of one process share it; another process sees nothing of it, and nothing outlives it.
+The threads of one process share it. Other processes don't see it, and nothing outlives the process.
+The verbs come in the order of `jobs.broker.base`, as in `jobs.broker.redis`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import select
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from jobs.broker import rates
+from jobs.broker import limiting
 from jobs.broker.base import (
     PARKED,
     TAKEN_KEPT,
@@ -44,48 +45,16 @@ from jobs.broker.limiting import (
     ASK_AGAIN_MOST,
     HANDED,
     SLOT,
+    Bucket,
     Lock,
+    Permit,
     Slot,
     Take,
     Wish,
 )
-from jobs.broker.rates import Bucket, Permit
 from jobs.conf import STEPS
 
-
-class _Places:
-    """The slots of one limit."""
-
-    def __init__(self) -> None:
-        #: Holder → until when.
-        self.held: dict[str, float] = {}
-        #: Queue and holder → when its message is due.
-        self.waiting: dict[tuple[str, str], float] = {}
-
-    def take(self, slot: Slot, now: float) -> float:
-        self._forget(now)
-        self.waiting.pop((slot.queue, slot.holder), None)
-        if slot.holder in self.held or len(self.held) < slot.most:
-            self.held[slot.holder] = now + SLOT
-            return 0.0
-        return now + min(ASK_AGAIN_MOST, ASK_AGAIN + ASK_AGAIN_EACH * len(self.waiting))
-
-    def hand_over(self, most: int, now: float) -> list[tuple[str, float]]:
-        """Keep what is free for those who wait; their queues and due times."""
-        self._forget(now)
-        first = sorted(self.waiting, key=self.waiting.__getitem__)
-        woken = []
-        for queue, holder in first[: max(0, most - len(self.held))]:
-            self.held[holder] = now + HANDED
-            woken.append((queue, self.waiting.pop((queue, holder))))
-        return woken
-
-    def _forget(self, now: float) -> None:
-        self.held = {holder: ends for holder, ends in self.held.items() if ends > now}
-        self.waiting = {who: due for who, due in self.waiting.items() if due > now - 60}
-
-
-#: Bells that ring at most: more waiting consumers than this are never woken at once.
+#: Most bells that ring at once: each wakes one waiting consumer.
 _BELLS = 64
 
 
@@ -95,20 +64,20 @@ class MemoryBroker(Broker):
     def __init__(
         self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
     ) -> None:
-        """``clock``: Unix seconds, by which leases end and messages fall due. A test that moves it
-        forward claims what has fallen due since; `wait` sleeps in real time.
+        """``clock``: Unix seconds. Leases end and messages fall due by it, so a test may move it
+        forward; `wait` sleeps in real time.
         ``steps``: the priorities at which a queue's lists begin."""
         self._clock = clock
         self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
-        #: Topic → those who are subscribed to it.
+        #: Topic → its subscriptions.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
         self._dead_numbers = itertools.count(1)
         self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
-        self._places: defaultdict[str, _Places] = defaultdict(_Places)
-        #: Name → the call, whether it has given the lock up, and until when that is kept.
-        self._locks: dict[str, tuple[str, bool, float]] = {}
-        #: Task → what is said of its rate.
+        #: Task → the rate that an operator has set.
         self._rates: dict[str, bytes] = {}
+        self._slots: defaultdict[str, _Slots] = defaultdict(_Slots)
+        #: Name → the call, whether it has released the lock, and until when this is kept.
+        self._locks: dict[str, tuple[str, bool, float]] = {}
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -124,6 +93,9 @@ class MemoryBroker(Broker):
                     queue.due[priority, raw] = due
                 self._ring(queue, 1)
 
+    def check_queues(self, queues: Collection[str]) -> None:
+        pass  # no queue is refused here
+
     # ------------------------------------------------------------------ consumers
 
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
@@ -136,19 +108,23 @@ class MemoryBroker(Broker):
                 q.bells = 0
                 return Claim([], None)
             next_due = q.promote(now)
-            wait_for_due = None if next_due is None else next_due - now
-            if first in held:  # claimed by an earlier call of this number
+            if first in held:  # an earlier call has claimed it, and its answer was lost
                 again = itertools.takewhile(held.__contains__, range(first, first + limit))
                 messages = [(number, held[number]) for number in again]
-                return q.claim(messages, wait_for_due, now)
-            messages = list(enumerate(q.take(limit), first))
-            if messages:
-                q.leases.setdefault(consumer, now + lease)
-                q.in_flight[consumer].update(messages)
-                q.claimed[consumer] = first + len(messages)
-            if len(messages) < limit:
-                q.bells = 0
-            return q.claim(messages, wait_for_due, now)
+            else:
+                messages = list(enumerate(q.take(limit), first))
+                if messages:
+                    q.leases.setdefault(consumer, now + lease)
+                    q.in_flight[consumer].update(messages)
+                    q.claimed[consumer] = first + len(messages)
+                if len(messages) < limit:
+                    q.bells = 0
+            return Claim(
+                messages,
+                next_due=None if next_due is None else next_due - now,
+                revocations=any(ends > now for _, ends in q.revoked.values()),
+                paused_tasks=any(q.paused),
+            )
 
     def wait(self, queues: Sequence[str], timeout: float) -> None:
         def ringing() -> _Queue | None:
@@ -187,7 +163,7 @@ class MemoryBroker(Broker):
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
         with self._changed:
             q, held = self._queues[queue], 0
-            # The newest first: the oldest ends up where the next claim takes from.
+            # The newest first, so that the oldest ends up where the next claim takes from.
             for number, priority, new in sorted(deliveries, reverse=True, key=lambda d: d.number):
                 raw = self._take_back(queue, consumer, number)
                 if raw is not None:
@@ -207,8 +183,8 @@ class MemoryBroker(Broker):
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         with self._changed:
             known, now = self._queues[queue].revoked, self._clock()
-            told = [known.get(task_id, (Revocation.NONE, 0.0)) for task_id in ids]
-            return [said if ends > now else Revocation.NONE for said, ends in told]
+            found = [known.get(task_id, (Revocation.NONE, 0.0)) for task_id in ids]
+            return [kind if ends > now else Revocation.NONE for kind, ends in found]
 
     def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
         with self._changed:
@@ -251,7 +227,7 @@ class MemoryBroker(Broker):
             held = list(q.in_flight.get(consumer, {}).items())
             q.taken = {name: ends for name, ends in q.taken.items() if ends > now}
             q.taken[consumer] = now + TAKEN_KEPT
-        # Unlocked, since `edit` isn't ours; `release` looks again at what is still held.
+        # Without the lock, since `edit` isn't ours; `release` skips what is no longer held.
         edited = [edit(number, raw) for number, raw in held]
         given_back = self.release(queue, consumer, edited)
         self.leave(queue, consumer)
@@ -284,32 +260,6 @@ class MemoryBroker(Broker):
 
     def close(self) -> None:
         pass
-
-    # ------------------------------------------------------------------ steps, under the lock
-
-    def _wake(self, queue: str, at: float) -> None:
-        q, now = self._queues[queue], self._clock()
-        for key, due in q.due.items():
-            if due == at > now:
-                q.due[key] = now
-                self._ring(q, 1)
-
-    def _ring(self, queue: _Queue, count: int) -> None:
-        queue.bells = min(queue.bells + count, _BELLS)
-        self._changed.notify_all()
-
-    def _tell(self, topic: str) -> None:
-        for subscription in self._subscriptions.get(topic, ()):
-            subscription.tell()
-
-    def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
-        """Out of flight, or None when the delivery is no longer held."""
-        in_flight = self._queues[queue].in_flight
-        held = in_flight.get(consumer, {})
-        raw = held.pop(number, None)
-        if raw is not None and not held:
-            del in_flight[consumer]
-        return raw
 
     # ------------------------------------------------------------------ dead letters
 
@@ -351,97 +301,6 @@ class MemoryBroker(Broker):
     def discard(self, queue: str, key: str) -> bool:
         with self._changed:
             return self._queues[queue].dead.pop(key, None) is not None
-
-    # ------------------------------------------------------------------ limits
-
-    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
-        with self._changed:
-            return [self._permits(wish) for wish in wishes]
-
-    def _permits(self, wish: Wish) -> list[Permit]:
-        bucket, now, answers = self._buckets[wish.limit], self._clock(), []
-        bucket = rates.at_rate(bucket, wish.rate, now)
-        bucket = rates.give_back(bucket, wish.rate, wish.unused)
-        for before in wish.before:
-            bucket, answer = rates.ask(bucket, wish.rate, before, now, wish.within)
-            answers.append(answer)
-        self._buckets[wish.limit] = bucket
-        return answers
-
-    def set_rate(self, task: str, text: bytes | None) -> bool:
-        with self._changed:
-            was = self._rates.pop(task, None)
-            if text is not None:
-                self._rates[task] = text
-            return was is not None
-
-    def rates(self) -> Mapping[str, bytes]:
-        with self._changed:
-            return dict(self._rates)
-
-    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
-        with self._changed:
-            return [self._places[slot.limit].take(slot, self._clock()) for slot in slots]
-
-    def keep_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                held = self._places[slot.limit].held
-                if slot.holder in held:
-                    held[slot.holder] = self._clock() + SLOT
-
-    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                self._places[slot.limit].waiting[slot.queue, slot.holder] = slot.due
-                self._hand_over(slot)
-
-    def free_slots(self, slots: Sequence[Slot]) -> None:
-        with self._changed:
-            for slot in slots:
-                self._places[slot.limit].held.pop(slot.holder, None)
-                self._hand_over(slot)
-
-    def _hand_over(self, slot: Slot) -> None:
-        for queue, due in self._places[slot.limit].hand_over(slot.most, self._clock()):
-            self._wake(queue, due)
-
-    def lock(self, locks: Sequence[Lock]) -> list[str]:
-        with self._changed:
-            return [self._take(lock) for lock in locks]
-
-    def _take(self, lock: Lock) -> str:
-        holder, given_up = self._known(lock.name)
-        if holder != lock.task_id or given_up:
-            if lock.take is Take.KEEP:
-                return holder if holder and not given_up else "-"
-            if lock.take is Take.FREE and holder and not given_up:
-                return holder
-        self._locks[lock.name] = (lock.task_id, False, self._clock() + lock.seconds)
-        return ""
-
-    def unlock(self, locks: Sequence[Lock]) -> list[str]:
-        with self._changed:
-            return [self._unlock(lock) for lock in locks]
-
-    def _unlock(self, lock: Lock) -> str:
-        holder, given_up = self._known(lock.name)
-        if holder != lock.task_id:
-            return holder
-        if not given_up:
-            _, _, ends = self._locks.pop(lock.name)
-            if lock.take is Take.REPLACE:
-                self._locks[lock.name] = (holder, True, ends)
-        return ""
-
-    def locked(self, names: Sequence[str]) -> list[str]:
-        with self._changed:
-            known = map(self._known, names)
-            return ["" if given_up else holder for holder, given_up in known]
-
-    def _known(self, name: str) -> tuple[str, bool]:
-        holder, given_up, ends = self._locks.get(name, ("", False, 0.0))
-        return (holder, given_up) if ends > self._clock() else ("", False)
 
     # ------------------------------------------------------------------ operators
 
@@ -582,9 +441,128 @@ class MemoryBroker(Broker):
         with self._changed:
             return dict(self._queues[queue].reports)
 
+    # ------------------------------------------------------------------ limits
+
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        answers = []
+        with self._changed:
+            now = self._clock()
+            for limit, rate, before, within, unused in wishes:
+                bucket = limiting.at_rate(self._buckets[limit], rate, now)
+                bucket = limiting.give_back(bucket, rate, unused)
+                given = []
+                for time_kept in before:
+                    bucket, permit = limiting.ask(bucket, rate, time_kept, now, within)
+                    given.append(permit)
+                self._buckets[limit] = bucket
+                answers.append(given)
+        return answers
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        with self._changed:
+            was = self._rates.pop(task, None)
+            if text is not None:
+                self._rates[task] = text
+            return was is not None
+
+    def rates(self) -> Mapping[str, bytes]:
+        with self._changed:
+            return dict(self._rates)
+
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        with self._changed:
+            return [self._slots[slot.limit].take(slot, self._clock()) for slot in slots]
+
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                held = self._slots[slot.limit].held
+                if slot.holder in held:
+                    held[slot.holder] = self._clock() + SLOT
+
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                self._slots[slot.limit].waiting[slot.queue, slot.holder] = slot.due
+                self._hand_over(slot)
+
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        with self._changed:
+            for slot in slots:
+                self._slots[slot.limit].held.pop(slot.holder, None)
+                self._hand_over(slot)
+
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        answers = []
+        with self._changed:
+            for name, task_id, seconds, take in locks:
+                holder, released = self._holder(name)
+                free = released or not holder
+                if holder == task_id and not released:
+                    answer = ""
+                elif take is Take.KEEP:
+                    answer = "-" if free else holder
+                else:
+                    answer = "" if free or take is Take.REPLACE else holder
+                if not answer:
+                    self._locks[name] = (task_id, False, self._clock() + seconds)
+                answers.append(answer)
+        return answers
+
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        answers = []
+        with self._changed:
+            for name, task_id, _seconds, take in locks:
+                holder, released = self._holder(name)
+                if holder == task_id and not released:
+                    _, _, ends = self._locks.pop(name)
+                    if take is Take.REPLACE:
+                        self._locks[name] = (holder, True, ends)
+                answers.append("" if holder == task_id else holder)
+        return answers
+
+    def locked(self, names: Sequence[str]) -> list[str]:
+        with self._changed:
+            found = map(self._holder, names)
+            return ["" if released else holder for holder, released in found]
+
+    # ------------------------------------------------------------------ steps, under the lock
+
+    def _ring(self, queue: _Queue, count: int) -> None:
+        queue.bells = min(queue.bells + count, _BELLS)
+        self._changed.notify_all()
+
+    def _tell(self, topic: str) -> None:
+        for subscription in self._subscriptions.get(topic, ()):
+            subscription.tell()
+
+    def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
+        """Take a message out of flight; None when the delivery is no longer held."""
+        in_flight = self._queues[queue].in_flight
+        held = in_flight.get(consumer, {})
+        raw = held.pop(number, None)
+        if raw is not None and not held:
+            del in_flight[consumer]
+        return raw
+
+    def _hand_over(self, slot: Slot) -> None:
+        """Reserve the free slots of this limit, and make the messages due that wait for them."""
+        now = self._clock()
+        for queue, at in self._slots[slot.limit].hand_over(slot.most, now):
+            q = self._queues[queue]
+            for key, due in q.due.items():
+                if due == at > now:
+                    q.due[key] = now
+                    self._ring(q, 1)
+
+    def _holder(self, name: str) -> tuple[str, bool]:
+        """The call that has this lock or had it last, and whether it has released it."""
+        holder, released, ends = self._locks.get(name, ("", False, 0.0))
+        return (holder, released) if ends > self._clock() else ("", False)
+
 
 class _Subscription(Subscription):
-    """A pipe, so that `select` can wait for it: a byte for each notification."""
+    """A pipe with a byte for each notification, so that `select` can wait for it."""
 
     def __init__(self) -> None:
         self._out, self._in = os.pipe()
@@ -598,7 +576,7 @@ class _Subscription(Subscription):
         return self._out
 
     def tell(self) -> None:
-        with contextlib.suppress(BlockingIOError):  # there is more than enough to be woken by
+        with contextlib.suppress(BlockingIOError):  # full, and so the reader wakes up anyway
             os.write(self._in, b".")
 
     def close(self) -> None:
@@ -621,17 +599,17 @@ class _Queue:
         self.in_flight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
         #: Consumer → its next delivery number.
         self.claimed: defaultdict[str, int] = defaultdict(int)
-        #: Consumer whose messages were taken away → until when that is known.
+        #: Consumer whose messages were taken away → until when that is remembered.
         self.taken: dict[str, float] = {}
         #: Consumer → end of its lease.
         self.leases: dict[str, float] = {}
         #: The newest last.
         self.dead: dict[str, DeadLetter] = {}
-        #: Task id → what is said of it, and until when that is remembered.
+        #: Task id → its revocation, and until when that is remembered.
         self.revoked: dict[str, tuple[Revocation, float]] = {}
         #: Task, or "" for the whole queue → why it is paused.
         self.paused: dict[str, Pause] = {}
-        #: Worker → what it said last.
+        #: Worker → its last report.
         self.reports: dict[str, bytes] = {}
         #: Task id and what it is about → the note, and until when it is kept.
         self.notes: dict[tuple[str, About], tuple[bytes, float]] = {}
@@ -639,21 +617,48 @@ class _Queue:
         self.bells = 0
 
     def promote(self, now: float) -> float | None:
-        """Move what is due to the lists; when the next of the others is due."""
+        """Move what is due to the lists. When the next message is due, or None."""
         ready = sorted((due, key) for key, due in self.due.items() if due <= now)
         for _, (priority, raw) in ready:
             self.of[priority].append(raw)
             del self.due[priority, raw]
         return min(self.due.values(), default=None)
 
-    def claim(self, messages: list[tuple[int, bytes]], next_due: float | None, now: float) -> Claim:
-        """These messages, with what is said of the queue."""
-        revocations = any(ends > now for _, ends in self.revoked.values())
-        return Claim(messages, next_due, revocations, paused_tasks=any(self.paused))
-
     def take(self, limit: int) -> Iterator[bytes]:
-        """Up to ``limit`` messages, the most urgent first and the oldest first within."""
+        """Up to ``limit`` messages, the most urgent first, then the oldest."""
         for messages in self.lists:
             while messages and limit > 0:
                 limit -= 1
                 yield messages.popleft()
+
+
+class _Slots:
+    """The slots of one limit."""
+
+    def __init__(self) -> None:
+        #: Holder → until when.
+        self.held: dict[str, float] = {}
+        #: Queue and holder → when its message is due.
+        self.waiting: dict[tuple[str, str], float] = {}
+
+    def take(self, slot: Slot, now: float) -> float:
+        self._forget(now)
+        self.waiting.pop((slot.queue, slot.holder), None)
+        if slot.holder in self.held or len(self.held) < slot.most:
+            self.held[slot.holder] = now + SLOT
+            return 0.0
+        return now + min(ASK_AGAIN_MOST, ASK_AGAIN + ASK_AGAIN_EACH * len(self.waiting))
+
+    def hand_over(self, most: int, now: float) -> list[tuple[str, float]]:
+        """Reserve free slots for those who wait longest. Their queues and due times."""
+        self._forget(now)
+        first = sorted(self.waiting, key=self.waiting.__getitem__)
+        woken = []
+        for queue, holder in first[: max(0, most - len(self.held))]:
+            self.held[holder] = now + HANDED
+            woken.append((queue, self.waiting.pop((queue, holder))))
+        return woken
+
+    def _forget(self, now: float) -> None:
+        self.held = {holder: ends for holder, ends in self.held.items() if ends > now}
+        self.waiting = {who: due for who, due in self.waiting.items() if due > now - 60}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import functools
 import itertools
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,51 +41,79 @@ from jobs.broker.base import (
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, RedisSubscription, Run
-from jobs.broker.redis_keys import Keys, member
-from jobs.broker.redis_limits import RedisLimits
+from jobs.broker.limiting import (
+    ASK_AGAIN,
+    ASK_AGAIN_EACH,
+    ASK_AGAIN_MOST,
+    HANDED,
+    SLOT,
+    Lock,
+    Permit,
+    Slot,
+    Wish,
+)
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 
-#: What the key of a dead letter, a stream's entry id, looks like; others are nobody's.
+#: Celery's separator of queue and priority step.
+_SEPARATOR = "\x06\x16"
+
+#: A stream's entry id, which is the key of a dead letter.
 _ENTRY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
-
-def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
-    fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    at = dt.datetime.fromtimestamp(int(key.partition("-")[0]) / 1000, dt.UTC)
-    return DeadLetter(
-        key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
-    )
-
+_PARKED_MS = int(PARKED * 1000)
 
 #: Messages read or released at once.
 _PAGE = 200
 
-_PARKED_MS = int(PARKED * 1000)
-
-#: Seconds for which the reports of workers outlive the last that said anything.
-_REPORTED = 86_400
-
-
-def _pause(task: str, said: dict[str, Any]) -> Pause:
-    return Pause(task, said["by"], said["why"], dt.datetime.fromisoformat(said["at"]))
-
-
-def _due(member: bytes, at: bytes) -> Waiting:
-    priority, _, raw = member.partition(b"|")
-    return Waiting(raw, int(priority), math.floor(float(at)) / 1000)
-
-
 #: Most values in one call of a script: Lua can't unpack more than some thousands.
 _CHUNK = 1000
 
-#: Most messages of one call that puts them on a queue: the server works at it while the next is
-#: made, and a megabyte at a time would not stay in the processor's cache.
+#: Most messages in one call of `push`. The server works on them while the next ones are packed,
+#: and they stay in the processor's cache, which a megabyte would not.
 _PART = 200
 
+#: Most holders of slots in one call of a script.
+_HOLDERS = 300
 
-class RedisBroker(RedisLimits, Broker):
+#: Seconds for which the workers' reports are kept after the last of them.
+_REPORTED = 86_400
+
+
+class _Keys:
+    """The names of one queue's keys: `jobs/broker/lua/README.md`."""
+
+    def __init__(self, prefix: str, steps: Sequence[int], queue: str) -> None:
+        names = [queue] + [f"{queue}{_SEPARATOR}{step}" for step in steps[1:]]
+        #: A list for each priority step.
+        self.lists = tuple(prefix + name for name in names)
+        self._tag = f"{prefix}{{{queue}}}"
+        self.consumers = f"{self._tag}:consumers"
+        self.due = f"{self._tag}:due"
+        self.dead = f"{self._tag}:dead"
+        self.bell = f"{self._tag}:bell"
+        self.revoked = f"{self._tag}:revoked"
+        self.paused = f"{self._tag}:paused"
+        self.workers = f"{self._tag}:workers"
+        # Ready-made for the scripts of every send, one for each priority.
+        self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
+        self.schedule = (self.due, self.bell)
+
+    def inflight(self, consumer: str) -> str:
+        return f"{self._tag}:inflight:{consumer}"
+
+    def claimed(self, consumer: str) -> str:
+        return f"{self._tag}:claimed:{consumer}"
+
+    def taken(self, consumer: str) -> str:
+        return f"{self._tag}:taken:{consumer}"
+
+    def note(self, about: About, task_id: str) -> str:
+        return f"{self._tag}:{about}:{task_id}"
+
+
+class RedisBroker(Broker):
     def __init__(
         self,
         url: str,
@@ -98,21 +128,14 @@ class RedisBroker(RedisLimits, Broker):
         ``revive``: called before each new connection; starts a server that may have gone."""
         self._prefix = prefix
         self._steps = steps
-        #: Priority → its list, and the same in the form that the scripts read.
+        #: Priority → its list, and the same as the digits that the scripts read.
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
         self._redis = Connections(url, timeout, revive)
         self.address = self._redis.address
-        self._names: dict[str, Keys] = {}
-
-    def _keys(self, queue: str) -> Keys:
-        keys = self._names.get(queue)
-        if keys is None:
-            keys = self._names[queue] = Keys(self._prefix, queue, self._steps)
-        return keys
-
-    def _due_and_bell(self, queue: str) -> tuple[str, str]:
-        return self._keys(queue).schedule
+        #: Queue → its keys.
+        self._keys = functools.cache(functools.partial(_Keys, prefix, tuple(steps)))
+        self._ended = self._channel(ended_topic(""))
 
     # ------------------------------------------------------------------ producers
 
@@ -120,18 +143,15 @@ class RedisBroker(RedisLimits, Broker):
         parts: list[list[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
-            for part in _parts(messages):
+            rest = iter(messages)
+            while part := list(itertools.islice(rest, _PART)):
                 parts.append(part)
                 yield self._pushes(part)
 
         answers = self._redis.try_parts(runs())
-        if any(isinstance(answer, Exception) for answer in answers):
-            raise self._not_put(parts, answers)
-
-    def _not_put(
-        self, parts: Sequence[Sequence[Outgoing]], answers: Sequence[Any]
-    ) -> BrokerUnavailable:
-        """The error of a push of which the server has refused something."""
+        if not any(isinstance(answer, Exception) for answer in answers):
+            return
+        # The server refused something: find the places of the messages of each call of a script.
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
         place = itertools.count()
         for n, part in enumerate(parts):  # in the order of `_pushes`
@@ -140,55 +160,33 @@ class RedisBroker(RedisLimits, Broker):
                 keys = self._keys(queue)
                 where = keys.push[priority] if due is None else keys.schedule
                 groups.setdefault((n, script, where), (queue, []))[1].append(next(place))
-        refused: dict[str, Exception] = {}
-        passing: BrokerUnavailable | None = None
-        unsent: list[int] = []
-        for (queue, places), answer in zip(groups.values(), answers, strict=True):
-            if not isinstance(answer, Exception):
-                continue
-            unsent += places
-            said = self._redis.translated(answer)
-            if isinstance(said, BrokerUnavailable) and not isinstance(said, QueueRefused):
-                passing = said
-            else:
-                refused.setdefault(queue, said)
-        error = passing or self._refusal(refused)
-        error.unsent = frozenset(unsent)
-        return error
-
-    def _refusal(self, refused: dict[str, Exception]) -> QueueRefused:
-        said = "; ".join(f"{queue!r}: {error}" for queue, error in refused.items())
-        return QueueRefused(
-            f"Redis at {self._redis.address} takes no messages for the queue {said}",
-            queues=list(refused),
-        )
+        failed = [
+            (queue, places, answer)
+            for (queue, places), answer in zip(groups.values(), answers, strict=True)
+            if isinstance(answer, Exception)
+        ]
+        error = self._refusal([(queue, answer) for queue, _, answer in failed])
+        error.unsent = frozenset(place for _, places, _ in failed for place in places)
+        raise error
 
     def check_queues(self, queues: Collection[str]) -> None:
-        named = [(queue, key) for queue in queues for key in self._keys(queue).written]
-        refused: dict[str, Exception] = {}
-        answers = self._redis.try_calls([("LLEN", key) for _, key in named])
-        for (queue, _), answer in zip(named, answers, strict=True):
-            if isinstance(answer, Exception) and "command" not in str(answer):
-                said = self._redis.translated(answer)
-                if isinstance(said, BrokerUnavailable) and not isinstance(said, QueueRefused):
-                    raise said from answer
-                refused.setdefault(queue, said)
+        written = [
+            (queue, key)
+            for queue in queues
+            for key in (*self._keys(queue).lists, self._keys(queue).bell)
+        ]
+        answers = self._redis.try_calls([("LLEN", key) for _, key in written])
+        refused = [
+            (queue, answer)
+            for (queue, _), answer in zip(written, answers, strict=True)
+            # A user without the right to LLEN may well have that to push.
+            if isinstance(answer, Exception) and "command" not in str(answer)
+        ]
         if refused:
-            raise self._refusal(refused)
+            raise self._refusal(refused) from refused[0][1]
 
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
         return self._redis.briefly(insist=insist)
-
-    def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
-        groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
-        for queue, raw, priority, due in messages:
-            keys = self._keys(queue)
-            if due is None:
-                groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
-            else:
-                group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
-                group += (_ms(due), member(priority, raw))
-        return [(script, keys, args) for (script, keys), args in groups.items()]
 
     # ------------------------------------------------------------------ consumers
 
@@ -203,27 +201,19 @@ class RedisBroker(RedisLimits, Broker):
     def wait_and_claim(
         self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
     ) -> Claim:
-        # Sent together: the message comes with the answer to the bell, one way there and back
-        # earlier.
+        # Sent together, so that the message comes with the answer to the bell: a round trip less.
         run = self._claim(queue, consumer, first, limit, lease)
         answer = self._redis.block(timeout, "BLPOP", self._keys(queue).bell, 0, then=run)
         return _claimed(answer, first)
 
-    def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
-        keys = self._keys(queue)
-        mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
-        limit = min(limit, _CHUNK)
-        args = (consumer, int(lease * 1000), first, limit, self._digits)
-        return scripts.CLAIM, (*mine, keys.paused, keys.due, keys.bell, *keys.lists), args
-
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:
-        key, channel = (self._keys(queue).inflight(consumer),), self._channel(ended_topic(""))
+        key = (self._keys(queue).inflight(consumer),)
         runs: list[Run] = [
-            (scripts.ACK, key, (channel, len(part), *part)) for part in _cut(numbers)
+            (scripts.ACK, key, (self._ended, len(part), *part)) for part in _cut(numbers)
         ]
-        runs += [(scripts.ACK, key, (channel, 0, *part)) for part in _cut(ended)]
+        runs += [(scripts.ACK, key, (self._ended, 0, *part)) for part in _cut(ended)]
         return sum(self._redis.run_all(runs))
 
     def retry(
@@ -235,23 +225,14 @@ class RedisBroker(RedisLimits, Broker):
     def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
         self._redis.run_all([self._retry(queue, consumer, later) for later in deliveries])
 
-    def _retry(self, queue: str, consumer: str, later: Later) -> Run:
-        keys = self._keys(queue)
-        where = (keys.inflight(consumer), keys.due, keys.bell)
-        return (
-            scripts.RETRY,
-            where,
-            (later.number, _ms(later.due), member(later.priority, later.raw)),
-        )
-
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
         keys = self._keys(queue)
-        # The newest first: the oldest ends up where the next claim takes from.
+        # The newest first, so that the oldest ends up where the next claim takes from.
         newest_first = sorted(deliveries, key=lambda d: d.number, reverse=True)
         lists = self._lists
         args = [v for d in newest_first for v in (d.number, lists[d.priority], d.raw or b"")]
         where = (keys.inflight(consumer), keys.bell, *keys.lists)
-        # A multiple of three, so that no triple is cut.
+        # In parts of a multiple of three: no triple is cut.
         runs: list[Run] = [(scripts.RELEASE, where, part) for part in _cut(args, 3 * 300)]
         return sum(self._redis.run_all(runs))
 
@@ -273,8 +254,8 @@ class RedisBroker(RedisLimits, Broker):
         keys, kept = self._keys(queue), int(seconds * 1000)
         runs: list[Run] = []
         for task_id, about, value in notes:
-            told = self._channel(progress_topic(task_id)) if about is About.PROGRESS else ""
-            runs.append((scripts.NOTE, (keys.note(about, task_id),), (kept, value, told)))
+            channel = self._channel(progress_topic(task_id)) if about is About.PROGRESS else ""
+            runs.append((scripts.NOTE, (keys.note(about, task_id),), (kept, value, channel)))
         self._redis.run_all(runs)
 
     def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
@@ -298,26 +279,18 @@ class RedisBroker(RedisLimits, Broker):
         )
 
     def expired(self, queue: str) -> list[str]:
-        key = self._keys(queue).consumers
-        now = self._now()
+        key, now = self._keys(queue).consumers, self._now()
         found = self._redis.call("ZRANGEBYSCORE", key, "-inf", f"({now}", "LIMIT", 0, 100)
         return [name.decode() for name in found]
 
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
         keys = self._keys(queue)
-        key = keys.inflight(consumer)
-        # First: from here on what it does with what it held must not count.
+        # First: from now on the consumer must not act on what it held.
         self._redis.run(scripts.TAKEN, (keys.taken(consumer),), int(TAKEN_KEPT * 1000))
         given_back = 0
-        cursor: Any = 0
-        while True:
-            cursor, flat = self._redis.call("HSCAN", key, cursor, "COUNT", 300)
-            held = [
-                edit(int(number), raw) for number, raw in zip(flat[::2], flat[1::2], strict=True)
-            ]
+        for page in self._pages("HSCAN", keys.inflight(consumer)):
+            held = [edit(int(number), raw) for number, raw in _pairs(page)]
             given_back += self.release(queue, consumer, held)
-            if int(cursor) == 0:
-                break
         self.leave(queue, consumer)
         return given_back
 
@@ -335,45 +308,26 @@ class RedisBroker(RedisLimits, Broker):
         self._redis.call("PUBLISH", self._channel(topic), 1)
 
     def chord_size(self, group_id: str) -> int | None:
-        try:
-            said = self._redis.call("GET", f"celery-taskset-meta-{group_id}.s")
-        except (BrokerUnavailable, ResponseError) as error:
-            if _may_not(error):
-                return None
-            raise
-        return int(said) if said is not None and said.isdigit() and int(said) else None
+        said = self._permitted(("GET", f"celery-taskset-meta-{group_id}.s"))
+        size = said[0] if said else None
+        return int(size) or None if size is not None and size.isdigit() else None
 
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
-        try:
-            answers = self._redis.calls([("CONFIG", "GET", name) for name in names])
-        except (BrokerUnavailable, ResponseError) as error:
-            if _may_not(error):
-                return Keeping(self._eviction())
-            raise
-        told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
-        on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
-        return Keeping(told.get("maxmemory-policy", ""), on_disk)
-
-    def _eviction(self) -> str:
-        """As INFO tells it, for whom CONFIG is forbidden."""
-        try:
-            said = self._redis.call("INFO", "memory").decode()
-        except (BrokerUnavailable, ResponseError) as error:
-            if _may_not(error):
-                return ""
-            raise
-        lines = dict(line.split(":", 1) for line in said.splitlines() if ":" in line)
-        return str(lines.get("maxmemory_policy", ""))
+        answers = self._permitted(*(("CONFIG", "GET", name) for name in names))
+        if answers is not None:
+            told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
+            on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
+            return Keeping(told.get("maxmemory-policy", ""), on_disk)
+        memory = self._permitted(("INFO", "memory")) or [b""]
+        lines = dict(line.partition(":")[::2] for line in memory[0].decode().splitlines())
+        return Keeping(lines.get("maxmemory_policy", ""))
 
     def ping(self) -> None:
         self._redis.call("PING")
 
     def close(self) -> None:
         self._redis.close()
-
-    def _channel(self, topic: str) -> str:
-        return f"{self._prefix}jobs:{topic}"
 
     # ------------------------------------------------------------------ dead letters
 
@@ -404,21 +358,16 @@ class RedisBroker(RedisLimits, Broker):
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
         keys = self._keys(queue)
         where = (keys.dead, *keys.push[priority])
-        return bool(_ENTRY.fullmatch(key)) and bool(
-            self._redis.run(scripts.REQUEUE, where, key, raw or b"")
-        )
+        if not _ENTRY.fullmatch(key):
+            return False
+        return bool(self._redis.run(scripts.REQUEUE, where, key, raw or b""))
 
     def discard(self, queue: str, key: str) -> bool:
-        return bool(_ENTRY.fullmatch(key)) and bool(
-            self._redis.call("XDEL", self._keys(queue).dead, key)
-        )
+        if not _ENTRY.fullmatch(key):
+            return False
+        return bool(self._redis.call("XDEL", self._keys(queue).dead, key))
 
     # ------------------------------------------------------------------ operators
-
-    def _now(self) -> int:
-        """The server's clock in milliseconds."""
-        seconds, micros = self._redis.call("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
 
     def pause(self, queue: str, pause: Pause) -> None:
         said = json.dumps({"by": pause.by, "why": pause.why, "at": pause.at.isoformat()})
@@ -435,16 +384,19 @@ class RedisBroker(RedisLimits, Broker):
 
     def paused(self, queue: str) -> list[Pause]:
         flat = self._redis.call("HGETALL", self._keys(queue).paused)
-        pairs = zip(flat[::2], flat[1::2], strict=True)
-        return sorted(_pause(task.decode(), json.loads(said)) for task, said in pairs)
+        found = ((task.decode(), json.loads(said)) for task, said in _pairs(flat))
+        return sorted(
+            Pause(task, said["by"], said["why"], dt.datetime.fromisoformat(said["at"]))
+            for task, said in found
+        )
 
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
         keys = self._keys(queue)
         where = (keys.inflight(consumer), keys.due, keys.paused)
-        runs: list[Run] = []
-        for start in range(0, len(deliveries), _PAGE):
-            part = [value for d in deliveries[start : start + _PAGE] for value in d]
-            runs.append((scripts.PARK, where, (_PARKED_MS, *part)))
+        runs: list[Run] = [
+            (scripts.PARK, where, (_PARKED_MS, *itertools.chain.from_iterable(part)))
+            for part in _cut(deliveries, _PAGE)
+        ]
         return {int(number) for answer in self._redis.run_all(runs) for number in answer}
 
     def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
@@ -457,7 +409,7 @@ class RedisBroker(RedisLimits, Broker):
 
     def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
         where = self._keys(queue).schedule
-        return bool(self._redis.run(scripts.HASTEN, where, member(priority, raw)))
+        return bool(self._redis.run(scripts.HASTEN, where, _member(priority, raw)))
 
     def take(
         self, queue: str, consumer: str, first: int, limit: int, lease: float
@@ -466,8 +418,7 @@ class RedisBroker(RedisLimits, Broker):
         where = (keys.inflight(consumer), keys.consumers, *keys.lists)
         wanted = (consumer, int(lease * 1000), first, min(limit, _PAGE))
         answer = self._redis.run(scripts.TAKE, where, *wanted)
-        pairs = zip(answer[::2], answer[1::2], strict=True)
-        return [Waiting(raw, self._steps[step]) for raw, step in pairs]
+        return [Waiting(raw, self._steps[step]) for raw, step in _pairs(answer)]
 
     def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
         keys = self._keys(queue)
@@ -476,35 +427,31 @@ class RedisBroker(RedisLimits, Broker):
         return bool(self._redis.run(scripts.PICK, where, *wanted))
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        members = [member(priority, raw) for raw, priority, _due in messages]
+        members = [_member(priority, raw) for raw, priority, _due in messages]
         return int(self._redis.call("ZREM", self._keys(queue).due, *members)) if members else 0
 
     def stats(self, queue: str) -> Stats:
-        (waiting, due, dead, _), consumers = self._survey(queue)
+        (waiting, due, dead, _), consumers = self._counts(queue)
         in_flight = sum(consumer.in_flight for consumer in consumers)
         alive = sum(consumer.lease > 0 for consumer in consumers)
         return Stats(waiting, in_flight, due, dead, alive)
 
     def consumers(self, queue: str) -> list[Consumer]:
-        return self._survey(queue)[1]
-
-    def _survey(self, queue: str) -> tuple[list[int], list[Consumer]]:
-        keys = self._keys(queue)
-        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
-        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
-        now = answer[3]
-        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
-        return answer[:4], [
-            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
-        ]
+        return self._counts(queue)[1]
 
     def scan(self, queue: str) -> Iterator[bytes]:
         keys = self._keys(queue)
-        # Along their way, so that none is missed that goes on meanwhile.
+        # In the order in which messages move, so that one that moves meanwhile isn't missed.
         for members in self._pages("ZSCAN", keys.due):
             yield from (form.partition(b"|")[2] for form in members[::2])
         for waiting in keys.lists:
-            yield from self._elements(waiting)
+            # From the end where producers push: what they push meanwhile shifts the rest into the
+            # pages that follow.
+            for start in itertools.count(0, _PAGE):
+                page = self._redis.call("LRANGE", waiting, start, start + _PAGE - 1)
+                yield from page
+                if not page:
+                    break
         for consumers in self._pages("ZSCAN", keys.consumers):
             for consumer in consumers[::2]:
                 for held in self._pages("HSCAN", keys.inflight(consumer.decode())):
@@ -514,39 +461,20 @@ class RedisBroker(RedisLimits, Broker):
             yield from (letter.raw for letter in letters)
             oldest = letters[-1].key
 
-    def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
-        """The answers of a command that goes on from a cursor."""
-        cursor: Any = 0
-        while True:
-            cursor, page = self._redis.call(command, key, cursor, "COUNT", _PAGE)
-            yield page
-            if int(cursor) == 0:
-                return
-
-    def _elements(self, key: str) -> Iterator[bytes]:
-        """From the end where producers push: what is pushed meanwhile shifts the rest into the
-        pages that follow."""
-        start = 0
-        while page := self._redis.call("LRANGE", key, start, start + _PAGE - 1):
-            yield from page
-            start += _PAGE
-
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        return self._browse_due(queue) if due else self._browse_waiting(queue)
-
-    def _browse_due(self, queue: str) -> Iterator[Waiting]:
-        key = self._keys(queue).due
-        for start in itertools.count(0, _PAGE):
-            page = self._redis.call("ZRANGE", key, start, start + _PAGE - 1, "WITHSCORES")
-            yield from (_due(page[i], page[i + 1]) for i in range(0, len(page), 2))
-            if not page:
-                return
-
-    def _browse_waiting(self, queue: str) -> Iterator[Waiting]:
-        for priority, key in zip(self._steps, self._keys(queue).lists, strict=True):
+        keys = self._keys(queue)
+        if due:
+            for start in itertools.count(0, _PAGE):
+                page = self._redis.call("ZRANGE", keys.due, start, start + _PAGE - 1, "WITHSCORES")
+                for form, at in _pairs(page):
+                    priority, _, raw = form.partition(b"|")
+                    yield Waiting(raw, int(priority), math.floor(float(at)) / 1000)
+                if not page:
+                    return
+        for step, key in zip(self._steps, keys.lists, strict=True):
             for end in itertools.count(1, _PAGE):
                 page = self._redis.call("LRANGE", key, -end - _PAGE + 1, -end)
-                yield from (Waiting(raw, priority) for raw in reversed(page))
+                yield from (Waiting(raw, step) for raw in reversed(page))
                 if len(page) < _PAGE:
                     break
 
@@ -559,12 +487,11 @@ class RedisBroker(RedisLimits, Broker):
         return found
 
     def revocations(self, queue: str, count: int) -> list[Revoked]:
-        key = self._keys(queue).revoked
-        now = self._now()
+        key, now = self._keys(queue).revoked, self._now()
         page = self._redis.call(
             *("ZREVRANGEBYSCORE", key, "+inf", f"({now}", "WITHSCORES", "LIMIT", 0, 2 * count)
         )
-        until = {page[i].decode(): float(page[i + 1]) / 1000 for i in range(0, len(page), 2)}
+        until = {name.decode(): float(ends) / 1000 for name, ends in _pairs(page)}
         found = [
             Revoked(name, f"t:{name}" in until, ends)
             for name, ends in until.items()
@@ -577,17 +504,200 @@ class RedisBroker(RedisLimits, Broker):
         if text is None:
             self._redis.call("HDEL", key, worker)
         else:
-            commands = [("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)]
-            self._redis.calls(commands)
+            self._redis.calls([("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)])
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
         flat = self._redis.call("HGETALL", self._keys(queue).workers)
-        return {name.decode(): text for name, text in zip(flat[::2], flat[1::2], strict=True)}
+        return {name.decode(): text for name, text in _pairs(flat)}
+
+    # ------------------------------------------------------------------ limits
+
+    def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
+        runs: list[Run] = []
+        for limit, rate, before, within, unused in wishes:
+            interval, longest = rate.interval * 1e6, -1 if within is None else round(within * 1e6)
+            times = (round(at * 1e6) for at in before)
+            key = (f"{self._limit(limit)}:rate",)
+            runs.append((scripts.PERMITS, key, (interval, rate.burst, longest, unused, *times)))
+        return [
+            [Permit(max(0, at - now) / 1e6, at / 1e6) if at else Permit(0.0) for at in answers]
+            for now, *answers in self._redis.run_all(runs)
+        ]
+
+    def set_rate(self, task: str, text: bytes | None) -> bool:
+        key = f"{self._prefix}{{limits}}:rates"
+        if text is None:
+            return bool(self._redis.call("HDEL", key, task))
+        return not self._redis.call("HSET", key, task, text)
+
+    def rates(self) -> Mapping[str, bytes]:
+        flat = self._redis.call("HGETALL", f"{self._prefix}{{limits}}:rates")
+        return {name.decode(): text for name, text in _pairs(flat)}
+
+    def take_slots(self, slots: Sequence[Slot]) -> list[float]:
+        asked = [_ms(value) for value in (SLOT, ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST)]
+        parts = _by_limit(slots)
+        runs: list[Run] = []
+        for (limit, most), places in parts:
+            pairs = [value for n in places for value in (slots[n].queue, slots[n].holder)]
+            runs.append((scripts.SLOTS, self._slots(limit), (most, *asked, *pairs)))
+        times = [0.0] * len(slots)
+        for (_, places), answers in zip(parts, self._redis.run_all(runs), strict=True):
+            for place, at in zip(places, answers, strict=True):
+                times[place] = at / 1000
+        return times
+
+    def keep_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, _), places in _by_limit(slots):
+            args: list[int | str] = [_ms(SLOT), *(slots[n].holder for n in places)]
+            runs.append((scripts.KEEP, self._slots(limit)[:1], args))
+        self._redis.run_all(runs)
+
+    def wait_for_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, most), places in _by_limit(slots):
+            args: list[int | str] = [most, _ms(HANDED)]
+            for n in places:
+                args += (_ms(slots[n].due), slots[n].queue, slots[n].holder)
+            runs.append((scripts.WAIT, self._slots(limit), args))
+        self._wake(self._redis.run_all(runs))
+
+    def free_slots(self, slots: Sequence[Slot]) -> None:
+        runs: list[Run] = []
+        for (limit, most), places in _by_limit(slots):
+            args: list[int | str] = [most, _ms(HANDED), *(slots[n].holder for n in places)]
+            runs.append((scripts.FREE, self._slots(limit), args))
+        self._wake(self._redis.run_all(runs))
+
+    def lock(self, locks: Sequence[Lock]) -> list[str]:
+        runs: list[Run] = [
+            (
+                scripts.LOCK,
+                (self._lock(lock.name),),
+                (lock.task_id, max(1, _ms(lock.seconds)), lock.take.value),
+            )
+            for lock in locks
+        ]
+        return [answer.decode() for answer in self._redis.run_all(runs)]
+
+    def unlock(self, locks: Sequence[Lock]) -> list[str]:
+        runs: list[Run] = [
+            (scripts.UNLOCK, (self._lock(lock.name),), (lock.task_id, lock.take.value))
+            for lock in locks
+        ]
+        return [answer.decode() for answer in self._redis.run_all(runs)]
+
+    def locked(self, names: Sequence[str]) -> list[str]:
+        found = self._redis.calls([("GET", self._lock(name)) for name in names]) if names else []
+        return ["" if not value or value[:1] == b"-" else value.decode() for value in found]
+
+    # ------------------------------------------------------------------ steps
+
+    def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
+        groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
+        for queue, raw, priority, due in messages:
+            keys = self._keys(queue)
+            if due is None:
+                groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
+            else:
+                group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
+                group += (_due_ms(due), _member(priority, raw))
+        return [(script, keys, args) for (script, keys), args in groups.items()]
+
+    def _refusal(self, answers: Iterable[tuple[str, Exception]]) -> BrokerUnavailable:
+        """The error for the server's answers about these queues: that it refuses them, unless one
+        of the answers is a passing trouble of the server."""
+        refused: dict[str, Exception] = {}
+        for queue, answer in answers:
+            error = self._redis.translated(answer)
+            if isinstance(error, BrokerUnavailable) and not isinstance(error, QueueRefused):
+                return error
+            refused.setdefault(queue, error)
+        said = "; ".join(f"{queue!r}: {error}" for queue, error in refused.items())
+        return QueueRefused(
+            f"Redis at {self.address} takes no messages for the queue {said}",
+            queues=list(refused),
+        )
+
+    def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
+        keys = self._keys(queue)
+        mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
+        where = (*mine, keys.paused, keys.due, keys.bell, *keys.lists)
+        args = (consumer, int(lease * 1000), first, min(limit, _CHUNK), self._digits)
+        return scripts.CLAIM, where, args
+
+    def _retry(self, queue: str, consumer: str, later: Later) -> Run:
+        keys = self._keys(queue)
+        form = _member(later.priority, later.raw)
+        where = (keys.inflight(consumer), keys.due, keys.bell)
+        return scripts.RETRY, where, (later.number, _due_ms(later.due), form)
+
+    def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
+        """The pages that a scanning command returns, from cursor to cursor."""
+        cursor: Any = 0
+        while True:
+            cursor, page = self._redis.call(command, key, cursor, "COUNT", _PAGE)
+            yield page
+            if int(cursor) == 0:
+                return
+
+    def _counts(self, queue: str) -> tuple[list[int], list[Consumer]]:
+        keys = self._keys(queue)
+        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
+        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
+        now = answer[3]
+        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
+        return answer[:4], [
+            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
+        ]
+
+    def _permitted(self, *commands: tuple[str, ...]) -> list[Any] | None:
+        """The answers; None if our user may not ask this, or the server doesn't know how to."""
+        try:
+            return self._redis.calls(commands)
+        except ResponseError:
+            return None
+        except BrokerUnavailable as error:
+            if isinstance(error.__cause__, NoPermissionError):
+                return None
+            raise
+
+    def _now(self) -> int:
+        """The server's clock in milliseconds."""
+        seconds, micros = self._redis.call("TIME")
+        return int(seconds) * 1000 + int(micros) // 1000
+
+    def _channel(self, topic: str) -> str:
+        return f"{self._prefix}jobs:{topic}"
+
+    def _wake(self, answers: Sequence[Sequence[bytes]]) -> None:
+        """Make the messages due for which a slot is now reserved."""
+        due: defaultdict[str, list[int]] = defaultdict(list)
+        for flat in answers:
+            for waiter, at in _pairs(flat):
+                due[waiter.partition(b"\x06")[0].decode()].append(int(float(at)))
+        self._redis.run_all(
+            [(scripts.WAKE, self._keys(queue).schedule, times) for queue, times in due.items()]
+        )
+
+    def _limit(self, name: str) -> str:
+        return f"{self._prefix}{{limit:{name}}}"
+
+    def _slots(self, name: str) -> tuple[str, str]:
+        limit = self._limit(name)
+        return f"{limit}:held", f"{limit}:waiting"
+
+    def _lock(self, name: str) -> str:
+        return f"{self._prefix}{{unique:{name}}}"
 
 
-def _may_not(error: Exception) -> bool:
-    """Whether our user may not ask that, or the server doesn't know what is asked."""
-    return isinstance(error, ResponseError) or isinstance(error.__cause__, NoPermissionError)
+def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
+    fields = dict(_pairs(flat))
+    at = dt.datetime.fromtimestamp(int(key.partition("-")[0]) / 1000, dt.UTC)
+    return DeadLetter(
+        key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
+    )
 
 
 def _claimed(answer: list[Any], first: int) -> Claim:
@@ -598,9 +708,21 @@ def _claimed(answer: list[Any], first: int) -> Claim:
     return Claim(list(enumerate(raws, first)), due, revocations > 0, None, paused > 0)
 
 
-def _ms(seconds: float) -> int:
-    # Up, never down: nothing runs before its time.
-    return math.ceil(seconds * 1000)
+def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], Sequence[int]]]:
+    """Limit and its size → the places of its slots in the sequence, in parts for one script."""
+    places: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+    for n, slot in enumerate(slots):
+        places[slot.limit, slot.most].append(n)
+    return [(limit, part) for limit, all_ in places.items() for part in _cut(all_, _HOLDERS)]
+
+
+def _member(priority: int, raw: bytes) -> bytes:
+    """A message as a member of the due ones."""
+    return b"%d|%b" % (priority, raw)
+
+
+def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
+    return zip(flat[::2], flat[1::2], strict=True)
 
 
 def _cut(values: Sequence[Any], size: int = _CHUNK) -> Iterator[Sequence[Any]]:
@@ -608,7 +730,10 @@ def _cut(values: Sequence[Any], size: int = _CHUNK) -> Iterator[Sequence[Any]]:
         yield values[i : i + size]
 
 
-def _parts(messages: Iterable[Outgoing]) -> Iterator[list[Outgoing]]:
-    rest = iter(messages)
-    while part := list(itertools.islice(rest, _PART)):
-        yield part
+def _due_ms(seconds: float) -> int:
+    # Rounded up: nothing runs before its time.
+    return math.ceil(seconds * 1000)
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

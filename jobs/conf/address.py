@@ -1,14 +1,13 @@
-"""The address of Redis, ``JOBS["BROKER_URL"]``: read once, and shown without user and password.
+"""The address of Redis, ``JOBS["BROKER_URL"]``: how it is read, and shown without the password.
 
-Errors repeat no part of a wrong address: with a raw ``/`` or ``#`` in it, any part may be the
-password.
+Errors never quote a wrong address: if its password has a raw ``/`` or ``#``, that may be anywhere.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -24,87 +23,28 @@ _ENCODE = (
 )
 
 
-def _yes_or_no(text: str) -> bool:
-    if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
-        raise ValueError("must be true or false")
-    return text.lower() in ("true", "yes", "1")
-
-
-def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("must be a whole number")
-    return int(text)
-
-
-def _cert_reqs(text: str) -> str:
-    if text not in ("none", "optional", "required"):
-        raise ValueError("must be none, optional or required")
-    return text
-
-
-def _tls_version(text: str) -> ssl.TLSVersion:
-    try:
-        return ssl.TLSVersion(_whole(text))
-    except ValueError as error:
-        raise ValueError("must be 771 (TLS 1.2) or 772 (TLS 1.3)") from error
-
-
-def _verify_flags(text: str) -> list[ssl.VerifyFlags]:
-    try:
-        return [ssl.VerifyFlags[name.strip()] for name in text.strip("[]").split(",")]
-    except KeyError as error:
-        raise ValueError("must be names of ssl.VerifyFlags") from error
-
-
-def _ciphers(text: str) -> str:
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
-    except ssl.SSLError:
-        raise ValueError("names no cipher that this Python's OpenSSL has") from None
-    return text
-
-
-def _client_name(text: str) -> str:
-    if not all("!" <= char <= "~" for char in text):
-        raise ValueError("must be of ASCII characters, without spaces")  # CLIENT SETNAME
-    return text
-
-
 def _plain(text: str) -> str:
-    """Raises `ValueError` for what no text was encoded as; Redis would get something else."""
+    """Decode percent-encoded text. Raises `ValueError` for bytes that aren't UTF-8: Redis would get
+    another text than was meant."""
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
         raise ValueError(f"has percent-encoded bytes that are no UTF-8. {_ENCODE}") from None
 
 
-#: Option of the URL → how its value is read.
-_OPTIONS: Mapping[str, Callable[[str], Any]] = {
-    "db": _whole,
-    "username": str,
-    "password": str,
-    "client_name": _client_name,
-    "socket_keepalive": _yes_or_no,
-    "ssl_ca_certs": str,
-    "ssl_ca_path": str,
-    "ssl_ca_data": str,
-    "ssl_certfile": str,
-    "ssl_keyfile": str,
-    "ssl_password": str,
-    "ssl_cert_reqs": _cert_reqs,
-    "ssl_check_hostname": _yes_or_no,
-    "ssl_ciphers": _ciphers,
-    "ssl_min_version": _tls_version,
-    "ssl_include_verify_flags": _verify_flags,
-    "ssl_exclude_verify_flags": _verify_flags,
-}
+_OPTIONS = (
+    *("db", "username", "password", "client_name", "socket_keepalive", "ssl_ca_certs"),
+    *("ssl_ca_path", "ssl_ca_data", "ssl_certfile", "ssl_keyfile", "ssl_password"),
+    *("ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers", "ssl_min_version"),
+    *("ssl_include_verify_flags", "ssl_exclude_verify_flags"),
+)
 
 _TIMEOUT = "set JOBS['SOCKET_TIMEOUT'] instead"
 _RELIED_ON = "the job system relies on its own value: leave it out"
-#: Options that name a file or, the last one, a folder.
+#: Options that name a file; the last one names a folder.
 FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_ca_path")
 
-#: Options of redis-py that would change how Redis is talked to → what to do instead.
+#: Options of redis-py that would change how we talk to Redis → what to do instead.
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("socket_timeout", "socket_connect_timeout", "timeout"), _TIMEOUT),
     **dict.fromkeys(
@@ -122,7 +62,7 @@ _REFUSED: Mapping[str, str] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Address:
-    """Where Redis is, and as which user to connect."""
+    """Where Redis is, and the user to connect as."""
 
     scheme: str
     host: str = ""
@@ -142,6 +82,16 @@ class Address:
             return f"unix://{who}{self.path}" + (f"?db={self.db}" if self.db else "")
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{who}{host}:{self.port}/{self.db}"
+
+
+def read(value: Any) -> str:
+    """The setting, once it is checked; raises as `parse`, and `TypeError`."""
+    if not isinstance(value, str):
+        harmless = value is None or isinstance(value, int | float)
+        raise TypeError(f"must be text, not {value if harmless else type(value).__name__}")
+    if value not in ("", "memory://"):
+        parse(value)
+    return value
 
 
 def parse(url: str) -> Address:
@@ -178,7 +128,12 @@ def parse(url: str) -> Address:
         db = options.pop("db", 0)
         return Address(scheme=scheme, path=_plain(path), db=db, **secret, options=options)
     host, port = _host_and_port(host)
-    db = _db(path, options)
+    number = path.removeprefix("/").removesuffix("/")
+    if number and not (number.isascii() and number.isdigit()):
+        raise ValueError("has a database that is no number, as the 0 in redis://localhost:6379/0")
+    db = options.pop("db", int(number or 0))
+    if number and int(number) != db:
+        raise ValueError("names one database in its path and another one by ?db=")
     return Address(scheme=scheme, host=host, port=port, db=db, **secret, options=options)
 
 
@@ -206,17 +161,6 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def _db(path: str, options: dict[str, Any]) -> int:
-    """The database: the path, or an option."""
-    number = path.removeprefix("/").removesuffix("/")
-    if number and not (number.isascii() and number.isdigit()):
-        raise ValueError("has a database that is no number, as the 0 in redis://localhost:6379/0")
-    db = options.pop("db", None)
-    if number and db is not None and int(number) != db:
-        raise ValueError("names one database in its path and another one by ?db=")
-    return int(number) if number else db or 0
-
-
 def _options(scheme: str, query: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for part in query.split("&") if query else ():
@@ -224,7 +168,7 @@ def _options(scheme: str, query: str) -> dict[str, Any]:
         if name in _REFUSED:
             raise ValueError(f"has the option {name!r}; {_REFUSED[name]}")
         if name not in _OPTIONS or not equals:
-            # Of a password with a raw character in it, a part may stand here.
+            # This may be part of a password that has a raw character in it.
             word = name if "password" in found else name.lower()
             meant = nearest(word, _OPTIONS) if len(name) > 1 else ""
             is_name = name.isidentifier() and (equals or name in _OPTIONS)
@@ -238,9 +182,42 @@ def _options(scheme: str, query: str) -> dict[str, Any]:
         if name == "socket_keepalive" and scheme == "unix":
             raise ValueError(f"has the option {name!r}, which is not for unix://")
         try:
-            found[name] = _OPTIONS[name](unquote(value.replace("+", " "), errors="strict"))
+            found[name] = _option(name, unquote(value.replace("+", " "), errors="strict"))
         except UnicodeDecodeError:
             raise ValueError(f"has the option {name!r}, whose value is no UTF-8") from None
         except ValueError as error:
             raise ValueError(f"has the option {name!r}, which {error}") from None
     return found
+
+
+def _option(name: str, text: str) -> Any:
+    """An option's value, as redis-py takes it. Raises `ValueError`, to be put after its name."""
+    match name:
+        case "db" if not (text.isascii() and text.isdigit()):
+            raise ValueError("must be a whole number")
+        case "db":
+            return int(text)
+        case "socket_keepalive" | "ssl_check_hostname":
+            if text.lower() not in ("true", "false", "yes", "no", "1", "0"):
+                raise ValueError("must be true or false")
+            return text.lower() in ("true", "yes", "1")
+        case "client_name" if not all("!" <= char <= "~" for char in text):
+            raise ValueError("must be of ASCII characters, without spaces")  # for CLIENT SETNAME
+        case "ssl_cert_reqs" if text not in ("none", "optional", "required"):
+            raise ValueError("must be none, optional or required")
+        case "ssl_ciphers":
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).set_ciphers(text)
+            except ssl.SSLError:
+                raise ValueError("names no cipher that this Python's OpenSSL has") from None
+        case "ssl_min_version":
+            try:
+                return ssl.TLSVersion(int(text) if text.isascii() and text.isdigit() else 0)
+            except ValueError:
+                raise ValueError("must be 771 (TLS 1.2) or 772 (TLS 1.3)") from None
+        case "ssl_include_verify_flags" | "ssl_exclude_verify_flags":
+            try:
+                return [ssl.VerifyFlags[flag.strip()] for flag in text.strip("[]").split(",")]
+            except KeyError:
+                raise ValueError("must be names of ssl.VerifyFlags") from None
+    return text

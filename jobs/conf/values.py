@@ -1,4 +1,4 @@
-"""Values of settings and options: what kind they are of, and which word was meant."""
+"""Reading and checking the values of settings and options."""
 
 from __future__ import annotations
 
@@ -7,12 +7,43 @@ import datetime as dt
 import difflib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from django.utils import timezone
 
 from jobs.exceptions import shown
+
+#: Celery's priority steps on Redis.
+STEPS = (0, 3, 6, 9)
+
+#: How an exchange matches routing keys with those of its queues: `jobs.routing.exchanges`.
+EXCHANGE_KINDS = ("direct", "topic", "fanout")
+
+#: Final state → how long, in seconds, its results are kept.
+RESULT_EXPIRES = {"SUCCESS": 604_800.0, "FAILURE": 2_592_000.0, "REVOKED": 604_800.0}
+
+#: Longest name of an exchange and longest routing key, in bytes, as AMQP has it.
+LONGEST_KEY = 255
+
+#: Seconds of 1,000 years: a time further ahead can't be shown in every time zone.
+MOST_AHEAD = 1000 * 365.25 * 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Options of one entry of ``JOBS["QUEUES"]``."""
+
+    #: Whether unsigned messages are run: for queues to which programs send that don't have this
+    #: project's SECRET_KEY (Celery clients). Anyone who can write to Redis can then call any task.
+    open: bool = False
+    #: Exchange that it is bound to; empty: JOBS["DEFAULT_EXCHANGE"], if it has a routing key.
+    exchange: str = ""
+    #: Routing key (for a topic exchange, pattern) that it is bound with, or several; empty: its
+    #: own name.
+    routing_key: str | tuple[str, ...] = ""
 
 
 def nearest(word: str, known: Any) -> str:
@@ -24,29 +55,22 @@ def nearest(word: str, known: Any) -> str:
 
 
 def sentence(told: object) -> str:
-    """What an error says, with the stop at its end that it may lack."""
-    text = str(told)
-    return text if text.endswith((".", "?")) else f"{text}."
-
-
-def yes_or_no(value: Any) -> bool:
-    """Raises `TypeError`."""
-    if not isinstance(value, bool):
-        raise TypeError(f"must be True or False, not {value!r}")
-    return value
-
-
-#: Seconds, of 1,000 years: a moment that lies further ahead can't be shown in every time zone.
-MOST_AHEAD = 1000 * 365.25 * 86_400
+    """The text of an error, with a full stop if it has none."""
+    said = str(told)
+    return said if said.endswith((".", "?")) else f"{said}."
 
 
 def is_number(value: object) -> bool:
-    """Whether it is one that can be counted with: True and False are none here."""
+    """Whether it is a number; True and False aren't."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 def seconds_ahead(name: str, value: Any) -> float:
-    """A number of seconds from now or a timedelta, as seconds; 0 for what is past.
+    """Seconds or a timedelta, as seconds from now; 0 for the past.
 
     Raises `TypeError` or `ValueError` with the name.
     """
@@ -59,7 +83,7 @@ def seconds_ahead(name: str, value: Any) -> float:
 
 
 def moment(name: str, value: Any) -> dt.datetime:
-    """An aware datetime; one without a time zone is taken in the project's.
+    """An aware datetime; the project's time zone is used for one that has none.
 
     Raises `TypeError` or `ValueError` with the name.
     """
@@ -78,7 +102,7 @@ def moment(name: str, value: Any) -> dt.datetime:
 
 
 def check_text(name: str, value: Any, *, most: int = 255) -> None:
-    """Raise `TypeError` or `ValueError` for what is no text that each part of the way can store."""
+    """Raise `TypeError` or `ValueError` for text that the broker or a database can't store."""
     if not isinstance(value, str):
         raise TypeError(f"{name} must be text, not {shown(value)}")
     if not 0 < len(value) <= most:
@@ -92,21 +116,21 @@ def check_text(name: str, value: Any, *, most: int = 255) -> None:
 
 
 def check_whole(name: str, value: Any, least: int, most: int, otherwise: str = "") -> None:
-    """Raise `TypeError` or `ValueError` for what is no whole number of these; ``otherwise``: what
-    else it may be."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    """Raise `TypeError` or `ValueError` for anything but a whole number in this range.
+    ``otherwise``: what the message allows besides."""
+    if not _is_whole(value):
         raise TypeError(f"{name} must be a whole number{otherwise}, not {shown(value)}")
     if not least <= value <= most:
         raise ValueError(f"{name} must be {least:,} to {most:,}{otherwise}, not {shown(value)}")
 
 
 def seconds_or_none(value: Any) -> float | None:
-    """A number of seconds or a timedelta, as seconds; raises `TypeError` or `ValueError`."""
+    """Seconds or a timedelta, as seconds; raises `TypeError` or `ValueError`."""
     if isinstance(value, dt.timedelta):
         value = value.total_seconds()
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if not is_number(value) or not math.isfinite(value):
         raise TypeError(f"must be seconds, a timedelta or None, not {value!r}")
     if value < 0:
         raise ValueError(f"must be at least 0 seconds, not {value!r}")
@@ -114,10 +138,10 @@ def seconds_or_none(value: Any) -> float | None:
 
 
 def check_time_limit(name: str, limit: Any) -> None:
-    """Raise `TypeError` or `ValueError` for what is neither seconds above 0 nor None."""
+    """Raise `TypeError` or `ValueError` for anything but None and seconds above 0."""
     if limit is None:
         return
-    if isinstance(limit, bool) or not isinstance(limit, int | float):
+    if not is_number(limit):
         raise TypeError(f"{name} must be seconds or None, not {shown(limit)}")
     if not limit > 0:
         raise ValueError(f"{name} must be more than 0 seconds, not {shown(limit)}")
@@ -126,26 +150,20 @@ def check_time_limit(name: str, limit: Any) -> None:
 
 
 def check_priority(priority: Any) -> None:
-    """Raise `ValueError` for what is neither 0 to 9 nor None."""
-    if priority is None:
-        return
-    if isinstance(priority, bool) or not isinstance(priority, int) or priority not in range(10):
+    """Raise `ValueError` for anything but None and 0 to 9."""
+    if priority is not None and not (_is_whole(priority) and priority in range(10)):
         raise ValueError(f"priority must be 0 (first) to 9, not {shown(priority)}")
 
 
 def check_yes_or_no(name: str, value: Any) -> None:
-    """Raise `TypeError` for what is neither True nor False, with the name."""
+    """Raise `TypeError` for anything but True and False."""
     if not isinstance(value, bool):
         raise TypeError(f"{name} must be True or False, not {shown(value)}")
 
 
-#: Longest name of an exchange and longest routing key, in bytes, as AMQP has it.
-LONGEST_KEY = 255
-
-
 def check_place(name: str, value: Any) -> None:
-    """Raise `TypeError` or `ValueError` for what is no name of a queue or an exchange, and no
-    routing key. ``name``: of the option."""
+    """Raise `TypeError` or `ValueError` for anything that can't be the name of a queue or an
+    exchange, or a routing key. ``name``: that of the option."""
     if value is None:
         return
     if not isinstance(value, str):
@@ -157,7 +175,7 @@ def check_place(name: str, value: Any) -> None:
 
 
 def options_of(kind: type[Any], value: Any) -> Any:
-    """An options dataclass from a dict; raises naming the option that is unknown or wrong."""
+    """An options dataclass from a dict; raises an error that names an unknown or wrong option."""
     if isinstance(value, kind):
         return value
     if not isinstance(value, Mapping):
@@ -166,23 +184,135 @@ def options_of(kind: type[Any], value: Any) -> Any:
     for key, option in value.items():
         if key not in known:
             raise ValueError(f"has the unknown option {key!r}.{nearest(str(key), known)}")
-        if known[key] == "bool" and not isinstance(option, bool):
-            raise TypeError(f"option {key!r} must be True or False, not {option!r}")
-        if known[key] == "str" and not isinstance(option, str):
-            raise TypeError(f"option {key!r} must be text, not {option!r}")
-        if known[key] == "int | None":
-            if option is None:
-                continue
-            if isinstance(option, bool) or not isinstance(option, int) or option < 0:
-                raise TypeError(
-                    f"option {key!r} must be a whole number from 0, or None, not {option!r}"
-                )
-        if known[key] in ("int", "float") and (
-            isinstance(option, bool)
-            or not isinstance(option, int | float)
-            or not 0 <= option < math.inf
-        ):
-            raise TypeError(f"option {key!r} must be a number from 0, not {option!r}")
-        if known[key] == "int" and not isinstance(option, int):
-            raise TypeError(f"option {key!r} must be a whole number, not {option!r}")
+        wanted = ""
+        match known[key]:
+            case "bool" if not isinstance(option, bool):
+                wanted = "True or False"
+            case "str" if not isinstance(option, str):
+                wanted = "text"
+            case "int | None" if not (option is None or (_is_whole(option) and option >= 0)):
+                wanted = "a whole number from 0, or None"
+            case "float" if not (is_number(option) and 0 <= option < math.inf):
+                wanted = "a number from 0"
+        if wanted:
+            raise TypeError(f"option {key!r} must be {wanted}, not {option!r}")
     return kind(**value)
+
+
+# ------------------------------------------------------------------------------ readers
+# Each takes the value of one setting and returns it typed. Their errors are put after its name.
+
+
+def anything(value: Any) -> Any:
+    """For a setting that another module reads."""
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"must be text, not {value!r}")
+    return value
+
+
+def filled(value: Any) -> str:
+    if not text(value):
+        raise ValueError("must not be empty")
+    return str(value)
+
+
+def path(value: Any) -> str | Path:
+    return value if isinstance(value, Path) else text(value)
+
+
+def yes_or_no(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"must be True or False, not {value!r}")
+    return value
+
+
+def number(least: float, *, whole: bool = False) -> Callable[[Any], float]:
+    """The reader of a number that is at least this."""
+
+    def read(value: Any) -> float:
+        if not is_number(value) or not math.isfinite(value):
+            raise TypeError(f"must be a number, not {value!r}")
+        if whole and not isinstance(value, int):
+            raise TypeError(f"must be a whole number, not {value!r}")
+        if value < least:
+            raise ValueError(f"must be at least {least:g}, not {value!r}")
+        found: float = value
+        return found
+
+    return read
+
+
+def is_queue_name(name: Any) -> bool:
+    return isinstance(name, str) and bool(name) and not set(name) & set("{}\x06\x16")
+
+
+def queues(value: Any) -> Mapping[str, Queue]:
+    if not isinstance(value, Mapping) or not value:
+        raise TypeError("must be a dict of queue name → options, with at least one queue")
+    found = {}
+    for name, options in value.items():
+        if not is_queue_name(name):
+            raise ValueError(f"has {name!r}: a queue's name is text without braces")
+        check_text(f"has {name[:100]!r}: a queue's name", name)
+        keys = options.get("routing_key") if isinstance(options, Mapping) else None
+        if keys is not None and not isinstance(keys, str):
+            if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
+                raise TypeError(
+                    f"option 'routing_key' must be text or a list of texts, not {keys!r}"
+                )
+            # A tuple passes `options_of`, which checks only the plain types.
+            options = {**options, "routing_key": tuple(keys)}
+        found[name] = options_of(Queue, options)
+    return found
+
+
+def exchanges(value: Any) -> Mapping[str, str]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of exchange name → kind, not {value!r}")
+    for name, kind in value.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"has {name!r}: an exchange's name is text")
+        if kind not in EXCHANGE_KINDS:
+            raise ValueError(
+                f"has {kind!r} for {name!r}: a kind is {', '.join(map(repr, EXCHANGE_KINDS))}."
+                f"{nearest(str(kind), EXCHANGE_KINDS)}"
+            )
+    return dict(value)
+
+
+def priority_steps(value: Any) -> tuple[int, ...]:
+    told = f"must be whole numbers from 0 to 9, ascending, the first of them 0, not {value!r}"
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise TypeError(told)
+    if any(isinstance(step, bool) or step not in range(10) for step in value):
+        raise ValueError(told)
+    if not value or value[0] != 0 or sorted(set(value)) != list(value):
+        raise ValueError(told)
+    return tuple(value)
+
+
+def beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of name → schedule, not {value!r}")
+    for name, entry in value.items():
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"has {name!r}: the name of a schedule is text")
+        if entry is not None and not isinstance(entry, Mapping):
+            raise TypeError(f"has {entry!r} for {name!r}, which must be a dict")
+    return dict(value)
+
+
+def result_expires(value: Any) -> Mapping[str, float | None]:
+    """One age for all final states, or one for some of them."""
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(RESULT_EXPIRES, seconds_or_none(value))
+    for state in value:
+        if state not in RESULT_EXPIRES:
+            raise ValueError(
+                f"has {state!r}, which is no end of a task.{nearest(state, RESULT_EXPIRES)}"
+            )
+    return {**RESULT_EXPIRES, **{state: seconds_or_none(age) for state, age in value.items()}}

@@ -1,7 +1,7 @@
-"""What is going on: a look at the broker, and at what the workers say of themselves.
+"""What is going on: what the broker holds, and what the workers report.
 
-Nothing is changed by looking. What workers do now is as they last said it: when it changed, a
-second ago at most, else at their last renewal.
+Looking changes nothing. Workers report what they run at each renewal, and within a second of a
+change.
 """
 
 from __future__ import annotations
@@ -29,33 +29,33 @@ from jobs.exceptions import MessageError
 
 
 class Call(NamedTuple):
-    """A message, as far as it can be read; what can't is empty."""
+    """A message as far as it can be read; the rest is empty."""
 
     queue: str
     id: str
     task: str
-    #: JSON, without what is sensitive.
+    #: JSON, with sensitive arguments hidden.
     args: str
     kwargs: str
     priority: int = 0
-    #: When it is due; None: it waits for nothing but a worker, or for its task to be resumed.
+    #: When it is due; None: it waits for a worker, or for its task to be resumed.
     due: dt.datetime | None = None
-    #: It waits for its task to be resumed.
+    #: Whether it waits for its task to be resumed.
     parked: bool = False
 
 
 class Running(NamedTuple):
-    """What one place of a child is doing."""
+    """A call that a child is running."""
 
     call: Call
-    #: The child, as the broker knows it.
+    #: The child's name on the broker.
     consumer: str
     #: By the clock of its machine.
     since: dt.datetime
 
 
 class Worker(NamedTuple):
-    """A worker, as it last said of itself."""
+    """A worker, by its last report."""
 
     name: str
     host: str
@@ -63,74 +63,66 @@ class Worker(NamedTuple):
     started: dt.datetime
     queues: list[str]
     processes: int
-    #: Tasks that its children have run since then; counted when they next claim.
+    #: Tasks that its children have run since; counted when they next claim.
     processed: int
     current: list[Running]
 
 
 def active() -> list[Running]:
-    """What runs now, the longest first. Not told: calls that were acknowledged before they ran."""
+    """The calls that run now, the oldest first, but for those acknowledged before they run."""
     return sorted((r for w in workers() for r in w.current), key=lambda running: running.since)
 
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
-    """What waits on a queue, the next first, so many at most."""
+    """Up to ``count`` calls that wait on a queue, the next first."""
     found = broker.get().browse(registry.queue(queue), due=False)
     return [_listed(queue, one) for one in itertools.islice(found, count)]
 
 
 def due(queue: str, count: int = 100) -> list[Call]:
-    """What waits for its time, the next first, so many at most; then what is parked."""
+    """Up to ``count`` calls of a queue that are due later, the next first; parked ones last."""
     found = broker.get().browse(registry.queue(queue), due=True)
     return [_listed(queue, one) for one in itertools.islice(found, count)]
 
 
 def revoked(count: int = 100) -> list[Revoked]:
-    """Calls that are not to start, the last to be forgotten first, so many at most."""
-    # Said of every queue, since nobody knows on which one a call is.
+    """Up to ``count`` revoked calls, those remembered longest first."""
+    # A call is revoked on every queue, since nobody knows on which one it is.
     said = {r.id: r for q in conf.get().queues for r in broker.get().revocations(q, count)}
     return sorted(said.values(), key=lambda one: -one.until)[:count]
 
 
 def registered() -> list[str]:
-    """Names of the tasks that this process knows; workers of the same code know the same."""
+    """Names of the tasks in this process; workers with the same code have the same ones."""
     return sorted(registry.tasks)
 
 
 def workers() -> list[Worker]:
     """Workers that are alive, by name."""
-    alive, found = _consumers(), []
-    for queue in conf.get().queues:
+    queues, found = conf.get().queues, []
+    alive = {c.name for queue in queues for c in broker.get().consumers(queue) if c.lease > 0}
+    for queue in queues:
         for name, text in broker.get().reports(queue).items():
             said = json.loads(text)
             if alive.isdisjoint(said["consumers"]):
-                broker.get().report(queue, name, None)  # it was killed, and can't do so itself
-            else:
-                found.append(_worker(name, said))
+                broker.get().report(queue, name, None)  # the worker was killed before it could
+                continue
+            worker = Worker(
+                name=name,
+                host=said["host"],
+                pid=said["pid"],
+                started=_moment(said["started"]),
+                queues=said["queues"],
+                processes=said["processes"],
+                processed=said["processed"],
+                current=list(_current(said["running"])),
+            )
+            found.append(worker)
     return sorted(found)
 
 
-def _worker(name: str, said: dict[str, Any]) -> Worker:
-    return Worker(
-        name=name,
-        host=said["host"],
-        pid=said["pid"],
-        started=_moment(said["started"]),
-        queues=said["queues"],
-        processes=said["processes"],
-        processed=said["processed"],
-        current=list(_current(said["running"])),
-    )
-
-
-def _consumers() -> set[str]:
-    """Names of those whose lease is running."""
-    queues = conf.get().queues
-    return {c.name for queue in queues for c in broker.get().consumers(queue) if c.lease > 0}
-
-
 def _current(said: Iterable[tuple[str, str, int, float]]) -> Iterator[Running]:
-    """What a worker said to run, without what has ended since."""
+    """What a worker has reported to run, without what has ended since."""
     by_consumer: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for queue, consumer, number, since in said:
         by_consumer[queue, consumer][number] = since
@@ -152,7 +144,7 @@ def _listed(queue: str, found: Waiting) -> Call:
 
 def _call(queue: str, raw: bytes) -> Call:
     try:
-        # For the eye only, so whoever signed it.
+        # The signature doesn't matter: it is only shown.
         sent = message.decode(raw, queue, trusted=True)
     except MessageError:
         return Call(queue, "", "", "", "")

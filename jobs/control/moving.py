@@ -1,9 +1,9 @@
-"""Messages that no worker holds: deleted, or put elsewhere. In pages, and safe to repeat.
+"""Deletes messages that no worker holds, or moves them, page by page. Safe to repeat.
 
-A page of what waits is first taken out of the workers' way, into flight, then dealt with, then
-acknowledged. A process that is killed on the way leaves at most one page: what was not dealt with
-is back on its queue at the end of the lease, what was is there a second time under the same id, and
-is run once like anything delivered twice.
+A page of waiting messages is taken into flight, out of the workers' reach, then processed, then
+acknowledged. A process that is killed meanwhile leaves one page at most. When its lease ends, all
+of the page is back on its queue: a message that was moved before is there twice under the same id,
+and runs once, like anything delivered twice.
 """
 
 from __future__ import annotations
@@ -27,47 +27,69 @@ from jobs.message import Killed, Message
 
 log = logging.getLogger("jobs.control")
 
-#: Messages dealt with at once.
+#: Messages processed at once.
 _PAGE = 200
 
-#: Does something with messages; ids of the calls that have ended by that.
-Deal = Callable[[Sequence[Waiting]], Sequence[str]]
+#: Processes messages. The ids of the calls that it has ended.
+Process = Callable[[Sequence[Waiting]], Sequence[str]]
 
 
 def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
-    """Delete what waits on a queue now, or is due, for good. How many messages.
+    """Delete what waits on a queue now or, with ``due``, is due later, for good. How many messages.
 
-    Calls that the ledger knows end as REVOKED. Calls whose end others wait for (parts of workflows,
-    unique ones) are ended by the next worker that claims them, with all that comes of it. What
-    comes meanwhile stays, as does what runs.
+    Calls that the ledger knows end as REVOKED. Calls on whose end others depend (parts of
+    workflows, unique ones) stay until a worker claims them and ends them, with all that follows.
+    Messages that arrive meanwhile stay, and running calls go on.
     """
     registry.queue(queue)
 
     def give_up(messages: Sequence[Waiting]) -> Sequence[str]:
-        read = [(found, _read(queue, found)) for found in messages]
-        alone = [sent.id for _, sent in read if sent and not _concerns_others(sent)]
-        # First the ledger: else it would wait for calls that are nowhere.
+        read = [(found, sent) for found in messages if (sent := _read(queue, found))]
+        alone = [sent.id for _, sent in read if not (sent.embed or sent.unique)]
+        # The ledger first, or it would wait for calls that have no message.
         ledger.give_up_all(alone, "purged")
-        _leave_to_workers(queue, [found for found, sent in read if sent and _concerns_others(sent)])
+        # Only a worker knows what follows the end of the others.
+        others = [
+            Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
+            for found, sent in read
+            if sent.embed or sent.unique
+        ]
+        broker.get().push(others)
         return alone
 
     count = _waiting(queue, give_up) if waiting else 0
-    count += _due(queue, give_up) if due else 0
+    seen, goal = 0, broker.get().stats(queue).due if due else 0
+    while seen < goal:
+        # From the beginning each time, since what was there is gone. Each message stays where it
+        # is until it has been processed.
+        page = list(itertools.islice(broker.get().browse(queue, due=True), min(_PAGE, goal - seen)))
+        if not page:
+            break
+        ended = give_up(page)
+        count += broker.get().withdraw(queue, page)
+        seen += len(page)
+        broker.get().ack(queue, "", [], ended)
     log.warning("%d messages of queue %s are purged", count, queue)
     return count
 
 
 def move(queue: str, to: str, *, task_id: str = "") -> int:
-    """Put what waits on a queue now on another one, in the same order; with ``task_id``,
-    that one message alone, also if it is due. How many messages.
+    """Move what waits on a queue now to another one, in the same order; with ``task_id``, only that
+    message, even if it is due later. How many messages.
 
-    Raises `JobsError` when only one of the two is open, since what nobody signed would be run, or
-    given up, by that.
+    Raises `JobsError` when only one of the queues is open: unsigned messages would begin to be run,
+    or become dead letters.
     """
-    _check_alike(registry.queue(queue), registry.queue(to))
+    if registry.queue(queue) == registry.queue(to):
+        raise JobsError(f"The messages are on queue {queue!r} already.")
+    if conf.get().queue(queue).open != conf.get().queue(to).open:
+        raise JobsError(
+            f"One of the queues {queue!r} and {to!r} is open and the other isn't: what nobody "
+            "signed would be run there, or given up. Move messages between queues of one kind."
+        )
 
     def push(messages: Sequence[Waiting]) -> Sequence[str]:
-        # The ledger first: should it be away, nothing is there twice.
+        # The ledger first: if it is away, no message is there twice.
         ledger.moved(_ids(queue, messages), to)
         broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
         return ()
@@ -79,8 +101,8 @@ def move(queue: str, to: str, *, task_id: str = "") -> int:
 
 
 def change_priority(queue: str, task_id: str, priority: int) -> bool:
-    """Have a call that waits, or is due, run before or after others: 0 is the most urgent
-    priority, 9 the least. It is put behind those that have it already. False: it doesn't wait."""
+    """Change the priority of a call that waits, or is due later: 0 is the most urgent, 9 the least.
+    It goes behind those that have this priority already. False: it doesn't wait."""
     if not 0 <= priority <= 9:
         raise ValueError(f"A priority is a number from 0 (the most urgent) to 9, not {priority}.")
     found = find(queue, task_id)
@@ -99,7 +121,7 @@ def change_priority(queue: str, task_id: str, priority: int) -> bool:
 
 
 def find(queue: str, task_id: str) -> Waiting | None:
-    """The message of a call that waits on a queue, or is due; None when there is none."""
+    """The message of a call that waits on a queue, or is due later; None when there is none."""
     for due in (False, True):
         for found in broker.get().browse(registry.queue(queue), due=due):
             if task_id.encode() in found.raw and task_id in _ids(queue, [found]):
@@ -107,57 +129,28 @@ def find(queue: str, task_id: str) -> Waiting | None:
     return None
 
 
-def _concerns_others(sent: Message) -> bool:
-    return bool(sent.embed or sent.unique)
-
-
-def _leave_to_workers(queue: str, messages: Sequence[Waiting]) -> None:
-    """Only a worker knows what comes of the end of these."""
-    broker.get().push(
-        [
-            Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
-            for found in messages
-        ]
-    )
-
-
 # ---------------------------------------------------------------------------- steps
 
 
-def _waiting(queue: str, deal: Deal) -> int:
-    """Deal with as many as wait at the beginning."""
+def _waiting(queue: str, process: Process) -> int:
+    """Process as many messages as wait at the beginning."""
     count, goal = 0, broker.get().stats(queue).waiting
     with _hands(queue) as hands:
         while count < goal and (taken := hands.take(goal - count)):
-            hands.finish(deal(taken))
+            hands.finish(process(taken))
             count += len(taken)
     return count
 
 
-def _due(queue: str, deal: Deal) -> int:
-    """The same with what is due. Each stays where it is until it has been dealt with."""
-    count, seen, goal = 0, 0, broker.get().stats(queue).due
-    while seen < goal:
-        # From the beginning each time: what was there has gone.
-        page = list(itertools.islice(broker.get().browse(queue, due=True), min(_PAGE, goal - seen)))
-        if not page:
-            break
-        ended = deal(page)
-        count += broker.get().withdraw(queue, page)
-        seen += len(page)
-        broker.get().ack(queue, "", [], ended)
-    return count
-
-
-def _one(queue: str, found: Waiting, deal: Deal) -> int:
+def _one(queue: str, found: Waiting, process: Process) -> int:
     if found.due is not None:
-        deal([found])
+        process([found])
         broker.get().withdraw(queue, [found])
         return 1
     with _hands(queue) as hands:
         if not hands.pick(found):
             return 0
-        hands.finish(deal([found]))
+        hands.finish(process([found]))
     return 1
 
 
@@ -166,11 +159,11 @@ class _Hands:
 
     def __init__(self, queue: str) -> None:
         self._queue = queue
-        # Never used twice.
+        # A name that is never used twice.
         self.name = f"operator/{secrets.token_hex(8)}"
         self._lease = conf.get().lease_seconds
         self._next = 1
-        #: What is in flight under this name, by number.
+        #: Delivery number → what is in flight under this name.
         self._held: dict[int, Waiting] = {}
 
     def take(self, limit: int) -> list[Waiting]:
@@ -209,22 +202,13 @@ def _hands(queue: str) -> Iterator[_Hands]:
 
 
 def _ids(queue: str, messages: Sequence[Waiting]) -> list[str]:
-    """Ids of those for which somebody has vouched: of others the ledger isn't touched."""
+    """Ids of the messages that are signed, or on an open queue: only those concern the ledger."""
     return [sent.id for found in messages if (sent := _read(queue, found))]
 
 
 def _read(queue: str, found: Waiting) -> Message | None:
+    """None for a message that isn't ours, or can't be read."""
     try:
         return message.decode(found.raw, queue, trusted=conf.get().queue(queue).open)
     except MessageError:
         return None
-
-
-def _check_alike(queue: str, to: str) -> None:
-    if queue == to:
-        raise JobsError(f"The messages are on queue {queue!r} already.")
-    if conf.get().queue(queue).open != conf.get().queue(to).open:
-        raise JobsError(
-            f"One of the queues {queue!r} and {to!r} is open and the other isn't: what nobody "
-            "signed would be run there, or given up. Move messages between queues of one kind."
-        )

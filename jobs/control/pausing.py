@@ -1,5 +1,5 @@
-"""Queues and tasks that are not to be worked on for a while. Kept on the broker, so that it holds
-for every worker, also for one that starts later."""
+"""Pauses queues and tasks. Pauses are kept on the broker, so they hold for every worker, also for
+one that starts later."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ log = logging.getLogger("jobs.control")
 
 
 def pause(queue: str, *, by: str = "", why: str = "") -> None:
-    """Hand out nothing of a queue until it is resumed. What runs already ends as usual.
+    """Hand out nothing of a queue until it is resumed. Running calls go on.
 
-    ``by``: whose doing it is. ``why``: for the others who look. Said again, it replaces both.
+    ``by`` and ``why``: who pauses it, and the reason, for others to see. A second pause replaces
+    both.
     """
     broker.get().pause(registry.queue(queue), Pause("", by, why, clock.now()))
     log.warning("queue %s is paused by %s: %s", queue, by or "somebody", why or "no reason given")
 
 
 def resume(queue: str) -> bool:
-    """Hand out what waits, from now on. False: the queue wasn't paused."""
+    """Hand out again what waits on a queue. False: it wasn't paused."""
     was = broker.get().resume(registry.queue(queue))
     if was:
         log.warning("queue %s is resumed", queue)
@@ -34,9 +35,9 @@ def resume(queue: str) -> bool:
 
 
 def pause_task(task: str, *, by: str = "", why: str = "") -> None:
-    """Start no call of a task, on whichever queue, until it is resumed. ``by``, ``why``: as above.
+    """Start no call of a task, on any queue, until it is resumed. ``by``, ``why``: as in `pause`.
 
-    Its messages wait among the due ones meanwhile. Raises `UnknownTask`.
+    Meanwhile its messages wait among the due ones. Raises `UnknownTask`.
     """
     registry.find(task)
     said = Pause(task, by, why, clock.now())
@@ -46,8 +47,8 @@ def pause_task(task: str, *, by: str = "", why: str = "") -> None:
 
 
 def resume_task(task: str) -> bool:
-    """Start its calls again, those that waited at once. False: the task wasn't paused."""
-    # Of every queue, whatever the first one said: it may have been interrupted before.
+    """Start calls of a task again; those that wait are due at once. False: it wasn't paused."""
+    # On every queue, whatever the first one says: an earlier call may have been interrupted.
     was = [broker.get().resume(queue, task) for queue in conf.get().queues if task]
     if any(was):
         log.warning("task %s is resumed", task)
@@ -55,12 +56,12 @@ def resume_task(task: str) -> bool:
 
 
 def paused() -> dict[str, Pause]:
-    """Queues that are paused, and why."""
+    """Queue → its pause, of all that are paused."""
     said = {queue: broker.get().paused(queue) for queue in conf.get().queues}
     return {queue: pauses[0] for queue, pauses in said.items() if pauses and not pauses[0].task}
 
 
 def paused_tasks() -> dict[str, Pause]:
-    """Tasks that are paused, and why."""
+    """Task → its pause, of all that are paused."""
     said = (pause for queue in conf.get().queues for pause in broker.get().paused(queue))
     return {pause.task: pause for pause in said if pause.task}

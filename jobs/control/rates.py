@@ -1,8 +1,9 @@
-"""Rates that an operator has set in place of those in the code. Kept on the broker, so that they
+"""Rates that an operator sets in place of those in the code. They are kept on the broker, so they
 hold for every worker, also for one that starts later."""
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import json
 import logging
@@ -15,23 +16,23 @@ from jobs import (
     message,
     registry,
 )
-from jobs.broker import rates
+from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
-from jobs.broker.rates import Rate
+from jobs.broker.limiting import Rate
 from jobs.exceptions import MessageError
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.control")
 
-#: Instead of a rate: the task has none, whatever the code says.
+#: Given instead of a rate: the task has no limit, whatever the code says.
 UNLIMITED = "unlimited"
 
 
 class RateOverride(NamedTuple):
-    """What holds in place of the rate in the code."""
+    """A rate that replaces the one in the code."""
 
     task: str
-    #: As it was said, or `UNLIMITED`.
+    #: As the operator wrote it, or `UNLIMITED`.
     rate: str | float
     burst: int | None
     by: str
@@ -39,48 +40,71 @@ class RateOverride(NamedTuple):
 
     def parsed(self) -> Rate | None:
         """None: no limit."""
-        return None if self.rate == UNLIMITED else rates.parse(self.rate, self.burst)
+        return None if self.rate == UNLIMITED else limiting.parse(self.rate, self.burst)
 
     def __str__(self) -> str:
-        """As it is written where it is set."""
+        """As the operator wrote it."""
         return str(self.rate) if self.burst is None else f"{self.rate}, burst {self.burst}"
 
 
 def rate_limit(
     task: str, rate: str | float | None, *, burst: int | None = None, by: str = ""
 ) -> None:
-    """Limit a task's calls by another rate than the code's, in the whole fleet, until it is said
-    otherwise. A worker learns it when it claims, three seconds later at most; an idle one claims
-    every JOBS["POLL_SECONDS"].
+    """Replace a task's rate in the code by another one, in the whole fleet, until this is called
+    again. Workers look when they claim, every three seconds at most; an idle one claims every
+    JOBS["POLL_SECONDS"].
 
-    ``rate``: as of a task; "unlimited": no limit; None or "": what the code says, again.
-    ``burst``: as of a task, that of the code doesn't count. ``by``: whose doing it is, for the
-    others who look. Raises `UnknownTask`, and `TypeError` or `ValueError` for a rate that can't be.
+    ``rate``: as for a task; "unlimited": no limit; None or "": back to the rate in the code.
+    ``burst``: as for a task; the code's burst doesn't apply. ``by``: who sets it, for others to
+    see. Raises `UnknownTask`, and `TypeError` or `ValueError` for a wrong rate.
     """
     if rate is None or rate == "":
-        _reset(task, burst)
+        if burst is not None:
+            raise ValueError("burst is for a rate, and there is none: the code's holds again.")
+        if broker.get().set_rate(task, None):
+            log.warning("task %s has the rate of its code again", task)
+        else:  # only now: a task that the code no longer has may still have a rate
+            registry.find(task)
         return
     registry.find(task)
     rate = rate.strip() if isinstance(rate, str) else rate
+    if rate == UNLIMITED and burst is not None:
+        raise ValueError(f"burst is for a rate, and {UNLIMITED!r} is none.")
     said = RateOverride(task, rate, burst, by, clock.now())
-    _check(said)
+    try:
+        said.parsed()
+    except ValueError as error:
+        # Leaving the rate out means another thing here than in code.
+        wrong = str(error).removesuffix("; None is no limit")
+        near = conf.nearest(str(rate), [UNLIMITED])
+        raise ValueError(
+            f"Task {task!r}: {wrong}.{near} {UNLIMITED!r} is no limit, and '' goes back to what "
+            "the code says."
+        ) from None
     text = {"rate": said.rate, "burst": burst, "by": by, "at": said.at.isoformat()}
     broker.get().set_rate(task, json.dumps(text).encode())
     log.warning("task %s has the rate %s, set by %s", task, said, by or "somebody")
 
 
 def rate_limits() -> dict[str, RateOverride]:
-    """Task → what was set with `rate_limit`. What another version has set, and can't be read, is
-    left out."""
-    found = ((task, _read(task, text)) for task, text in sorted(broker.get().rates().items()))
-    return {task: override for task, override in found if override}
+    """Task → the rate set by `rate_limit`. One that another version has set and that can't be read
+    is left out."""
+    found = {}
+    for task, text in sorted(broker.get().rates().items()):
+        with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
+            said = json.loads(text)
+            at = dt.datetime.fromisoformat(said["at"])
+            override = RateOverride(task, said["rate"], said["burst"], said["by"], at)
+            override.parsed()
+            found[task] = override
+    return found
 
 
 def ask_again(task: str) -> int:
-    """Have a task's calls that wait for a permit ask for it now, instead of at the times that were
-    kept for them under a slower rate. How many calls. Raises `UnknownTask`.
+    """Let a task's calls that wait for a permit ask again now, instead of at the times reserved for
+    them under a slower rate. How many calls. Raises `UnknownTask`.
 
-    Workers have to know the new rate by then, or the calls wait as before.
+    Workers must know the new rate by then, or the calls wait as before.
     """
     registry.find(task)
     return sum(
@@ -91,52 +115,13 @@ def ask_again(task: str) -> int:
     )
 
 
-def _reset(task: str, burst: int | None) -> None:
-    if burst is not None:
-        raise ValueError("burst is for a rate, and there is none: the code's holds again.")
-    # One that the code no longer has may be set still.
-    if broker.get().set_rate(task, None):
-        log.warning("task %s has the rate of its code again", task)
-    else:
-        registry.find(task)
-
-
-def _check(said: RateOverride) -> None:
-    """Raise what is wrong with it."""
-    if said.rate == UNLIMITED:
-        if said.burst is not None:
-            raise ValueError(f"burst is for a rate, and {UNLIMITED!r} is none.")
-        return
-    try:
-        said.parsed()
-    except ValueError as error:
-        # What it is in code means another thing here.
-        wrong = str(error).removesuffix("; None is no limit")
-        near = conf.nearest(str(said.rate), [UNLIMITED])
-        raise ValueError(
-            f"Task {said.task!r}: {wrong}.{near} {UNLIMITED!r} is no limit, and '' goes back to "
-            "what the code says."
-        ) from None
-
-
-def _read(task: str, text: bytes) -> RateOverride | None:
-    try:
-        said = json.loads(text)
-        at = dt.datetime.fromisoformat(said["at"])
-        override = RateOverride(task, said["rate"], said["burst"], said["by"], at)
-        override.parsed()
-    except (ValueError, TypeError, KeyError, OverflowError):
-        return None
-    return override
-
-
 def _waiting(queue: str, task: str) -> Iterator[Waiting]:
     """Messages of a task that wait for a permit."""
     for found in broker.get().browse(queue, due=True):
         if found.due is not None and found.due >= PARKED:
             return  # the rest waits for its task to be resumed
         try:
-            # For a look only; whoever claims it asks who signed it.
+            # The worker that claims it checks the signature.
             sent = message.decode(found.raw, queue, trusted=True)
         except MessageError:
             continue

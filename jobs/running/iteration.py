@@ -1,7 +1,7 @@
-"""Loops that go on where a former run of their call stopped.
+"""Loops that continue where an earlier run of their call stopped.
 
-After each step the position is noted: a thread sends it a few times a second (`notes`), and it
-stays on the broker when the process dies. When the process is to end, the loop does so at its next
+After each step the position is noted. A thread sends it to the broker a few times a second
+(`notes`), where it outlives the process. When the process is to stop, the loop ends at its next
 step, and the message goes back to its queue.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 from django.core.exceptions import FieldDoesNotExist
 from django.db import connections
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
 from django.db.models.expressions import Col
 from django.db.models.fields.reverse_related import ForeignObjectRel
 from django.db.models.manager import BaseManager
@@ -30,59 +30,59 @@ from jobs.message import Message
 from jobs.running import notes, progress
 from jobs.running.request import current
 
-#: Least seconds between two reports of the progress; the position is noted at each step.
+#: Seconds between two reports of the progress; the position is noted at each step.
 _REPORT = 0.05
-#: Seconds between two tries to learn the position while the broker is away.
+#: Seconds between two attempts to read the position while the broker is away.
 _AGAIN = 1.0
 
 
 class Process:
-    """What loops know of the process that they run in."""
+    """The process that the loops run in."""
 
-    #: It is to end: loops stop at their next step. Set in a signal handler: nothing with a lock.
+    #: Whether loops stop at their next step. A signal handler sets it, so it must not need a lock.
     stopping = False
 
 
 class Position(NamedTuple):
     """Where a loop is."""
 
-    #: Key of the last row that is done, or how many items are; None: nothing is.
+    #: Key of the last row done, or the number of items done; None: at the beginning.
     at: Any = None
     done: int = 0
-    #: Of how many; None: nobody knows.
+    #: How many there are; None: unknown.
     total: int | None = None
 
 
 class Step(NamedTuple):
     """One turn of a loop."""
 
-    #: What the loop's body gets: an item, or a list of them.
+    #: What the body of the loop gets: an item, or a list of items.
     value: Any
-    #: The position when it is done.
+    #: The position after it.
     at: Any
-    #: How many items it is.
+    #: How many items it has.
     items: int
 
 
-# ------------------------------------------------------------------------------ what there is
+# ------------------------------------------------------------------------------ sources
 
 
-#: From a source and a position to the turns behind it.
+#: Takes a source and a position, gives the steps after it.
 Steps = Callable[["Source", Any], Iterator[Step]]
 
 
 class Source(Protocol):
-    """What can be gone through again, from any position on."""
+    """Can be iterated again, starting at any position."""
 
     def pages(self, at: Any) -> Iterator[list[tuple[Any, Any]]]:
-        """The items behind a position, some at a time, each with the position when it is done."""
+        """The items after a position in pages, each with the position after it."""
 
     def count(self) -> int | None:
-        """How many items there are, if that can be told."""
+        """How many items there are, if that is known."""
 
 
 class Items:
-    """A sequence, or anything else that can be gone through; a position is a number of items."""
+    """A sequence or another iterable; a position is a number of items."""
 
     def __init__(self, items: Iterable[Any], size: int) -> None:
         self._items = items
@@ -106,26 +106,36 @@ class Items:
 
 
 class Rows:
-    """The rows of a queryset in the order of a unique column; a position is a value of that."""
+    """The rows of a queryset, ordered by a unique column; a position is a value of that column."""
 
     def __init__(self, rows: QuerySet[Any], key: str, size: int) -> None:
-        problem = _problem(rows)
-        if problem:
+        if problem := _problem(rows):
             raise TypeError(f"iterate() can't go through {problem}")
-        self._key = _column(rows.model, key)
+        meta = rows.model._meta
+        try:
+            field = meta.pk if key == "pk" else meta.get_field(key)
+        except FieldDoesNotExist as error:
+            raise ValueError(f"iterate(key={key!r}): {error}.") from None
+        if not getattr(field, "unique", False) or getattr(field, "null", False):
+            raise ValueError(
+                f"iterate(key={key!r}) needs a column of {rows.model.__name__} that is unique and "
+                "never null, or rows would be left out."
+            )
+        # The attribute with the key's value, by which rows can be filtered as well.
+        self._key = "pk" if key == "pk" else str(getattr(field, "attname", key))
         self._rows = rows.order_by(self._key)
-        self._rows.query.standard_ordering = True  # `reverse()` outlasts a new order
+        self._rows.query.standard_ordering = True  # a new order doesn't undo `reverse()`
         self._size = size
 
     def pages(self, at: Any) -> Iterator[list[tuple[Any, Any]]]:
         while True:
             rest = self._rows if at is None else self._rows.filter(**{f"{self._key}__gt": at})
             found = [(row, getattr(row, self._key)) for row in rest[: self._size]]
-            # A join lists a row once for each of its partners, side by side in this order.
+            # A join repeats a row for each related row; in this order, side by side.
             page = [one for n, one in enumerate(found) if n == 0 or one[1] != found[n - 1][1]]
             if page:
                 at = page[-1][1]
-                serialization.dumps(at)  # what can't be kept is an error before the first step
+                serialization.dumps(at)  # raises before the first step if it can't be kept
                 yield page
             if len(found) < self._size:
                 return
@@ -137,7 +147,7 @@ class Rows:
 
 
 def _problem(rows: QuerySet[Any]) -> str:
-    """What of it would leave rows out, or give them twice."""
+    """Why this queryset would leave rows out or give them twice; "" if it wouldn't."""
     query = rows.query
     if query.combinator:
         return (
@@ -162,7 +172,7 @@ def _problem(rows: QuerySet[Any]) -> str:
                 f"the window function {name!r} of a queryset, which would count anew in each part "
                 "that is read. Filter by a subquery instead."
             )
-        if name in query.annotation_select and _of_many(query, annotation):
+        if name in query.annotation_select and _has_many(query, annotation):
             return (
                 f"a queryset with {name!r} of many related rows, which lists its rows more than "
                 "once. Go through the related rows instead."
@@ -170,42 +180,23 @@ def _problem(rows: QuerySet[Any]) -> str:
     return ""
 
 
-def _of_many(query: Any, annotation: Any) -> bool:
-    """Whether it has several values for a row."""
+def _has_many(query: Any, annotation: Any) -> bool:
+    """Whether an annotation has several values for one row, by joining many related rows."""
     if getattr(annotation, "contains_aggregate", False) or not hasattr(annotation, "flatten"):
         return False
-    return any(
-        isinstance(part, Col) and part.alias in query.alias_map and _joins_many(query, part.alias)
-        for part in annotation.flatten()
-    )
-
-
-def _joins_many(query: Any, alias: str | None) -> bool:
-    while alias is not None:
-        join = query.alias_map[alias]
-        relation = getattr(join, "join_field", None)
-        if isinstance(relation, ForeignObjectRel) and not relation.one_to_one:
-            return True
-        alias = join.parent_alias
+    for part in annotation.flatten():
+        alias = part.alias if isinstance(part, Col) else None
+        while alias in query.alias_map:
+            join = query.alias_map[alias]
+            relation = getattr(join, "join_field", None)
+            if isinstance(relation, ForeignObjectRel) and not relation.one_to_one:
+                return True
+            alias = join.parent_alias
     return False
 
 
-def _column(model: type[Model], key: str) -> str:
-    """The attribute that has the value of this key, as which it can be filtered as well."""
-    try:
-        field = model._meta.pk if key == "pk" else model._meta.get_field(key)
-    except FieldDoesNotExist as error:
-        raise ValueError(f"iterate(key={key!r}): {error}.") from None
-    if not getattr(field, "unique", False) or getattr(field, "null", False):
-        raise ValueError(
-            f"iterate(key={key!r}) needs a column of {model.__name__} that is unique and never "
-            "null, or rows would be left out."
-        )
-    return "pk" if key == "pk" else str(getattr(field, "attname", key))
-
-
 def source_of(items: Iterable[Any], key: str, size: int) -> Source:
-    """Raises `TypeError` or `ValueError` for what can't be gone through."""
+    """Raises `TypeError` or `ValueError` for what `iterate` can't go through."""
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"iterate() reads at least 1 at a time, not {size!r}.")
     if isinstance(items, BaseManager):
@@ -227,11 +218,11 @@ def source_of(items: Iterable[Any], key: str, size: int) -> Source:
     return Items(items, size)
 
 
-#: The code of what `QuerySet.iterator` gives.
+#: The code object of the generators that `QuerySet.iterator` returns.
 _ROWS_ITERATOR = QuerySet._iterator.__code__  # type: ignore[attr-defined]
 
 
-# ------------------------------------------------------------------------------ going through it
+# ------------------------------------------------------------------------------ loops
 
 
 def one_by_one(source: Source, at: Any) -> Iterator[Step]:
@@ -247,17 +238,24 @@ def by_pages(source: Source, at: Any) -> Iterator[Step]:
 
 def loop(source: Source, steps: Steps, total: int | None) -> Iterator[Any]:
     """The values of the steps; in a worker, from where the last run of the call stopped."""
-    loops = _loops()
-    if loops is None:
+    running, last = current.get(), _last.get()
+    if running is None:  # not in a worker
         yield from (step.value for step in steps(source, None))
         return
+    if last is None or last[0] is not running:
+        last = (running, Loops(running[0]))
+        _last.set(last)
+    loops = last[1]
     depth, position = loops.begin()
     if position.at is None:
         position = Position(None, 0, source.count() if total is None else total)
     progress.count(position.done, position.total)
     reported = time.monotonic()
     for step in steps(source, position.at):
-        _end_if_stopping()
+        # Inside a transaction the loop goes on: nothing done there counts before its end.
+        if Process.stopping and not _in_transaction():
+            notes.sender.flush()
+            raise Interrupted
         yield step.value
         position = Position(step.at, position.done + step.items, position.total)
         loops.note(depth, position)
@@ -267,29 +265,22 @@ def loop(source: Source, steps: Steps, total: int | None) -> Iterator[Any]:
     progress.count(position.done, position.total)
 
 
-def _end_if_stopping() -> None:
-    """Inside a transaction the loop goes on: what it has done there isn't done before its end."""
-    if Process.stopping and not _in_transaction():
-        notes.sender.flush()
-        raise Interrupted
-
-
 def _in_transaction() -> bool:
     return any(connection.in_atomic_block for connection in connections.all(True))
 
 
 class Loops:
-    """The loops of one run of a call: one after the other, and inside of one another."""
+    """The loops of one run of a call, one after the other and nested."""
 
     def __init__(self, sent: Message) -> None:
         self._key = (sent.queue, sent.id, About.POSITION)
-        #: Positions are those of a call with these arguments; the next attempt may have others.
+        #: Positions hold for these arguments only; the next attempt may have others.
         self._arguments = zlib.crc32((sent.body or "").encode())
         self._positions = decoded(_noted(sent), self._arguments)
         self._next = 0
 
     def begin(self) -> tuple[int, Position]:
-        """The next loop's place, and where the last run was in it."""
+        """The depth of the next loop, and where the last run stopped in it."""
         depth = self._next
         self._next += 1
         if depth == len(self._positions):
@@ -297,10 +288,9 @@ class Loops:
         return depth, self._positions[depth]
 
     def note(self, depth: int, position: Position) -> None:
-        """A transaction may still be rolled back; what is done in it will be noted after it."""
-        # What began inside of this step is over with it; the next that begins takes its place.
+        # Loops inside this step are over; the next loop that begins takes their place.
         self._next = depth + 1
-        if _in_transaction():
+        if _in_transaction():  # it may be rolled back: its steps are noted once it is over
             self._positions = self._positions[: depth + 1]
             return
         self._positions = (*self._positions[:depth], position)
@@ -313,7 +303,7 @@ def encoded(positions: Sequence[Position], arguments: int) -> bytes:
 
 
 def decoded(found: bytes | None, arguments: int) -> tuple[Position, ...]:
-    """Nothing where the note is of other arguments, or somebody else's."""
+    """No positions if the note is for other arguments, or isn't ours."""
     if found is None:
         return ()
     try:
@@ -326,8 +316,8 @@ def decoded(found: bytes | None, arguments: int) -> tuple[Position, ...]:
 
 
 def _noted(sent: Message) -> bytes | None:
-    """Waits for the broker: to begin anew could cost more than any outage."""
-    notes.sender.flush()  # the attempt before may have ended here a moment ago
+    """Waits for the broker: starting over could cost more than any outage."""
+    notes.sender.flush()  # the attempt before may just have ended in this process
     while True:
         try:
             return broker.get().noted(sent.queue, sent.id, About.POSITION)
@@ -337,18 +327,7 @@ def _noted(sent: Message) -> bytes | None:
             time.sleep(_AGAIN)
 
 
-#: The run that this thread or coroutine was in when it last began a loop, and its loops.
+#: The run in which this thread or coroutine last began a loop, and the loops of that run.
 _last: contextvars.ContextVar[tuple[Any, Loops] | None] = contextvars.ContextVar(
     "jobs.loops", default=None
 )
-
-
-def _loops() -> Loops | None:
-    """Those of the run of the call that is running; None outside of a worker."""
-    running, last = current.get(), _last.get()
-    if running is None:
-        return None
-    if last is None or last[0] is not running:
-        last = (running, Loops(running[0]))
-        _last.set(last)
-    return last[1]

@@ -1,8 +1,8 @@
-"""What running tasks note for others, on its way to the broker.
+"""Sends the notes of running tasks, their progress and positions, to the broker.
 
-Noting costs some microseconds and never waits: a thread sends the newest note of each task, all
-in one round trip, a few times a second. A task that notes a thousand times a second costs no more
-than one that does so five times, and a broker that is away holds up no task.
+Taking a note costs some microseconds and never waits: a thread sends the newest note of each task a
+few times a second, all in one round trip. A thousand notes a second cost no more than five, and
+tasks go on while the broker is away.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ log = logging.getLogger("jobs.notes")
 
 #: Seconds between two sends.
 EVERY = 0.2
-#: Seconds until another try while the broker is away.
+#: Seconds between two attempts while the broker is away.
 _AGAIN = 1.0
-#: For how many seconds a note is kept. A task may say nothing for long; one that was killed never
-#: takes its notes back.
+#: Seconds for which a note is kept: a task may note nothing for long, and a killed one never
+#: deletes its notes.
 KEPT = {About.PROGRESS: 86_400.0, About.POSITION: 604_800.0}
 
-#: Queue, task, and what it is about.
+#: Queue, task id, and what the note is about.
 Key = tuple[str, str, About]
-#: Makes the note, when it is sent; None: forget it.
+#: Makes the note when it is sent; None deletes it.
 Value = Callable[[], bytes] | None
 Noted = tuple[Key, Value]
 
 
 class Thinned:
-    """The newest value of each key, given out at most once in so many seconds."""
+    """The newest value of each key, handed out at most once in so many seconds."""
 
     def __init__(self, every: float = EVERY) -> None:
         self._every = every
@@ -47,7 +47,7 @@ class Thinned:
         self._newest[key] = value
 
     def put_back(self, taken: Sequence[Noted]) -> None:
-        """They could not be sent; newer ones stay."""
+        """Keep values that could not be sent, unless there are newer ones."""
         for key, value in taken:
             self._newest.setdefault(key, value)
 
@@ -56,7 +56,7 @@ class Thinned:
         return max(0.0, self._next - now)
 
     def take(self, now: float) -> list[Noted]:
-        # Others put meanwhile; only the taker takes.
+        # Other threads may put values meanwhile, but only this one takes any.
         self._next = now + self._every
         return [(key, self._newest.pop(key)) for key in list(self._newest)]
 
@@ -67,8 +67,8 @@ class Thinned:
 class Sender:
     """The thread that sends, from the first note until `stop`.
 
-    Its only lock is a `SimpleQueue`'s: a time limit raises its exception at any instruction of the
-    task, and would leave another one locked.
+    While the thread runs, `put` takes no lock but that of a `SimpleQueue`: a time limit can raise
+    its exception at any instruction of the task, and would leave another lock locked.
     """
 
     def __init__(self) -> None:
@@ -76,10 +76,9 @@ class Sender:
         os.register_at_fork(after_in_child=self.start_afresh)
 
     def start_afresh(self) -> None:
-        """Without a thread, and with nothing to send: also in a process that was forked, which
-        has not the thread of the other one."""
+        """Forget the thread and all notes, also in a forked process: the thread stays behind."""
         self._notes = Thinned()
-        #: Something is to be sent; an answer is wanted when it is; or, with False, it is to end.
+        #: True: there are notes; a queue: send, and put there whether it worked; False: end.
         self._wake: queue.SimpleQueue[queue.SimpleQueue[bool] | bool] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._starting = threading.Lock()
@@ -91,10 +90,15 @@ class Sender:
         if self._wake.empty():
             self._wake.put(True)
         if self._thread is None:
-            self._start()
+            with self._starting:
+                if self._thread is None:
+                    self._thread = threading.Thread(
+                        target=self._run, name="jobs-notes", daemon=True
+                    )
+                    self._thread.start()
 
     def flush(self, timeout: float = 2.0) -> bool:
-        """Return when everything is sent; False when it could not be within so many seconds."""
+        """Wait until everything is sent; False if that fails or takes more seconds."""
         if self._thread is None:
             return True
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
@@ -105,17 +109,11 @@ class Sender:
             return False
 
     def stop(self) -> None:
-        """Send what is left, in one try, and end the thread."""
+        """Try once to send what is left, and end the thread."""
         if self._thread is not None:
             self._wake.put(False)
             self._thread.join()
             self._thread, self._notes = None, Thinned()
-
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="jobs-notes", daemon=True)
-                self._thread.start()
 
     def _run(self) -> None:
         asked: queue.SimpleQueue[bool] | bool = True
@@ -168,8 +166,8 @@ sender = Sender()
 
 
 def forget(queue: str, task_id: str, *, failed: bool) -> None:
-    """A call has ended, and the ledger says how. The position of one that failed is kept, for
-    whoever has it tried again."""
+    """Delete the notes of a call whose end is recorded. A failed call keeps its position, in case
+    somebody runs it again."""
     sender.put((queue, task_id, About.PROGRESS), None)
     if not failed:
         sender.put((queue, task_id, About.POSITION), None)

@@ -1,6 +1,6 @@
-"""How far a running call is: said by its task, read by whoever has its id.
+"""The progress of a running call: its task reports it, and whoever has the call's id reads it.
 
-A hint, kept on the broker while the call runs; nothing of it is written to the database.
+It is kept on the broker while the call runs, and never written to the database.
 """
 
 from __future__ import annotations
@@ -29,41 +29,41 @@ from jobs.running.request import (
 )
 from jobs.states import TERMINAL, State
 
-#: Most characters of a message; the rest is cut off.
+#: Longer messages are cut to so many characters.
 _SHOWN = 1000
-#: States that only a worker can give.
+#: States that a task can't give itself.
 _NOT_ITS_OWN = (str(State.PENDING), str(State.RETRY))
-#: Numbers are smaller than this.
+#: All numbers must be smaller than this.
 _MOST = 10**18
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a call is, in its own words."""
+    """What a running call has reported last."""
 
-    #: STARTED, or what the task calls it.
+    #: STARTED, or a state of the task's own.
     state: str
     done: float | None
-    #: Of how many; None: nobody knows.
+    #: Out of how many; None: unknown.
     total: float | None
     message: str
-    #: What the task gave to `update_state`.
+    #: What the task passed to `update_state`.
     meta: Any
-    #: When it said so.
+    #: When it was reported.
     at: dt.datetime
-    #: Which attempt said so, from 1.
+    #: The attempt that reported it, from 1.
     attempt: int = 1
 
     @property
     def percent(self) -> int | None:
-        """0 to 100; None when the total isn't known."""
+        """0 to 100; None when the total is unknown."""
         if not self.total or self.done is None:
             return None
         return max(0, min(100, int(100 * self.done / self.total)))
 
 
 class _Said(msgspec.Struct, frozen=True):
-    """The same on the broker."""
+    """`Progress` as it is kept on the broker."""
 
     state: str = str(State.STARTED)
     done: int | float | None = None
@@ -77,17 +77,17 @@ class _Said(msgspec.Struct, frozen=True):
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(_Said).decode
 
-#: Task id → what it has said, of the calls that run in this process.
+#: Task id → its last report, of the calls that run in this process.
 told: dict[str, _Said] = {}
 
 
-# ------------------------------------------------------------------------------ saying
+# ------------------------------------------------------------------------------ reporting
 
 
 def report(done: float, total: float | None = None, message: str = "") -> None:
-    """So much is done of the call that runs here; nothing happens where none runs."""
+    """Report how much of the current call is done. Outside of a call it does nothing."""
     for value in (done, total):
-        # Not infinite, not NaN, and what every JSON can hold.
+        # Finite, not NaN, and within what any JSON reader can hold.
         if value is not None and not (isinstance(value, int | float) and -_MOST < value < _MOST):
             raise TypeError(f"Progress is told in numbers, not as {value!r}.")
     if not isinstance(message, str):
@@ -98,16 +98,17 @@ def report(done: float, total: float | None = None, message: str = "") -> None:
 
 
 def count(done: int, total: int | None) -> None:
-    """`report`, by a loop: what the task itself has said in words stays."""
+    """`report` by a loop, which leaves the task's own message as it is."""
     running = current.get()
     if running is not None:
         _say(running[0], done=done, total=total)
 
 
 def update_state(state: str | None = None, meta: Any = None, task_id: str | None = None) -> None:
-    """The call that runs here is in a state of its own, about which ``meta`` says more.
+    """Report a state of the current call's own, with ``meta`` for details.
 
-    A state that ends a call is kept, with ``meta`` for its result, if the task raises `Ignore`.
+    A final state becomes that of the call, with ``meta`` as its result, if the task then raises
+    `Ignore`.
     """
     if state is not None and (not isinstance(state, str) or not state or state in _NOT_ITS_OWN):
         raise ValueError(
@@ -123,7 +124,7 @@ def update_state(state: str | None = None, meta: Any = None, task_id: str | None
             f"Task {sent.task!r}[{sent.id}] can't give a state to the call {task_id!r}."
         )
     if state in TERMINAL:
-        _meta(sent, meta)  # raises for what could not be kept
+        _meta(sent, meta)  # raises if it could not be kept
         said[sent.id] = Ended(str(state), meta)
         return
     said.pop(sent.id, None)
@@ -139,7 +140,7 @@ def _say(sent: Message, **changes: Any) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without what has no form in UTF-8."""
+    """Escape what UTF-8 can't encode."""
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
@@ -160,7 +161,7 @@ def _meta(sent: Message, meta: Any) -> msgspec.Raw:
 
 
 def over(task_id: str) -> str:
-    """The call is not run here any more. Its id if it has said anything, else nothing."""
+    """Forget a call that no longer runs here. Its id if it has reported anything, else ""."""
     return task_id if told.pop(task_id, None) else ""
 
 
@@ -168,9 +169,9 @@ def over(task_id: str) -> str:
 
 
 def read(task_id: str, row: Any = None) -> Progress | None:
-    """What a call says of itself, if it runs; None as well while the broker is away.
+    """The progress of a running call; None if it has none, or the broker is away.
 
-    ``row``: the call's `TaskResult`, if it has one. Without it each queue is asked.
+    ``row``: the call's `TaskResult`, if there is one. Without it, every queue is searched.
     """
     if row is not None and row.state in TERMINAL:
         return None
@@ -180,19 +181,15 @@ def read(task_id: str, row: Any = None) -> Progress | None:
             found = broker.get().noted(queue, task_id, About.PROGRESS)
         except BrokerUnavailable:
             return None
-        if found is not None:
-            said = _progress(found)
-            # An attempt before this one may have said something, too.
-            over = row is not None and said is not None and said.attempt <= row.attempts
-            return None if over else said
+        if found is None:
+            continue
+        try:
+            said = _decode(found)
+            meta = serialization.loads(bytes(said.meta))
+            at = dt.datetime.fromtimestamp(said.at, dt.UTC)
+        except (ValueError, TypeError, ArithmeticError, RecursionError, OSError):
+            return None  # it isn't ours
+        if row is not None and said.attempt <= row.attempts:
+            return None  # an attempt that is over has reported this
+        return Progress(said.state, said.done, said.total, said.message, meta, at, said.attempt)
     return None
-
-
-def _progress(found: bytes) -> Progress | None:
-    try:
-        said = _decode(found)
-        meta = serialization.loads(bytes(said.meta))
-        at = dt.datetime.fromtimestamp(said.at, dt.UTC)
-    except (ValueError, TypeError, ArithmeticError, RecursionError, OSError):
-        return None  # somebody else's
-    return Progress(said.state, said.done, said.total, said.message, meta, at, said.attempt)

@@ -20,11 +20,11 @@ from jobs.message import Message, celery_names
 class Request:
     """The call that is running: ``self.request`` in a task with ``bind=True``.
 
-    Of a task that was called directly, all that a worker would know is None, as in Celery.
+    In a task that is called directly, what only a worker knows is None, as in Celery.
     """
 
     id: str
-    #: How many attempts came before this one.
+    #: How many attempts there were before this one.
     retries: int
     queue: str
     #: Name of the worker's child process.
@@ -35,20 +35,20 @@ class Request:
     kwargs: Mapping[str, Any]
     root_id: str | None = None
     parent_id: str | None = None
-    #: Some worker has held the message before.
+    #: Whether a worker has held the message before.
     redelivered: bool = False
     #: The group that it is a member of.
     group: str | None = None
     group_index: int | None = None
     eta: dt.datetime | None = None
     expires: dt.datetime | None = None
-    #: Hard and soft, in seconds, as its caller gave them.
+    #: Hard and soft limit in seconds, as the caller gave them.
     timelimit: tuple[float | None, float | None] = (None, None)
-    #: What it was called with; None: as its task says.
+    #: As the caller gave it; None: as the task says.
     ignore_result: bool | None = None
-    #: It was not sent: the function was called.
+    #: Whether the function was called directly, and no message was sent.
     called_directly: bool = False
-    #: Never: nothing is run in the place where it is sent.
+    #: Always False: no call runs where it is sent.
     is_eager: bool = False
 
     @property
@@ -61,14 +61,14 @@ class Request:
         """Celery's other name for `id`."""
         return self.id
 
-    if not TYPE_CHECKING:  # a type checker is to name what isn't there
+    if not TYPE_CHECKING:  # so that a type checker reports unknown attributes
 
         def __getattr__(self, name: str) -> NoReturn:
             raise AttributeError(celery_names.no_attribute(self, name, celery_names.REQUEST))
 
 
 def direct(args: Sequence[Any] | None = None, kwargs: Mapping[str, Any] | None = None) -> Request:
-    """That of a task which was called directly, with these arguments, or isn't running at all."""
+    """The request of a task that is called directly with these arguments, or isn't running."""
     nothing: Any = None
     return Request(
         id=nothing,
@@ -110,28 +110,29 @@ current: contextvars.ContextVar[tuple[Message, str] | None] = contextvars.Contex
     "jobs.current", default=None
 )
 
-#: Whether this process is a worker's own: a thread in which no call is known was started by a task.
+#: Whether this is a worker's child process: there, a thread without a current call was started by a
+#: task.
 in_worker = False
 
-#: The direct calls of tasks with ``bind=True`` that are under way, the innermost last: each task's
-#: name, and its request.
+#: The running direct calls of tasks with ``bind=True``, the innermost last: the task's name and its
+#: request.
 direct_calls: contextvars.ContextVar[tuple[tuple[str, Request], ...]] = contextvars.ContextVar(
     "jobs.direct_calls", default=()
 )
 
-#: What `current` was when its task was entered: a further call of the same task is a direct one.
+#: The value of `current` whose task has been entered: another call of that task is a direct one.
 entered: contextvars.ContextVar[tuple[Message, str] | None] = contextvars.ContextVar(
     "jobs.entered", default=None
 )
 
 
 class Ended(NamedTuple):
-    """How a call says that it has ended: kept if it raises `Ignore`, as in Celery."""
+    """The end that a call has given itself; it counts if the call raises `Ignore`, as in Celery."""
 
     state: str
     meta: Any
 
 
-#: Task id → what the call that runs here has last said of its own outcome: the `Retry` that
-#: `Task.retry` gave it with ``throw=False``, what was raised since no attempt was left, or `Ended`.
+#: Task id → what the call running here has last decided about its own outcome: the `Retry` that
+#: `Task.retry` returned with ``throw=False``, the error when no attempt was left, or `Ended`.
 said: dict[str, BaseException | Ended] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from jobs import broker, control
-from jobs.broker.rates import Rate
+from jobs.broker.limiting import Rate
 from jobs.control import RateOverride
 from jobs.exceptions import BrokerUnavailable, UnknownTask
 from jobs.worker.claim.admission import Overrides

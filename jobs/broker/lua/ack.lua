@@ -1,4 +1,4 @@
--- Remove finished deliveries and tell those who wait for results.
+-- Remove finished deliveries and notify those who wait for results.
 -- KEYS  inflight          ARGV  channel prefix, how many numbers, number, ..., task id, ...
 -- Returns how many of the deliveries were still held.
 local count = tonumber(ARGV[2])

@@ -3,25 +3,25 @@
 --       priority step)
 -- ARGV  consumer, lease (ms), number of the first delivery, limit,
 --       which list each priority from 0 to 9 has: ten digits, '0001112223' with Celery's steps
--- Returns {ms until the next due message or -1, how many revocations hold, how many tasks are
---       paused, message, ...}; of a paused queue no messages, and the next due one is not told
---      or {-1, -n, 0}: the number was given before and is settled; n is the next that is free
+-- Returns {ms until the next due message or -1, how many revocations are in force, how many tasks
+--       are paused, message, ...}; {-1, 0, 0} for a paused queue
+--      or {-1, -n, 0}: the number was used before and is settled; n is the next free one
 --
--- What removes comes before what adds: a full server refuses a script whose first write adds, and
--- lets it go on once it has written. So a full server can be worked off.
+-- Writes that remove come before writes that add: a full server refuses a script whose first write
+-- adds, but lets a script finish that has already written. So a full server can be worked off.
 
-local DUE, BELL, LISTS = 6, 7, 8  -- the places of these keys; lists are the last
+local DUE, BELL, LISTS = 6, 7, 8  -- indexes of these keys; the lists come last
 
--- Held already: an earlier call took it, and its answer was lost.
+-- Held already: an earlier call claimed it, and its answer was lost.
 local again = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
 
--- What an idle consumer finds nearly always.
+-- The shortcut of an idle consumer: there is nothing at all.
 if not again and redis.call('EXISTS', unpack(KEYS, DUE)) == 0 then
   return {-1, 0, 0}
 end
 
--- A late call, by a connection that its consumer has given up since: nobody would learn of what it
--- took, and what is held under the numbers that follow would be overwritten.
+-- A late call from a connection that its consumer has given up: nobody would read the answer, and
+-- the deliveries held under the next numbers would be overwritten.
 local number, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local free = tonumber(redis.call('GET', KEYS[4]) or 0)
 if not again and number < free then return {-1, -free, 0} end
@@ -29,7 +29,7 @@ if not again and number < free then return {-1, -free, 0} end
 local paused = redis.call('HLEN', KEYS[5])
 if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
   if not again then
-    redis.call('DEL', KEYS[BELL])  -- whatever rings, there is nothing to come for
+    redis.call('DEL', KEYS[BELL])  -- no consumer should wake up for this queue
     return {-1, 0, 0}
   end
   paused = paused - 1
@@ -79,11 +79,11 @@ if number > tonumber(ARGV[3]) then
   redis.call('SET', KEYS[4], number, 'PX', 86400000)
 end
 
--- Whatever it holds can be reclaimed only if it is known.
+-- Only the messages of a known consumer can be reclaimed.
 if #answer > 3 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
   redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
 end
 
--- The lists are empty: bells that still ring would wake consumers for nothing.
+-- The lists are empty: the remaining bells would wake consumers for nothing.
 if left > 0 then redis.call('DEL', KEYS[BELL]) end
 return answer

@@ -1,6 +1,7 @@
--- Give slots back, and keep each that is free for who has waited longest.
--- KEYS  held, waiting     ARGV  how many slots there are, for how long one is kept (ms), holder, ...
--- Returns {waiter, the time it is due at (ms), ...} of those for whom one is kept.
+-- Give slots back, and reserve each free one for the holder that has waited longest.
+-- KEYS  held, waiting
+-- ARGV  how many slots there are, for how long one is reserved (ms), holder, ...
+-- Returns {waiter, the time it is due at (ms), ...} of those for whom one is reserved.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 for i = 3, #ARGV do redis.call('ZREM', KEYS[1], ARGV[i]) end

@@ -1,4 +1,4 @@
--- Hold slots for longer; those that were lost stay lost.
+-- Hold slots for longer; lost slots stay lost.
 -- KEYS  held              ARGV  for how long (ms), holder, ...
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

@@ -1,7 +1,7 @@
--- Take a unique lock for a call, or tell who has it.
+-- Take a unique lock for a call, or return who has it.
 -- KEYS  lock              ARGV  task id, for how long (ms), '' or 'replace' or 'keep'
--- Returns '' when the call has it, else the id of the one that has, or '-' when nobody has.
--- The value is the id; with a '-' in front of it its call has given the lock up.
+-- Returns '' when the call has it, else the id of the call that has it, or '-' when nobody has it.
+-- The lock's value is the call's id, with a '-' in front once the call has released it.
 local holder = redis.call('GET', KEYS[1]) or '-'
 local mine, free = holder == ARGV[1], string.sub(holder, 1, 1) == '-'
 if not mine then

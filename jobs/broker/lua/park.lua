@@ -1,6 +1,6 @@
 -- Put deliveries of paused tasks among the due ones, if they are still held.
--- KEYS  inflight, due, paused     ARGV  where parked ones begin (ms), number, priority, task, ...
--- Returns the numbers of those that were put there. (Triples; one that isn't paused is left alone.)
+-- KEYS  inflight, due, paused     ARGV  PARKED (ms), number, priority, task, ...
+-- Returns the numbers of those that were parked. ARGV has triples; a task that isn't paused is skipped.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local parked = {}

@@ -1,8 +1,8 @@
--- Give permits of a rate or, to those who get none, the times to come back at: `jobs/broker/rates.py`.
+-- Grant permits of a rate, or return times at which to ask again: `ask` in `jobs/broker/limiting.py`.
 -- KEYS  rate
--- ARGV  interval (µs), burst, longest wait (µs; -1: any), how many were given and are not used,
---       time kept before (µs), -1 for a permit that was given back, or 0, ...
--- Returns {now (µs), 0 for a permit or the time to come back at (µs), ...}
+-- ARGV  interval (µs), burst, longest wait (µs; -1: any), how many were granted and not used,
+--       reserved time (µs), -1 for a permit that was given back, or 0, ...
+-- Returns {now (µs), 0 for a permit or the time at which to ask again (µs), ...}
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local interval, burst, longest = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -38,7 +38,7 @@ for i = 5, #ARGV do
   end
 end
 redis.call('DEL', KEYS[1])  -- first: a full server refuses a script whose first write adds
--- Lua would write such numbers with 14 digits.
+-- Formatted, since Lua itself would round such numbers to 14 digits.
 redis.call('HSET', KEYS[1], 'granted', string.format('%.0f', math.max(0, granted)),
   'reserved', string.format('%.0f', reserved), 'interval', ARGV[1])
 redis.call('PEXPIRE', KEYS[1], math.max(1000, math.ceil((math.max(granted, reserved) - now) / 1000)))

@@ -1,8 +1,8 @@
--- Move one message that waits into flight under an operator, whether the queue is paused or not.
+-- Move one waiting message into flight under an operator, even from a paused queue.
 -- KEYS  inflight, consumers, list
 -- ARGV  consumer, lease (ms), number of the delivery, message
--- Returns 1, or 0 when it isn't there. The one script that looks through a list, in the server's
--- own LREM: from the end that is popped next.
+-- Returns 1, or 0 when it isn't there. The only script that searches a list: LREM starts at the end
+-- that is popped next.
 if redis.call('LREM', KEYS[3], -1, ARGV[4]) == 0 then return 0 end
 local time = redis.call('TIME')
 redis.call('HSET', KEYS[1], ARGV[3], ARGV[4])

@@ -1,4 +1,4 @@
--- Give living consumers a lease from now on, known or not.
+-- Give living consumers a lease that begins now, known to the queue or not.
 -- KEYS  consumers                 ARGV  lease (ms), consumer, ...
 local time = redis.call('TIME')
 local ends = time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[1]

@@ -1,4 +1,4 @@
--- Put a dead letter back on its queue, or another message in its place, if it is still there.
+-- Put a dead letter, or another message in its place, back on its queue, if it is still there.
 -- KEYS  dead, list, bell          ARGV  entry id, the other message or ''
 local entry = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1]
 if not entry then return 0 end

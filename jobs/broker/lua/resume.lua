@@ -1,6 +1,6 @@
--- Take back a pause, have parked messages be due, and wake consumers for what can be handed out.
+-- End a pause, make parked messages due, and wake consumers for what can be handed out.
 -- KEYS  paused, due, bell, list, ...
--- ARGV  task or '' for the queue, where parked ones begin (ms), how many of them at most
+-- ARGV  task or '' for the queue, PARKED (ms), most parked messages to make due
 -- Returns {whether it was paused, how many parked messages are due now}
 local was = redis.call('HDEL', KEYS[1], ARGV[1])
 local parked = {}
@@ -8,10 +8,10 @@ if ARGV[1] ~= '' then
   parked = redis.call('ZRANGEBYSCORE', KEYS[2], ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, ARGV[3])
 end
 for i = 1, #parked, 2 do
-  -- When they were parked: so they keep their order.
+  -- Due at the time when they were parked, so they keep their order.
   redis.call('ZADD', KEYS[2], parked[i + 1] - ARGV[2], parked[i])
 end
--- What is due later counts, too: its time was not told while the queue was paused.
+-- Count what is due later as well: claims didn't learn of its time while the queue was paused.
 local waiting = redis.call('ZCARD', KEYS[2])
 for list = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[list]) end
 for _ = 1, math.min(waiting, 64 - redis.call('LLEN', KEYS[3])) do

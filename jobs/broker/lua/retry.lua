@@ -1,4 +1,4 @@
--- Swap a delivery for a message due later, if it is still held.
+-- Replace a delivery by a message due later, if it is still held.
 -- KEYS  inflight, due, bell       ARGV  number, due time (ms), '<priority>|<message>'
 redis.call('ZCARD', KEYS[2])  -- a key of another type fails here, with nothing lost
 if redis.call('HDEL', KEYS[1], ARGV[1]) == 0 then return 0 end

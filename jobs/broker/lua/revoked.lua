@@ -1,4 +1,4 @@
--- Which tasks are revoked.
+-- Look up which tasks are revoked.
 -- KEYS  revoked                   ARGV  task id, ...
 -- Returns for each 0, 1, or 2 when it is to be terminated.
 local time = redis.call('TIME')

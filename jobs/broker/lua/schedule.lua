@@ -1,4 +1,4 @@
--- Put messages among the due ones, and wake a consumer so that it learns of the new time.
+-- Put messages among the due ones, and wake a consumer, which then learns of the new time.
 -- KEYS  due, bell         ARGV  due time (ms), '<priority>|<message>', ...      (pairs)
 local rings = redis.call('LLEN', KEYS[2])  -- a key of another type fails here, with nothing sent
 for i = 1, #ARGV, 2 do

@@ -1,13 +1,13 @@
--- Give slots of a concurrency limit, or tell when to ask again.
+-- Take slots of a concurrency limit, or return when to ask again.
 -- KEYS  held, waiting
 -- ARGV  how many slots there are, for how long one is held (ms),
---       after how long to ask again (ms), the same for each that waits, the same at most,
+--       delay until asking again (ms), more of it for each that waits, the longest delay,
 --       queue, holder, ...                                        (pairs)
 -- Returns for each 0 for a slot, or the time at which to ask again (ms).
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
--- Who has not asked again for long is gone.
+-- Holders that are long overdue to ask again are gone.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - 60000)
 local free = ARGV[1] - redis.call('ZCARD', KEYS[1])
 local waiting = redis.call('ZCARD', KEYS[2])

@@ -1,7 +1,7 @@
--- Move messages that wait into flight under an operator, whether the queue is paused or not.
+-- Move waiting messages into flight under an operator, even from a paused queue.
 -- KEYS  inflight, consumers, list, ...
 -- ARGV  consumer, lease (ms), number of the first delivery, limit (at most 500)
--- Returns {message, which list from 0 on, ...}
+-- Returns {message, index of its list from 0, ...}
 local number, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
 local answer, held = {}, {}
 

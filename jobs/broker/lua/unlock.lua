@@ -1,6 +1,6 @@
--- Give up the unique lock that a call has.
--- KEYS  lock              ARGV  task id, 'replace' to leave a trace of it, or another word
--- Returns '' or, when another call has the lock or left its trace, the id of that.
+-- Release the unique lock that a call has.
+-- KEYS  lock              ARGV  task id, 'replace' to leave a trace of it, or another value
+-- Returns '', or the id of another call that has the lock or left its trace.
 local holder = redis.call('GET', KEYS[1])
 if holder == ARGV[1] then
   local left = redis.call('PTTL', KEYS[1])

@@ -1,8 +1,8 @@
--- Have those wait for a slot whose messages are due; a slot that is free is kept for them at once.
+-- Register messages that wait for a slot; a slot that is free is reserved for one at once.
 -- KEYS  held, waiting
--- ARGV  how many slots there are, for how long one is kept (ms), time it is due at (ms),
+-- ARGV  how many slots there are, for how long one is reserved (ms), due time (ms),
 --       queue, holder, ...                                        (triples)
--- Returns {waiter, the time it is due at (ms), ...} of those for whom one is kept.
+-- Returns {waiter, the time it is due at (ms), ...} of those for whom one is reserved.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)

@@ -1,6 +1,6 @@
--- Have what is due at these times be due now, and wake a consumer for each.
+-- Make the messages due now that are due at these times, and wake a consumer for each.
 -- KEYS  due, bell         ARGV  time (ms), ...
--- On its way through seconds a time may have become one later.
+-- A time may be 1 ms late, since it was converted to seconds and back.
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local woken = 0

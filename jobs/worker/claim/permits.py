@@ -15,8 +15,7 @@ from jobs import (
     limits,
     message,
 )
-from jobs.broker.limiting import Lock, Slot, Wish
-from jobs.broker.rates import GIVEN_BACK, Permit
+from jobs.broker.limiting import GIVEN_BACK, Lock, Permit, Slot, Wish
 from jobs.exceptions import BrokerUnavailable, TaskRevoked
 from jobs.ledger import unique
 from jobs.worker.claim import prepare

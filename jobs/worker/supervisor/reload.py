@@ -1,4 +1,4 @@
-"""New code: noticed by itself in development, tried before a reload."""
+"""The health file, and new code: watched in development, tried before a reload."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ log = logging.getLogger("jobs.worker")
 
 
 class Health:
+    """The health file, by whose age a probe sees whether the worker is well."""
+
     def __init__(self, path: str) -> None:
-        """``path``: empty, and nothing is written."""
+        """``path``: "" to write none."""
         self._file = Path(path) if path else None
         self._failed = False
 
@@ -29,7 +31,7 @@ class Health:
         try:
             self._file.touch()
         except OSError as error:
-            # The worker is well; it is for the probe to find the file too old.
+            # The worker itself is well. The probe will find the file too old.
             if not self._failed:
                 log.warning("the health file can't be written: %s", error)
             self._failed = True
@@ -46,7 +48,7 @@ class Health:
 
 
 class Watch:
-    """The modification times of every module imported, looked at once a second at most."""
+    """Watches the modification times of all imported modules, once a second at most."""
 
     def __init__(self) -> None:
         self._next = 0.0
@@ -72,9 +74,9 @@ def _times() -> dict[Path, float]:
 
 
 class Trial:
-    """A fresh process that loads the project and its tasks, beside everything else."""
+    """A fresh process that loads the project and its tasks."""
 
-    #: Longest time, in seconds, that it may take.
+    #: Seconds that it may take.
     longest = 300.0
 
     def __init__(self) -> None:
@@ -97,7 +99,7 @@ class Trial:
         return self._process.pid
 
     def problem(self) -> str | None:
-        """What went wrong; empty: nothing; None: it isn't over."""
+        """What went wrong; "": nothing; None: it isn't over yet."""
         code = self._process.poll()
         if code is None and time.monotonic() < self._ends:
             return None

@@ -1,4 +1,4 @@
-"""A place for one child process at a time, as its supervisor sees it."""
+"""One of a worker's places for a child process, as the supervisor sees it."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from jobs.worker.options import Options
 
 log = logging.getLogger("jobs.worker")
 
-#: A child that ends sooner than this (seconds) after its start is started again more slowly.
+#: A child that dies within so many seconds of its start is restarted after a pause.
 _SOON = 5.0
 _LONGEST_PAUSE = 30.0
-#: How long, in seconds, a child may take to leave when it has done all it had to do: threads and
-#: processes that tasks have left behind are waited for by Python itself, for ever if need be.
+#: Seconds that a child may take to exit once its work is done: Python itself waits for ever for the
+#: threads that tasks have left behind.
 _LEAVING = 5.0
 
-#: What a fresh interpreter is told first: where to look for code. Not by PYTHONPATH, which all that
-#: tasks start would inherit.
+#: Tells a fresh interpreter where to find code. PYTHONPATH would be inherited by all that tasks
+#: start.
 _START = "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep); "
 
 _numbers = itertools.count(1)
 
 
 class Left(NamedTuple):
-    """A child that has ended, whose messages are to be given back."""
+    """A child that has ended, and whose messages must be given back."""
 
     consumer: str
-    #: Deliveries (keys of the board) that were running when it died by itself.
+    #: Deliveries (keys of the board) that were running when the child died by itself.
     blamed: frozenset[int]
-    #: Those for which it was killed.
+    #: Deliveries for which it was killed.
     killed: dict[int, Killed]
 
 
@@ -54,28 +54,28 @@ class Slot:
         self.start_at = 0.0
         self._board: Board | None = None
         self._started = 0.0
-        #: Ends in a row that came too soon.
+        #: How many children in a row died soon after their start.
         self._failures = 0
         self._killed: dict[int, Killed] = {}
-        #: The signals that its child was sent by this supervisor.
+        #: Signals that this supervisor has sent to the child.
         self._sent: set[signal.Signals] = set()
-        #: Until when the child, which has done all, may take to leave (monotonic).
+        #: Until when a child whose work is done may take to exit (monotonic).
         self._leaves = float("inf")
-        #: Tasks that its former children have run.
+        #: How many tasks its earlier children have run.
         self._processed = 0
-        #: Its last child ended before it claimed anything; why (empty: it didn't).
+        #: Why the last child ended before it claimed anything; "" if it didn't.
         self.failed = ""
-        #: Its last child has done all that it had to do.
+        #: Whether the last child has done all its work.
         self.done = False
 
     @property
     def processed(self) -> int:
-        """How many tasks its children have run, as far as they have said so."""
+        """How many tasks its children have run, as far as they have reported that."""
         own = self._board.processed if self.process and self._board else 0
         return self._processed + own
 
     def running(self) -> list[tuple[int, float]]:
-        """The deliveries (keys of the board) that its child is in, and since when (monotonic)."""
+        """The deliveries (keys of the board) that its child runs, and since when (monotonic)."""
         if self.process is None or self._board is None:
             return []
         return [(place.delivery, place.began) for place in self._board.running()]
@@ -86,48 +86,52 @@ class Slot:
         return self.process is not None and self._board is not None and self._board.ready
 
     def start(self) -> None:
-        """Start a child. When this machine has not the means, it is tried again later."""
-        # Never used twice: what a former child held must not look like this one's.
+        """Start a child. If this machine lacks the means, it is tried again later."""
+        # Never used twice, so that what an earlier child held doesn't look like this one's.
         token = f"{next(_numbers)}-{secrets.token_hex(8)}"
         self.consumer = f"{self._options.name}/{self.number}.{token}"
         self._started = time.monotonic()
         self._killed, self._sent, self._leaves = {}, set(), float("inf")
         self.failed, self.done = "", False
-        board = None
         try:
-            board = self._board = Board.make(self._options.places)
-            self.process, self._tie = self._spawn(board)
+            with contextlib.ExitStack() as undo:
+                board = self._board = Board.make(self._options.places)
+                undo.callback(board.close)
+                # The child ends when this process does: see `jobs.worker.__main__`.
+                read, self._tie = os.pipe()
+                undo.callback(os.close, self._tie)
+                asked = [self.consumer, str(read), str(board.fd), self._options.dumps()]
+                try:
+                    self.process = subprocess.Popen(
+                        [*python("from jobs.worker.__main__ import main; main()"), *asked],
+                        stdin=subprocess.DEVNULL,
+                        pass_fds=[read, board.fd],
+                        # Ctrl-C is for the supervisor alone. What tasks start is in the child's
+                        # group, and ends with the child.
+                        process_group=0,
+                    )
+                finally:
+                    os.close(read)
+                undo.pop_all()
         except OSError as error:
-            if board:
-                board.close()
             # No memory, process or file descriptor left.
             log.error("child %s can't be started: %s", self.consumer, error)
             self.failed = str(error)
             self._schedule(too_soon=True)
 
-    def _spawn(self, board: Board) -> tuple[subprocess.Popen[bytes], int]:
-        """The process, and what it is tied to this one by: see `jobs.worker.__main__`."""
-        read, write = os.pipe()
-        try:
-            asked = [self.consumer, str(read), str(board.fd), self._options.dumps()]
-            process = subprocess.Popen(
-                [*python("from jobs.worker.__main__ import main; main()"), *asked],
-                stdin=subprocess.DEVNULL,
-                pass_fds=[read, board.fd],
-                # Ctrl-C is for the supervisor alone. And what tasks start ends with the child.
-                process_group=0,
-            )
-        except BaseException:
-            os.close(write)
-            raise
-        finally:
-            os.close(read)
-        return process, write
-
     def reap(self) -> Left | None:
-        """What a child that has ended leaves behind."""
-        if self.process is None or not self._ended(self.process):
+        """What the child leaves behind; None while there is one that hasn't ended."""
+        if self.process is None:
             return None
+        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        try:
+            if os.waitid(os.P_PID, self.process.pid, how) is None:
+                return None
+            # What its tasks have started ends as well. Before the child is waited for: until then
+            # no other process can have its number.
+            self._kill_group(self.process)
+        except ChildProcessError:
+            pass  # somebody else has waited for it
         assert self._board is not None
         code = self.process.wait()
         os.close(self._tie)
@@ -147,21 +151,9 @@ class Slot:
         self._schedule(crashed and time.monotonic() - self._started < _SOON)
         return Left(self.consumer, running if crashed else frozenset(), self._killed)
 
-    def _ended(self, process: subprocess.Popen[bytes]) -> bool:
-        """Whether the child has ended, and with it what its tasks have started."""
-        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
-        try:
-            if os.waitid(os.P_PID, process.pid, how) is None:
-                return False
-        except ChildProcessError:
-            return True  # somebody else has waited for it
-        # Before it is waited for: its number can't be another's yet.
-        self._kill_group(process)
-        return True
-
     @staticmethod
     def _kill_group(process: subprocess.Popen[bytes]) -> None:
-        """The child, and what its tasks have started and given no group of its own."""
+        """Kill the child and all that its tasks have started, but for other process groups."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
 
@@ -180,8 +172,8 @@ class Slot:
             self.process.send_signal(signum)
 
     def enforce_limits(self, now: float) -> None:
-        """Kill the child if one of its tasks has had its time, or if it has done all and doesn't
-        leave (``now``: monotonic)."""
+        """Kill the child if a task exceeds its time limit, or if its work is done and it doesn't
+        exit (``now``: monotonic)."""
         if self.process is None or self._board is None or self._killed:
             return
         if self._board.over:
@@ -205,25 +197,21 @@ class Slot:
             self._kill_group(self.process)
 
     def next_limit(self) -> float:
-        """When the first of its tasks has had its time (monotonic)."""
+        """When the first of its tasks reaches its time limit (monotonic)."""
         if self.process is None or self._board is None or self._killed:
             return float("inf")
         return min((p.ends for p in self._board.running()), default=float("inf"))
 
 
 def python(code: str) -> list[str]:
-    """The command that runs this in a fresh interpreter like this one, with the same code to
-    import."""
+    """The command that runs this code in a fresh interpreter with our flags and import path."""
     flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return [sys.executable, *flags, "-c", _START + code, os.pathsep.join(_path())]
-
-
-def _path() -> list[str]:
     try:
         here = [str(Path.cwd())]
     except OSError:  # the folder was deleted
         here = []
-    return [place for one in sys.path for place in ([one] if one else here)]
+    path = [place for one in sys.path for place in ([one] if one else here)]
+    return [sys.executable, *flags, "-c", _START + code, os.pathsep.join(path)]
 
 
 def _how(code: int) -> str:

@@ -1,7 +1,7 @@
-"""The parent process of a worker: children, leases, signals of the operating system.
+"""The parent process of a worker: it looks after children, leases and signals.
 
 It runs no task and holds no message. It renews the leases of its living children, so that a task
-which keeps the interpreter busy for an hour keeps its message, and gives back at once what a dead
+may keep its interpreter busy for an hour and keep its message, and gives back at once what a dead
 child held.
 """
 
@@ -9,51 +9,56 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
+import json
 import logging
 import os
 import select
 import signal
+import socket
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.worker.board import place_of
 from jobs.worker.loops import Patience
 from jobs.worker.options import Options
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
-from jobs.worker.supervisor.reports import Reporter
 from jobs.worker.supervisor.slot import Left, Slot
 
 log = logging.getLogger("jobs.worker")
 
-#: How often, in seconds, the children's boards are looked at: limits and revocations are written
-#: there while the supervisor sleeps.
+#: Seconds between two looks at the children's boards: time limits and revocations are written there
+#: while the supervisor sleeps.
 _LOOK = 0.5
 
+#: Seconds between two reports at least.
+_REPORT_PAUSE = 1.0
 
-def _silent(text: str) -> None:
-    pass
+#: Queue, consumer, delivery number, and since when it runs (Unix seconds).
+Place = tuple[str, str, int, float]
 
 
 class Supervisor:
-    def __init__(self, options: Options, say: Callable[[str], None] = _silent) -> None:
-        """``say``: tells the person at the terminal what the log may not show."""
+    def __init__(self, options: Options, say: Callable[[str], object] | None = None) -> None:
+        """``say``: shows the person at the terminal what the log doesn't show."""
         self.options = options
         self._say = say
         self._conf = conf.get()
         self._slots = [Slot(number, options) for number in range(1, options.processes + 1)]
         #: Ended children whose messages could not be given back yet.
         self._left: list[Left] = []
-        #: Slots with the children that are to be replaced, one at a time, by such with new code.
+        #: Slots and their children that are still to be replaced by children with the new code.
         self._outdated: list[tuple[Slot, str]] = []
         self._reload_asked = False
-        #: The new code that is being tried.
+        #: Tries the new code at the moment.
         self._trial: Trial | None = None
-        #: All children have been ready at once.
+        #: Whether all children have been ready at once.
         self._was_ready = False
-        #: What can't be done on which queue, and the kind of its error.
+        #: What fails on which queue → the kind of its error.
         self._refused: dict[tuple[str, str], type[Exception]] = {}
         self._relay = upkeep.Relay()
         self._health = Health(options.health_file)
@@ -70,48 +75,65 @@ class Supervisor:
     # ------------------------------------------------------------------ the loop
 
     def run(self) -> int:
-        """Supervise until asked to stop or, with ``burst``, until every child has ended.
-
-        The exit code for the process.
-        """
+        """Supervise until asked to stop or, with ``burst``, until every child has ended. The exit
+        code of the process."""
         wakeup = self._install_signals()
-        self._tell(_introduction(self.options))
-        self._health.remove()  # a former worker's, that was killed
+        options = self.options
+        processes = "1 process" if options.processes == 1 else f"{options.processes} processes"
+        threads = f" of {options.threads} threads" if options.threads else ""
+        self._tell(
+            f"worker {options.name}: {processes}{threads}, queues {', '.join(options.queues)}, "
+            f"broker {broker.get().address}"
+        )
+        self._health.remove()  # left by a worker that was killed
         self._relay.start()
         while not self.step():
             select.select([wakeup], [], [], self._pause())
-            _empty(wakeup)
+            with contextlib.suppress(BlockingIOError):
+                while os.read(wakeup, 512):
+                    pass
         self._end_trial()
         self._relay.stop()
         self._reporter.leave()
         self._health.remove()
-        self._tell(f"worker {self.options.name} stopped")
-        failed = {slot.number: slot.failed for slot in self._slots if slot.failed}
-        if self.options.burst and failed and not self._stops:
-            log.error("of %d children, %d could not start", len(self._slots), len(failed))
+        self._tell(f"worker {options.name} stopped")
+        failed = sum(bool(slot.failed) for slot in self._slots)
+        if options.burst and failed and not self._stops:
+            log.error("of %d children, %d could not start", len(self._slots), failed)
             return 1
         return 0
 
     def _tell(self, text: str) -> None:
         log.info("%s", text)
-        if not (log.isEnabledFor(logging.INFO) and log.hasHandlers()):
+        if self._say and not (log.isEnabledFor(logging.INFO) and log.hasHandlers()):
             self._say(text)
 
     def step(self) -> bool:
-        """Do what is due. Whether all is over."""
+        """Do what is due. Whether everything is over."""
         self._reap()
         if self._stops:
-            self._stop_children()
+            if self._stops > 1 or time.monotonic() >= self._kill_at:
+                self._signal_children(signal.SIGKILL)
+            elif self._kill_at == float("inf"):
+                self._end_trial()
+                self._kill_at = time.monotonic() + self._conf.grace_seconds
+                self._signal_children(signal.SIGTERM)
+                log.info("worker %s is stopping; once more ends it now", self.options.name)
         elif self._watch and self._watch.changed():
             log.info("code has changed; restarting the children")
             for slot in self._slots:
-                slot.start_at = 0.0  # the change may be what a failing start waited for
+                slot.start_at = 0.0  # the change may have mended what kept it from starting
             self._signal_children(signal.SIGTERM)
         elif self._reload_asked or self._trial or self._outdated:
             self._reload()
         for slot in self._slots:
             slot.enforce_limits(time.monotonic())
-        self._start_children()
+        now = time.monotonic()
+        for slot in self._slots:
+            over = self._stops or self._is_over(slot)
+            if slot.process is None and slot.start_at <= now and not over:
+                slot.start()
+                self._next_renewal = now  # from now on its lease is renewed
         if not self._was_ready and all(slot.ready for slot in self._slots):
             self._was_ready = True
             self._tell(f"worker {self.options.name} is ready")
@@ -121,11 +143,11 @@ class Supervisor:
         return bool(self._stops) or all(self._is_over(slot) for slot in self._slots)
 
     def _is_over(self, slot: Slot) -> bool:
-        """Whether its last child was its last one: with ``burst``, unless it died at work."""
+        """Whether it starts no other child: with ``burst``, unless the last one died at work."""
         return self.options.burst and (slot.done or bool(slot.failed))
 
     def _pause(self) -> float:
-        """Seconds until something is due that no signal tells of."""
+        """Seconds until something is due that no signal announces."""
         now = time.monotonic()
         due = [self._next_renewal, self._kill_at]
         due += [slot.start_at for slot in self._slots if not slot.process and not self._stops]
@@ -137,24 +159,14 @@ class Supervisor:
 
     # ------------------------------------------------------------------ children
 
-    def _start_children(self) -> None:
-        now = time.monotonic()
-        for slot in self._slots:
-            over = self._stops or self._is_over(slot)
-            if slot.process is None and slot.start_at <= now and not over:
-                slot.start()
-                self._next_renewal = now  # from here on it counts among the living
-
     def _reap(self) -> None:
         for slot in self._slots:
             left = slot.reap()
             if left is not None:
                 self._left.append(left)
-        if os.getpid() == 1:
-            self._reap_orphans()
-
-    def _reap_orphans(self) -> None:
-        """Process 1 of a container is given all processes whose parents have ended."""
+        if os.getpid() != 1:
+            return
+        # Process 1 of a container inherits all processes whose parents have ended.
         own = {slot.process.pid for slot in self._slots if slot.process}
         if self._trial:
             own.add(self._trial.pid)
@@ -163,26 +175,20 @@ class Supervisor:
             while (ended := os.waitid(os.P_ALL, 0, how)) and ended.si_pid not in own:
                 os.waitpid(ended.si_pid, os.WNOHANG)
 
-    def _stop_children(self) -> None:
-        if self._stops > 1 or time.monotonic() >= self._kill_at:
-            self._signal_children(signal.SIGKILL)
-        elif self._kill_at == float("inf"):
-            self._end_trial()
-            self._kill_at = time.monotonic() + self._conf.grace_seconds
-            self._signal_children(signal.SIGTERM)
-            log.info("worker %s is stopping; once more ends it now", self.options.name)
-
     def _signal_children(self, signum: signal.Signals) -> None:
         for slot in self._slots:
             slot.signal(signum)
 
     def _reload(self) -> None:
-        """Restart the children one at a time, once a fresh process has shown that the new code can
-        be imported. That may take long, and nothing waits for it."""
+        """Restart the children one at a time, once a fresh process has imported the new code. That
+        may take long, so nothing waits for it."""
         if self._reload_asked and not self._outdated:
             self._reload_asked = False
-            self._end_trial()  # of code that was newer once
-            self._try_code()
+            self._end_trial()  # its code is no longer the newest
+            try:
+                self._trial = Trial()
+            except OSError as error:
+                log.error("the new code can't be tried, the old goes on: %s", error)
         if self._trial:
             problem = self._trial.problem()
             if problem is None:
@@ -204,12 +210,6 @@ class Supervisor:
             else:
                 log.info("all children run the new code")
 
-    def _try_code(self) -> None:
-        try:
-            self._trial = Trial()
-        except OSError as error:
-            log.error("the new code can't be tried, the old goes on: %s", error)
-
     def _end_trial(self) -> None:
         if self._trial:
             self._trial.end()
@@ -218,56 +218,56 @@ class Supervisor:
     # ------------------------------------------------------------------ leases
 
     def _keep_order(self) -> None:
-        """Give back what dead children held; renew, reclaim and report when it is time."""
+        """Give back what dead children held. Renew, reclaim and report when that is due."""
         now = time.monotonic()
         urgent = bool(self._left) or self._reporter.has_news(now)
         if (self._patience.missing or not urgent) and now < self._next_renewal:
             return
         try:
-            self._left = [left for left in self._left if not self._given_back(left)]
+            for consumer, blamed, killed in list(self._left):
+                give_back = functools.partial(
+                    upkeep.give_back, consumer=consumer, blamed=blamed, killed=killed
+                )
+                if self._each_queue("give back what a child held", give_back):
+                    self._left = [left for left in self._left if left.consumer != consumer]
             if time.monotonic() >= self._next_renewal:
                 self._renew()
-            first = self.options.queues[:1]
-            self._each_queue("say what runs", first, lambda queue: self._reporter.report())
+            self._each_queue("say what runs", self._reporter.report, self.options.queues[:1])
         except BrokerUnavailable as error:
             self._next_renewal = time.monotonic() + self._patience.away(error)
         else:
             self._patience.back()
 
-    def _given_back(self, left: Left) -> bool:
-        """Give back what a child held; whether all of it is back."""
-        consumer, blamed, killed = left
-        return self._each_queue(
-            "give back what a child held",
-            self.options.queues,
-            lambda queue: upkeep.give_back([queue], consumer, blamed=blamed, killed=killed),
-        )
-
     def _renew(self) -> None:
         lease = self._conf.lease_seconds
         alive = [slot.consumer for slot in self._slots if slot.process]
 
-        def renew(queue: str) -> None:
-            if alive:
+        def renew(queues: Sequence[str]) -> None:
+            for queue in queues if alive else ():
                 broker.get().renew(queue, alive, lease)
-            upkeep.reclaim_expired([queue], alive=alive)
+            upkeep.reclaim_expired(queues, alive=alive)
 
-        self._each_queue("renew leases", self.options.queues, renew)
+        self._each_queue("renew leases", renew)
         if any(slot.ready for slot in self._slots):
             self._health.touch()
         # Two renewals may fail before the lease ends.
         self._next_renewal = time.monotonic() + lease / 3
 
-    def _each_queue(self, what: str, queues: Sequence[str], act: Callable[[str], object]) -> bool:
-        """Do something with each queue; one with which it fails stops no other. Whether it failed
-        with none.
+    def _each_queue(
+        self,
+        what: str,
+        act: Callable[[Sequence[str]], object],
+        queues: Sequence[str] | None = None,
+    ) -> bool:
+        """Do something with each queue, by default with all; an error of one doesn't stop the
+        others. Whether there was none.
 
         Raises `BrokerUnavailable` when the broker is away.
         """
         failed = False
-        for queue in queues:
+        for queue in self.options.queues if queues is None else queues:
             try:
-                act(queue)
+                act([queue])
             except Exception as error:
                 if isinstance(error, BrokerUnavailable) and not isinstance(error, QueueRefused):
                     raise
@@ -289,46 +289,85 @@ class Supervisor:
     # ------------------------------------------------------------------ signals
 
     def _install_signals(self) -> int:
-        """A file descriptor that becomes readable at every signal."""
+        """Handle signals. A file descriptor that becomes readable at each of them."""
+
+        def on_stop(signum: int, frame: FrameType | None) -> None:
+            self._stops += 1
+
+        def on_reload(signum: int, frame: FrameType | None) -> None:
+            self._reload_asked = True
+
+        def on_quit(signum: int, frame: FrameType | None) -> None:
+            """Print what every thread is doing, of this process and of each child."""
+            faulthandler.dump_traceback(all_threads=True)
+            self._signal_children(signal.SIGQUIT)
+
+        def on_child(signum: int, frame: FrameType | None) -> None:
+            """Only wakes the loop, which reaps the child."""
+
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
         signal.set_wakeup_fd(write)
+        signal.signal(signal.SIGTERM, on_stop)
+        signal.signal(signal.SIGINT, on_stop)
+        signal.signal(signal.SIGHUP, on_reload)
+        signal.signal(signal.SIGQUIT, on_quit)
+        signal.signal(signal.SIGCHLD, on_child)
+        # The parent may have blocked them, which is inherited.
         handled = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD}
-        for signum in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(signum, self._on_stop)
-        signal.signal(signal.SIGHUP, self._on_reload)
-        signal.signal(signal.SIGQUIT, self._on_quit)
-        # Handled, so that the end of a child wakes the loop; what it means is read by _reap.
-        signal.signal(signal.SIGCHLD, lambda signum, frame: None)
-        # Whoever started this process may have had them blocked, which is inherited.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         return read
 
-    def _on_reload(self, signum: int, frame: FrameType | None) -> None:
-        self._reload_asked = True
 
-    def _on_quit(self, signum: int, frame: FrameType | None) -> None:
-        """What is every thread doing? Of this process and of each child."""
-        faulthandler.dump_traceback(all_threads=True)
-        self._signal_children(signal.SIGQUIT)
+class Reporter:
+    """Reports on the broker what this worker runs, for `jobs.control.inspect`.
 
-    def _on_stop(self, signum: int, frame: FrameType | None) -> None:
-        self._stops += 1
+    It reads the boards of the children, so that busy children are reported as well: at each
+    renewal and, once a second at most, when other tasks run than before.
+    """
 
+    def __init__(self, options: Options, slots: Sequence[Slot]) -> None:
+        self._options = options
+        self._slots = slots
+        self._started = time.time()
+        #: What ran at the last report, and when that was (monotonic).
+        self._said: list[Place] = []
+        self._said_at = 0.0
 
-def _introduction(options: Options) -> str:
-    processes = "1 process" if options.processes == 1 else f"{options.processes} processes"
-    threads = f" of {options.threads} threads" if options.threads else ""
-    return (
-        f"worker {options.name}: {processes}{threads}, queues {', '.join(options.queues)}, "
-        f"broker {broker.get().address}"
-    )
+    def has_news(self, now: float) -> bool:
+        """Whether other tasks run than at the last report (``now``: monotonic)."""
+        if now - self._said_at < _REPORT_PAUSE:
+            return False
+        return {place[1:3] for place in self._running()} != {place[1:3] for place in self._said}
 
+    def report(self, queues: Sequence[str]) -> None:
+        """``queues``: the one that has this worker's reports."""
+        self._said, self._said_at = self._running(), time.monotonic()
+        said = {
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "started": self._started,
+            "queues": self._options.queues,
+            "processes": self._options.processes,
+            "processed": sum(slot.processed for slot in self._slots),
+            "consumers": [slot.consumer for slot in self._slots if slot.process],
+            "running": self._said,
+        }
+        for queue in queues:
+            broker.get().report(queue, self._options.name, json.dumps(said).encode())
 
-def _empty(fd: int) -> None:
-    try:
-        while os.read(fd, 512):
-            pass
-    except BlockingIOError:
-        pass
+    def leave(self) -> None:
+        """Delete the report. Should the broker be away, readers can tell by the ended leases."""
+        with contextlib.suppress(BrokerUnavailable):
+            broker.get().report(self._options.queues[0], self._options.name, None)
+
+    def _running(self) -> list[Place]:
+        # The boards have monotonic times.
+        offset = time.time() - time.monotonic()
+        return [
+            (queue, slot.consumer, number, began + offset)
+            for slot in self._slots
+            for delivery, began in slot.running()
+            for queue, number in [place_of(delivery, self._options.queues)]
+        ]

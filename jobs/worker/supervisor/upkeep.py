@@ -1,4 +1,4 @@
-"""What keeps the queues in order; safe on every worker at once."""
+"""Keeps the queues in order. Every worker may do this at once."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 
-#: Seconds between two looks at how the broker keeps what it holds.
+#: Seconds between two looks at how the broker keeps its data.
 _LOOK = 60.0
 
 
@@ -46,10 +46,10 @@ def give_back(
     blamed: Collection[int] | None = (),
     killed: Mapping[int, Killed] | None = None,
 ) -> int:
-    """Return to their queues what a consumer held that is gone. How many messages.
+    """Give back to their queues what a vanished consumer held. How many messages.
 
     ``blamed``: the deliveries (keys of the board) that were running when the process died by
-    itself; None: nobody knows, so all of them. ``killed``: those for which it was killed.
+    itself; None: unknown, so all of them. ``killed``: those for which it was killed.
     """
     killed = killed or {}
 
@@ -61,7 +61,7 @@ def give_back(
             if place in killed:
                 marked = message.mark(marked, jobs_killed=killed[place])
         except MessageError:
-            return Returned(number)  # whoever claims it next makes it a dead letter
+            return Returned(number)  # the next worker makes it a dead letter
         return Returned(number, priority, marked)
 
     return sum(
@@ -71,10 +71,10 @@ def give_back(
 
 
 def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
-    """Give back what vanished machines held: consumers whose lease has ended. How many
+    """Give back what consumers held whose lease has ended, as on a vanished machine. How many
     messages.
 
-    ``alive``: those that are known to live. This process may have stood still since it renewed
+    ``alive``: consumers to leave alone. This process may have been suspended since it renewed
     their leases.
     """
     count = 0
@@ -94,7 +94,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
 
 
 def give_up(row: TaskResult, error: Exception) -> None:
-    """End a call whose message can't be on the broker, and all that waits for it."""
+    """End a call whose message the broker can't take, with all that follows its end."""
     raw, run = bytes(row.message), Run("", time.time())
     try:
         sent = message.decode(raw, row.queue, trusted=True)
@@ -114,7 +114,7 @@ def give_up(row: TaskResult, error: Exception) -> None:
 
 
 class Relay:
-    """A thread that publishes what others left in the outbox."""
+    """A thread that publishes what is left in the outbox."""
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
@@ -122,9 +122,9 @@ class Relay:
             "the relay can't publish what waits in the ledger, for the {what} is away",
             "the relay can publish again: the {what} is back",
         )
-        #: The kind of the last pass's error that was not foreseen.
+        #: The kind of the unexpected error in the last pass.
         self._problem: type[Exception] | None = None
-        #: What the broker may lose when it is full, as it was logged, and when to look again.
+        #: What the broker may lose when it is full, as last logged, and when to look again.
         self._loses = ""
         self._look_at = 0.0
         self._thread = threading.Thread(target=self._loop, name="jobs-relay", daemon=True)
@@ -148,8 +148,7 @@ class Relay:
         connections.close_all()
 
     def step(self) -> None:
-        """One pass; whatever fails is tried again at the next: nobody else would see that this
-        thread has ended."""
+        """One pass. Whatever fails is tried again in the next: no error must end this thread."""
         try:
             count = publish.relay(give_up=give_up)
             close_old_connections()
@@ -173,11 +172,11 @@ class Relay:
             self.look()
 
     def look(self) -> None:
-        """Log what the broker may lose, when that has changed."""
+        """Log what the broker may lose, if that has changed."""
         self._look_at = time.monotonic() + _LOOK
         try:
             loses = broker.get().keeping().loses
-        except Exception as error:  # noqa: BLE001  only advice: this thread has more to do
+        except Exception as error:  # noqa: BLE001  it is only advice
             log.debug("the broker's memory policy can't be read: %s", error)
             return
         if loses != self._loses:

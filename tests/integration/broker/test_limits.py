@@ -7,8 +7,7 @@ import time
 import pytest
 
 from jobs.broker.base import Broker, Outgoing
-from jobs.broker.limiting import Slot, Wish
-from jobs.broker.rates import GIVEN_BACK, Rate
+from jobs.broker.limiting import GIVEN_BACK, Rate, Slot, Wish
 from tests.integration.broker.helpers import LEASE, claim, push
 
 HOUR = Rate(3600.0, 3)

@@ -23,8 +23,7 @@ from jobs.broker.base import (
     Returned,
     Waiting,
 )
-from jobs.broker.limiting import Lock, Slot, Wish
-from jobs.broker.rates import Rate
+from jobs.broker.limiting import Lock, Rate, Slot, Wish
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from tests.integration.broker.helpers import LEASE, claim, numbered, push, waiting
@@ -86,6 +85,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "locked": lambda b: b.locked(["mail"]),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
+    "check_queues": lambda b: b.check_queues(["mail"]),
     "ping": lambda b: b.ping(),
 }
 

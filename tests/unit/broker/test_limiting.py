@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from jobs.broker.rates import (
+from jobs.broker.limiting import (
     Bucket,
     Rate,
     ask,
