@@ -18,8 +18,7 @@ from jobs.beat import sending
 from jobs.beat.decision import Decision, decide
 from jobs.ledger.refusals import is_refusal
 from jobs.models import Overlap, Schedule, ScheduleRun, TaskResult
-from jobs.models.planning import PLAN_FIELDS, RULE_FIELDS, digest_of
-from jobs.models.schedules import ScheduleQuerySet
+from jobs.models.schedules import PLAN_FIELDS, RULE_FIELDS, ScheduleQuerySet, digest_of
 from jobs.states import TERMINAL
 
 #: Rows of one look, which must stay short.

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from jobs import broker
-from jobs.models.planning import rules_changed
+from jobs.models.schedules import rules_changed
 
 log = logging.getLogger("jobs.beat")
 
