@@ -1,4 +1,4 @@
-"""What code writes to declare a schedule. Pure: it becomes a row when `jobs.periodic` is asked."""
+"""What code writes to declare a schedule. Pure: `jobs.schedules` makes rows of it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Seconds = float | dt.timedelta
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A rule, and what is sent by it; for what a schedule has besides its rule."""
+    """A rule, what is sent by it, and everything else that a schedule has."""
 
     schedule: Rule
     args: Sequence[Any] = ()
@@ -32,21 +32,21 @@ class Periodic:
     name: str = ""
     #: Default: the task's.
     queue: str = ""
-    #: With a queue, they go along in ``delivery_info``; without one, they lead to queues.
+    #: Beside a queue, they only go along in ``delivery_info``; without one, they lead to queues.
     exchange: str = ""
     routing_key: str = ""
     #: 0 (first) to 9; None: the task's.
     priority: int | None = None
-    #: Seconds (or a timedelta) after beat sends it beyond which it isn't run any more.
+    #: Seconds (or a timedelta) after beat sends a run during which it may start.
     expires: Seconds | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     enabled: bool = True
-    #: "skip", "once" or "all": what becomes of due times that nobody was there for.
+    #: "skip", "once" or "all": what to do about due times that passed while no beat ran.
     misfire: str = "once"
     #: With "all": how old, in seconds or as a timedelta, a missed due time may be.
     misfire_window: Seconds = 86_400.0
-    #: "allow", "skip" or "queue": what happens at a due time when the last run goes on.
+    #: "allow", "skip" or "queue": what to do at a due time when the last run has not ended.
     overlap: str = "allow"
     #: Seconds (or a timedelta) over which runs are spread; None: each at its due time.
     jitter: Seconds | None = None

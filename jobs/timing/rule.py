@@ -58,8 +58,8 @@ class Rule:
         return None if due is None or (self.end is not None and due > self.end) else due
 
     def count(self, first: dt.datetime, before: dt.datetime, most: int) -> int:
-        """How many due times there are from ``first``, which is one, to ``before``, which isn't
-        counted. Of a crontab's, at most ``most``: they have to be walked through."""
+        """Count the due times from ``first``, which is one, to before ``before``. A crontab's are
+        counted up to ``most`` only, since each has to be worked out."""
         if self.interval is not None:
             return max(-((first - before) // self.interval), 0)
         found, due = 0, first if first < before else None
@@ -71,7 +71,7 @@ class Rule:
         """The last due time before ``before``; ``first`` is one, and lies before it."""
         window = dt.timedelta(seconds=1)
         found = first
-        # Further and further back, so that few have to be walked through, however many there are.
+        # Look back further and further: few are worked out then, however many there are.
         while before - window > first:
             due = self.following(before - window - _MOMENT)
             if due is not None and due < before:

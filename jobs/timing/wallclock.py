@@ -1,4 +1,4 @@
-"""From readings of a clock on the wall to moments. When clocks change, as in Debian's cron:
+"""Turn local times into moments. Where clocks change, as in Debian's cron:
 
 - At fixed times (``30 2 * * *``), a local time that is skipped in spring counts as the first moment
   after the gap, and one that is repeated in autumn counts once, the first time.
@@ -66,7 +66,8 @@ def _elapsed(crontab: Crontab, zone: zoneinfo.ZoneInfo, after: dt.datetime) -> d
 def _second_pass(
     crontab: Crontab, zone: zoneinfo.ZoneInfo, local: dt.datetime
 ) -> dt.datetime | None:
-    """In the first pass of a repeated hour: what matches in the second, up to the present time."""
+    """In the first pass of a repeated hour: the first match of the second pass, up to the present
+    time of day."""
     repeated = _utc(local, zone, fold=1) - _utc(local, zone, fold=0)
     for match in crontab.times(local - repeated) if repeated else ():
         if match > local:
