@@ -100,7 +100,8 @@ def _send_together(messages: Sequence[Message], alias: str) -> None:
                 "exchange": one.exchange or None,
                 "routing_key": one.routing_key or None,
             }
-            _find(one.task, one.args, one.kwargs, options)  # `_message` left its error to be raised here
+            # Raises the error again that `_message` has passed over.
+            _find(one.task, one.args, one.kwargs, options)
     locks = {one.id: lock for one in messages if (lock := _lock(one))}
     with transaction.atomic(using=alias):
         publish.send(messages, using=alias, locks=locks)
