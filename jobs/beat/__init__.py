@@ -1,10 +1,11 @@
 """Beat: sends the task of each schedule at its due times.
 
-Any number of beat processes may run: a tick advances schedules and writes their messages to the
+Any number of beat processes may run. A tick advances schedules and writes their messages to the
 outbox in one transaction that holds the schedules' rows, under ids that follow from schedule and
 due time. Whoever comes second finds nothing due; a crash leaves all of it done or none.
 
-`decision.py` says what becomes of due times; `ticking.py` does it; `process.py` repeats that.
+`process.py` repeats a step; `ticking.py` is what a step does; `decision.py` decides what becomes of
+due times; `sending.py` makes messages of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The process: a tick, a pause, and now and then the outbox."""
+"""The beat process: one step, repeated with pauses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("jobs.beat")
 
 
 class Bell:
-    """To be waited for by one thread, and rung by any."""
+    """One thread waits for it; any thread, and an edited schedule, rings it."""
 
     #: Longest pause, in seconds, between two tries to subscribe.
     most_seconds = 10.0
@@ -44,10 +44,18 @@ class Bell:
         os.write(self._in, b".")
 
     def wait(self, seconds: float) -> None:
-        """Until it rings, schedules are edited, or so many seconds have passed. Not at all when it
-        could not hear of edits before."""
-        if self._subscribe():
-            return  # what was edited since beat looked was told to nobody
+        """Until it rings, schedules are edited, or so many seconds have passed. Returns at once
+        when it has just subscribed to edits."""
+        if self._news is None and time.monotonic() >= self._again_at:
+            try:
+                self._news = self._entered.enter_context(broker.get().subscribe(TOPIC))
+            except Exception as error:  # noqa: BLE001  whatever it is, beat can do without
+                self._lose(error)
+            else:
+                if self._pause:
+                    log.info("beat hears of edited schedules at once again")
+                self._pause = 0.0
+                return  # nobody heard of edits between the last look and now
         waited = [self._out] if self._news is None else [self._out, self._news.fileno()]
         if not select.select(waited, [], [], seconds)[0] or self._news is None:
             return
@@ -61,20 +69,6 @@ class Bell:
         self._entered.close()
         os.close(self._out)
         os.close(self._in)
-
-    def _subscribe(self) -> bool:
-        """Whether it hears of edits from now on, and did not before."""
-        if self._news is not None or time.monotonic() < self._again_at:
-            return False
-        try:
-            self._news = self._entered.enter_context(broker.get().subscribe(TOPIC))
-        except Exception as error:  # noqa: BLE001  whatever it is, beat can do without
-            self._lose(error)
-            return False
-        if self._pause:
-            log.info("beat hears of edited schedules at once again")
-        self._pause = 0.0
-        return True
 
     def _lose(self, error: Exception) -> None:
         self._entered.close()
@@ -92,19 +86,19 @@ class Beat:
     look_seconds = 1.0
     #: Shortest pause, in seconds, while another beat is at work on what is due.
     yield_seconds = 0.05
-    #: Between two looks for messages that were committed and never published, in seconds.
+    #: Seconds between two relays of messages that were committed and never published.
     upkeep_seconds = 5.0
     #: Longest pause, in seconds, while the database is away.
     retry_seconds = 10.0
 
     def __init__(self, prepare: Callable[[], object] | None = None) -> None:
-        """``prepare``: to be done once, as soon as the database is there."""
+        """``prepare``: called once, as soon as the database is there."""
         self._prepare = prepare
         self._stopping = False
         self._bell = Bell()
         self._upkeep_at = 0.0
         self._sweep_at = 0.0
-        #: Key of the schedule that the sweep has come to.
+        #: Key of the schedule that the last sweep ended with.
         self._swept = 0
         self._failures = 0
         self._problems: dict[str, type[Exception]] = {}
@@ -120,26 +114,32 @@ class Beat:
     def stop(self) -> None:
         """End `run` after the present step. May be called by a signal handler or a thread."""
         if not self._stopping:
-            # First: once it is told, `run` may end and close the bell in another thread.
+            # In this order: once `_stopping` is set, `run` may close the bell in another thread.
             self._bell.ring()
             self._stopping = True
 
     def stop_on_signals(self) -> None:
-        """Let SIGINT and SIGTERM stop it; the second one ends the process there and then. SIGHUP
-        does nothing: a terminal that closes stops no service."""
+        """Let SIGINT and SIGTERM stop it; a second one ends the process at once. SIGHUP does
+        nothing: a terminal that closes stops no service."""
+
+        def on_signal(signum: int, _frame: object) -> None:
+            if self._stopping:
+                signal.signal(signum, signal.SIG_DFL)
+                os.kill(os.getpid(), signum)
+            self.stop()
+
         signal.signal(signal.SIGHUP, lambda *_: None)
         for signum in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(signum, self._on_signal)
-
-    def _on_signal(self, signum: int, _frame: object) -> None:
-        if self._stopping:
-            signal.signal(signum, signal.SIG_DFL)
-            os.kill(os.getpid(), signum)
-        self.stop()
+            signal.signal(signum, on_signal)
 
     def step(self) -> float:
-        """One look at the schedules, and now and then at the outbox; seconds until the next."""
-        _check_connections()
+        """Send what is due and, now and then, relay what was left behind; gives the seconds until
+        the next step."""
+        # Close connections that are broken or too old. `CONN_MAX_AGE = 0` is meant for the end of a
+        # request: with it, beat would connect anew each second, and be late by that.
+        for connection in connections.all(initialized_only=True):
+            if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
+                connection.close_if_unusable_or_obsolete()
         reset_queries()  # with DEBUG on, Django keeps every statement
         ticked, due = self._attempt("send what is due", lambda: tick(clock.now()))
         if not ticked:
@@ -154,12 +154,12 @@ class Beat:
             self._attempt("publish what was left behind", publish.relay)
         if time.monotonic() >= self._sweep_at:
             self._sweep_at = time.monotonic() + self.look_seconds
-            self._attempt("look for edited schedules", self._sweep)
+            swept, after = self._attempt(
+                "look for edited schedules", lambda: sweep(clock.now(), self._swept)
+            )
+            self._swept = after if swept else self._swept
         left = self.look_seconds if due is None else (due - clock.now()).total_seconds()
         return min(left if left > 0 else self.yield_seconds, self.look_seconds)
-
-    def _sweep(self) -> None:
-        self._swept = sweep(clock.now(), self._swept)
 
     def _attempt(self, what: str, job: Callable[[], Any]) -> tuple[bool, Any]:
         """Run a job that may fail, logging when it begins to fail and when it works again."""
@@ -168,7 +168,7 @@ class Beat:
         except Exception as error:
             if self._problems.get(what) is not type(error):
                 self._problems[what] = type(error)
-                # Which server is away is said by its error; anything else is a fault to be found.
+                # A server that is away says so in one line; anything else is a fault to be found.
                 expected = isinstance(error, DatabaseError | BrokerUnavailable)
                 log.error(
                     "beat could not %s and will keep trying: %s",
@@ -180,11 +180,3 @@ class Beat:
         if self._problems.pop(what, None):
             log.info("beat can %s again", what)
         return True, result
-
-
-def _check_connections() -> None:
-    """Close what is broken or too old. ``CONN_MAX_AGE = 0`` is meant for the end of a request: beat
-    would connect anew each second, and be late by that."""
-    for connection in connections.all(initialized_only=True):
-        if connection.errors_occurred or connection.settings_dict["CONN_MAX_AGE"]:
-            connection.close_if_unusable_or_obsolete()

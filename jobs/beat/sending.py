@@ -33,7 +33,7 @@ log = logging.getLogger("jobs.beat")
 
 
 def run_id(pk: object, due: dt.datetime) -> str:
-    """The id of a schedule's message for a due time: the same, whoever sends it and how often.
+    """The id of a schedule's message for a due time: the same, whoever sends it.
 
     A UUID of version 7, as all ids, so that its row sorts by the due time.
     """
@@ -43,7 +43,7 @@ def run_id(pk: object, due: dt.datetime) -> str:
 
 
 def start_of(schedule: Schedule, due: dt.datetime) -> dt.datetime:
-    """The due time, later by a part of the jitter that every beat draws alike."""
+    """The due time and a random part of the jitter, the same one in every beat."""
     if not schedule.jitter:
         return due
     drawn = hashlib.sha256(f"jitter:{run_id(schedule.pk, due)}".encode()).digest()
@@ -56,7 +56,7 @@ def run_of(schedule: Schedule, due: dt.datetime) -> Message:
 
 
 def send_now(schedule: Schedule) -> str:
-    """Send a schedule's task besides its due times; the id of the call.
+    """Send a schedule's task now, beside its due times; gives the id of the call.
 
     Raises `SendError` when it can't be sent.
     """
@@ -78,7 +78,18 @@ def send(runs: Sequence[Message], alias: str) -> None:
                 _send_together([one], alias)
             except SendError as error:
                 log.error("schedule %r: %s", one.headers["periodic_task_name"], error)
-                _refuse(one, error, alias)
+                # Recorded as failed, it neither vanishes nor holds up the others.
+                TaskResult.objects.using(alias).create(
+                    id=one.id,
+                    task=one.task,
+                    queue=one.queue,
+                    state=State.FAILURE,
+                    args=serialization.dumps(one.args),
+                    kwargs=serialization.dumps(one.kwargs),
+                    error_type=f"{type(error).__module__}.{type(error).__qualname__}",
+                    error=str(error),
+                    finished_at=clock.now(),
+                )
 
 
 def _send_together(messages: Sequence[Message], alias: str) -> None:
@@ -89,16 +100,17 @@ def _send_together(messages: Sequence[Message], alias: str) -> None:
                 "exchange": one.exchange or None,
                 "routing_key": one.routing_key or None,
             }
-            _find(one.task, one.args, one.kwargs, options)  # raises what it raised before
+            # Raises the error again that `_message` has passed over.
+            _find(one.task, one.args, one.kwargs, options)
     locks = {one.id: lock for one in messages if (lock := _lock(one))}
     with transaction.atomic(using=alias):
         publish.send(messages, using=alias, locks=locks)
 
 
 def _lock(one: Message) -> Lock | None:
-    """What a unique task's run must get to be sent when the transaction has committed. One that
-    doesn't get it ends as REVOKED, which says why, whatever the task's ``on_conflict`` is: there
-    is nobody to raise it to."""
+    """The lock that the run of a unique task has to get once the transaction has committed. Without
+    it the run ends as REVOKED, whatever the task's ``on_conflict`` is: nobody is there to get an
+    exception."""
     task = registry.tasks.get(one.task)
     if task is None or task.uniqueness is None:
         return None
@@ -127,7 +139,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     }
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
-            # Functions that are asked about a call see values, not the form that rows have.
+            # Functions that route the call see its values, not the tagged form that rows have.
             args, kwargs = serialization.revived([schedule.args, schedule.kwargs])
             one: Message = task.message(
                 args,
@@ -139,12 +151,12 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
                 **options,
             )
             return one
-    # Whether it can be run is for the worker to say, whose code may be newer than what this
-    # process has loaded. If it can't, the message is kept there as a dead letter.
+    # The worker decides whether it can be run, since its code may be newer than what this process
+    # has loaded. If it can't, the message becomes a dead letter there.
     try:
         place = _find(schedule.task, schedule.args, schedule.kwargs, options)
     except (UnknownQueue, NoRoute):
-        # `_send_together` tells.
+        # `_send_together` raises it when the call is sent.
         place = {name: options[name] or "" for name in ("queue", "exchange", "routing_key")}
     return Message(
         task=schedule.task,
@@ -159,7 +171,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
 
 
 def _end(schedule: Schedule, due: dt.datetime | None) -> dt.datetime | None:
-    """The moment after which a run that is sent now isn't run."""
+    """When a run that is sent now expires."""
     if not schedule.expires:
         return None
     if due is not None and schedule.expires_from == ExpiresFrom.DUE:
@@ -177,24 +189,9 @@ def _find(
     return {**address.fields(), "priority": min(priority, 9)}
 
 
-def _refuse(one: Message, error: SendError, alias: str) -> None:
-    """Record as failed what can't be sent, so that it doesn't vanish, nor hold up the others."""
-    TaskResult.objects.using(alias).create(
-        id=one.id,
-        task=one.task,
-        queue=one.queue,
-        state=State.FAILURE,
-        args=serialization.dumps(one.args),
-        kwargs=serialization.dumps(one.kwargs),
-        error_type=f"{type(error).__module__}.{type(error).__qualname__}",
-        error=str(error),
-        finished_at=clock.now(),
-    )
-
-
 def record_failure(schedule: Schedule, task_id: str, error: Exception, alias: str) -> None:
-    """Record as failed what can't even be made of a schedule, or that the database refuses: as
-    little as can be."""
+    """Record a run as failed that can't be made, or that the database refuses. The row has as
+    little in it as possible."""
     TaskResult.objects.using(alias).create(
         id=task_id,
         task=ledger.plain(schedule.task)[:LONGEST],

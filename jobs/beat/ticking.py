@@ -1,4 +1,4 @@
-"""One pass of beat: plan what is new, send what is due. Each step is one transaction."""
+"""One pass of beat: plan what is new, send what is due, in steps of one transaction each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import datetime as dt
 import functools
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -18,41 +18,8 @@ from jobs.beat import sending
 from jobs.beat.decision import Decision, decide
 from jobs.ledger.refusals import is_refusal
 from jobs.models import Overlap, Schedule, ScheduleRun, TaskResult
-from jobs.models.planning import PLAN_FIELDS, RULE_FIELDS, digest_of
-from jobs.models.schedules import ScheduleQuerySet
+from jobs.models.schedules import PLAN_FIELDS, RULE_FIELDS, ScheduleQuerySet, digest_of
 from jobs.states import TERMINAL
-
-#: Rows of one look, which must stay short.
-_ROWS = 50
-#: A schedule that was planned further in the future than this was planned by a clock that has
-#: been set back since. Clocks of several machines differ by less.
-_AHEAD = dt.timedelta(minutes=1)
-
-
-def sweep(now: dt.datetime, after: int) -> int:
-    """Plan anew those of the next rows behind this key whose rule is not the one that they are
-    planned for, or that were planned when the clock was ahead; the key to go on with, which is 0
-    after the last one."""
-    rows = schedules().order_by("pk").filter(pk__gt=after)
-    looked = list(rows.values_list("pk", "planned_for", "planned_at", *RULE_FIELDS)[:_ROWS])
-    wrong = [
-        pk
-        for pk, planned_for, planned_at, *rule in looked
-        if planned_at is None or planned_at > now + _AHEAD or planned_for != digest_of(rule)
-    ]
-    if wrong:
-        step(schedules().filter(pk__in=wrong), lambda found: _mend(found, now))
-    return looked[-1][0] if len(looked) == _ROWS else 0
-
-
-def _mend(found: list[Schedule], now: dt.datetime) -> None:
-    # Whoever wrote it may have said itself when the next run is: that counts.
-    given = [one for one in found if one.planned_at is None and one.next_run_at and one.enabled]
-    for one in given:
-        one.planned_for, one.planned_at = one.digest(), now
-    write(given, PLAN_FIELDS)
-    plan([one for one in found if one not in given], now)
-
 
 log = logging.getLogger("jobs.beat")
 
@@ -62,8 +29,13 @@ _BATCH = 500
 _MESSAGES = 1000
 #: Transactions of one tick at most, so that beat can be stopped in a flood.
 _STEPS = 20
-#: Seconds until another look at a schedule of which nothing could be made.
+#: Seconds until another look at a schedule that could neither be planned nor sent.
 _LEFT_OUT = 60.0
+#: Rows of one sweep, which must stay short.
+_SWEPT = 50
+#: A schedule that was planned further in the future than this was planned by a clock that has been
+#: set back since. Clocks of several machines differ by less.
+_AHEAD = dt.timedelta(minutes=1)
 
 _RUN_FIELDS = PLAN_FIELDS | {"last_run_at", "last_result", "runs", "skipped", "queued_for"}
 
@@ -71,11 +43,11 @@ _RUN_FIELDS = PLAN_FIELDS | {"last_run_at", "last_result", "runs", "skipped", "q
 def tick(now: dt.datetime) -> dt.datetime | None:
     """Plan what was written past `Schedule.save`, and send what is due.
 
-    When the next schedule is due; a moment that isn't later than ``now`` means that there is more
-    to do, or that another beat is at work on it. None: none is planned.
+    Gives the moment at which the next schedule is due, or None when none is planned. If it isn't
+    later than ``now``, there is more to do, or another beat is at work on it.
     """
     rows = schedules()
-    # Looks first, without a transaction: on SQLite that would take the write lock.
+    # Look first, without a transaction: on SQLite that would take the write lock.
     new, waiting = rows.unplanned(), rows.queued(now)
     if _any(new, "created_at") and step(new, lambda found: plan(found, now)) == _BATCH:
         return now
@@ -95,13 +67,13 @@ def tick(now: dt.datetime) -> dt.datetime | None:
 
 
 def _any(rows: ScheduleQuerySet, field: str) -> bool:
-    """Whether there is any, by the index on this field. A planner that expects many rows would
-    answer `exists` by reading the table until it meets one."""
+    """Whether there are any, by the index on this field. For `exists`, a planner that expects many
+    rows would read the table until it meets one."""
     return rows.aggregate(first=Min(field))["first"] is not None
 
 
 def schedules() -> ScheduleQuerySet:
-    """But for those that nothing could be done with a moment ago."""
+    """All schedules but those that could neither be planned nor sent a moment ago."""
     rows = Schedule.objects.using(router.db_for_write(Schedule))
     if not _left_out:
         return rows
@@ -118,11 +90,12 @@ def step(
     act: Callable[[list[Schedule]], None],
     give_up: Callable[[int, Exception], None] | None = None,
 ) -> int:
-    """Do something with some of these rows that nobody else holds; with how many.
+    """Lock some of these rows that nobody else holds, and call ``act`` with them, in a transaction.
+    Gives how many they were.
 
-    When one of them is such that it can't be done, each is done by itself. ``give_up`` is called
-    for that one (its key, and why). It is left out for a while where there is none, or that fails
-    too.
+    When the database refuses what ``act`` makes of them, it is called with each row alone, and
+    ``give_up`` for a row that is refused again, with its key and the error. Without ``give_up``, or
+    when that is refused as well, the row is left out for a while.
     """
     try:
         return _together(rows, act)
@@ -166,16 +139,41 @@ def _together(rows: ScheduleQuerySet, act: Callable[[list[Schedule]], None]) -> 
 
 
 def plan(found: Sequence[Schedule], now: dt.datetime) -> None:
-    """Give schedules their next time. To be called in a transaction."""
+    """Work out and write when schedules are due next. To be called in a transaction."""
     for schedule in found:
         try:
             schedule.plan(now)
         except Exception as error:  # noqa: BLE001  one schedule stops, not beat
-            # Planned all the same, so that nobody tries again before it is edited.
+            # It counts as planned, so that nobody tries again before it is edited.
             schedule.next_run_at = None
             schedule.planned_for, schedule.planned_at = schedule.digest(), now
             _tell(schedule, error)
     write(found, PLAN_FIELDS | {"queued_for"})
+
+
+def sweep(now: dt.datetime, after: int) -> int:
+    """Look at the next rows behind this key. Plan anew those whose rule is not the one that they
+    are planned for, and those that were planned when the clock was ahead. Gives the key to go on
+    with, which is 0 after the last one."""
+    rows = schedules().order_by("pk").filter(pk__gt=after)
+    looked = list(rows.values_list("pk", "planned_for", "planned_at", *RULE_FIELDS)[:_SWEPT])
+    wrong = [
+        pk
+        for pk, planned_for, planned_at, *rule in looked
+        if planned_at is None or planned_at > now + _AHEAD or planned_for != digest_of(rule)
+    ]
+
+    def mend(found: list[Schedule]) -> None:
+        # A `next_run_at` that was written past `save`, with the rule, counts.
+        given = [one for one in found if one.planned_at is None and one.next_run_at and one.enabled]
+        for one in given:
+            one.planned_for, one.planned_at = one.digest(), now
+        write(given, PLAN_FIELDS)
+        plan([one for one in found if one not in given], now)
+
+    if wrong:
+        step(schedules().filter(pk__in=wrong), mend)
+    return looked[-1][0] if len(looked) == _SWEPT else 0
 
 
 def write(found: Sequence[Schedule], fields: Collection[str]) -> None:
@@ -207,10 +205,10 @@ def _tell(schedule: Schedule, error: Exception) -> None:
 
 
 def fire(found: Sequence[Schedule], now: dt.datetime) -> None:
-    """Send what is due of these schedules, and set their next times. To be called in a
-    transaction that holds them."""
+    """Send what is due of these schedules, and write when they are due next. To be called in a
+    transaction that holds the rows."""
     stale = [one for one in found if one.planned_for not in ("", one.digest())]
-    plan(stale, now)  # its rule was changed past `save`: what was due is of the old one
+    plan(stale, now)  # their rule was changed past `save`: what is due is due by the old one
     found = [one for one in found if one not in stale]
     decisions = _decisions(found, now)
     _record(decisions, now)
@@ -223,7 +221,8 @@ def fire(found: Sequence[Schedule], now: dt.datetime) -> None:
 
 
 def _give_up(now: dt.datetime, pk: int, error: Exception) -> None:
-    """The due time of a schedule that can't be sent ends as a failed call; the next one comes."""
+    """Record the due time of a schedule that can't be sent as a failed call, and go on to the next
+    one."""
     rows = schedules()
     with transaction.atomic(using=rows.db):
         schedule = rows.select_for_update().filter(pk=pk).first()
@@ -270,21 +269,28 @@ def _decisions(found: Sequence[Schedule], now: dt.datetime) -> list[tuple[Schedu
 
 
 def _running() -> Any:
-    """Results of calls that have not ended."""
+    """The results of calls that have not ended."""
     return TaskResult.objects.using(router.db_for_write(Schedule)).exclude(state__in=TERMINAL)
 
 
 def _record(decisions: Iterable[tuple[Schedule, Decision]], now: dt.datetime) -> None:
-    """Write the messages and the history; count what was sent."""
+    """Send what was decided, write the history, and count the runs."""
     alias = router.db_for_write(Schedule)
     sent = {
         sending.run_id(one.pk, due): (one, due)
         for one, decision in decisions
         for due in decision.send
     }
-    # Sent before, as when a clock went back, or skipped by hand: not again.
-    for task_id in _past(sent, alias):
-        del sent[task_id]
+    # What was sent before, since a clock went back, or was skipped by hand, isn't sent again.
+    results = TaskResult.objects.using(alias).filter(id__in=sent).values_list("id", flat=True)
+    history = ScheduleRun.objects.using(alias).filter(
+        schedule__in={one.pk for one, _ in sent.values()},
+        due_at__in={due for _, due in sent.values()},
+    )
+    known, past = set(results), set(history.values_list("schedule_id", "due_at"))
+    for task_id, (one, due) in list(sent.items()):
+        if task_id in known or (one.pk, due) in past:
+            del sent[task_id]
     if sent:
         sending.send([sending.run_of(one, due) for one, due in sent.values()], alias)
     for task_id, (one, due) in sent.items():
@@ -300,15 +306,3 @@ def _record(decisions: Iterable[tuple[Schedule, Decision]], now: dt.datetime) ->
         for due in decision.overlapped
     ]
     ScheduleRun.objects.using(alias).bulk_create(runs, ignore_conflicts=True)
-
-
-def _past(sent: Mapping[str, tuple[Schedule, dt.datetime]], alias: str) -> set[str]:
-    """Those of these ids that the ledger knows, or whose due time the history knows."""
-    results = TaskResult.objects.using(alias).filter(id__in=sent)
-    found = set(results.values_list("id", flat=True))
-    runs = ScheduleRun.objects.using(alias).filter(
-        schedule__in={one.pk for one, _ in sent.values()},
-        due_at__in={due for _, due in sent.values()},
-    )
-    known = set(runs.values_list("schedule_id", "due_at"))
-    return found | {task_id for task_id, (one, due) in sent.items() if (one.pk, due) in known}

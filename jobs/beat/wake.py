@@ -1,4 +1,4 @@
-"""Edits of schedules are told to beat, whichever process they are made in."""
+"""Tell beat of edited schedules, from whichever process they are edited in."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import logging
 from typing import Any
 
 from jobs import broker
-from jobs.models.planning import rules_changed
+from jobs.models.schedules import rules_changed
 
 log = logging.getLogger("jobs.beat")
 
-#: Of the broker's notifications.
+#: The topic of these notifications.
 TOPIC = "schedules"
 
 
 def tell(**_: Any) -> None:
-    """Wake every beat. Without a broker they see it at their next look."""
+    """Wake every beat. Without a broker, each sees the edit at its next step."""
     try:
         with broker.get().briefly(insist=False):
             broker.get().notify(TOPIC)

@@ -1,24 +1,35 @@
-"""What the commands of operators have in common."""
+"""What the commands have in common."""
 
 from __future__ import annotations
 
 import getpass
+import time
 from argparse import RawDescriptionHelpFormatter
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from jobs.control import Pause
 from jobs.exceptions import JobsError
 from jobs.management.processes import refuse_memory
 
+#: Seconds between two lines of progress.
+TELL = 0.2
 
-class OperatorCommand(BaseCommand):
-    """A command whose help keeps its lines, and whose errors are said without a traceback."""
+
+class JobsCommand(BaseCommand):
+    """A command whose help keeps its line breaks."""
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs["formatter_class"] = RawDescriptionHelpFormatter
         return super().create_parser(prog_name, subcommand, **kwargs)
+
+
+class OperatorCommand(JobsCommand):
+    """A command that asks the broker, and shows this app's errors without a traceback."""
 
     def handle(self, *args: Any, **options: Any) -> None:
         refuse_memory(self)
@@ -31,9 +42,55 @@ class OperatorCommand(BaseCommand):
         raise NotImplementedError
 
 
+class Progress:
+    """A line on a terminal's standard error that says how far a command is; nothing elsewhere."""
+
+    def __init__(self, out: OutputWrapper) -> None:
+        self._out = out
+        self._shown = out.isatty()
+        self._next = time.monotonic() + TELL
+        self._width = 0
+
+    def tell(self, line: str) -> None:
+        """Show this line, if the last one has stood for a moment."""
+        if self._shown and time.monotonic() >= self._next:
+            self._next = time.monotonic() + TELL
+            self._write(line)
+
+    def clear(self) -> None:
+        if self._width:
+            self._write("")
+
+    def _write(self, line: str) -> None:
+        text = "\r" + line.ljust(self._width) + ("" if line else "\r")
+        self._out.write(text, style_func=str, ending="")
+        self._out.flush()
+        self._width = len(line)
+
+
 def user() -> str:
-    """Whose session this is."""
+    """The name of whoever runs the command."""
     try:
         return getpass.getuser()
     except (OSError, KeyError) as error:
         raise CommandError(_("Say who you are with --by: %s") % error) from error
+
+
+def is_sure(question: str) -> bool:
+    """Ask at the terminal, before something is destroyed; whether the answer is yes."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        raise CommandError(
+            _("Nobody is there to ask. Use --yes to delete without a question.")
+        ) from None
+
+
+def pause_lines(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> Iterator[str]:
+    """A line for each queue and task that is paused."""
+    paused = [(_("queue %s") % name, pause) for name, pause in queues.items()]
+    paused += [(_("task %s") % name, pause) for name, pause in tasks.items()]
+    for what, pause in paused:
+        at = timezone.localtime(pause.at).isoformat(" ", "seconds")
+        named = {"what": what, "by": pause.by or "?", "at": at, "why": pause.why or "?"}
+        yield _("%(what)s: paused by %(by)s at %(at)s: %(why)s") % named

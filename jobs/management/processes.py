@@ -1,4 +1,4 @@
-"""What `runworker` and `runbeat`, which run for long and on their own, need from the process."""
+"""What `runworker` and `runbeat`, which run for long, need of their process."""
 
 from __future__ import annotations
 
@@ -18,22 +18,13 @@ _COMMANDS = ("runworker", "runbeat")
 
 
 def prepare() -> None:
-    """Called as soon as this app is imported, and does something for these commands only.
+    """Make the process of one of these commands ready; called as soon as this app is imported.
 
     A SIGHUP that comes while the project loads would end the process. And if a standard stream is
     closed, the next socket or file that is opened would get its number, and all that is printed.
     """
-    if sys.argv[1:2] and sys.argv[1] in _COMMANDS:
-        _open_standard_streams()
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGHUP, ignore)
-
-
-def ignore(signum: int, frame: FrameType | None) -> None:
-    """A handler that does nothing. Unlike SIG_IGN, other programs don't inherit it."""
-
-
-def _open_standard_streams() -> None:
+    if not (sys.argv[1:2] and sys.argv[1] in _COMMANDS):
+        return
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)
@@ -47,10 +38,16 @@ def _open_standard_streams() -> None:
     sys.stdin = sys.stdin or os.fdopen(0, closefd=False)
     sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGHUP, ignore)
+
+
+def ignore(signum: int, frame: FrameType | None) -> None:
+    """A handler that does nothing. Unlike SIG_IGN, other programs don't inherit it."""
 
 
 def say(out: OutputWrapper, text: str) -> None:
-    """Write a line for whoever looks on. If nobody reads any more, the process goes on."""
+    """Write a line, and go on without an error when nobody reads it any more."""
     try:
         out.write(text)
         out.flush()
@@ -63,8 +60,8 @@ def say(out: OutputWrapper, text: str) -> None:
 
 
 def refuse_memory(command: BaseCommand | None = None) -> None:
-    """Raise `CommandError` for the broker in memory, which no other process sees: what was
-    published there would count as sent, and nobody would run it.
+    """Raise `CommandError` for the broker in memory, which no other process sees: what is published
+    there counts as sent, and nobody runs it.
 
     ``command``: raise only if it was called from a command line. A test may call it, since the
     broker is in the test's own process.

@@ -2,8 +2,7 @@
 
 from jobs.models.groups import TaskGroup
 from jobs.models.results import Queues, TaskAttempt, TaskResult
-from jobs.models.schedule_runs import ScheduleRun
-from jobs.models.schedules import Misfire, Overlap, Schedule
+from jobs.models.schedules import Misfire, Overlap, Schedule, ScheduleRun
 
 __all__ = [
     "Misfire",

@@ -1,66 +1,83 @@
-"""Schedules: which task beat sends, when, and what came of it."""
+"""Schedules: which task beat sends, when, and what came of it.
+
+A schedule is *planned* when ``next_run_at`` says when its rule is due next. ``planned_at`` says
+when that was worked out, ``planned_for`` (a digest) for which rule.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Collection, Iterable
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator
-from django.db import models, transaction
+from django.db import connections, models, transaction
 from django.db.models import Q
+from django.dispatch import Signal
 from django.utils.timezone import now as time_now
 from django.utils.translation import gettext_lazy as _
 
 from jobs import conf, serialization, timing
+from jobs.models.commits import hook_before, is_committed
 from jobs.models.moments import MomentField
-from jobs.models.planning import (
-    PLAN_FIELDS,
-    RULE_FIELDS,
-    announce_at_commit,
-    digest_of,
-    is_rule,
-)
-from jobs.models.schedule_runs import ScheduleRun
 from jobs.timing import clock
 
-
-def check_what_is_sent(schedule: Any) -> None:
-    """Raises `ValidationError` by field."""
-    problems: dict[str, ValidationError] = {}
-    for field, kind, words in (
-        ("args", list, _('Write a JSON list, such as [17, "text"].')),
-        ("kwargs", dict, _('Write a JSON object, such as {"copy": true}.')),
-        ("headers", dict, _('Write a JSON object, such as {"tenant": "acme"}.')),
-    ):
-        if not isinstance(getattr(schedule, field), kind):
-            problems[field] = ValidationError(words, code="type")
-    for field in ("expires", "jitter", "misfire_window"):
-        value = getattr(schedule, field)
-        if value is not None and value < dt.timedelta(0):
-            problems[field] = ValidationError(_("This can't be negative."), code="negative")
-    queues = conf.get().queues
-    queue = schedule.queue
-    if queue and not conf.get().knows(queue):
-        problems["queue"] = ValidationError(
-            _("Queue “%(queue)s” is not declared in JOBS['QUEUES'].%(nearest)s"),
-            code="queue",
-            params={"queue": queue, "nearest": conf.nearest(queue, queues)},
-        )
-    if problems:
-        raise ValidationError(problems)
-
-
-#: What beat writes besides; an edit leaves it alone.
+#: What decides when a schedule is due. A change of this list has every row planned anew.
+RULE_FIELDS = (
+    *("crontab", "interval", "at", "timezone", "start_at", "end_at", "created_at"),
+    *("enabled", "paused_until"),
+)
+#: What planning writes.
+PLAN_FIELDS = frozenset(("next_run_at", "planned_for", "planned_at"))
+#: What beat writes; an edit leaves it alone.
 _BEATS_FIELDS = PLAN_FIELDS | {"last_run_at", "runs", "skipped", "queued_for", "last_result"}
+
 #: The shortest time there is.
 _MOMENT = dt.timedelta(microseconds=1)
 
+#: Sent when a change of schedules' next times is committed. Argument: ``using``.
+rules_changed = Signal()
+
+
+def digest_of(values: Iterable[Any]) -> str:
+    """A short text for the values of RULE_FIELDS, in their order."""
+    parts = [value.timestamp() if isinstance(value, dt.datetime) else value for value in values]
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def is_rule(fields: Iterable[str]) -> bool:
+    """Whether one of them is of RULE_FIELDS."""
+    return any(field in RULE_FIELDS for field in fields)
+
+
+class _Announce:
+    """A commit hook that tells beat; the first of several in a row does it for all."""
+
+    def __init__(self, using: str, before: _Announce | None) -> None:
+        self.using = using
+        self.before = before
+        self.done = False
+
+    def __call__(self) -> None:
+        before = self.before
+        told = before is not None and before.done and is_committed(connections[self.using])
+        if not self.done and not told:
+            rules_changed.send_robust(type(self), using=self.using)
+        self.done = True
+
+
+def announce_at_commit(using: str) -> None:
+    """Send `rules_changed` when the current transaction commits, or now when there is none."""
+    connection = connections[using]
+    before = hook_before(connection, _Announce) if connection.in_atomic_block else None
+    transaction.on_commit(_Announce(using, before), using=using)
+
 
 class Values(models.JSONField):
-    """JSON that may be given values of all types that calls take; they are kept in the tagged form
-    in which messages have them."""
+    """JSON that takes values of every type a call takes, and keeps them in the tagged form that
+    messages have."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"encoder": serialization.Encoder, **options})
@@ -73,7 +90,7 @@ class Values(models.JSONField):
 
 
 class Misfire(models.TextChoices):
-    """What becomes of due times that nobody was there for."""
+    """What to do about due times that passed while no beat ran."""
 
     SKIP = "skip", _("skip them")
     ONCE = "once", _("run once for all of them")
@@ -81,7 +98,7 @@ class Misfire(models.TextChoices):
 
 
 class Overlap(models.TextChoices):
-    """What becomes of a due time at which the last run has not ended."""
+    """What to do at a due time when the last run has not ended."""
 
     ALLOW = "allow", _("run beside it")
     SKIP = "skip", _("skip it")
@@ -89,17 +106,18 @@ class Overlap(models.TextChoices):
 
 
 class ExpiresFrom(models.TextChoices):
-    """What the time after which a run expires counts from."""
+    """The moment from which the expiry of a run counts."""
 
     SENT = "sent", _("the sending")
     DUE = "due", _("the due time")
 
 
 class ScheduleQuerySet(models.QuerySet["Schedule"]):
-    """What is written past `Schedule.save` is planned anew as well: beat finds it `unplanned`."""
+    """A rule that is changed past `Schedule.save` is planned anew as well: beat finds the row among
+    the `unplanned`."""
 
     def unplanned(self) -> ScheduleQuerySet:
-        """Enabled, and nobody has worked out the next time."""
+        """Enabled ones whose next time nobody has worked out."""
         found = self.filter(enabled=True, next_run_at__isnull=True, planned_at__isnull=True)
         return found.order_by("created_at")
 
@@ -107,7 +125,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         return self.filter(enabled=True, next_run_at__lte=now).order_by("next_run_at")
 
     def queued(self, now: dt.datetime) -> ScheduleQuerySet:
-        """A due time waits for the end of the last run."""
+        """Those with a due time that waits for the end of the last run."""
         free = Q(paused_until__isnull=True) | Q(paused_until__lte=now)
         return self.filter(free, enabled=True, queued_for__isnull=False).order_by("queued_for")
 
@@ -118,8 +136,8 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         return at
 
     def update(self, **values: Any) -> int:
-        """A new rule is planned anew, unless ``next_run_at`` is given as well. Disabling forgets
-        the due time that waits for the end of the last run. `bulk_update` comes here too."""
+        """Plan a new rule anew, unless ``next_run_at`` is given as well. Disabling forgets the due
+        time that waits for the end of the last run. `bulk_update` comes here too."""
         if not is_rule(values):
             return super().update(**values)
         values = {"next_run_at": None, "planned_for": "", "planned_at": None, **values}
@@ -140,7 +158,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
         update_fields: Collection[str] | None = None,
         unique_fields: Collection[str] | None = None,
     ) -> list[Schedule]:
-        """With ``update_conflicts``, a new rule is planned anew as well."""
+        """Plan a new rule anew with ``update_conflicts`` as well."""
         if update_fields is not None and is_rule(update_fields):
             update_fields = {*update_fields, *PLAN_FIELDS}
         made = super().bulk_create(
@@ -180,14 +198,14 @@ class Schedule(models.Model):
     args = Values(_("arguments"), default=list, blank=True)
     kwargs = Values(_("keyword arguments"), default=dict, blank=True)
     queue = models.CharField(_("queue"), max_length=255, blank=True, default="")
-    #: With a queue they only go along; without one, or an exchange, the task's.
+    #: Beside a queue, these only go along. If all three are empty, the task's route counts.
     exchange = models.CharField(_("exchange"), max_length=255, blank=True, default="")
     routing_key = models.CharField(_("routing key"), max_length=255, blank=True, default="")
     #: None: the task's own.
     priority = models.PositiveSmallIntegerField(
         _("priority"), null=True, blank=True, validators=[MaxValueValidator(9)]
     )
-    #: The run ends as REVOKED when no worker was free before.
+    #: A run that no worker has started by then ends as REVOKED.
     expires = models.DurationField(_("expires after"), null=True, blank=True)
     expires_from = models.CharField(
         _("expiry counts from"), max_length=8, choices=ExpiresFrom, default=ExpiresFrom.SENT
@@ -206,7 +224,7 @@ class Schedule(models.Model):
     enabled = models.BooleanField(_("enabled"), default=True)
     paused_until = MomentField(_("paused until"), null=True, blank=True)
 
-    # What when it can't be just so.
+    # What to do when runs are late or overlap.
     misfire = models.CharField(
         _("missed runs"), max_length=8, choices=Misfire, default=Misfire.ONCE
     )
@@ -223,22 +241,22 @@ class Schedule(models.Model):
     # What beat writes.
     created_at = MomentField(_("created"), default=time_now, editable=False)
     next_run_at = MomentField(_("next run"), null=True, blank=True, editable=False)
-    #: The rule that `next_run_at` was worked out for, and when. Empty and None: nobody did, or
-    #: whoever wrote the row past `save` said itself when the next run is.
+    #: The rule that `next_run_at` was worked out for, and when. Empty and None: not yet, or the
+    #: row was written past `save` with a `next_run_at` of its own.
     planned_for = models.CharField(max_length=16, default="", editable=False)
     planned_at = MomentField(null=True, editable=False)
     last_run_at = MomentField(_("last run"), null=True, blank=True, editable=False)
     #: With `Overlap.QUEUE`: the due time that waits for the end of the last run.
     queued_for = MomentField(_("waits since"), null=True, blank=True, editable=False)
     runs = models.PositiveBigIntegerField(_("runs"), default=0, editable=False)
-    #: Due times that were let pass, by `misfire` or by `overlap`.
+    #: Due times that were skipped, by `misfire` or by `overlap`.
     skipped = models.PositiveBigIntegerField(_("skipped"), default=0, editable=False)
     #: The call that was sent last.
     last_result = models.CharField(_("last result"), max_length=255, default="", editable=False)
 
-    #: What code says of it, by field; None: it was made in the admin.
+    #: What code declares, by field; None: it was made in the admin.
     declared = models.JSONField(_("declared in code"), null=True, editable=False)
-    #: Code said so once, and says so no more.
+    #: Code declared it once, and does so no more.
     dropped = models.BooleanField(_("dropped from code"), default=False, editable=False)
 
     objects = ScheduleQuerySet.as_manager()
@@ -249,17 +267,17 @@ class Schedule(models.Model):
         ordering: ClassVar = ["name"]
         permissions: ClassVar = [("run_schedule", _("Can run schedules now"))]
         indexes: ClassVar = [
-            # Each tick's question.
+            # Each tick asks for what is due.
             models.Index(
                 fields=["next_run_at"], name="jobs_schedule_due", condition=Q(enabled=True)
             ),
-            # Each look's: whose last run may have ended meanwhile. Nearly always empty.
+            # Each tick asks which last runs have ended meanwhile. Nearly always empty.
             models.Index(
                 fields=["queued_for"],
                 name="jobs_schedule_queued",
                 condition=Q(queued_for__isnull=False),
             ),
-            # Each look's: what was written past `save`. Nearly always empty.
+            # Each tick asks for what was written past `save`. Nearly always empty.
             models.Index(
                 fields=["created_at"],
                 name="jobs_schedule_unplanned",
@@ -271,10 +289,10 @@ class Schedule(models.Model):
         return self.name
 
     def save(self, **options: Any) -> None:
-        """Also works out when it is next due, if its rule is new, and tells beat.
+        """If the rule is new, also work out when it is next due, and tell beat.
 
-        An edit under the same rule leaves beat's columns alone: beat writes them meanwhile, and a
-        run that is due must not get lost. Raises `ValidationError` for a rule that isn't valid.
+        An edit under the same rule leaves beat's columns alone: beat may write them meanwhile, and
+        a due run must not get lost. Raises `ValidationError` for a rule that isn't valid.
         """
         fields = options.pop("update_fields", None)
         if fields is None and self.pk is not None and not self._state.adding:
@@ -295,8 +313,8 @@ class Schedule(models.Model):
         return deleted
 
     def clean(self) -> None:
-        """Raises `ValidationError` by field for what could never be run, except for what only the
-        task itself can say of its arguments."""
+        """Check everything but whether the arguments suit the task. Raises `ValidationError` by
+        field."""
         timing.validate(
             self.crontab,
             self.interval,
@@ -335,7 +353,7 @@ class Schedule(models.Model):
         )
 
     def following(self, after: dt.datetime) -> dt.datetime | None:
-        """The first due time after this moment and, if it is paused, not before that ends.
+        """The first due time after this moment; while it is paused, not before the pause ends.
 
         Raises `ValidationError` for a rule that isn't valid.
         """
@@ -345,8 +363,8 @@ class Schedule(models.Model):
         return self.rule().following(after)
 
     def next_runs(self, now: dt.datetime, count: int) -> list[dt.datetime]:
-        """The next due times after now, as if it were enabled; the first of a planned schedule is
-        the planned one. Without jitter.
+        """The next due times after now, as if it were enabled, and without jitter. The first one of
+        a planned schedule is the planned one.
 
         Raises `ValidationError` for a rule that isn't valid.
         """
@@ -362,11 +380,11 @@ class Schedule(models.Model):
         return found
 
     def digest(self) -> str:
-        """Of all that decides when it is due: equal for equal rules."""
+        """A short text for all that decides when it is due: equal for equal rules."""
         return digest_of(getattr(self, field) for field in RULE_FIELDS)
 
     def plan(self, now: dt.datetime) -> frozenset[str]:
-        """Work out the next time, without saving it; the fields that changed.
+        """Work out the next time, without saving it; gives the fields that changed.
 
         Raises `ValidationError` for a rule that isn't valid.
         """
@@ -378,7 +396,7 @@ class Schedule(models.Model):
         return PLAN_FIELDS | {"queued_for"}
 
     def skip_next(self, now: dt.datetime) -> dt.datetime | None:
-        """Let the next due time pass, whichever it is by now; that time, or None when there is
+        """Skip the next due time, whichever it is by now; gives that time, or None when there is
         none."""
         now = clock.aware(now)
         rows = Schedule.objects.using(self._state.db)
@@ -394,3 +412,69 @@ class Schedule(models.Model):
             self.next_run_at = stored.following(max(due, now))
             rows.filter(pk=self.pk).update(next_run_at=self.next_run_at)
         return due
+
+
+class ScheduleRun(models.Model):
+    """What came of one due time of a schedule."""
+
+    class Outcome(models.TextChoices):
+        SENT = "sent", _("sent")
+        #: The last run had not ended.
+        OVERLAPPED = "overlapped", _("skipped: the last run went on")
+        #: An operator asked for it.
+        SKIPPED = "skipped", _("skipped by hand")
+
+    schedule = models.ForeignKey(
+        "jobs.Schedule",
+        on_delete=models.CASCADE,
+        related_name="history",
+        verbose_name=_("schedule"),
+    )
+    due_at = MomentField(_("due"))
+    #: When beat handled it.
+    at = MomentField(_("at"))
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome, default=Outcome.SENT)
+    #: Id of the call; empty when none was sent.
+    result = models.CharField(_("result"), max_length=255, default="")
+
+    class Meta:
+        verbose_name = _("run of a schedule")
+        verbose_name_plural = _("runs of schedules")
+        ordering: ClassVar = ["schedule", "-due_at"]
+        constraints: ClassVar = [
+            # It also serves to read the history of one schedule, newest first.
+            models.UniqueConstraint(fields=["schedule", "due_at"], name="jobs_run_once"),
+        ]
+        indexes: ClassVar = [
+            # For pruning.
+            models.Index(fields=["at"], name="jobs_run_at"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.schedule_id}@{self.due_at.isoformat()}"
+
+
+def check_what_is_sent(schedule: Schedule) -> None:
+    """Raises `ValidationError` by field."""
+    problems: dict[str, ValidationError] = {}
+    for field, kind, words in (
+        ("args", list, _('Write a JSON list, such as [17, "text"].')),
+        ("kwargs", dict, _('Write a JSON object, such as {"copy": true}.')),
+        ("headers", dict, _('Write a JSON object, such as {"tenant": "acme"}.')),
+    ):
+        if not isinstance(getattr(schedule, field), kind):
+            problems[field] = ValidationError(words, code="type")
+    for field in ("expires", "jitter", "misfire_window"):
+        value = getattr(schedule, field)
+        if value is not None and value < dt.timedelta(0):
+            problems[field] = ValidationError(_("This can't be negative."), code="negative")
+    queues = conf.get().queues
+    queue = schedule.queue
+    if queue and not conf.get().knows(queue):
+        problems["queue"] = ValidationError(
+            _("Queue “%(queue)s” is not declared in JOBS['QUEUES'].%(nearest)s"),
+            code="queue",
+            params={"queue": queue, "nearest": conf.nearest(queue, queues)},
+        )
+    if problems:
+        raise ValidationError(problems)

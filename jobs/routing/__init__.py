@@ -34,13 +34,13 @@ class Routable(Protocol):
 
 
 class Plan(NamedTuple):
-    """What is known of a task's calls before there is one."""
+    """Where the calls of a task go, as far as that is known before there is one."""
 
-    #: Whose settings these are.
+    #: The one that made it: it counts as long as the settings do.
     router: Router
     #: Whether functions have to be asked at each call.
     asks: bool
-    #: What settings and decorator say.
+    #: What the settings and the decorator say.
     route: Route
     #: Where that leads; None: it takes a call to tell.
     address: Address | None
@@ -84,8 +84,8 @@ class Router:
         options: Mapping[str, Any],
         task: Routable | None,
     ) -> tuple[Address, int]:
-        """Where one call goes, and its priority. ``options``: those of the call, of which the
-        names of `Route` matter. Raises as `lead` does, also for a routing function that fails."""
+        """Where one call goes, and its priority. ``options``: those of the call; the ones that
+        `Route` has count. Raises as `lead` does, also for a routing function that fails."""
         decorated = task.route if task is not None else Route()
         functions, said = self._routes.of(name)
         for function in functions:
@@ -104,7 +104,7 @@ class Router:
         return self.lead(name, route), route.priority or 0
 
     def problems(self, tasks: Iterable[Routable]) -> Iterator[tuple[str, str]]:
-        """What can't be sent whatever a call says: the task's name, or "" for a route of the
+        """What can't be sent, whatever a call says: a task's name, or "" for a route of the
         settings, and a sentence."""
         for task in tasks:
             route = task.route.over(self._routes.of(task.name).route)

@@ -55,18 +55,15 @@ class Exchange:
             found = tuple(self._queues[place] for place in self._topics.find(key))
         else:
             found = self._direct.get(key, ())
-        if not found:
-            raise NoRoute(self._refusal(key))
-        return found
-
-    def _refusal(self, key: str) -> str:
+        if found:
+            return found
         named = f"the {self.kind} exchange {self.name!r}"
         if self.kind == "fanout":
-            return f"{named}, to which JOBS['QUEUES'] binds no queue."
+            raise NoRoute(f"{named}, to which JOBS['QUEUES'] binds no queue.")
         if not key:
-            return f"{named} without a routing_key."
+            raise NoRoute(f"{named} without a routing_key.")
         keys = [key for key, _ in self._bindings]
-        return (
+        raise NoRoute(
             f"{named} with the routing key {key!r}, which JOBS['QUEUES'] binds no queue with."
             f"{nearest(key, keys)}"
         )

@@ -1,4 +1,4 @@
-"""``JOBS["TASK_ROUTES"]``, in Celery's forms: what it says of a task. Pure."""
+"""What ``JOBS["TASK_ROUTES"]`` says about a task, in each of Celery's forms. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RouterFunction = Callable[..., Any]
 
 
 class Route(NamedTuple):
-    """Where to, as far as somebody said so; empty or None for what wasn't said.
+    """Where a call goes, as far as one source says so; empty or None for what it leaves open.
 
     With a queue, exchange and routing key decide nothing: they go along in ``delivery_info``.
     """
@@ -31,10 +31,10 @@ class Route(NamedTuple):
     priority: int | None = None
 
     def over(self, other: Route) -> Route:
-        """What this one says and, of what it leaves open, what the other one says.
+        """This route, with what it leaves open taken from the other one.
 
-        A queue is a whole address: it lets nothing through of the other's, and is not taken over
-        by one that says something itself.
+        A queue is a whole address: a route with one takes no exchange or routing key from the
+        other, and one with an exchange or routing key takes no queue.
         """
         priority = other.priority if self.priority is None else self.priority
         if self.queue or not (self.exchange or self.routing_key):
@@ -47,11 +47,11 @@ class Route(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What the settings say of one task."""
+    """What the settings say about one task."""
 
-    #: To be asked at each call, in order: the first that answers decides.
+    #: Asked at each call, in order; the first that answers decides.
     functions: tuple[RouterFunction, ...]
-    #: What holds if none of them does.
+    #: What counts if none of them answers.
     route: Route
 
 
@@ -62,7 +62,7 @@ class Routes:
         self._routers = [_router(one) for one in several]
 
     def of(self, name: str) -> Said:
-        """What is said of the task of this name."""
+        """What the settings say about the task of this name."""
         functions: list[RouterFunction] = []
         for router in self._routers:
             if not isinstance(router, _Map):
@@ -79,8 +79,8 @@ class Routes:
 
 
 def route_of(value: Any, whose: str) -> Route:
-    """A route as one writes it: a queue's name, or a dict. ``whose``: who says so, for the text of
-    the `ConfigurationError`."""
+    """Read a route as it is written: a queue's name, or a dict. ``whose``: for the text of the
+    `ConfigurationError`."""
     if isinstance(value, str) and value:
         return Route(queue=value)
     if not isinstance(value, Mapping):
@@ -119,7 +119,7 @@ class _Map:
     def __init__(self, entries: Sequence[Any]) -> None:
         self._names: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
-        #: For checks: as they were written.
+        #: The patterns as they were written, for checks.
         self.said: list[tuple[str, Route]] = []
         for entry in entries:
             if not _is_pair(entry):
@@ -127,18 +127,16 @@ class _Map:
                     f"JOBS['TASK_ROUTES'] has {entry!r}, which must be a pair of a task's name, "
                     "glob or compiled regular expression, and its route."
                 )
-            self._add(*entry)
-
-    def _add(self, pattern: Any, route: Any) -> None:
-        shown = repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
-        found = route_of(route, f"JOBS['TASK_ROUTES'] for {shown}")
-        self.said.append((shown, found))
-        if isinstance(pattern, re.Pattern):
-            self._patterns.append((pattern, found))
-        elif set(pattern) & set("*?["):
-            self._patterns.append((re.compile(fnmatch.translate(pattern)), found))
-        else:
-            self._names.setdefault(pattern, found)
+            pattern, route = entry
+            shown = repr(pattern.pattern if isinstance(pattern, re.Pattern) else pattern)
+            found = route_of(route, f"JOBS['TASK_ROUTES'] for {shown}")
+            self.said.append((shown, found))
+            if isinstance(pattern, re.Pattern):
+                self._patterns.append((pattern, found))
+            elif set(pattern) & set("*?["):
+                self._patterns.append((re.compile(fnmatch.translate(pattern)), found))
+            else:
+                self._names.setdefault(pattern, found)
 
     def find(self, name: str) -> Route | None:
         if name in self._names:
@@ -159,7 +157,15 @@ def _router(one: Any) -> _Map | RouterFunction:
     if isinstance(one, Mapping):
         return _Map(list(one.items()))
     if isinstance(one, str):
-        return _imported(one)
+        try:
+            found = import_string(one)
+        except ImportError as error:
+            raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {one!r}: {error}.") from error
+        if isinstance(found, type):
+            found = found()  # as Celery does
+        if not (hasattr(found, "route_for_task") or callable(found)):
+            raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {one!r}, which is no function.")
+        return _function_of(found)
     if hasattr(one, "route_for_task") or callable(one):
         return _function_of(one)
     if isinstance(one, list | tuple):
@@ -170,20 +176,8 @@ def _router(one: Any) -> _Map | RouterFunction:
     )
 
 
-def _imported(path: str) -> RouterFunction:
-    try:
-        found = import_string(path)
-    except ImportError as error:
-        raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}: {error}.") from error
-    if isinstance(found, type):
-        found = found()  # as Celery does
-    if not (hasattr(found, "route_for_task") or callable(found)):
-        raise ConfigurationError(f"JOBS['TASK_ROUTES'] has {path!r}, which is no function.")
-    return _function_of(found)
-
-
 def _function_of(router: Any) -> RouterFunction:
-    """A function, or what Celery called a router before it took functions."""
+    """The router itself, or a function for an object of the older form, ``route_for_task``."""
     if not hasattr(router, "route_for_task"):
         return router  # type: ignore[no-any-return]
 

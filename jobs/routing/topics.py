@@ -15,9 +15,9 @@ class _Node:
         self.any = word == "#"
         #: Word → how the patterns go on.
         self.following: dict[str, _Node] = {}
-        #: What those stand for that end here.
+        #: What the patterns that end here stand for.
         self.ends: list[int] = []
-        #: Where one is on arriving here: here, and behind a "#" that takes no word.
+        #: Where a search is on arriving here: here, and behind a "#" that takes no word.
         self.closure: dict[_Node, None] = {self: None}
 
 
@@ -26,28 +26,25 @@ class Topics:
     many patterns there are."""
 
     def __init__(self, patterns: Iterable[tuple[str, int]]) -> None:
-        """Patterns with what each stands for."""
+        """``patterns``: each with what it stands for."""
         self._root = _Node()
         self._start = self._root.closure
         for pattern, meaning in patterns:
-            self._add(pattern, meaning)
-
-    def _add(self, pattern: str, meaning: int) -> None:
-        node, before = self._root, ""
-        for word in _words(pattern):
-            if word == before == "#":
-                continue  # any number twice is any number
-            before = word
-            found = node.following.get(word)
-            if found is None:
-                found = node.following[word] = _Node(word)
-                if found.any:
-                    node.closure[found] = None
-            node = found
-        node.ends.append(meaning)
+            node, before = self._root, ""
+            for word in _words(pattern):
+                if word == before == "#":
+                    continue  # any number twice is any number
+                before = word
+                found = node.following.get(word)
+                if found is None:
+                    found = node.following[word] = _Node(word)
+                    if found.any:
+                        node.closure[found] = None
+                node = found
+            node.ends.append(meaning)
 
     def find(self, key: str) -> list[int]:
-        """What the patterns stand for that a key fits, each once, in order."""
+        """What the patterns that a key fits stand for, each once, in order."""
         found: set[int] = set()
         # The nodes that the words so far lead to: each once, so that patterns with many "#" cost no
         # more than their size.

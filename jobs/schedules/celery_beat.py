@@ -1,5 +1,5 @@
 # ruff: noqa: DJ001, DJ008
-"""Schedules of django-celery-beat as this program's, with a word on what has no equal."""
+"""Translate schedules of django-celery-beat into rows here, with notes on what has no equal."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from jobs.routing import Route
 from jobs.timing import clock
 from jobs.timing.celery import crontab
 
-#: Apart from the project's models: no migration is made of these, and the package may be there.
+#: Keeps these models apart from the project's: they get no migrations, and don't collide with the
+#: package's own where that is still installed.
 _apart = Apps()
 
 _Table = TypeVar("_Table", bound="Table")
@@ -110,26 +111,21 @@ def exist(using: str) -> bool:
 
 def read(model: type[_Table], using: str) -> list[_Table]:
     """All rows; none where there is no such table."""
-    columns = _columns(model._meta.db_table, using)
+    connection, table = connections[using], model._meta.db_table
+    with connection.cursor() as cursor:
+        if table not in connection.introspection.table_names(cursor):
+            return []
+        found = connection.introspection.get_table_description(cursor, table)
+    columns = {column.name for column in found}
     names = [f.name for f in model._meta.concrete_fields if f.column in columns]
     if not names:
         return []
     rows = model._default_manager.using(using).order_by("pk").values(*names)
-    return [model(**{name: _aware(value) for name, value in row.items()}) for row in rows]
-
-
-def _aware(value: Any) -> Any:
-    """With USE_TZ off, moments come without a zone."""
-    return clock.aware(value) if isinstance(value, dt.datetime) else value
-
-
-def _columns(table: str, using: str) -> set[str]:
-    connection = connections[using]
-    with connection.cursor() as cursor:
-        if table not in connection.introspection.table_names(cursor):
-            return set()
-        found = connection.introspection.get_table_description(cursor, table)
-    return {column.name for column in found}
+    # With USE_TZ off, moments come without a zone.
+    return [
+        model(**{n: clock.aware(v) if isinstance(v, dt.datetime) else v for n, v in row.items()})
+        for row in rows
+    ]
 
 
 #: Celery's own upkeep, which it adds to the table by itself.
@@ -139,14 +135,14 @@ _LISTS = str.maketrans("", "", "[]{}() ")
 
 @dataclass(slots=True)
 class Import:
-    """What becomes of one row."""
+    """What becomes of one row there."""
 
     name: str
     #: Not saved. None: it can't be imported, or is left alone.
     schedule: Schedule | None = None
     #: For a person: what is not as it was.
     notes: list[str] = field(default_factory=list)
-    #: It is there already.
+    #: There is a schedule of this name already.
     known: bool = False
 
     def refuse(self, note: str) -> None:
@@ -155,7 +151,7 @@ class Import:
 
 
 def plan(using: str, taken: Mapping[str, str]) -> list[Import]:
-    """What there is to import from a database, by name.
+    """What there is to import from a database, in the order of names.
 
     ``taken``: names that are left alone → why.
     """
@@ -176,7 +172,7 @@ def plan(using: str, taken: Mapping[str, str]) -> list[Import]:
 
 
 def save(imports: list[Import]) -> int:
-    """Write them, all or none; how many."""
+    """Write them, all or none; gives how many."""
     alias = router.db_for_write(Schedule)
     made = [one.schedule for one in imports if one.schedule is not None]
     with transaction.atomic(using=alias):
@@ -193,24 +189,7 @@ def _translated(old: PeriodicTask, rules: Mapping[str, Any]) -> Import:
     if old.task == _UPKEEP:
         made.refuse(_("Not needed: the task jobs.prune deletes old results here."))
         return made
-    made.schedule = _what_is_sent(old)
-    try:
-        _set_rule(made.schedule, old, rules)
-        _set_json(made.schedule, old)
-    except (ValueError, OverflowError, ConfigurationError) as error:
-        made.refuse(str(error))
-        return made
-    problems = [*_doubts(made.schedule, old)]
-    if problems and old.enabled:
-        made.schedule.enabled = False
-        problems.append(_("It is imported switched off."))
-    made.notes += [*problems, *_losses(made.schedule, old)]
-    _check(made)
-    return made
-
-
-def _what_is_sent(old: PeriodicTask) -> Schedule:
-    return Schedule(
+    schedule = made.schedule = Schedule(
         name=old.name,
         description=old.description,
         task=old.task,
@@ -226,26 +205,44 @@ def _what_is_sent(old: PeriodicTask) -> Schedule:
         last_run_at=old.last_run_at,
         runs=old.total_run_count,
     )
-
-
-def _set_json(schedule: Schedule, old: PeriodicTask) -> None:
-    for name in ("args", "kwargs", "headers"):
-        text = getattr(old, name)
-        try:
-            value = json.loads(text) if text else None
-        except ValueError as error:
-            raise ValueError(
-                _("Its %(field)s are not JSON: %(text)s") % {"field": name, "text": text}
-            ) from error
-        if value is not None:
-            setattr(schedule, name, value)
+    try:
+        _set_rule(schedule, old, rules)
+        for name in ("args", "kwargs", "headers"):
+            text = getattr(old, name)
+            try:
+                value = json.loads(text) if text else None
+            except ValueError as error:
+                raise ValueError(
+                    _("Its %(field)s are not JSON: %(text)s") % {"field": name, "text": text}
+                ) from error
+            if value is not None:
+                setattr(schedule, name, value)
+    except (ValueError, OverflowError, ConfigurationError) as error:
+        made.refuse(str(error))
+        return made
+    made.notes += _doubts(schedule, old)
+    if made.notes and old.enabled:
+        schedule.enabled = False
+        made.notes.append(_("It is imported switched off."))
+    # What is not as it was, and does no harm.
+    if old.exchange and not schedule.exchange:
+        made.notes.append(_("Its exchange %s is lost.") % old.exchange)
+    if old.priority is not None and old.priority > 9:
+        made.notes.append(_("Its priority %d is 9 here, the last.") % old.priority)
+    try:
+        schedule.full_clean(validate_unique=False, validate_constraints=False)
+    except ValidationError as error:
+        made.refuse(" ".join(error.messages))
+    return made
 
 
 def _set_rule(schedule: Schedule, old: PeriodicTask, rules: Mapping[str, Any]) -> None:
     if "crontab" in rules:
         rule = rules["crontab"]
         fields = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
-        schedule.crontab = crontab(*(_field(getattr(rule, name)) for name in fields)).text
+        # Some of Celery's lists were stored as Python prints them: "[1, 15]".
+        texts = [getattr(rule, name).translate(_LISTS) or "*" for name in fields]
+        schedule.crontab = crontab(*texts).text
         schedule.timezone = rule.timezone
     elif "interval" in rules:
         rule = rules["interval"]
@@ -266,13 +263,8 @@ def _set_rule(schedule: Schedule, old: PeriodicTask, rules: Mapping[str, Any]) -
         raise ValueError(_("It has no rule."))
 
 
-def _field(text: str) -> str:
-    """Some of Celery's lists were stored as Python prints them: ``[1, 15]``."""
-    return text.translate(_LISTS) or "*"
-
-
 def _doubts(schedule: Schedule, old: PeriodicTask) -> list[str]:
-    """Why it can't simply go on here; someone has to look at it."""
+    """Why it can't simply go on here, and somebody has to look at it."""
     found = []
     task = registry.tasks.get(schedule.task)
     if task is None:
@@ -285,40 +277,14 @@ def _doubts(schedule: Schedule, old: PeriodicTask) -> list[str]:
     if schedule.queue and not conf.get().knows(schedule.queue):
         found.append(_("JOBS['QUEUES'] does not declare its queue %s.") % schedule.queue)
         schedule.queue = schedule.exchange = schedule.routing_key = ""
-    elif not _leads_somewhere(schedule):
-        schedule.exchange = schedule.routing_key = ""
-        if old.routing_key:
-            found.append(_("Its routing key %s is lost: choose a queue.") % old.routing_key)
+    elif not schedule.queue and (schedule.exchange or schedule.routing_key):
+        try:
+            said = Route("", schedule.exchange, schedule.routing_key)
+            routing.get().lead(schedule.task, said)
+        except (UnknownQueue, NoRoute):
+            schedule.exchange = schedule.routing_key = ""
+            if old.routing_key:
+                found.append(_("Its routing key %s is lost: choose a queue.") % old.routing_key)
     if old.one_off and schedule.at is None:
         found.append(_("It was to run only once: choose “once at” instead of its rule."))
     return found
-
-
-def _leads_somewhere(schedule: Schedule) -> bool:
-    """Whether its queue, or else its exchange and routing key, are declared here."""
-    if schedule.queue or not (schedule.exchange or schedule.routing_key):
-        return True
-    said = Route("", schedule.exchange, schedule.routing_key)
-    try:
-        routing.get().lead(schedule.task, said)
-    except (UnknownQueue, NoRoute):
-        return False
-    return True
-
-
-def _losses(schedule: Schedule, old: PeriodicTask) -> list[str]:
-    """What is not as it was, and does no harm."""
-    found = []
-    if old.exchange and not schedule.exchange:
-        found.append(_("Its exchange %s is lost.") % old.exchange)
-    if old.priority is not None and old.priority > 9:
-        found.append(_("Its priority %d is 9 here, the last.") % old.priority)
-    return found
-
-
-def _check(made: Import) -> None:
-    assert made.schedule is not None
-    try:
-        made.schedule.full_clean(validate_unique=False, validate_constraints=False)
-    except ValidationError as error:
-        made.refuse(" ".join(error.messages))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from django.core.exceptions import ValidationError
@@ -70,23 +70,19 @@ class Declaration:
             jitter=None if declared.jitter is None else span(declared.jitter),
             timezone=timing.default_zone(),
         )
-        _set_rule(made, declared.schedule)
+        rule = declared.schedule
+        if isinstance(rule, Crontab):
+            made.crontab, made.timezone = rule.text, rule.timezone or made.timezone
+        elif isinstance(rule, str):
+            made.crontab = rule
+        else:
+            made.interval = span(rule)
         return made
 
     def values(self) -> dict[str, Any]:
         """The row's fields, in their plain form."""
         values: dict[str, Any] = serialization.plain(merge.plain(self.schedule()))
         return values
-
-
-def _set_rule(schedule: Schedule, rule: Rule) -> None:
-    if isinstance(rule, Crontab):
-        schedule.crontab = rule.text
-        schedule.timezone = rule.timezone or schedule.timezone
-    elif isinstance(rule, str):
-        schedule.crontab = rule
-    else:
-        schedule.interval = span(rule)
 
 
 # ------------------------------------------------------------------------- add_periodic_task
@@ -104,8 +100,7 @@ def add_periodic_task(
     and arguments. ``options``: those of the message (queue, exchange, routing_key, priority,
     expires, headers), and those of `jobs.Periodic`.
 
-    Raises `ConfigurationError` for what can be seen to be wrong here; `manage.py check` sees the
-    rest.
+    Raises `ConfigurationError` for mistakes that show here; `manage.py check` finds the rest.
     """
     args: Sequence[Any] = ()
     kwargs: Mapping[str, Any] = {}
@@ -114,7 +109,9 @@ def add_periodic_task(
     else:
         task, args, kwargs = call.task, tuple(call.args), dict(call.kwargs)
         options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
-    name = name or _name(task, args, kwargs)
+    if not name:
+        values = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
+        name = f"{task}({', '.join(values)})"[:_NAME_LENGTH]
     try:
         options = celery_names.left_of(options, celery_names.CALL)
         _check_keys(options, (*_OPTIONS, *_MORE))
@@ -126,11 +123,6 @@ def add_periodic_task(
         raise ConfigurationError(
             f"add_periodic_task: two schedules are called {name!r}. Give one another name=."
         )
-
-
-def _name(task: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
-    values = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
-    return f"{task}({', '.join(values)})"[:_NAME_LENGTH]
 
 
 def _check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -151,15 +143,25 @@ def _periodic(rule: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> 
 
 
 def find() -> list[Declaration]:
-    """Every declaration of this code, each name once; those that can't be a row say why."""
+    """Every declaration of this code, each name once; one that can't become a row says why."""
+    entries = conf.get().beat_schedule
+    given = [_of_settings(name, entry) for name, entry in entries.items() if entry is not None]
+    others = []
+    for task in registry.tasks.values():
+        declared = task.options.schedule
+        if declared is not None:
+            periodic = declared if isinstance(declared, Periodic) else Periodic(declared)
+            name = periodic.name or task.name
+            others.append(Declaration(name, f"@task {task.name!r}", task.name, periodic))
+    # The settings have the last word, also about schedules that other people's apps declare.
+    given += [one for one in (*others, *_added.values()) if one.name not in entries]
     found: dict[str, Declaration] = {}
-    for one in _gathered():
-        earlier = found.get(one.name)
-        if earlier is None:
-            found[one.name] = _checked(one)
-        else:
+    for one in given:
+        if (earlier := found.get(one.name)) is not None:
             told = f"{earlier.source} declares it as well. Give one of them another name."
             found[one.name] = Declaration(one.name, one.source, problem=told)
+        else:
+            found[one.name] = replace(one, problem=one.problem or _problem(one))
     return list(found.values())
 
 
@@ -172,56 +174,32 @@ def problems() -> list[str]:
     ]
 
 
-def _gathered() -> Iterator[Declaration]:
-    entries = conf.get().beat_schedule
-    for name, entry in entries.items():
-        if entry is not None:
-            yield _of_settings(name, entry)
-    # The settings have the last word, on what other people's apps declare as well.
-    yield from (one for one in (*_of_tasks(), *_added.values()) if one.name not in entries)
-
-
-def _of_tasks() -> Iterator[Declaration]:
-    for task in registry.tasks.values():
-        declared = task.options.schedule
-        if declared is not None:
-            periodic = declared if isinstance(declared, Periodic) else Periodic(declared)
-            name = periodic.name or task.name
-            yield Declaration(name, f"@task {task.name!r}", task.name, periodic)
-
-
 def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
     source = "JOBS['BEAT_SCHEDULE']"
     try:
-        return Declaration(name, source, str(entry["task"]), _of_entry(entry))
+        task = str(entry["task"])
+        entry = celery_names.left_of(entry, celery_names.SCHEDULE)
+        _check_keys(entry, _ENTRY)
+        options = entry.get("options") or {}
+        if not isinstance(options, Mapping):
+            raise TypeError(f"options must be a dict, not {options!r}")
+        options = celery_names.left_of(options, celery_names.CALL)
+        _check_keys(options, _OPTIONS)
+        more = {key: entry[key] for key in _MORE if key in entry}
+        args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}
+        periodic = _periodic(entry["schedule"], args, kwargs, {**options, **more})
     except KeyError as error:
         return Declaration(name, source, problem=f"it has no {error}.")
     except (TypeError, ValueError) as error:
         return Declaration(name, source, problem=f"{error}.")
-
-
-def _of_entry(entry: Mapping[str, Any]) -> Periodic:
-    entry = celery_names.left_of(entry, celery_names.SCHEDULE)
-    _check_keys(entry, _ENTRY)
-    options = entry.get("options") or {}
-    if not isinstance(options, Mapping):
-        raise TypeError(f"options must be a dict, not {options!r}")
-    options = celery_names.left_of(options, celery_names.CALL)
-    _check_keys(options, _OPTIONS)
-    more = {key: entry[key] for key in _MORE if key in entry}
-    args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}
-    return _periodic(entry["schedule"], args, kwargs, {**options, **more})
+    return Declaration(name, source, task, periodic)
 
 
 # --------------------------------------------------------------------------------- checking
 
 
-def _checked(one: Declaration) -> Declaration:
-    problem = one.problem or _problem(one)
-    return Declaration(one.name, one.source, one.task, one.periodic, problem) if problem else one
-
-
 def _problem(one: Declaration) -> str:
+    """Why a declaration can't become a row; empty when it can."""
     task = registry.tasks.get(one.task)
     if task is None:
         return f"no task is called {one.task!r}.{conf.nearest(one.task, registry.tasks)}"
@@ -237,16 +215,13 @@ def _problem(one: Declaration) -> str:
         serialization.dumps([declared.args, declared.kwargs, declared.headers])
         one.schedule().full_clean(validate_unique=False, validate_constraints=False)
     except ValidationError as error:
-        return " ".join(f"{field}: {' '.join(texts)}" for field, texts in _by_field(error))
+        if not hasattr(error, "error_dict"):
+            return f"schedule: {' '.join(error.messages)}"
+        names = {field.name for field in fields(Periodic)}
+        return " ".join(
+            f"{field if field in names else 'schedule'}: {' '.join(texts)}"
+            for field, texts in error.message_dict.items()
+        )
     except (TypeError, ValueError) as error:
         return str(error).rstrip(".") + "."
     return ""
-
-
-def _by_field(error: ValidationError) -> Iterator[tuple[str, list[str]]]:
-    if not hasattr(error, "error_dict"):
-        yield "schedule", error.messages
-        return
-    names = {field.name for field in fields(Periodic)}
-    for field, texts in error.message_dict.items():
-        yield (field if field in names else "schedule"), texts

@@ -1,4 +1,4 @@
-"""What code says of a schedule, what it said before, and what the row says: into one. Pure.
+"""Merge what code declares of a schedule, what it declared before, and what the row says. Pure.
 
 Values are compared in the plain form in which ``Schedule.declared`` keeps them.
 """
@@ -12,8 +12,8 @@ from jobs.models import Schedule
 
 Plain = Mapping[str, Any]
 
-#: What is edited together stays together: a rule whose interval comes from the code and whose
-#: crontab comes from the admin would be none.
+#: Fields that are merged together: an interval from the code and a crontab from the admin would
+#: be no rule.
 UNITS: tuple[tuple[str, ...], ...] = (
     ("task",),
     ("args", "kwargs"),
@@ -33,14 +33,13 @@ FIELDS = tuple(name for unit in UNITS for name in unit)
 
 def plain(schedule: Schedule) -> dict[str, Any]:
     """The fields that code declares, as JSON has them."""
-    return {name: _plain(schedule, name) for name in FIELDS}
-
-
-def _plain(schedule: Schedule, name: str) -> Any:
-    value = getattr(schedule, name)
-    if value is None or isinstance(value, bool | int | str | list | dict):
-        return value
-    return _field(name).value_to_string(schedule)
+    found = {}
+    for name in FIELDS:
+        value = getattr(schedule, name)
+        if not (value is None or isinstance(value, bool | int | str | list | dict)):
+            value = _field(name).value_to_string(schedule)
+        found[name] = value
+    return found
 
 
 def _field(name: str) -> Any:
@@ -48,21 +47,22 @@ def _field(name: str) -> Any:
 
 
 def restored(values: Plain) -> dict[str, Any]:
-    """Plain values as the row's fields have them."""
+    """Plain values as a row has them."""
     return {name: _field(name).to_python(values[name]) for name in values}
 
 
 def merged(stored: Plain, former: Plain, new: Plain) -> dict[str, Any]:
-    """The fields that change, with their new values: those that still say what code said before."""
+    """The fields to change, with their new values: those that still have what code declared
+    before."""
     changes: dict[str, Any] = {}
     for unit in UNITS:
-        # What code had no word for when the row was written.
+        # A field that isn't in `former` is newer than the row.
         if all(name not in former or stored[name] == former[name] for name in unit):
             changes |= {name: new[name] for name in unit if stored[name] != new[name]}
     return changes
 
 
 def edited(schedule: Schedule) -> list[str]:
-    """Fields that don't say what code declares; none for a schedule that code doesn't declare."""
+    """Fields that differ from what code declares; none for a schedule that code doesn't declare."""
     stored, declared = plain(schedule), schedule.declared or {}
     return [name for name in FIELDS if name in declared and stored[name] != declared[name]]

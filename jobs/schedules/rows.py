@@ -1,4 +1,4 @@
-"""Declarations into rows, from any number of processes at once."""
+"""Write declarations into rows, from any number of processes at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connections, router, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule
@@ -17,7 +17,7 @@ from jobs.schedules.declared import Declaration
 
 log = logging.getLogger("jobs.beat")
 
-#: In ``Schedule.declared`` of what code dropped: whether it was enabled before.
+#: Key in ``Schedule.declared`` of what code dropped: whether it was enabled before.
 _BEFORE = "enabled_before"
 
 
@@ -52,7 +52,7 @@ class Step(NamedTuple):
 
 
 def sync() -> list[Step]:
-    """`synchronise`, told in the log: what beat does when it starts."""
+    """`synchronise` and log each step, as beat does at its start."""
     steps = synchronise()
     for step in steps:
         if step.failed:
@@ -63,15 +63,16 @@ def sync() -> list[Step]:
 
 
 def synchronise(*, write: bool = True, adopt: bool = False) -> list[Step]:
-    """Make rows say what code declares, but for what was edited there. What was done, or, without
-    ``write``, what there is to do; nothing, when all of it is so already.
+    """Make rows say what code declares, but for what was edited there. Gives the steps that it took
+    or, without ``write``, would take.
 
     ``adopt``: let schedules that were made in the admin under a declared name belong to the code.
     Their values stay, as edits do. Otherwise they are left alone.
     """
     found = declared.find()
     names = [one.name for one in found]
-    rows = {row.name: row for row in _rows().filter(Q(declared__isnull=False) | Q(name__in=names))}
+    stored = Schedule.objects.using(router.db_for_write(Schedule))
+    rows = {r.name: r for r in stored.filter(Q(declared__isnull=False) | Q(name__in=names))}
     steps = []
     for one in found:
         step = _step(one, rows.get(one.name), adopt=adopt)
@@ -85,7 +86,7 @@ def synchronise(*, write: bool = True, adopt: bool = False) -> list[Step]:
 
 
 def reset(schedule: Schedule) -> None:
-    """Let a schedule say what code declares, whatever was edited; one that code has dropped stays
+    """Undo all edits: make a schedule say what code declares. One that code has dropped stays
     switched off. Raises `ConfigurationError` for one that was made in the admin."""
     if schedule.declared is None:
         raise ConfigurationError(
@@ -101,14 +102,21 @@ def reset(schedule: Schedule) -> None:
 
 
 def _step(one: Declaration, row: Schedule | None, *, adopt: bool) -> Step | None:
-    """What to do about a declaration, if anything."""
+    """What there is to do about a declaration; None when the row says so already."""
     if one.problem:
         return Step(Verb.REFUSED, one.name, one.problem)
     new = one.values()
     if row is None:
         return Step(Verb.CREATED, one.name, one.task, {**merge.restored(new), "declared": new})
     if row.declared is None:
-        return _step_of_another(row, new, adopt=adopt)
+        if adopt:
+            return Step(Verb.ADOPTED, row.name, row.task, {"declared": new})
+        return Step(
+            Verb.TAKEN,
+            row.name,
+            "a schedule of this name was made in the admin, and is left alone. Rename one of the "
+            "two, or run jobs_sync_schedules --adopt.",
+        )
     stored = merge.plain(row)
     if row.dropped:
         stored["enabled"] = row.enabled or row.declared.get(_BEFORE, True)
@@ -123,17 +131,6 @@ def _step(one: Declaration, row: Schedule | None, *, adopt: bool) -> Step | None
     return Step(Verb.RETURNED if row.dropped else Verb.CHANGED, one.name, detail, values)
 
 
-def _step_of_another(row: Schedule, new: dict[str, Any], *, adopt: bool) -> Step:
-    if adopt:
-        return Step(Verb.ADOPTED, row.name, row.task, {"declared": new})
-    return Step(
-        Verb.TAKEN,
-        row.name,
-        "a schedule of this name was made in the admin, and is left alone. Rename one of the two, "
-        "or run jobs_sync_schedules --adopt.",
-    )
-
-
 def _drop(row: Schedule) -> Step | None:
     if row.dropped or row.declared is None:
         return None
@@ -146,7 +143,7 @@ def _drop(row: Schedule) -> Step | None:
 
 
 def _write(one: Declaration | None, step: Step, *, adopt: bool) -> Step | None:
-    """Do it, unless another process has; what was done."""
+    """Take a step, unless another process has; gives the step that was taken."""
     if step.failed:
         return step
     try:
@@ -161,7 +158,10 @@ def _write(one: Declaration | None, step: Step, *, adopt: bool) -> Step | None:
 def _decide_and_save(one: Declaration | None, name: str, *, adopt: bool) -> Step | None:
     alias = router.db_for_write(Schedule)
     with transaction.atomic(using=alias):
-        row = _locked(alias).filter(name=name).first()
+        rows = Schedule.objects.using(alias).filter(name=name)
+        if connections[alias].features.has_select_for_update:
+            rows = rows.select_for_update()
+        row = rows.first()
         if one is None:
             step = _drop(row) if row else None
         else:
@@ -178,14 +178,3 @@ def _save(row: Schedule, values: dict[str, Any]) -> None:
     for name, value in values.items():
         setattr(row, name, value)
     row.save(update_fields=list(values))
-
-
-def _rows() -> QuerySet[Schedule]:
-    return Schedule.objects.using(router.db_for_write(Schedule))
-
-
-def _locked(alias: str) -> QuerySet[Schedule]:
-    rows = Schedule.objects.using(alias)
-    if connections[alias].features.has_select_for_update:
-        return rows.select_for_update()
-    return rows

@@ -1,9 +1,8 @@
-"""What code writes to declare a schedule. Pure: it becomes a row when `jobs.periodic` is asked."""
+"""What code writes to declare a schedule. Pure: `jobs.schedules` makes rows of it."""
 
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +23,7 @@ Seconds = float | dt.timedelta
 
 @dataclass(frozen=True, slots=True)
 class Periodic:
-    """A rule, and what is sent by it; for what a schedule has besides its rule."""
+    """A rule, what is sent by it, and everything else that a schedule has."""
 
     schedule: Rule
     args: Sequence[Any] = ()
@@ -33,21 +32,21 @@ class Periodic:
     name: str = ""
     #: Default: the task's.
     queue: str = ""
-    #: With a queue, they go along in ``delivery_info``; without one, they lead to queues.
+    #: Beside a queue, they only go along in ``delivery_info``; without one, they lead to queues.
     exchange: str = ""
     routing_key: str = ""
     #: 0 (first) to 9; None: the task's.
     priority: int | None = None
-    #: Seconds (or a timedelta) after beat sends it beyond which it isn't run any more.
+    #: Seconds (or a timedelta) after beat sends a run during which it may start.
     expires: Seconds | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     enabled: bool = True
-    #: "skip", "once" or "all": what becomes of due times that nobody was there for.
+    #: "skip", "once" or "all": what to do about due times that passed while no beat ran.
     misfire: str = "once"
     #: With "all": how old, in seconds or as a timedelta, a missed due time may be.
     misfire_window: Seconds = 86_400.0
-    #: "allow", "skip" or "queue": what happens at a due time when the last run goes on.
+    #: "allow", "skip" or "queue": what to do at a due time when the last run has not ended.
     overlap: str = "allow"
     #: Seconds (or a timedelta) over which runs are spread; None: each at its due time.
     jitter: Seconds | None = None
@@ -78,7 +77,10 @@ class Periodic:
 
 def check_rule(rule: object) -> None:
     """Raises `TypeError` for what can't be a rule."""
-    if _is_span(rule) or (isinstance(rule, Crontab | str) and rule):
+    if isinstance(rule, int | float | dt.timedelta):
+        if not isinstance(rule, bool) and rule == rule:  # not NaN
+            return
+    elif isinstance(rule, Crontab | str) and rule:
         return
     told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
     if type(rule).__module__.startswith("celery."):
@@ -87,12 +89,6 @@ def check_rule(rule: object) -> None:
         else:
             told += "; import crontab from jobs, and write an interval as seconds"
     raise TypeError(told)
-
-
-def _is_span(value: object) -> bool:
-    if isinstance(value, float) and math.isnan(value):
-        return False
-    return isinstance(value, int | float | dt.timedelta) and not isinstance(value, bool)
 
 
 def span(value: Seconds) -> dt.timedelta:

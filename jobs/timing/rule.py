@@ -45,26 +45,21 @@ class Rule:
         after = after.astimezone(dt.UTC)
         if self.start is not None:
             after = max(after, self.start.astimezone(dt.UTC) - _MOMENT)
-        due = self._following(after)
-        if due is None or (self.end is not None and due > self.end):
-            return None
-        return due
-
-    def _following(self, after: dt.datetime) -> dt.datetime | None:
+        due = None
         if self.crontab:
             crontab = crontabs.parse(self.crontab)
-            return wallclock.following(crontab, wallclock.zone_of(self.zone), after)
-        if self.interval is not None:
+            due = wallclock.following(crontab, wallclock.zone_of(self.zone), after)
+        elif self.interval is not None:
             _check_interval(self.interval)
             anchor = (self.start or self.anchor or after).astimezone(dt.UTC)
-            return anchor + ((after - anchor) // self.interval + 1) * self.interval
-        if self.at is not None and self.at > after:
-            return self.at.astimezone(dt.UTC)
-        return None
+            due = anchor + ((after - anchor) // self.interval + 1) * self.interval
+        elif self.at is not None and self.at > after:
+            due = self.at.astimezone(dt.UTC)
+        return None if due is None or (self.end is not None and due > self.end) else due
 
     def count(self, first: dt.datetime, before: dt.datetime, most: int) -> int:
-        """How many due times there are from ``first``, which is one, to ``before``, which isn't
-        counted. Of a crontab's, at most ``most``: they have to be walked through."""
+        """Count the due times from ``first``, which is one, to before ``before``. A crontab's are
+        counted up to ``most`` only, since each has to be worked out."""
         if self.interval is not None:
             return max(-((first - before) // self.interval), 0)
         found, due = 0, first if first < before else None
@@ -76,7 +71,7 @@ class Rule:
         """The last due time before ``before``; ``first`` is one, and lies before it."""
         window = dt.timedelta(seconds=1)
         found = first
-        # Further and further back, so that few have to be walked through, however many there are.
+        # Look back further and further: few are worked out then, however many there are.
         while before - window > first:
             due = self.following(before - window - _MOMENT)
             if due is not None and due < before:

@@ -244,7 +244,7 @@ class TestPastTheModels:
         assert schedule.next_run_at == NOON + 3 * MINUTE
 
     def test_a_few_rows_at_a_time(self, broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(sweeping, "_ROWS", 2)
+        monkeypatch.setattr(sweeping, "_SWEPT", 2)
         pks = sorted(scheduled(str(n)).pk for n in range(3))
         execute("UPDATE jobs_schedule SET timezone = 'Asia/Tokyo'")
         assert sweep(NOON, 0) == pks[1]

@@ -12,7 +12,7 @@ from django.test import TestCase
 from jobs import broker
 from jobs.ledger import publish
 from jobs.models import Schedule
-from jobs.models.planning import rules_changed
+from jobs.models.schedules import rules_changed
 from tests.tasks import add
 from tests.workers import on_redis, rolled_back
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -21,10 +21,12 @@ from jobs.control.inspecting import (
 )
 from jobs.management.operating import OperatorCommand
 
+_LOOKS = ("active", "waiting", "due", "revoked", "registered", "workers")
+
 
 class Command(OperatorCommand):
     help = """\
-Say what is going on, and change nothing.
+Show what is going on, and change nothing.
 
 active      what runs now, the longest first: since when, where, which call
 waiting     what waits on the queues, the next first
@@ -48,7 +50,21 @@ workers     every worker: where, since when, how many tasks it has run, what it 
     def operate(self, **options: Any) -> None:
         queue = options["queue"]
         queues = [registry.queue(queue)] if queue else list(conf.get().queues)
-        found = _LOOKS[options["what"]](queues, options["count"])
+        count = options["count"]
+        found: Sequence[Any]
+        match options["what"]:
+            case "active":
+                found = [running for running in inspect.active() if running.call.queue in queues]
+            case "waiting":
+                found = [call for queue in queues for call in inspect.waiting(queue, count)]
+            case "due":
+                found = [call for queue in queues for call in inspect.due(queue, count)]
+            case "revoked":
+                found = inspect.revoked(count)
+            case "registered":
+                found = inspect.registered()
+            case "workers":
+                found = [w for w in inspect.workers() if not set(queues).isdisjoint(w.queues)]
         if options["json"]:
             self.stdout.write(json.dumps([_plain(item) for item in found], indent=2))
             return
@@ -56,38 +72,13 @@ workers     every worker: where, since when, how many tasks it has run, what it 
             self.stdout.write(_line(item))
 
 
-def _active(queues: Sequence[str], count: int) -> list[Running]:
-    return [running for running in inspect.active() if running.call.queue in queues]
-
-
-def _waiting(queues: Sequence[str], count: int) -> list[Call]:
-    return [call for queue in queues for call in inspect.waiting(queue, count)]
-
-
-def _due(queues: Sequence[str], count: int) -> list[Call]:
-    return [call for queue in queues for call in inspect.due(queue, count)]
-
-
-def _workers(queues: Sequence[str], count: int) -> list[Worker]:
-    return [worker for worker in inspect.workers() if not set(queues).isdisjoint(worker.queues)]
-
-
-_LOOKS: dict[str, Callable[[Sequence[str], int], Sequence[Any]]] = {
-    "active": _active,
-    "waiting": _waiting,
-    "due": _due,
-    "revoked": lambda queues, count: inspect.revoked(count),
-    "registered": lambda queues, count: inspect.registered(),
-    "workers": _workers,
-}
-
-
 def _line(item: Any) -> str:
     match item:
         case Call():
             when = _at(item.due) if item.due else _("parked") if item.parked else ""
-            parts = [item.queue, when, _name(item), _arguments(item)]
-            return " ".join(part for part in parts if part)
+            name = f"{item.task}[{item.id}]" if item.id else "?"
+            arguments = [text for text in (item.args, item.kwargs) if text not in ("[]", "{}")]
+            return " ".join(part for part in (item.queue, when, name, *arguments) if part)
         case Running():
             return " ".join([_at(item.since), item.consumer, _line(item.call)])
         case Revoked():
@@ -104,20 +95,12 @@ def _line(item: Any) -> str:
     return str(item)
 
 
-def _name(call: Call) -> str:
-    return f"{call.task}[{call.id}]" if call.id else "?"
-
-
-def _arguments(call: Call) -> str:
-    return " ".join(text for text in (call.args, call.kwargs) if text not in ("[]", "{}"))
-
-
 def _at(moment: dt.datetime) -> str:
     return timezone.localtime(moment).isoformat(" ", "seconds")
 
 
 def _plain(item: Any) -> Any:
-    """The same in what JSON has."""
+    """An item as JSON has it."""
     if isinstance(item, dt.datetime):
         return item.isoformat()
     if hasattr(item, "_asdict"):

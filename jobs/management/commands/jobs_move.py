@@ -20,9 +20,9 @@ class Command(OperatorCommand):
     help = """\
 Put the messages that wait on a queue on another one, in the same order.
 
-With --id only that one, which may also be due later. Killed on the way, some can be on both queues
-under the same id, and are run once like all that is delivered twice. Start it again for the
-rest."""
+With --id, move only that call, which may also be due later. If the command is killed on the way,
+some messages can be on both queues under the same id; they run once, like all that is delivered
+twice. Start the command again for the rest."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queue", help=_("name of the queue"))
@@ -31,11 +31,8 @@ rest."""
         parser.add_argument("--dry-run", action="store_true", help=_("only count"))
 
     def operate(self, **options: Any) -> None:
-        queue, to, task_id = (
-            registry.queue(options["queue"]),
-            registry.queue(options["to"]),
-            options["id"],
-        )
+        queue, to = registry.queue(options["queue"]), registry.queue(options["to"])
+        task_id = options["id"]
         if options["dry_run"]:
             found = control.find(queue, task_id) if task_id else None
             count = int(found is not None) if task_id else broker.get().stats(queue).waiting

@@ -8,8 +8,7 @@ from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control
-from jobs.management import pauses
-from jobs.management.operating import OperatorCommand, user
+from jobs.management.operating import OperatorCommand, pause_lines, user
 
 
 class Command(OperatorCommand):
@@ -17,7 +16,7 @@ class Command(OperatorCommand):
 Hand out nothing of a queue, or start no call of a task, until jobs_resume.
 
 What runs already ends as usual, and what is sent meanwhile waits. It holds for every worker, also
-for one that starts later. Without a name it says what is paused, by whom, when and why."""
+for one that starts later. Without a name, show what is paused, by whom, when and why."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queue", nargs="*", help=_("names of queues"))
@@ -30,7 +29,7 @@ for one that starts later. Without a name it says what is paused, by whom, when 
     def operate(self, **options: Any) -> None:
         said = {"by": options["by"] or user(), "why": options["why"]}
         if not options["queue"] and not options["task"]:
-            for line in pauses.lines(control.paused(), control.paused_tasks()):
+            for line in pause_lines(control.paused(), control.paused_tasks()):
                 self.stdout.write(line)
         for queue in options["queue"]:
             control.pause(queue, **said)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from argparse import RawDescriptionHelpFormatter
 from collections import Counter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from jobs.ledger import pruning
-from jobs.management.progress import Progress
+from jobs.management.operating import JobsCommand, Progress
 from jobs.timing import clock
 
 
-class Command(BaseCommand):
+class Command(JobsCommand):
     help = """\
 Delete results, and the history of schedules, that are older than the settings keep them.
 
@@ -22,19 +21,25 @@ Beat sends a task every night that does the same (jobs.prune); this command is f
 many rows, and for installations without beat. It deletes in small transactions: it may be run while
 workers run, and stopped at any time. Calls that have not ended are never deleted."""
 
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
-        kwargs["formatter_class"] = RawDescriptionHelpFormatter
-        return super().create_parser(prog_name, subcommand, **kwargs)
-
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help=_("only count them"))
 
     def handle(self, *args: Any, **options: Any) -> None:
         gone: Counter[str] = Counter()
+        progress = Progress(self.stderr)
+
+        def done(what: str, number: int) -> None:
+            gone[what] += number
+            told = {"n": f"{gone.total():,}", "what": what}
+            progress.tell(_("%(n)s rows deleted: %(what)s") % told)
+
         if options["dry_run"]:
             gone.update(pruning.count(clock.now()))
         else:
-            self._prune(gone)
+            try:
+                pruning.prune(clock.now(), done=done)
+            finally:
+                progress.clear()
         for what, number in sorted(gone.items()):
             self.stdout.write(f"{number:10,} {what}")
         if not gone:
@@ -43,16 +48,3 @@ workers run, and stopped at any time. Calls that have not ended are never delete
             self.stdout.write(_("%s rows would be deleted.") % f"{gone.total():,}")
         else:
             self.stdout.write(_("%s rows are deleted.") % f"{gone.total():,}")
-
-    def _prune(self, gone: Counter[str]) -> None:
-        progress = Progress(self.stderr)
-
-        def done(what: str, number: int) -> None:
-            gone[what] += number
-            told = {"n": f"{gone.total():,}", "what": what}
-            progress.tell(_("%(n)s rows deleted: %(what)s") % told)
-
-        try:
-            pruning.prune(clock.now(), done=done)
-        finally:
-            progress.clear()

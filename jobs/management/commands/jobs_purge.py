@@ -13,8 +13,7 @@ from jobs import (
     control,
     registry,
 )
-from jobs.management.asking import is_sure
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, is_sure
 
 
 class Command(OperatorCommand):

@@ -10,16 +10,15 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import control, registry
-from jobs.control import RateOverride
 from jobs.management.operating import OperatorCommand, user
 
 
 class Command(OperatorCommand):
     help = """\
-Limit a task's calls by another rate than the one in the code, in the whole fleet.
+Override the rate limit that a task has in the code, in the whole fleet.
 
-It holds for every worker, also for one that starts later, until --reset. Without a rate it says
-what is set, by whom and when."""
+It holds for every worker, also for one that starts later, until --reset. Without a rate, show what
+is set, by whom and when."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("task", nargs="?", default="", help=_("name of a task"))
@@ -44,8 +43,8 @@ what is set, by whom and when."""
             raise CommandError(_("Name a task and a rate."))
         if rate:
             control.rate_limit(task, rate, burst=burst, by=options["by"] or user())
-            said = _("Task %(task)s has the rate %(rate)s.")
-            self.stdout.write(said % {"task": task, "rate": rate})
+            text = _("Task %(task)s has the rate %(rate)s.")
+            self.stdout.write(text % {"task": task, "rate": rate})
         elif options["reset"]:
             control.rate_limit(task, None)
             self.stdout.write(_("Task %s has the rate of its code.") % task)
@@ -53,18 +52,12 @@ what is set, by whom and when."""
             n = control.ask_again(task)
             self.stdout.write(ngettext("%d call asks again.", "%d calls ask again.", n) % n)
         else:
-            self._list(task)
-
-    def _list(self, task: str) -> None:
-        limits = control.rate_limits()
-        if task and task not in limits:
-            registry.find(task)
-        for name, said in limits.items():
-            if name == task or not task:
-                line = _("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s")
-                self.stdout.write(line % _named(said))
-
-
-def _named(said: RateOverride) -> dict[str, str]:
-    at = timezone.localtime(said.at).isoformat(" ", "seconds")
-    return {"task": said.task, "rate": str(said), "by": said.by or "?", "at": at}
+            limits = control.rate_limits()
+            if task and task not in limits:
+                registry.find(task)
+            for name, said in limits.items():
+                if name == task or not task:
+                    at = timezone.localtime(said.at).isoformat(" ", "seconds")
+                    named = {"task": name, "rate": str(said), "by": said.by or "?", "at": at}
+                    line = _("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s")
+                    self.stdout.write(line % named)

@@ -15,7 +15,7 @@ class Command(OperatorCommand):
     help = """\
 Hand out again what jobs_pause has held back, at once.
 
-It may be said again at any time, and should be when it was interrupted."""
+It is safe to repeat, and should be repeated if it was interrupted."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queue", nargs="*", help=_("names of queues"))

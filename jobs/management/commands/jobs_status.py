@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils.translation import gettext as _
 
@@ -19,7 +18,7 @@ from jobs import (
 from jobs.broker.base import Keeping, Stats
 from jobs.control import Pause
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
-from jobs.management import pauses
+from jobs.management.operating import JobsCommand, pause_lines
 from jobs.management.processes import refuse_memory
 from jobs.models import TaskResult
 from jobs.timing import clock
@@ -31,19 +30,15 @@ _PROBLEM, _AWAY = 1, 2
 _LONG = 60.0
 
 
-class Command(BaseCommand):
+class Command(JobsCommand):
     help = """\
-Say what the queues hold and who works on them.
+Show what the queues hold and who works on them.
 
 Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, or
 committed ones are not handed to the broker, or the broker may evict messages;
 2 the broker is away."""
-    #: For probes: what is wrong with the settings is said without all of Django's checks.
+    #: Probes call it often; it reports wrong settings itself, without all of Django's checks.
     requires_system_checks = ()
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
-        kwargs["formatter_class"] = RawDescriptionHelpFormatter
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--json", action="store_true", help=_("print JSON"))
@@ -56,13 +51,16 @@ committed ones are not handed to the broker, or the broker may evict messages;
         stats: dict[str, Stats] = {}
         queues: dict[str, Pause] = {}
         tasks: dict[str, Pause] = {}
-        oldest: float | None = None
+        #: The age, in seconds, of what was committed first and is not published yet.
+        now, oldest = clock.now(), None
         keeping = Keeping()
         status = _PROBLEM
         try:
             stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
             queues, tasks = control.paused(), control.paused_tasks()
-            oldest = _oldest_unpublished()
+            rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
+            at = rows.order_by("created_at").values_list("created_at", flat=True).first()
+            oldest = None if at is None else (now - at).total_seconds()
             problems = _problems(stats, oldest, fail_on_dead=options["fail_on_dead"])
             keeping = broker.get().keeping()
             if keeping.eviction.startswith("allkeys-"):
@@ -72,10 +70,26 @@ committed ones are not handed to the broker, or the broker may evict messages;
         except (ConfigurationError, DatabaseError) as error:
             problems = [str(error)]
         if options["json"]:
-            self.stdout.write(_as_json(stats, queues, tasks, oldest, problems))
+            found = {
+                "queues": {
+                    queue: {
+                        "waiting": counts.waiting,
+                        "in_flight": counts.in_flight,
+                        "due": counts.due,
+                        "dead": counts.dead,
+                        "workers": counts.consumers,
+                    }
+                    for queue, counts in stats.items()
+                },
+                "paused_queues": _plain(queues),
+                "paused_tasks": _plain(tasks),
+                "oldest_unpublished_seconds": oldest,
+                "problems": problems,
+            }
+            self.stdout.write(json.dumps(found, indent=2))
         elif stats:
             self._print(stats, oldest)
-            for line in pauses.lines(queues, tasks):
+            for line in pause_lines(queues, tasks):
                 self.stdout.write(line)
             if keeping.loses and keeping.loses not in problems:
                 self.stdout.write(keeping.loses)
@@ -91,14 +105,6 @@ committed ones are not handed to the broker, or the broker may evict messages;
             self.stdout.write("  ".join([queue.ljust(width), *cells]))
         if oldest is not None:
             self.stdout.write(_("oldest committed and not yet published: %.0f s ago") % oldest)
-
-
-def _oldest_unpublished() -> float | None:
-    """Its age in seconds."""
-    now = clock.now()
-    rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
-    at = rows.order_by("created_at").values_list("created_at", flat=True).first()
-    return None if at is None else (now - at).total_seconds()
 
 
 def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bool) -> list[str]:
@@ -122,30 +128,8 @@ def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bo
     return problems
 
 
-def _as_json(
-    stats: dict[str, Stats],
-    paused: dict[str, Pause],
-    tasks: dict[str, Pause],
-    oldest: float | None,
-    problems: list[str],
-) -> str:
-    queues = {
-        queue: {
-            "waiting": counts.waiting,
-            "in_flight": counts.in_flight,
-            "due": counts.due,
-            "dead": counts.dead,
-            "workers": counts.consumers,
-        }
-        for queue, counts in stats.items()
+def _plain(pauses: dict[str, Pause]) -> dict[str, Any]:
+    return {
+        name: {"by": pause.by, "why": pause.why, "at": pause.at.isoformat()}
+        for name, pause in pauses.items()
     }
-    return json.dumps(
-        {
-            "queues": queues,
-            "paused_queues": pauses.plain(paused),
-            "paused_tasks": pauses.plain(tasks),
-            "oldest_unpublished_seconds": oldest,
-            "problems": problems,
-        },
-        indent=2,
-    )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import RawDescriptionHelpFormatter
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from jobs import schedules
-from jobs.schedules.rows import Step, Verb
+from jobs.management.operating import JobsCommand
+from jobs.schedules.rows import Verb
 
 _WORDS = {
     Verb.CREATED: gettext_lazy("created"),
@@ -23,18 +23,14 @@ _WORDS = {
 }
 
 
-class Command(BaseCommand):
+class Command(JobsCommand):
     help = """\
 Write the schedules that code declares into the database, as beat does when it starts.
 
 What was edited in the admin stays as it is there. What code declares no more is switched off, not
 deleted. The exit status is 1 when something could not be written."""
-    # A wrong declaration is told by this command itself, and keeps back none of the others.
+    # The command itself reports a wrong declaration, which must not keep back the others.
     requires_system_checks: list[str] = []
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
-        kwargs["formatter_class"] = RawDescriptionHelpFormatter
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -52,7 +48,10 @@ deleted. The exit status is 1 when something could not be written."""
     def handle(self, *args: Any, **options: Any) -> None:
         steps = schedules.synchronise(write=not options["dry_run"], adopt=options["adopt"])
         for step in steps:
-            self._show(step)
+            line = f"{step.name}: {_WORDS[step.verb]}"
+            if step.detail:
+                line += f" ({step.detail})"
+            self.stdout.write(self.style.ERROR(line) if step.failed else line)
         failed = sum(step.failed for step in steps)
         if not steps:
             self.stdout.write(_("All schedules are as code declares them, or were edited."))
@@ -60,9 +59,3 @@ deleted. The exit status is 1 when something could not be written."""
             self.stdout.write(_("Nothing is written: this was a dry run."))
         if failed:
             raise CommandError(_("%d could not be written.") % failed)
-
-    def _show(self, step: Step) -> None:
-        line = f"{step.name}: {_WORDS[step.verb]}"
-        if step.detail:
-            line += f" ({step.detail})"
-        self.stdout.write(self.style.ERROR(line) if step.failed else line)

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.utils.translation import gettext as _
 
 from jobs import conf
 from jobs.broker import embedded, embedded_folder
 from jobs.exceptions import JobsError
+from jobs.management.operating import JobsCommand
 
 _LOOK_SECONDS = 0.25
 
 
-class Command(BaseCommand):
+class Command(JobsCommand):
     help = """\
 Run the embedded broker (Valkey) of a development machine, and show its log (not with -v 0).
 
@@ -28,10 +29,6 @@ command started. If it ran before, its log is shown and Ctrl-C leaves it running
 it is on disk either way."""
     requires_system_checks = ()
     requires_migrations_checks = False
-
-    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
-        kwargs["formatter_class"] = RawDescriptionHelpFormatter
-        return super().create_parser(prog_name, subcommand, **kwargs)
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         what = parser.add_mutually_exclusive_group()
@@ -47,7 +44,10 @@ it is on disk either way."""
         try:
             folder = embedded_folder(conf.get().embedded_dir)
             if options["status"]:
-                self._status(folder)
+                url = embedded.running(folder)
+                if url is None:
+                    raise CommandError(_("The embedded broker is not running."), returncode=1)
+                self.stdout.write(self._where(folder, url))
             elif options["stop"]:
                 self._stop(folder)
             else:
@@ -55,12 +55,6 @@ it is on disk either way."""
                 self._run(folder, shown=shown, always_stop=stop)
         except JobsError as error:
             raise CommandError(str(error)) from error
-
-    def _status(self, folder: Path) -> None:
-        url = embedded.running(folder)
-        if url is None:
-            raise CommandError(_("The embedded broker is not running."), returncode=1)
-        self.stdout.write(self._where(folder, url))
 
     def _stop(self, folder: Path) -> None:
         if embedded.stop(folder):
@@ -75,7 +69,9 @@ it is on disk either way."""
                     _('JOBS["BROKER_URL"] is set: the project does not use this embedded broker.')
                 )
             )
-        asked = _end_asked()
+        asked = threading.Event()
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, lambda *_: asked.set())
         was_running = embedded.running(folder) is not None
         log = embedded.log_file(folder)
         shown_to = log.stat().st_size if log.exists() else 0
@@ -97,8 +93,8 @@ it is on disk either way."""
         }
 
     def _follow(self, folder: Path, start: int, asked: threading.Event, *, shown: bool) -> bool:
-        """Until asked to end; True when the server ended first. ``shown``: what is added to the
-        log."""
+        """Wait until asked to end, with ``shown`` showing what is added to the log; True when the
+        server ended first."""
         with embedded.log_file(folder).open(encoding="utf-8", errors="replace") as log:
             log.seek(start)
             while True:
@@ -109,11 +105,3 @@ it is on disk either way."""
                 self.stdout.flush()
                 if last_look or not alive:
                     return not last_look
-
-
-def _end_asked() -> threading.Event:
-    """Set by Ctrl-C, SIGTERM, or the terminal's end."""
-    asked = threading.Event()
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda *_: asked.set())
-    return asked

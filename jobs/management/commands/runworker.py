@@ -1,3 +1,5 @@
+"""`manage.py runworker`."""
+
 from __future__ import annotations
 
 import sys

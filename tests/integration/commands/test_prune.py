@@ -8,7 +8,7 @@ import io
 import pytest
 
 from jobs.ledger import pruning
-from jobs.management import progress
+from jobs.management import operating
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.integration.commands.helpers import Terminal, run
@@ -46,7 +46,7 @@ def test_it_deletes() -> None:
 
 
 def test_progress_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "TELL", 0)
+    monkeypatch.setattr(operating, "TELL", 0)
     monkeypatch.setattr(pruning, "_BATCH", 1)
     err = Terminal()
     run("jobs_prune", err=err)

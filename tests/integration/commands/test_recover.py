@@ -13,7 +13,7 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import broker, task
-from jobs.management import progress
+from jobs.management import operating
 from jobs.models import TaskResult
 from tests.integration.commands.helpers import Terminal, fail, run
 from tests.models import Run
@@ -100,7 +100,7 @@ def test_a_queue_that_is_gone_is_told_of(lose: Callable[[], None], settings: Set
 
 
 def test_progress_on_a_terminal(lose: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "TELL", 0)
+    monkeypatch.setattr(operating, "TELL", 0)
     send(400)
     broker.get().claim("default", "reader", 1, 100, 60)
     err = Terminal()
