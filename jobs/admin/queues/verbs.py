@@ -1,0 +1,233 @@
+"""What an operator does to queues and tasks (pause, resume, purge) and to dead letters."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+from django.http import Http404, HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
+
+from jobs import broker, conf, control, registry
+from jobs.admin.queues.snapshot import PauseRow
+from jobs.admin.verbs import Question, Verb
+from jobs.exceptions import UnknownTask
+
+#: Characters of the reason for a pause.
+_LONGEST = 500
+
+#: The form of a dead letter's key. No letter has another key, which only an address written by hand
+#: contains; Redis would answer it with an error.
+KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+
+
+def _who_and_why(request: HttpRequest) -> dict[str, str]:
+    why = request.POST.get("why", "").strip()[:_LONGEST]
+    return {"by": request.user.get_username(), "why": why}
+
+
+# ------------------------------------------------------------------------------ queues
+
+
+def is_declared(queue: str) -> bool:
+    return queue in conf.get().queues
+
+
+def _pause(queue: str, request: HttpRequest) -> str:
+    control.pause(queue, **_who_and_why(request))
+    return _("Queue “%(queue)s” is paused.") % {"queue": queue}
+
+
+def _resume(queue: str, request: HttpRequest) -> str:
+    if control.resume(queue):
+        return _("Queue “%(queue)s” is resumed.") % {"queue": queue}
+    return _("Queue “%(queue)s” was not paused.") % {"queue": queue}
+
+
+def _before_resuming(queue: str, request: HttpRequest) -> dict[str, Any]:
+    pause = control.paused().get(queue)
+    return {
+        "title": _("Resume queue “%(queue)s”") % {"queue": queue},
+        "queue": queue,
+        "paused": PauseRow(queue, pause) if pause else None,
+        "waiting": broker.get().stats(queue).waiting,
+    }
+
+
+def _purge(queue: str, request: HttpRequest) -> str:
+    done = control.purge(queue, due="due" in request.POST)
+    return ngettext("%(n)d message deleted.", "%(n)d messages deleted.", done) % {"n": done}
+
+
+PAUSE = Verb(
+    name="pause",
+    label=gettext_lazy("Pause…"),
+    permission="manage",
+    fits=is_declared,
+    question=Question(
+        template="admin/jobs/queues/pause.html",
+        context=lambda queue, request: {
+            "title": _("Pause queue “%(queue)s”") % {"queue": queue},
+            "queue": queue,
+            "longest": _LONGEST,
+        },
+    ),
+    act=_pause,
+)
+RESUME = Verb(
+    name="resume",
+    label=gettext_lazy("Resume…"),
+    permission="manage",
+    fits=is_declared,
+    question=Question(template="admin/jobs/queues/resume.html", context=_before_resuming),
+    act=_resume,
+)
+PURGE = Verb(
+    name="purge",
+    label=gettext_lazy("Purge…"),
+    permission="manage",
+    fits=is_declared,
+    question=Question(
+        template="admin/jobs/queues/purge.html",
+        context=lambda queue, request: {
+            "title": _("Purge queue “%(queue)s”") % {"queue": queue},
+            "queue": queue,
+            "stats": broker.get().stats(queue),
+        },
+    ),
+    act=_purge,
+    destroys=True,
+)
+
+
+# ------------------------------------------------------------------------------ tasks
+
+
+def _pause_task(name: str, request: HttpRequest) -> str:
+    task = request.POST.get("task", "")
+    if task not in registry.tasks:
+        raise UnknownTask(_("There is no task “%(task)s”.") % {"task": task})
+    control.pause_task(task, **_who_and_why(request))
+    return _("Task “%(task)s” is paused.") % {"task": task}
+
+
+def _resume_task(task: str, request: HttpRequest) -> str:
+    if control.resume_task(task):
+        return _("Task “%(task)s” is resumed.") % {"task": task}
+    return _("Task “%(task)s” was not paused.") % {"task": task}
+
+
+def _before_resuming_task(task: str, request: HttpRequest) -> dict[str, Any]:
+    pause = control.paused_tasks().get(task)
+    if pause is None and task not in registry.tasks:
+        raise Http404(f"Task {task!r} is not known, and not paused.")
+    return {
+        "title": _("Resume task “%(task)s”") % {"task": task},
+        "task": task,
+        "paused": PauseRow(task, pause) if pause else None,
+    }
+
+
+#: The task is chosen on the page; ``?task=`` chooses one in advance.
+PAUSE_TASK = Verb(
+    name="pause_task",
+    label=gettext_lazy("Pause a task…"),
+    permission="manage",
+    question=Question(
+        template="admin/jobs/queues/pause_task.html",
+        context=lambda name, request: {
+            "title": _("Pause a task"),
+            "tasks": sorted(registry.tasks),
+            "chosen": request.GET.get("task", ""),
+            "longest": _LONGEST,
+        },
+    ),
+    act=_pause_task,
+)
+RESUME_TASK = Verb(
+    name="resume_task",
+    label=gettext_lazy("Resume…"),
+    permission="manage",
+    question=Question(template="admin/jobs/queues/resume_task.html", context=_before_resuming_task),
+    act=_resume_task,
+)
+
+
+# ------------------------------------------------------------------------------ dead letters
+
+
+class Letter(NamedTuple):
+    """Where a dead letter is."""
+
+    queue: str
+    key: str
+
+
+def _requeue(letter: Letter, request: HttpRequest) -> str:
+    return letter.key if KEY.fullmatch(letter.key) and control.requeue(*letter) else ""
+
+
+def _discard(letter: Letter, request: HttpRequest) -> str:
+    return letter.key if KEY.fullmatch(letter.key) and control.discard(*letter) else ""
+
+
+_DISCARD_QUESTION = Question(
+    text=ngettext_lazy(
+        "%(n)s message of queue “%(queue)s” will be deleted for good. It can’t be run or "
+        "looked at any more.",
+        "%(n)s messages of queue “%(queue)s” will be deleted for good. They can’t be run or "
+        "looked at any more.",
+        "n",
+    ),
+    yes=gettext_lazy("Yes, discard"),
+)
+_GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
+
+REQUEUE = Verb(
+    name="requeue",
+    label=gettext_lazy("Put back on the queue"),
+    permission="manage",
+    act=_requeue,
+    done=ngettext_lazy(
+        "%(n)d message is back on the queue.", "%(n)d messages are back on the queue.", "n"
+    ),
+    gone=_GONE,
+)
+DISCARD = Verb(
+    name="discard",
+    label=gettext_lazy("Discard…"),
+    permission="manage",
+    question=_DISCARD_QUESTION,
+    act=_discard,
+    destroys=True,
+    done=ngettext_lazy("%(n)d message discarded.", "%(n)d messages discarded.", "n"),
+    gone=_GONE,
+)
+REQUEUE_ALL = replace(
+    REQUEUE,
+    name="requeue_all",
+    label=gettext_lazy("Put all back…"),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s message goes back on queue “%(queue)s”. If what made it a dead letter still "
+            "holds, it will be one again.",
+            "%(n)s messages go back on queue “%(queue)s”. Those for which what made them dead "
+            "letters still holds will be dead letters again.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, put all back"),
+    ),
+)
+DISCARD_ALL = replace(
+    DISCARD,
+    name="discard_all",
+    label=gettext_lazy("Discard all…"),
+    question=replace(_DISCARD_QUESTION, yes=gettext_lazy("Yes, discard all")),
+)
+
+QUEUE_VERBS = (PAUSE, RESUME, PURGE)
+TASK_VERBS = (PAUSE_TASK, RESUME_TASK)
+LETTER_VERBS = (REQUEUE, DISCARD)
+ALL_LETTERS_VERBS = (REQUEUE_ALL, DISCARD_ALL)

@@ -1,0 +1,112 @@
+"""What an operator does to results: run them again, revoke them."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext_lazy
+
+from jobs import control
+from jobs.admin import words
+from jobs.admin.verbs import Question, Verb
+from jobs.models import TaskResult
+from jobs.states import State
+from jobs.timing import clock
+
+#: For how long a revocation is remembered after the call is due.
+_REMEMBER = dt.timedelta(days=1)
+
+
+def _may_run_again(row: TaskResult) -> bool:
+    if row.error_type in words.DEAD:
+        return False  # its message is among the dead letters, and is put back from there
+    return row.state in (State.FAILURE, State.REVOKED, State.RETRY)
+
+
+def _run_again(row: TaskResult, request: HttpRequest) -> str:
+    run = control.retry_now if row.state == State.RETRY else control.retry
+    return _("Run again.") if run(row.pk) else ""
+
+
+def _revoke(row: TaskResult, request: HttpRequest) -> str:
+    now = clock.now()
+    remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
+    terminate = "terminate" in request.POST
+    control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
+    if row.state == State.RETRY:
+        # A worker then ends it now, and not when it is due.
+        control.retry_now(row.pk)
+    return _("Revoked.")
+
+
+AGAIN = Verb(
+    name="again",
+    action="run_again",
+    label=gettext_lazy("Run again now"),
+    button=lambda row: _("Try again now") if row.state == State.RETRY else _("Run again…"),
+    permission="retry",
+    fits=_may_run_again,
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s task will be run again, from its first attempt. What is recorded of its "
+            "failure is forgotten.",
+            "%(n)s tasks will be run again, from their first attempts. What is recorded of their "
+            "failures is forgotten.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, run again"),
+        when=lambda row: row.state != State.RETRY,
+    ),
+    act=_run_again,
+    done=ngettext_lazy("%(n)d task is run again.", "%(n)d tasks are run again.", "n"),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: only what failed, was revoked or waits for a retry is run "
+        "again, and dead letters are put back from their own page.",
+        "%(n)d are left as they are: only what failed, was revoked or waits for a retry is "
+        "run again, and dead letters are put back from their own page.",
+        "n",
+    ),
+    gone=ngettext_lazy(
+        "%(n)d has gone on meanwhile, or its message is not kept: look again.",
+        "%(n)d have gone on meanwhile, or their messages are not kept: look again.",
+        "n",
+    ),
+)
+
+REVOKE = Verb(
+    name="revoke",
+    label=gettext_lazy("Revoke…"),
+    permission="revoke",
+    fits=lambda row: row.state in (State.PENDING, State.STARTED, State.RETRY),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s task will be revoked: wherever it waits, it will not be started.",
+            "%(n)s tasks will be revoked: wherever they wait, they will not be started.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, revoke"),
+        option=(
+            "terminate",
+            gettext_lazy(
+                "End it also if it is running now. Its worker process is killed, and whatever "
+                "else that process was running is run again."
+            ),
+        ),
+    ),
+    act=_revoke,
+    destroys=True,
+    done=ngettext_lazy(
+        "%(n)d task is revoked. A worker ends it when its turn comes.",
+        "%(n)d tasks are revoked. A worker ends each when its turn comes.",
+        "n",
+    ),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: it has ended.",
+        "%(n)d are left as they are: they have ended.",
+        "n",
+    ),
+)
+
+VERBS = (AGAIN, REVOKE)
