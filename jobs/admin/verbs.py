@@ -1,7 +1,7 @@
 """What an operator does: each act is a `Verb`, and `VerbAdmin` runs it.
 
-The verbs stand in ``results/verbs.py``, ``queues/verbs.py`` and ``schedules/verbs.py``. To add one,
-write a `Verb` there and put it into the list at the end of that file.
+To add one, write it in ``results/verbs.py``, ``queues/verbs.py`` or ``schedules/verbs.py``: a
+function that acts, with `verb` above it, and its name in the list at the end of that file.
 """
 
 from __future__ import annotations
@@ -91,6 +91,15 @@ class Verb:
     @property
     def title(self) -> str:
         return str(self.label).rstrip("…")
+
+
+def verb(**options: Any) -> Callable[[Callable[[Any, HttpRequest], str]], Verb]:
+    """Make a verb of the function that acts, under the function's name."""
+
+    def made(act: Callable[[Any, HttpRequest], str]) -> Verb:
+        return Verb(name=act.__name__, act=act, **options)
+
+    return made
 
 
 def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:

@@ -20,11 +20,11 @@ from jobs.admin.queues.verbs import (
     ALL_LETTERS_VERBS,
     KEY,
     LETTER_VERBS,
-    PAUSE_TASK,
     QUEUE_VERBS,
-    RESUME_TASK,
     Letter,
     is_declared,
+    pause_task,
+    resume_task,
 )
 from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin
 from jobs.models import Queues
@@ -54,10 +54,10 @@ class QueuesAdmin(VerbAdmin):
                 (f"{verb.name}/<path:name>/", partial(self.act_view, verb=verb), verb.name)
                 for verb in QUEUE_VERBS
             ),
-            ("pause-task/", partial(self.act_view, verb=PAUSE_TASK), "pause_task"),
+            ("pause-task/", partial(self.act_view, verb=pause_task), "pause_task"),
             (
                 "resume-task/<path:name>/",
-                partial(self.act_view, verb=RESUME_TASK),
+                partial(self.act_view, verb=resume_task),
                 "resume_task",
             ),
         ]

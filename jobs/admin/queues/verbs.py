@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from django.http import Http404, HttpRequest
@@ -12,15 +14,18 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from jobs import broker, conf, control, registry
 from jobs.admin.queues.snapshot import PauseRow
-from jobs.admin.verbs import Question, Verb
+from jobs.admin.verbs import Question, verb
+from jobs.control import Pause
 from jobs.exceptions import UnknownTask
 
 #: Characters of the reason for a pause.
 _LONGEST = 500
 
-#: The form of a dead letter's key. No letter has another key, which only an address written by hand
-#: contains; Redis would answer it with an error.
-KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+_verb = partial(verb, permission="manage")
+
+
+def is_declared(queue: str) -> bool:
+    return queue in conf.get().queues
 
 
 def _who_and_why(request: HttpRequest) -> dict[str, str]:
@@ -28,43 +33,15 @@ def _who_and_why(request: HttpRequest) -> dict[str, str]:
     return {"by": request.user.get_username(), "why": why}
 
 
+def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
+    return PauseRow(name, paused[name]) if name in paused else None
+
+
 # ------------------------------------------------------------------------------ queues
 
 
-def is_declared(queue: str) -> bool:
-    return queue in conf.get().queues
-
-
-def _pause(queue: str, request: HttpRequest) -> str:
-    control.pause(queue, **_who_and_why(request))
-    return _("Queue “%(queue)s” is paused.") % {"queue": queue}
-
-
-def _resume(queue: str, request: HttpRequest) -> str:
-    if control.resume(queue):
-        return _("Queue “%(queue)s” is resumed.") % {"queue": queue}
-    return _("Queue “%(queue)s” was not paused.") % {"queue": queue}
-
-
-def _before_resuming(queue: str, request: HttpRequest) -> dict[str, Any]:
-    pause = control.paused().get(queue)
-    return {
-        "title": _("Resume queue “%(queue)s”") % {"queue": queue},
-        "queue": queue,
-        "paused": PauseRow(queue, pause) if pause else None,
-        "waiting": broker.get().stats(queue).waiting,
-    }
-
-
-def _purge(queue: str, request: HttpRequest) -> str:
-    done = control.purge(queue, due="due" in request.POST)
-    return ngettext("%(n)d message deleted.", "%(n)d messages deleted.", done) % {"n": done}
-
-
-PAUSE = Verb(
-    name="pause",
+@_verb(
     label=gettext_lazy("Pause…"),
-    permission="manage",
     fits=is_declared,
     question=Question(
         template="admin/jobs/queues/pause.html",
@@ -74,20 +51,33 @@ PAUSE = Verb(
             "longest": _LONGEST,
         },
     ),
-    act=_pause,
 )
-RESUME = Verb(
-    name="resume",
+def pause(queue: str, request: HttpRequest) -> str:
+    control.pause(queue, **_who_and_why(request))
+    return _("Queue “%(queue)s” is paused.") % {"queue": queue}
+
+
+@_verb(
     label=gettext_lazy("Resume…"),
-    permission="manage",
     fits=is_declared,
-    question=Question(template="admin/jobs/queues/resume.html", context=_before_resuming),
-    act=_resume,
+    question=Question(
+        template="admin/jobs/queues/resume.html",
+        context=lambda queue, request: {
+            "title": _("Resume queue “%(queue)s”") % {"queue": queue},
+            "queue": queue,
+            "paused": _pause_of(queue, control.paused()),
+            "waiting": broker.get().stats(queue).waiting,
+        },
+    ),
 )
-PURGE = Verb(
-    name="purge",
+def resume(queue: str, request: HttpRequest) -> str:
+    if control.resume(queue):
+        return _("Queue “%(queue)s” is resumed.") % {"queue": queue}
+    return _("Queue “%(queue)s” was not paused.") % {"queue": queue}
+
+
+@_verb(
     label=gettext_lazy("Purge…"),
-    permission="manage",
     fits=is_declared,
     question=Question(
         template="admin/jobs/queues/purge.html",
@@ -97,44 +87,18 @@ PURGE = Verb(
             "stats": broker.get().stats(queue),
         },
     ),
-    act=_purge,
     destroys=True,
 )
+def purge(queue: str, request: HttpRequest) -> str:
+    done = control.purge(queue, due="due" in request.POST)
+    return ngettext("%(n)d message deleted.", "%(n)d messages deleted.", done) % {"n": done}
 
 
 # ------------------------------------------------------------------------------ tasks
 
 
-def _pause_task(name: str, request: HttpRequest) -> str:
-    task = request.POST.get("task", "")
-    if task not in registry.tasks:
-        raise UnknownTask(_("There is no task “%(task)s”.") % {"task": task})
-    control.pause_task(task, **_who_and_why(request))
-    return _("Task “%(task)s” is paused.") % {"task": task}
-
-
-def _resume_task(task: str, request: HttpRequest) -> str:
-    if control.resume_task(task):
-        return _("Task “%(task)s” is resumed.") % {"task": task}
-    return _("Task “%(task)s” was not paused.") % {"task": task}
-
-
-def _before_resuming_task(task: str, request: HttpRequest) -> dict[str, Any]:
-    pause = control.paused_tasks().get(task)
-    if pause is None and task not in registry.tasks:
-        raise Http404(f"Task {task!r} is not known, and not paused.")
-    return {
-        "title": _("Resume task “%(task)s”") % {"task": task},
-        "task": task,
-        "paused": PauseRow(task, pause) if pause else None,
-    }
-
-
-#: The task is chosen on the page; ``?task=`` chooses one in advance.
-PAUSE_TASK = Verb(
-    name="pause_task",
+@_verb(
     label=gettext_lazy("Pause a task…"),
-    permission="manage",
     question=Question(
         template="admin/jobs/queues/pause_task.html",
         context=lambda name, request: {
@@ -144,15 +108,32 @@ PAUSE_TASK = Verb(
             "longest": _LONGEST,
         },
     ),
-    act=_pause_task,
 )
-RESUME_TASK = Verb(
-    name="resume_task",
+def pause_task(name: str, request: HttpRequest) -> str:
+    """The task is chosen on the page; ``?task=`` chooses one in advance."""
+    task = request.POST.get("task", "")
+    if task not in registry.tasks:
+        raise UnknownTask(_("There is no task “%(task)s”.") % {"task": task})
+    control.pause_task(task, **_who_and_why(request))
+    return _("Task “%(task)s” is paused.") % {"task": task}
+
+
+def _before_resuming(task: str, request: HttpRequest) -> dict[str, Any]:
+    paused = _pause_of(task, control.paused_tasks())
+    if paused is None and task not in registry.tasks:
+        raise Http404(f"Task {task!r} is not known, and not paused.")
+    title = _("Resume task “%(task)s”") % {"task": task}
+    return {"title": title, "task": task, "paused": paused}
+
+
+@_verb(
     label=gettext_lazy("Resume…"),
-    permission="manage",
-    question=Question(template="admin/jobs/queues/resume_task.html", context=_before_resuming_task),
-    act=_resume_task,
+    question=Question(template="admin/jobs/queues/resume_task.html", context=_before_resuming),
 )
+def resume_task(task: str, request: HttpRequest) -> str:
+    if control.resume_task(task):
+        return _("Task “%(task)s” is resumed.") % {"task": task}
+    return _("Task “%(task)s” was not paused.") % {"task": task}
 
 
 # ------------------------------------------------------------------------------ dead letters
@@ -165,48 +146,49 @@ class Letter(NamedTuple):
     key: str
 
 
-def _requeue(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.requeue(*letter) else ""
+#: The form of a dead letter's key. No letter has another key, which only an address written by hand
+#: contains; Redis would answer it with an error.
+KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
-
-def _discard(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.discard(*letter) else ""
-
-
-_DISCARD_QUESTION = Question(
-    text=ngettext_lazy(
-        "%(n)s message of queue “%(queue)s” will be deleted for good. It can’t be run or "
-        "looked at any more.",
-        "%(n)s messages of queue “%(queue)s” will be deleted for good. They can’t be run or "
-        "looked at any more.",
-        "n",
-    ),
-    yes=gettext_lazy("Yes, discard"),
-)
 _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
 
-REQUEUE = Verb(
-    name="requeue",
+
+@_verb(
     label=gettext_lazy("Put back on the queue"),
-    permission="manage",
-    act=_requeue,
     done=ngettext_lazy(
         "%(n)d message is back on the queue.", "%(n)d messages are back on the queue.", "n"
     ),
     gone=_GONE,
 )
-DISCARD = Verb(
-    name="discard",
+def requeue(letter: Letter, request: HttpRequest) -> str:
+    return letter.key if KEY.fullmatch(letter.key) and control.requeue(*letter) else ""
+
+
+_LOST = Question(
+    text=ngettext_lazy(
+        "%(n)s message of queue “%(queue)s” will be deleted for good. It can’t be run or looked at "
+        "any more.",
+        "%(n)s messages of queue “%(queue)s” will be deleted for good. They can’t be run or looked "
+        "at any more.",
+        "n",
+    ),
+    yes=gettext_lazy("Yes, discard"),
+)
+
+
+@_verb(
     label=gettext_lazy("Discard…"),
-    permission="manage",
-    question=_DISCARD_QUESTION,
-    act=_discard,
+    question=_LOST,
     destroys=True,
     done=ngettext_lazy("%(n)d message discarded.", "%(n)d messages discarded.", "n"),
     gone=_GONE,
 )
-REQUEUE_ALL = replace(
-    REQUEUE,
+def discard(letter: Letter, request: HttpRequest) -> str:
+    return letter.key if KEY.fullmatch(letter.key) and control.discard(*letter) else ""
+
+
+requeue_all = replace(
+    requeue,
     name="requeue_all",
     label=gettext_lazy("Put all back…"),
     question=Question(
@@ -220,14 +202,13 @@ REQUEUE_ALL = replace(
         yes=gettext_lazy("Yes, put all back"),
     ),
 )
-DISCARD_ALL = replace(
-    DISCARD,
+discard_all = replace(
+    discard,
     name="discard_all",
     label=gettext_lazy("Discard all…"),
-    question=replace(_DISCARD_QUESTION, yes=gettext_lazy("Yes, discard all")),
+    question=replace(_LOST, yes=gettext_lazy("Yes, discard all")),
 )
 
-QUEUE_VERBS = (PAUSE, RESUME, PURGE)
-TASK_VERBS = (PAUSE_TASK, RESUME_TASK)
-LETTER_VERBS = (REQUEUE, DISCARD)
-ALL_LETTERS_VERBS = (REQUEUE_ALL, DISCARD_ALL)
+QUEUE_VERBS = (pause, resume, purge)
+LETTER_VERBS = (requeue, discard)
+ALL_LETTERS_VERBS = (requeue_all, discard_all)

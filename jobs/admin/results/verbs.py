@@ -10,7 +10,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from jobs import control
 from jobs.admin import words
-from jobs.admin.verbs import Question, Verb
+from jobs.admin.verbs import Question, verb
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.timing import clock
@@ -19,35 +19,16 @@ from jobs.timing import clock
 _REMEMBER = dt.timedelta(days=1)
 
 
-def _may_run_again(row: TaskResult) -> bool:
-    if row.error_type in words.DEAD:
-        return False  # its message is among the dead letters, and is put back from there
-    return row.state in (State.FAILURE, State.REVOKED, State.RETRY)
-
-
-def _run_again(row: TaskResult, request: HttpRequest) -> str:
-    run = control.retry_now if row.state == State.RETRY else control.retry
-    return _("Run again.") if run(row.pk) else ""
-
-
-def _revoke(row: TaskResult, request: HttpRequest) -> str:
-    now = clock.now()
-    remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
-    terminate = "terminate" in request.POST
-    control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
-    if row.state == State.RETRY:
-        # A worker then ends it now, and not when it is due.
-        control.retry_now(row.pk)
-    return _("Revoked.")
-
-
-AGAIN = Verb(
-    name="again",
+@verb(
     action="run_again",
     label=gettext_lazy("Run again now"),
     button=lambda row: _("Try again now") if row.state == State.RETRY else _("Run again…"),
     permission="retry",
-    fits=_may_run_again,
+    # A dead letter is put back from its own page.
+    fits=lambda row: (
+        row.state in (State.FAILURE, State.REVOKED, State.RETRY)
+        and row.error_type not in words.DEAD
+    ),
     question=Question(
         text=ngettext_lazy(
             "%(n)s task will be run again, from its first attempt. What is recorded of its "
@@ -59,7 +40,6 @@ AGAIN = Verb(
         yes=gettext_lazy("Yes, run again"),
         when=lambda row: row.state != State.RETRY,
     ),
-    act=_run_again,
     done=ngettext_lazy("%(n)d task is run again.", "%(n)d tasks are run again.", "n"),
     left_out=ngettext_lazy(
         "%(n)d is left as it is: only what failed, was revoked or waits for a retry is run "
@@ -74,9 +54,12 @@ AGAIN = Verb(
         "n",
     ),
 )
+def again(row: TaskResult, request: HttpRequest) -> str:
+    run = control.retry_now if row.state == State.RETRY else control.retry
+    return _("Run again.") if run(row.pk) else ""
 
-REVOKE = Verb(
-    name="revoke",
+
+@verb(
     label=gettext_lazy("Revoke…"),
     permission="revoke",
     fits=lambda row: row.state in (State.PENDING, State.STARTED, State.RETRY),
@@ -95,7 +78,6 @@ REVOKE = Verb(
             ),
         ),
     ),
-    act=_revoke,
     destroys=True,
     done=ngettext_lazy(
         "%(n)d task is revoked. A worker ends it when its turn comes.",
@@ -108,5 +90,15 @@ REVOKE = Verb(
         "n",
     ),
 )
+def revoke(row: TaskResult, request: HttpRequest) -> str:
+    now = clock.now()
+    remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
+    terminate = "terminate" in request.POST
+    control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
+    if row.state == State.RETRY:
+        # A worker then ends it now, and not when it is due.
+        control.retry_now(row.pk)
+    return _("Revoked.")
 
-VERBS = (AGAIN, REVOKE)
+
+VERBS = (again, revoke)

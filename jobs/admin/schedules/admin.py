@@ -25,7 +25,7 @@ from jobs import ledger, registry
 from jobs.admin import words
 from jobs.admin.schedules import preview, rules, runs
 from jobs.admin.schedules.form import ScheduleForm
-from jobs.admin.schedules.verbs import DUPLICATE, VERBS, values_of_copy
+from jobs.admin.schedules.verbs import VERBS, duplicate, values_of_copy
 from jobs.admin.verbs import VerbAdmin
 from jobs.models import Schedule
 from jobs.schedules.merge import edited
@@ -268,7 +268,7 @@ class ScheduleAdmin(VerbAdmin):
             context |= {
                 "buttons": [
                     {**button, "url": copy_url, "method": "get"}
-                    if button["verb"] is DUPLICATE
+                    if button["verb"] is duplicate
                     else button
                     for button in self.buttons(request, schedule)
                 ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from itertools import count
 from typing import Any
@@ -16,13 +15,13 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 from jobs import beat, ledger, schedules
 from jobs.admin.schedules import rules
 from jobs.admin.schedules.form import ScheduleForm
-from jobs.admin.verbs import Question, Verb
+from jobs.admin.verbs import Question, verb
 from jobs.exceptions import SendError
 from jobs.models import Schedule
 from jobs.timing import clock
 
 _verb = partial(
-    Verb,
+    verb,
     done=ngettext_lazy("%(verb)s: %(n)d schedule.", "%(verb)s: %(n)d schedules.", "n"),
     left_out=ngettext_lazy(
         "%(n)d is left as it is: there was nothing to do.",
@@ -32,85 +31,49 @@ _verb = partial(
 )
 
 
-def _run_now(schedule: Schedule, request: HttpRequest) -> str:
+@_verb(label=gettext_lazy("Run now"), permission="run")
+def run_now(schedule: Schedule, request: HttpRequest) -> str:
     try:
         return _("Run by hand as %(id)s.") % {"id": beat.send_now(schedule)}
     except SendError as error:
         raise ValidationError(str(error)) from error
 
 
-def _switch(*, on: bool) -> Callable[[Schedule, HttpRequest], str]:
-    def act(schedule: Schedule, request: HttpRequest) -> str:
-        schedule.enabled = on
-        schedule.save(update_fields=["enabled"])
-        return _("Enabled.") if on else _("Disabled.")
+@_verb(
+    label=gettext_lazy("Enable"), permission="change", fits=lambda schedule: not schedule.enabled
+)
+def enable(schedule: Schedule, request: HttpRequest) -> str:
+    schedule.enabled = True
+    schedule.save(update_fields=["enabled"])
+    return _("Enabled.")
 
-    return act
+
+@_verb(label=gettext_lazy("Disable"), permission="change", fits=lambda schedule: schedule.enabled)
+def disable(schedule: Schedule, request: HttpRequest) -> str:
+    schedule.enabled = False
+    schedule.save(update_fields=["enabled"])
+    return _("Disabled.")
 
 
-def _skip_next(schedule: Schedule, request: HttpRequest) -> str:
+@_verb(
+    label=gettext_lazy("Skip the next run"),
+    permission="change",
+    fits=lambda schedule: schedule.enabled and schedule.next_run_at is not None,
+)
+def skip_next(schedule: Schedule, request: HttpRequest) -> str:
     due = schedule.skip_next(clock.now())
     if due is None:
         raise ValidationError(_("There is no next run any more."))
     return _("The run of %(at)s is skipped.") % {"at": rules.in_zone(due, schedule.timezone)}
 
 
-def _reset(schedule: Schedule, request: HttpRequest) -> str:
-    schedules.reset(schedule)
-    return _("Reset to what code declares.")
-
-
-def _duplicate(schedule: Schedule, request: HttpRequest) -> str:
+@_verb(label=gettext_lazy("Duplicate"), permission="add")
+def duplicate(schedule: Schedule, request: HttpRequest) -> str:
     copy = Schedule.objects.create(**values_of_copy(schedule))
     return _("Copied as “%(name)s”.") % {"name": copy.name}
 
 
-def values_of_copy(schedule: Schedule) -> dict[str, Any]:
-    """Its values in the form, under a name that is free; the copy is disabled."""
-    values = model_to_dict(schedule, fields=ScheduleForm.Meta.fields)
-    for number in count(1):
-        end = _(" (copy)") if number == 1 else _(" (copy %(n)d)") % {"n": number}
-        values |= {"name": schedule.name[: 200 - len(end)] + end, "enabled": False}
-        if not Schedule.objects.using(ledger.alias()).filter(name=values["name"]).exists():
-            break
-    return values
-
-
-RUN_NOW = _verb(
-    name="run_now",
-    label=gettext_lazy("Run now"),
-    permission="run",
-    act=_run_now,
-)
-ENABLE = _verb(
-    name="enable",
-    label=gettext_lazy("Enable"),
-    permission="change",
-    fits=lambda schedule: not schedule.enabled,
-    act=_switch(on=True),
-)
-DISABLE = _verb(
-    name="disable",
-    label=gettext_lazy("Disable"),
-    permission="change",
-    fits=lambda schedule: schedule.enabled,
-    act=_switch(on=False),
-)
-SKIP_NEXT = _verb(
-    name="skip_next",
-    label=gettext_lazy("Skip the next run"),
-    permission="change",
-    fits=lambda schedule: schedule.enabled and schedule.next_run_at is not None,
-    act=_skip_next,
-)
-DUPLICATE = _verb(
-    name="duplicate",
-    label=gettext_lazy("Duplicate"),
-    permission="add",
-    act=_duplicate,
-)
-RESET = _verb(
-    name="reset",
+@_verb(
     label=gettext_lazy("Reset to code…"),
     permission="change",
     fits=lambda schedule: bool(schedules.edited(schedule)),
@@ -123,8 +86,22 @@ RESET = _verb(
             "n",
         ),
     ),
-    act=_reset,
     destroys=True,
 )
+def reset(schedule: Schedule, request: HttpRequest) -> str:
+    schedules.reset(schedule)
+    return _("Reset to what code declares.")
 
-VERBS = (RUN_NOW, ENABLE, DISABLE, SKIP_NEXT, DUPLICATE, RESET)
+
+VERBS = (run_now, enable, disable, skip_next, duplicate, reset)
+
+
+def values_of_copy(schedule: Schedule) -> dict[str, Any]:
+    """Its values in the form, under a name that is free; the copy is disabled."""
+    values = model_to_dict(schedule, fields=ScheduleForm.Meta.fields)
+    for number in count(1):
+        end = _(" (copy)") if number == 1 else _(" (copy %(n)d)") % {"n": number}
+        values |= {"name": schedule.name[: 200 - len(end)] + end, "enabled": False}
+        if not Schedule.objects.using(ledger.alias()).filter(name=values["name"]).exists():
+            break
+    return values
