@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,7 +77,10 @@ class Periodic:
 
 def check_rule(rule: object) -> None:
     """Raises `TypeError` for what can't be a rule."""
-    if _is_span(rule) or (isinstance(rule, Crontab | str) and rule):
+    if isinstance(rule, int | float | dt.timedelta):
+        if not isinstance(rule, bool) and rule == rule:  # not NaN
+            return
+    elif isinstance(rule, Crontab | str) and rule:
         return
     told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
     if type(rule).__module__.startswith("celery."):
@@ -87,12 +89,6 @@ def check_rule(rule: object) -> None:
         else:
             told += "; import crontab from jobs, and write an interval as seconds"
     raise TypeError(told)
-
-
-def _is_span(value: object) -> bool:
-    if isinstance(value, float) and math.isnan(value):
-        return False
-    return isinstance(value, int | float | dt.timedelta) and not isinstance(value, bool)
 
 
 def span(value: Seconds) -> dt.timedelta:

@@ -45,22 +45,17 @@ class Rule:
         after = after.astimezone(dt.UTC)
         if self.start is not None:
             after = max(after, self.start.astimezone(dt.UTC) - _MOMENT)
-        due = self._following(after)
-        if due is None or (self.end is not None and due > self.end):
-            return None
-        return due
-
-    def _following(self, after: dt.datetime) -> dt.datetime | None:
+        due = None
         if self.crontab:
             crontab = crontabs.parse(self.crontab)
-            return wallclock.following(crontab, wallclock.zone_of(self.zone), after)
-        if self.interval is not None:
+            due = wallclock.following(crontab, wallclock.zone_of(self.zone), after)
+        elif self.interval is not None:
             _check_interval(self.interval)
             anchor = (self.start or self.anchor or after).astimezone(dt.UTC)
-            return anchor + ((after - anchor) // self.interval + 1) * self.interval
-        if self.at is not None and self.at > after:
-            return self.at.astimezone(dt.UTC)
-        return None
+            due = anchor + ((after - anchor) // self.interval + 1) * self.interval
+        elif self.at is not None and self.at > after:
+            due = self.at.astimezone(dt.UTC)
+        return None if due is None or (self.end is not None and due > self.end) else due
 
     def count(self, first: dt.datetime, before: dt.datetime, most: int) -> int:
         """How many due times there are from ``first``, which is one, to ``before``, which isn't

@@ -37,13 +37,14 @@ def zone_of(name: str) -> zoneinfo.ZoneInfo:
 
 def following(crontab: Crontab, zone: zoneinfo.ZoneInfo, after: dt.datetime) -> dt.datetime | None:
     """The first due time later than ``after``, both in UTC, or None when there is none."""
-    return (_elapsed if crontab.elapsed else _fixed)(crontab, zone, after)
-
-
-def _fixed(crontab: Crontab, zone: zoneinfo.ZoneInfo, after: dt.datetime) -> dt.datetime | None:
-    """Local times, each counted once: the first time it comes, or when its gap ends."""
+    if crontab.elapsed:
+        return _elapsed(crontab, zone, after)
     for local in crontab.times(_naive(after, zone)):
-        due = _utc(local if _exists(local, zone) else _end_of_gap(local, zone), zone, fold=0)
+        if not _exists(local, zone):
+            local = local.replace(second=0)  # clocks change at whole minutes
+            while not _exists(local, zone):
+                local += _MINUTE
+        due = _utc(local, zone, fold=0)
         if due > after:
             return due
     return None
@@ -85,11 +86,3 @@ def _utc(local: dt.datetime, zone: zoneinfo.ZoneInfo, *, fold: int) -> dt.dateti
 
 def _exists(local: dt.datetime, zone: zoneinfo.ZoneInfo) -> bool:
     return _naive(_utc(local, zone, fold=0), zone) == local
-
-
-def _end_of_gap(local: dt.datetime, zone: zoneinfo.ZoneInfo) -> dt.datetime:
-    # Clocks change at whole minutes.
-    local = local.replace(second=0)
-    while not _exists(local, zone):
-        local += _MINUTE
-    return local
