@@ -193,10 +193,10 @@ requeue_all = replace(
     label=gettext_lazy("Put all back…"),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s message goes back on queue “%(queue)s”. If what made it a dead letter still "
-            "holds, it will be one again.",
-            "%(n)s messages go back on queue “%(queue)s”. Those for which what made them dead "
-            "letters still holds will be dead letters again.",
+            "%(n)s message goes back on queue “%(queue)s”. If it still can’t be run, it becomes a "
+            "dead letter again.",
+            "%(n)s messages go back on queue “%(queue)s”. Those that still can’t be run become "
+            "dead letters again.",
             "n",
         ),
         yes=gettext_lazy("Yes, put all back"),

@@ -31,10 +31,10 @@ _REMEMBER = dt.timedelta(days=1)
     ),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s task will be run again, from its first attempt. What is recorded of its "
-            "failure is forgotten.",
-            "%(n)s tasks will be run again, from their first attempts. What is recorded of their "
-            "failures is forgotten.",
+            "%(n)s task will be run again, from its first attempt. The record of its failure is "
+            "deleted.",
+            "%(n)s tasks will be run again, from their first attempts. The records of their "
+            "failures are deleted.",
             "n",
         ),
         yes=gettext_lazy("Yes, run again"),
@@ -49,8 +49,8 @@ _REMEMBER = dt.timedelta(days=1)
         "n",
     ),
     gone=ngettext_lazy(
-        "%(n)d has gone on meanwhile, or its message is not kept: look again.",
-        "%(n)d have gone on meanwhile, or their messages are not kept: look again.",
+        "%(n)d has changed meanwhile, or its message is not kept: look again.",
+        "%(n)d have changed meanwhile, or their messages are not kept: look again.",
         "n",
     ),
 )

@@ -169,7 +169,7 @@ class ScheduleAdmin(VerbAdmin):
         if schedule.paused_until and schedule.paused_until > now:
             lines.append(_("paused until then"))
         if schedule.queued_for:
-            lines.append(_("one waits for the last run to end"))
+            lines.append(_("a run waits for the last one to end"))
         return _lines(words.away(due, now), lines)
 
     @admin.display(description=gettext_lazy("last runs"), ordering="last_run_at")
@@ -277,7 +277,7 @@ class ScheduleAdmin(VerbAdmin):
             }
         return super().render_change_form(request, context, *args, **kwargs)
 
-    @admin.display(description=gettext_lazy("About it"))
+    @admin.display(description=gettext_lazy("About the task"))
     def about_task(self, schedule: Schedule) -> SafeString:
         # Rendered by templates, which escape.
         return _div("jobs-task", preview.task_help(schedule.task))
@@ -388,7 +388,7 @@ _FIELDSETS: tuple[tuple[Any, dict[str, Any]], ...] = (
         },
     ),
     (
-        gettext_lazy("If it can’t be just so"),
+        gettext_lazy("Missed and overlapping runs"),
         {"fields": (("misfire", "misfire_window"), "overlap", "jitter")},
     ),
     (

@@ -238,11 +238,11 @@ class ScheduleForm(_ModelForm):
     queue = forms.ChoiceField(
         label=gettext_lazy("Queue"),
         required=False,
-        help_text=gettext_lazy("Only if it is another one than the task’s own."),
+        help_text=gettext_lazy("Only to use another queue than the task’s own."),
     )
     expires = SpanField(
         label=gettext_lazy("Expires after"),
-        help_text=gettext_lazy("A run that no worker has begun by then is revoked."),
+        help_text=gettext_lazy("A run that no worker has started by then is revoked."),
     )
     kind = forms.ChoiceField(
         label=gettext_lazy("Runs"), choices=list(KINDS.items()), widget=forms.RadioSelect
@@ -262,32 +262,34 @@ class ScheduleForm(_ModelForm):
     interval = SpanField(
         label=gettext_lazy("Every"), help_text=gettext_lazy("Counted from due time to due time.")
     )
-    at = LocalTimeField(label=gettext_lazy("At"), help_text=gettext_lazy("In its time zone."))
+    at = LocalTimeField(label=gettext_lazy("At"), help_text=gettext_lazy("In the time zone below."))
     timezone = forms.ChoiceField(
         label=gettext_lazy("Time zone"),
         widget=SearchSelect,
         initial=timing.default_zone,
-        help_text=gettext_lazy("Whose clocks count for all times of this page."),
+        help_text=gettext_lazy("All times on this page are in this time zone."),
     )
     start_at = LocalTimeField(
         label=gettext_lazy("Start"),
-        help_text=gettext_lazy("It doesn’t run before; an interval counts from here."),
+        help_text=gettext_lazy("It doesn’t run before this. An interval counts from here."),
     )
     end_at = LocalTimeField(
-        label=gettext_lazy("End"), help_text=gettext_lazy("It doesn’t run after.")
+        label=gettext_lazy("End"), help_text=gettext_lazy("It doesn’t run after this.")
     )
     paused_until = LocalTimeField(
         label=gettext_lazy("Paused until"),
-        help_text=gettext_lazy("Runs before this are left out, and not made up for."),
+        help_text=gettext_lazy("Runs before this are skipped, and not made up for."),
     )
     misfire_window = SpanField(
         label=gettext_lazy("How far back"),
         initial=_WINDOW,
-        help_text=gettext_lazy("If each missed run is made up for: not those older than this."),
+        help_text=gettext_lazy(
+            "When each missed run is made up for, those older than this are skipped."
+        ),
     )
     jitter = SpanField(
         label=gettext_lazy("Spread over"),
-        help_text=gettext_lazy("Each run starts by chance up to this much later."),
+        help_text=gettext_lazy("Each run is delayed by a random time, at most this."),
     )
 
     class Meta:
@@ -303,13 +305,17 @@ class ScheduleForm(_ModelForm):
             "description": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
         }
         help_texts = {
-            "enabled": gettext_lazy("Off: it keeps its rule and is not run."),
-            "misfire": gettext_lazy("What becomes of times at which no beat was running."),
-            "overlap": gettext_lazy("What becomes of a time at which its last run has not ended."),
-            "exchange": gettext_lazy(
-                "With a routing key, in place of a queue; the task’s own if empty."
+            "enabled": gettext_lazy("Off: it keeps its rule, but does not run."),
+            "misfire": gettext_lazy(
+                "What to do about runs that were due while no beat was running."
             ),
-            "routing_key": gettext_lazy("With a queue, it decides nothing and goes along."),
+            "overlap": gettext_lazy("What to do when a run is due and the last one has not ended."),
+            "exchange": gettext_lazy(
+                "Used with a routing key, in place of a queue. Empty: the task’s own."
+            ),
+            "routing_key": gettext_lazy(
+                "It chooses the queues of an exchange. With a queue, it is only passed on."
+            ),
             "priority": gettext_lazy("0 (first) to 9. Empty: the task’s own."),
         }
 

@@ -79,9 +79,9 @@ def duplicate(schedule: Schedule, request: HttpRequest) -> str:
     fits=lambda schedule: bool(schedules.edited(schedule)),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s schedule will say again what code declares. What was edited in the admin is "
+            "%(n)s schedule will be reset to what code declares. What was edited in the admin is "
             "lost.",
-            "%(n)s schedules will say again what code declares. What was edited in the admin is "
+            "%(n)s schedules will be reset to what code declares. What was edited in the admin is "
             "lost.",
             "n",
         ),
