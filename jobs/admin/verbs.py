@@ -66,7 +66,7 @@ class Question:
 class Verb:
     """Something that an operator does to results, schedules, queues, tasks or dead letters."""
 
-    #: The end of its address, and the name of its button.
+    #: The end of its address, and of the id of its button.
     name: str
     label: Text
     #: "<permission>_<model>" is what a person needs.
@@ -123,7 +123,7 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
 
 
 class VerbAdmin(_ModelAdmin):
-    """Has each of its verbs as an action of the list and as a button on a row's page."""
+    """Offers each of its verbs as an action of the list and as a button on a row's page."""
 
     verbs: Sequence[Verb] = ()
     #: The message about a row that was deleted meanwhile.

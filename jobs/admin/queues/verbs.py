@@ -1,4 +1,8 @@
-"""What an operator does to queues and tasks (pause, resume, purge) and to dead letters."""
+"""What an operator does to queues and tasks (pause, resume, purge) and to dead letters.
+
+A verb of queues has a template with its question, and a link in ``live.html``. One of tasks has an
+address of its own in `QueuesAdmin.get_urls`, too.
+"""
 
 from __future__ import annotations
 

@@ -294,7 +294,7 @@ class ScheduleAdmin(VerbAdmin):
             raise PermissionDenied
         return preview.answer(request, stored)
 
-    # ------------------------------------------------------------------ what became of it
+    # ------------------------------------------------------------------ its runs
 
     @admin.display(description=gettext_lazy("So far"))
     def so_far(self, schedule: Any) -> SafeString:

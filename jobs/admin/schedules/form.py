@@ -410,13 +410,13 @@ class ScheduleForm(_ModelForm):
         """Drop the model's errors of kinds of rule that aren't chosen, and those shown already."""
         if isinstance(error, ValidationError) and hasattr(error, "error_dict"):
             kind = self.cleaned_data.get("kind")
-            told = {
+            kept = {
                 name: problems
                 for name, problems in error.error_dict.items()
                 if name not in self.errors and (name == kind or name not in KINDS)
             }
-            error = ValidationError(told)
-            if not told:
+            error = ValidationError(kept)
+            if not kept:
                 return
         super().add_error(field, error)
 
