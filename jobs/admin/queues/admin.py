@@ -50,17 +50,12 @@ class QueuesAdmin(VerbAdmin):
             ("live/", self.live_view, "live"),
             ("dead/<path:queue>/", self.dead_view, "dead"),
             ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
-            *(
-                (f"{verb.name}/<path:name>/", partial(self.act_view, verb=verb), verb.name)
-                for verb in QUEUE_VERBS
-            ),
+            # The task is chosen on the page.
             ("pause-task/", partial(self.act_view, verb=pause_task), "pause_task"),
-            (
-                "resume-task/<path:name>/",
-                partial(self.act_view, verb=resume_task),
-                "resume_task",
-            ),
         ]
+        for verb in (*QUEUE_VERBS, resume_task):
+            route = f"{verb.name.replace('_', '-')}/<path:name>/"
+            pages.append((route, partial(self.act_view, verb=verb), verb.name))
         return [
             path(route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_queues_{name}")
             for route, view, name in pages

@@ -126,7 +126,7 @@ def _place(row: TaskResult) -> str:
 def _links(rows: Sequence[TaskResult], site: str) -> SafeString:
     links = format_html_join("", "<li>{}</li>", ((_link(row, site),) for row in rows[:SHOWN]))
     more = _("More are not shown.") if len(rows) > SHOWN else ""
-    return format_html('<ul class="jobs-relatives">{}</ul>{}', links, more)
+    return format_html('<ul class="jobs-relations">{}</ul>{}', links, more)
 
 
 def _link(row: TaskResult, site: str) -> SafeString:
