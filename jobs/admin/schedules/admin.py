@@ -208,21 +208,23 @@ class ScheduleAdmin(VerbAdmin):
         boxes = []
         for run in reversed(found):
             said = runs.title(run, schedule.timezone)
-            box = '<span class="jobs-box jobs-box-{}" role="img" title="{}" aria-label="{}"></span>'
+            template = (
+                '<span class="jobs-box jobs-box-{}" role="img" title="{}" aria-label="{}"></span>'
+            )
             values = [run.kind, said, said]
             if run.result:
                 # The Tab key doesn't stop at it: a page would have hundreds of stops.
-                box = (
+                template = (
                     '<a class="jobs-box jobs-box-{}" title="{}" aria-label="{}" href="{}"'
                     ' tabindex="-1"></a>'
                 )
                 values.append(self.result_url(run.result))
-            boxes.append(format_html(box, *values))
+            boxes.append(format_html(template, *values))
         label = ngettext("The last run", "The last %(n)d runs", len(found)) % {"n": len(found)}
         return format_html(
             '<span class="jobs-strip" role="group" aria-label="{}">{}</span>',
             label,
-            SafeString("").join(boxes),
+            format_html_join("", "{}", ((box,) for box in boxes)),
         )
 
     def get_deleted_objects(
