@@ -74,6 +74,8 @@ def test_the_last_runs(root: Client) -> None:
     order = [page.index(f"jobs-box-{kind}") for kind in ("skipped", "failure", "gone", "success")]
     assert order == sorted(order)
     for words in (
+        '<span class="jobs-box jobs-box-skipped"',
+        '<a class="jobs-box jobs-box-success"',
         "failed: ValueError, 20 ms late",
         "skipped: the last run went on",
         "its result is not kept",
