@@ -1,10 +1,9 @@
-"""Pieces of HTML that the pages share."""
+"""Texts and HTML that the pages share."""
 
 from __future__ import annotations
 
 import datetime as dt
 import pprint
-from collections.abc import Callable
 from typing import Any
 
 from django.utils import timezone
@@ -19,7 +18,7 @@ from jobs.exceptions import MessageError, Reject, TimeLimitExceeded, WorkerLost
 from jobs.models import TaskResult
 from jobs.states import State
 
-#: Characters of a stored value that a page shows: laying out a megabyte would take seconds.
+#: Most characters of a stored value on a page: to lay out a megabyte would take seconds.
 SHOWN = 20_000
 
 
@@ -50,7 +49,7 @@ def duration(span: dt.timedelta) -> str:
 
 
 def moment(at: dt.datetime, *, millis: bool = False) -> str:
-    """A moment in the current time zone, in the one form that every reader of logs knows."""
+    """A moment in the current time zone, in the form that logs have."""
     local = timezone.localtime(at)
     text = date_format(local, "Y-m-d H:i:s")
     return f"{text}.{local.microsecond // 1000:03d}" if millis else text
@@ -67,7 +66,7 @@ def away(at: dt.datetime, now: dt.datetime) -> str:
 
 
 def pretty(text: str) -> str:
-    """A stored value laid out as Python; as it is stored when it can't be read, cut when long."""
+    """A stored value laid out as Python. Unreadable values are shown as stored, long ones cut."""
     if len(text) > SHOWN:
         rest = len(text) - SHOWN
         more = ngettext("%(n)s more character", "%(n)s more characters", rest)
@@ -81,7 +80,7 @@ def pretty(text: str) -> str:
 def call(args: str, kwargs: str, *, whole: int) -> str:
     """Arguments in one short line, as they were written in the call.
 
-    A text of ``whole`` characters or more may be cut off, and is shown as it is stored.
+    A text of ``whole`` characters or more may be cut off; it is shown as stored.
     """
     parts = [*_parts(args, whole), *_parts(kwargs, whole)]
     line = ", ".join(parts).replace("\n", " ")
@@ -107,8 +106,32 @@ def _parts(text: str, whole: int) -> list[str]:
 
 def sentence(row: TaskResult, now: dt.datetime) -> str:
     """What an operator asks first: why did it fail, is it running, when is it tried again?"""
-    said = _SENTENCES.get(row.state)
-    return said(row, now) if said else ""
+    if row.state == State.PENDING:
+        return _pending(row, now)
+    if row.state == State.STARTED:
+        if row.started_at is None:
+            return _("Runs on %(worker)s.") % {"worker": row.worker}
+        when = _when(row.started_at, now)
+        return _("Runs on %(worker)s since %(at)s (%(away)s).") % {"worker": row.worker, **when}
+    if row.state == State.RETRY:
+        why = _("Attempt %(n)d failed with %(error)s.") % {"n": row.attempts, "error": _error(row)}
+        if row.eta is None:
+            return why + " " + _("It will be tried again.")
+        if row.eta <= now:
+            return why + " " + _("It was due again at %(at)s (%(away)s).") % _when(row.eta, now)
+        return why + " " + _("It will be tried again at %(at)s (%(away)s).") % _when(row.eta, now)
+    if row.state == State.SUCCESS:
+        ran = run_time(row)
+        if ran is None:
+            return _("Succeeded.")
+        return ngettext(
+            "Succeeded in %(ran)s, at the first attempt.",
+            "Succeeded in %(ran)s, at attempt %(n)d.",
+            max(row.attempts, 1),
+        ) % {"ran": duration(ran), "n": row.attempts}
+    if row.state == State.FAILURE:
+        return _failure(row)
+    return _revoked(row) if row.state == State.REVOKED else ""
 
 
 def _pending(row: TaskResult, now: dt.datetime) -> str:
@@ -124,76 +147,34 @@ def _pending(row: TaskResult, now: dt.datetime) -> str:
     ) % {"queue": row.queue, **_when(row.published_at, now)}
 
 
-def _started(row: TaskResult, now: dt.datetime) -> str:
-    if row.started_at is None:
-        return _("Runs on %(worker)s.") % {"worker": row.worker}
-    return _("Runs on %(worker)s since %(at)s (%(away)s).") % {
-        "worker": row.worker,
-        **_when(row.started_at, now),
-    }
-
-
-def _retry(row: TaskResult, now: dt.datetime) -> str:
-    why = _("Attempt %(n)d failed with %(error)s.") % {"n": row.attempts, "error": _error(row)}
-    if row.eta is None:
-        return why + " " + _("It will be tried again.")
-    if row.eta <= now:
-        return why + " " + _("It was due again at %(at)s (%(away)s).") % _when(row.eta, now)
-    return why + " " + _("It will be tried again at %(at)s (%(away)s).") % _when(row.eta, now)
-
-
-def _success(row: TaskResult, now: dt.datetime) -> str:
-    ran = run_time(row)
-    if ran is None:
-        return _("Succeeded.")
-    return ngettext(
-        "Succeeded in %(ran)s, at the first attempt.",
-        "Succeeded in %(ran)s, at attempt %(n)d.",
-        max(row.attempts, 1),
-    ) % {"ran": duration(ran), "n": row.attempts}
-
-
-def next_attempt(row: TaskResult, now: dt.datetime) -> str:
-    """For a list: ``attempt 3 in 20 s``."""
-    told = {"n": row.attempts + 1, "away": away(row.eta or now, now)}
-    if row.eta and row.eta > now:
-        return _("attempt %(n)d %(away)s") % told
-    return _("attempt %(n)d due %(away)s") % told
-
-
-def _failure(row: TaskResult, now: dt.datetime) -> str:
-    told = {"error": _error(row), "n": row.attempts}
+def _failure(row: TaskResult) -> str:
+    why = {"error": _error(row), "text": _first_line(row.error), "n": row.attempts}
     if row.error_type in DEAD:
+        if row.error_type == _name(WorkerLost):
+            given_up = _("Given up: %(text)s.") % why
+        elif row.error_type == _name(Reject):
+            given_up = _("Rejected by the task itself: %(text)s.") % why
+        else:
+            given_up = _("Not run: %(error)s.") % why
         where = _(
             "The message went to the dead letters of queue “%(queue)s”, from where it can be put "
             "back."
         ) % {"queue": row.queue}
-        return f"{_given_up(row)} {where}"
+        return f"{given_up} {where}"
     if row.error_type == _name(TimeLimitExceeded):
         return _(
             "Ended at attempt %(n)d: it ran longer than its time limit, and its process was "
             "killed. It will not be tried again."
         ) % {"n": max(row.attempts, 1)}
-    return (
-        ngettext(
-            "Failed with %(error)s. It will not be tried again.",
-            "Failed at attempt %(n)d with %(error)s. It will not be tried again.",
-            max(row.attempts, 1),
-        )
-        % told
+    said = ngettext(
+        "Failed with %(error)s. It will not be tried again.",
+        "Failed at attempt %(n)d with %(error)s. It will not be tried again.",
+        max(row.attempts, 1),
     )
+    return said % why
 
 
-def _given_up(row: TaskResult) -> str:
-    why = {"error": _error(row), "text": _first_line(row.error)}
-    if row.error_type == _name(WorkerLost):
-        return _("Given up: %(text)s.") % why
-    if row.error_type == _name(Reject):
-        return _("Rejected by the task itself: %(text)s.") % why
-    return _("Not run: %(error)s.") % why
-
-
-def _revoked(row: TaskResult, now: dt.datetime) -> str:
+def _revoked(row: TaskResult) -> str:
     said = {
         "expired": _("Expired before a worker was free. It did not run, and will not."),
         "terminated": _("Revoked while it ran: its process was killed. It will not run again."),
@@ -220,14 +201,12 @@ def _error(row: TaskResult) -> str:
     return error(row.error_type, row.error)
 
 
-_SENTENCES: dict[str, Callable[[TaskResult, dt.datetime], str]] = {
-    State.PENDING: _pending,
-    State.STARTED: _started,
-    State.RETRY: _retry,
-    State.SUCCESS: _success,
-    State.FAILURE: _failure,
-    State.REVOKED: _revoked,
-}
+def next_attempt(row: TaskResult, now: dt.datetime) -> str:
+    """For a list: ``attempt 3 in 20 s``."""
+    values = {"n": row.attempts + 1, "away": away(row.eta or now, now)}
+    if row.eta and row.eta > now:
+        return _("attempt %(n)d %(away)s") % values
+    return _("attempt %(n)d due %(away)s") % values
 
 
 def _when(at: dt.datetime, now: dt.datetime) -> dict[str, str]:
@@ -255,13 +234,13 @@ def run_time(row: TaskResult) -> dt.timedelta | None:
 
 
 def timeline(row: TaskResult, now: dt.datetime) -> list[tuple[str, str, str]]:
-    """What happened (label, moment, time since the step before), in order; what is still to come
-    says how far off it is."""
+    """What happened and will happen, in order: label, moment, and the time since the step before or
+    until a step to come."""
     known = [
         (row.created_at, _("Sent")),
         (row.published_at, _("Put on the queue")),
         (row.eta, _("To be tried again") if row.state == State.RETRY else _("Not before")),
-        # What is revoked has not started: a worker only noted that it never will.
+        # A revoked call has not started: a worker only noted that it never will.
         (None if row.state == State.REVOKED else row.started_at, _("Started")),
         (row.finished_at, _("Finished")),
     ]
@@ -279,7 +258,7 @@ def timeline(row: TaskResult, now: dt.datetime) -> list[tuple[str, str, str]]:
 
 
 def badge(row: TaskResult) -> SafeString:
-    """Its state, in colour."""
+    """The state in colour."""
     return format_html(
         '<span class="jobs-state jobs-state-{}">{}</span>',
         row.state.lower(),
@@ -288,5 +267,5 @@ def badge(row: TaskResult) -> SafeString:
 
 
 def pre(text: str) -> SafeString:
-    """A value as it is laid out."""
+    """A text with its line breaks."""
     return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)

@@ -12,7 +12,7 @@ from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
 from jobs import broker, message
-from jobs.admin import queues
+from jobs.admin.queues import admin as queues
 from jobs.broker.base import Outgoing, Revocation
 from jobs.message import Message
 from jobs.models import TaskAttempt

@@ -95,7 +95,7 @@ def test_this_test_finds_what_is_marked() -> None:
     assert found["every week"] == "rules.py"
     assert found["of the month\x04second"] == "crontab.py"
     assert found["It has no run left."] == "preview.html"
-    assert found["and %(n)s more"] == "confirm.html"
+    assert found["Also %(n)s message that is due later"] == "purge.html"
     assert len(found) > 400
 
 

@@ -1,4 +1,4 @@
-"""What a schedule would do, while it is being written: in words, and its next runs."""
+"""A preview of a schedule while somebody edits it: its rule in words, and its next runs."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from django.template.loader import render_to_string
 
 from jobs import registry
 from jobs.admin import words
-from jobs.admin.schedules import moments, rules
+from jobs.admin.schedules import rules
 from jobs.admin.schedules.form import MISSING, WHEN, ScheduleForm
-from jobs.api.task import Task
 from jobs.models import Schedule
 from jobs.timing import clock
 
@@ -21,11 +20,17 @@ from jobs.timing import clock
 _RUNS = 5
 
 
-def answer(request: HttpRequest, stored: Schedule | None) -> JsonResponse:
-    """The preview of what the page has in its fields, and their errors.
+class _Plain(str):
+    """An annotation as it is written, without quotes."""
 
-    ``html`` and ``task`` are parts of the page, ``errors`` has texts by field, ``values`` of what
-    was said about none.
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
+def answer(request: HttpRequest, stored: Schedule | None) -> JsonResponse:
+    """The preview of the values in the page's fields, and their errors.
+
+    ``html`` and ``task`` are parts of the page; ``errors`` has texts by field.
     """
     form = ScheduleForm(request.GET, instance=stored or Schedule())
     found = form.errors.as_data()
@@ -46,8 +51,7 @@ def answer(request: HttpRequest, stored: Schedule | None) -> JsonResponse:
 
 
 def of(schedule: Schedule) -> str:
-    """The rule in words and a table of its next runs; empty when there is no rule, or none that
-    can be read."""
+    """The rule in words and a table of its next runs; empty when there is no readable rule."""
     now = clock.now()
     try:
         runs = schedule.next_runs(now, _RUNS)
@@ -59,38 +63,29 @@ def of(schedule: Schedule) -> str:
         "words": rules.in_words(schedule),
         "zone": schedule.timezone,
         "runs": [
-            (at, moments.with_weekday(at, schedule.timezone), words.away(at, now)) for at in runs
+            (at, rules.with_weekday(at, schedule.timezone), words.away(at, now)) for at in runs
         ],
     }
     return render_to_string("admin/jobs/schedule/preview.html", context)
 
 
 def task_help(name: str) -> str:
-    """How the task is called, and what its author says of it."""
+    """The signature and the docstring of the task."""
     if not name:
         return ""
     task = registry.tasks.get(name)
     context: dict[str, Any] = {"name": name}
     if task is not None:
-        # Never the task itself: a template calls what can be called.
-        context |= {"signature": _signature(task), "text": inspect.getdoc(task.run) or ""}
+        parameters = list(inspect.signature(task.run).parameters.values())
+        shown = [
+            found.replace(annotation=_Plain(found.annotation))
+            if isinstance(found.annotation, str)
+            else found
+            for found in parameters[1 if task.bind else 0 :]
+        ]
+        # Not the task itself: a template calls whatever can be called.
+        context |= {
+            "signature": f"{task.run.__name__}{inspect.Signature(shown)}",
+            "text": inspect.getdoc(task.run) or "",
+        }
     return render_to_string("admin/jobs/schedule/task.html", context)
-
-
-class _Plain(str):
-    """An annotation that is shown as it is written, without quotes."""
-
-    __slots__ = ()
-    __repr__ = str.__str__
-
-
-def _signature(task: Task[..., Any]) -> str:
-    """As callers see it."""
-    parameters = list(inspect.signature(task.run).parameters.values())[1 if task.bind else 0 :]
-    shown = [
-        found.replace(annotation=_Plain(found.annotation))
-        if isinstance(found.annotation, str)
-        else found
-        for found in parameters
-    ]
-    return f"{task.run.__name__}{inspect.Signature(shown)}"

@@ -1,4 +1,4 @@
-"""The last runs of schedules and what became of them, in a fixed number of queries."""
+"""The last runs of schedules with their outcomes, in a fixed number of queries."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from django.db.models import F, OuterRef, Q, QuerySet, Subquery
+from django.db.models import F, OuterRef, Q, Subquery
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from jobs import ledger
 from jobs.admin import words
-from jobs.admin.schedules import moments
+from jobs.admin.schedules import rules
 from jobs.models import Schedule, ScheduleRun, TaskResult
 from jobs.states import State
 
-#: How many make a strip.
+#: Most runs in a strip.
 STRIP = 20
 
 _GONE = gettext_lazy("sent; its result is not kept")
 
 
 class Run(NamedTuple):
-    """One due time, with what its result says."""
+    """One due time, with the state of its result."""
 
     due_at: dt.datetime
     at: dt.datetime
     outcome: str
-    #: Id of the result; empty where none is kept, or nothing was sent.
+    #: Id of the result; empty when it isn't kept, or nothing was sent.
     result: str = ""
     #: Of the result.
     state: str = ""
@@ -37,7 +37,7 @@ class Run(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """What it is coloured by."""
+        """The end of its CSS class, which gives the colour."""
         if self.outcome != ScheduleRun.Outcome.SENT:
             return "skipped"
         return self.state.lower() or "gone"
@@ -56,18 +56,18 @@ class Run(NamedTuple):
 
     @property
     def drift(self) -> dt.timedelta | None:
-        """How late beat sent it; None if it didn't."""
+        """How late beat sent it; None when beat didn't send it."""
         if self.outcome != ScheduleRun.Outcome.SENT:
             return None
         return max(self.at - self.due_at, dt.timedelta(0))
 
 
 class Recent(NamedTuple):
-    """What a schedule did lately."""
+    """The last runs of a schedule."""
 
     #: The newest first.
     runs: list[Run]
-    #: State of the call that it sent last; empty where that isn't known.
+    #: State of the call that was sent last; empty when that isn't known.
     state: str = ""
 
     @property
@@ -77,11 +77,23 @@ class Recent(NamedTuple):
 
 
 def recent(schedules: Sequence[Schedule]) -> dict[Any, Recent]:
-    """By schedule: three queries, however many there are."""
+    """By schedule, in three queries, however many schedules there are."""
+    # A schedule of every second has millions of runs. So first ask where the last few runs of each
+    # begin, which the index knows; then read those alone.
+    runs = ScheduleRun.objects.using(ledger.alias())
+    newest = runs.filter(schedule=OuterRef("pk")).order_by("-due_at").values("due_at")
+    starts = (
+        Schedule.objects.using(ledger.alias())
+        .filter(pk__in=[schedule.pk for schedule in schedules])
+        .annotate(start=Subquery(newest[STRIP - 1 : STRIP]))
+    )
+    wanted = Q()
+    for pk, start in starts.values_list("pk", F("start")):
+        wanted |= Q(schedule=pk) if start is None else Q(schedule=pk, due_at__gte=start)
     found: dict[Any, list[ScheduleRun]] = defaultdict(list)
-    for run in _newest(schedules):
+    for run in runs.filter(wanted).order_by("schedule", "-due_at") if wanted else ():
         found[run.schedule_id].append(run)
-    ids = {run.result for runs in found.values() for run in runs}
+    ids = {run.result for some in found.values() for run in some}
     results = _results([*ids, *(schedule.last_result for schedule in schedules)])
     return {
         schedule.pk: Recent(
@@ -93,7 +105,7 @@ def recent(schedules: Sequence[Schedule]) -> dict[Any, Recent]:
 
 
 def page(schedule: Schedule, before: dt.datetime | None, size: int) -> list[Run]:
-    """The newest runs due before this moment."""
+    """The newest runs, or the newest that were due before this moment."""
     rows = ScheduleRun.objects.using(ledger.alias()).filter(schedule=schedule).order_by("-due_at")
     if before is not None:
         rows = rows.filter(due_at__lt=before)
@@ -102,29 +114,8 @@ def page(schedule: Schedule, before: dt.datetime | None, size: int) -> list[Run]
     return [_run(run, results) for run in found]
 
 
-def _newest(schedules: Sequence[Schedule]) -> QuerySet[ScheduleRun] | list[ScheduleRun]:
-    """A schedule of every second has millions of runs. So first where each one's last few begin,
-    which its index knows; then those alone."""
-    earliest = (
-        ScheduleRun.objects.using(ledger.alias())
-        .filter(schedule=OuterRef("pk"))
-        .order_by("-due_at")
-    )
-    starts = (
-        Schedule.objects.using(ledger.alias())
-        .filter(pk__in=[schedule.pk for schedule in schedules])
-        .annotate(start=Subquery(earliest.values("due_at")[STRIP - 1 : STRIP]))
-    )
-    wanted = Q()
-    for pk, start in starts.values_list("pk", F("start")):
-        wanted |= Q(schedule=pk) if start is None else Q(schedule=pk, due_at__gte=start)
-    if not wanted:
-        return []
-    return ScheduleRun.objects.using(ledger.alias()).filter(wanted).order_by("schedule", "-due_at")
-
-
 def _results(ids: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Id → state and error of those that are kept."""
+    """The state and the error of each result that is kept, by id."""
     wanted = {task_id for task_id in ids if task_id}
     results = TaskResult.objects.using(ledger.alias())
     rows = results.filter(pk__in=wanted) if wanted else results.none()
@@ -140,8 +131,8 @@ def _run(run: ScheduleRun, results: dict[str, tuple[str, str]]) -> Run:
 
 
 def title(run: Run, zone: str) -> str:
-    """All about it in a line."""
-    said = _("%(at)s: %(outcome)s") % {"at": moments.in_zone(run.due_at, zone), "outcome": run.said}
+    """The run in one line."""
+    said = _("%(at)s: %(outcome)s") % {"at": rules.in_zone(run.due_at, zone), "outcome": run.said}
     if run.drift is None:
         return said
     return _("%(said)s, %(drift)s late") % {"said": said, "drift": words.duration(run.drift)}

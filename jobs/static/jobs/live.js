@@ -1,5 +1,5 @@
-// Keeps the page of the queues up to date: fetches its changing part every few seconds, as long as
-// somebody can see it.
+// Keeps the page of the queues up to date: fetches its changing part every few seconds while the
+// page is visible.
 "use strict";
 {
     const region = document.getElementById("jobs-live");
@@ -9,7 +9,7 @@
     let asking = false;
 
     function show(html) {
-        // Somebody is copying a name out of it.
+        // Somebody is selecting a text, perhaps to copy it.
         const chosen = document.getSelection();
         if (chosen && !chosen.isCollapsed && region.contains(chosen.anchorNode)) {
             return;
@@ -28,7 +28,7 @@
         region.classList.toggle("jobs-stale", Boolean(text));
     }
 
-    // Whether to go on asking.
+    // Returns whether to ask again.
     async function refresh() {
         let answer;
         try {

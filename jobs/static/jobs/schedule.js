@@ -1,5 +1,5 @@
 // The form of a schedule: shows the fields of the chosen kind of rule, helps to write a crontab, and
-// asks the server while somebody types what it would do.
+// previews the schedule while somebody types.
 "use strict";
 {
     const PAUSE = 250;
@@ -20,7 +20,7 @@
         }
     }
 
-    // Of use with one of the choices only.
+    // Fields that one choice alone needs.
     const misfire = form.elements.misfire;
 
     function showWindow() {
@@ -100,12 +100,12 @@
             if (number === last) {
                 show(said);
                 if (!first) {
-                    // What the page came with says more, until somebody types.
+                    // The page as it came says more, until somebody types.
                     showAllErrors(said.errors);
                 }
             }
         } catch {
-            // The form works without it, and what it says when it is saved counts.
+            // The form works without a preview; saving checks everything again.
             if (number === last) {
                 words.replaceChildren();
             }
@@ -126,7 +126,7 @@
         }
     }
 
-    // Where Django puts them: in front of the field, or of its part of a line.
+    // Where Django puts errors: in front of the field, or of its part of a line.
     function showErrors(name, texts) {
         const row = form.querySelector(`.form-row.field-${name}`);
         if (!row) {
@@ -152,7 +152,7 @@
         }));
     }
 
-    // The same moments on the clocks of whoever reads this.
+    // The same moments in the reader's own time zone.
     function yours() {
         const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
         if (!words.querySelector("table") || zone === form.elements.timezone?.value) {
@@ -183,7 +183,7 @@
     }
 
     if (kinds.length) {
-        // What fills in forms for people does not always tell of both.
+        // Programs that fill in forms don't always send both events.
         for (const kind of ["input", "change"]) {
             form.addEventListener(kind, changed);
         }
@@ -191,7 +191,7 @@
         misfire.addEventListener("change", showWindow);
         showWindow();
         if ($?.fn.select2) {
-            // Its events are jQuery's own.
+            // Select2 fires its events through jQuery alone.
             $(form).find(".jobs-search").select2({theme: "admin-autocomplete"}).on("change", () => later());
         }
         ask({first: true});

@@ -1,4 +1,4 @@
-// The box in the head of the dead letters chooses all of them.
+// The checkbox in the head of the table chooses all dead letters of the page.
 "use strict";
 {
     const all = document.getElementById("jobs-all");

@@ -107,7 +107,7 @@ def test_what_waits_for_a_retry_is_tried_without_a_question(root: Client, broker
 def test_what_has_gone_on_meanwhile_is_told(root: Client, broker_url: str) -> None:
     result = failed(state="RETRY", eta=timezone.now() + dt.timedelta(hours=1))
     response = root.post(page(result, AGAIN))
-    assert said(response) == ["1 has gone on meanwhile, or its message is not kept: look again."]
+    assert said(response) == ["1 has changed meanwhile, or its message is not kept: look again."]
     bare = failed(message=b"")
     response = root.post(page(bare, AGAIN), {"confirmed": "yes"})
     assert "its message is not kept" in said(response)[-1]

@@ -17,7 +17,7 @@ from jobs import (
     registry,
     task,
 )
-from jobs.admin import queues
+from jobs.admin.queues import admin as queues
 from jobs.broker.base import Outgoing
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import SIGN_IN, bury, letter, row, staff

@@ -106,7 +106,7 @@ def test_a_task_that_is_unknown_now_stays(root: Client) -> None:
     schedule = made(task="gone.task")
     page = root.get(page_of(schedule)).content.decode()
     assert "gone.task (unknown)" in page
-    assert "The code here knows no task “gone.task”" in page
+    assert "This code has no task “gone.task”" in page
     fields = form(name="new", task="gone.task", timezone="UTC")
     assert root.post(page_of(schedule), fields).status_code == 302
     assert Schedule.objects.get().name == "new"

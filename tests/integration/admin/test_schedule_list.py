@@ -57,7 +57,7 @@ def test_what_is_paused_or_waits_says_so(root: Client) -> None:
     Schedule.objects.filter(name="queued").update(queued_for=timezone.now())
     page = root.get(LIST).content.decode()
     assert "paused until then" in page
-    assert "one waits for the last run to end" in page
+    assert "a run waits for the last one to end" in page
 
 
 def test_the_last_runs(root: Client) -> None:
@@ -74,6 +74,8 @@ def test_the_last_runs(root: Client) -> None:
     order = [page.index(f"jobs-box-{kind}") for kind in ("skipped", "failure", "gone", "success")]
     assert order == sorted(order)
     for words in (
+        '<span class="jobs-box jobs-box-skipped"',
+        '<a class="jobs-box jobs-box-success"',
         "failed: ValueError, 20 ms late",
         "skipped: the last run went on",
         "its result is not kept",

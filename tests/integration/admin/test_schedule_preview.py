@@ -85,7 +85,7 @@ def test_a_task_is_explained_and_never_run(root: Client, greet: Task[..., Any]) 
     assert "greet(name: str, *, loud: bool = False)" in said
     assert "Greet &lt;somebody&gt;." in said
     assert "Politely." in said
-    assert "knows no task" in asked(root, task="gone.<b>")["task"]
+    assert "This code has no task" in asked(root, task="gone.<b>")["task"]
     assert "<b>" not in asked(root, task="gone.<b>")["task"]
 
 

@@ -78,6 +78,7 @@ def test_no_rule() -> None:
         ("5 7 1-7 * *", "on days 1 to 7 of the month at 07:05"),
         ("5 7 L * *", "on the last day of the month at 07:05"),
         ("5 7 15,L * *", "on day 15 and the last day of the month at 07:05"),
+        ("5 7 28-L * *", "on days 28 to 31 of the month at 07:05"),
         ("5 7 */2 * *", "every 2 days from day 1 of the month at 07:05"),
         ("5 7 13 * 5", "on day 13 of the month or Friday at 07:05"),
         ("5 7 */2 * 5", "every 2 days from day 1 of the month if it is Friday at 07:05"),
@@ -99,6 +100,7 @@ def test_no_rule() -> None:
         ("5 7 * 12-2 *", "at minute 5, hour 7 and month 12-2"),
         # No crontab
         ("whenever", "whenever"),
+        ("* * ? * ?", "* * ? * ?"),
         ("5 7 ! x y", "at minute 5, hour 7, day of the month !, month x and day of the week y"),
     ],
 )  # fmt: skip

@@ -1,7 +1,7 @@
 """The ledger in the admin: what was sent, what became of it, and why.
 
-Everything here has to stay fast on a ledger of many million rows. So nothing is counted, pages go
-by key (see `jobs.admin.keyset`), and what can be asked is what an index answers:
+All of it stays fast on a ledger of many million rows. So nothing is counted, pages go
+by key (see `jobs.admin.results.changelist`), and each question is one that an index answers:
 
 =================  ===========================================================================
 state, task        their indexes, each in the order of the list
@@ -20,7 +20,6 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.db.models.functions import Left
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -29,34 +28,35 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import (
-    broker,
-    ledger,
-    registry,
+from jobs import broker, conf, ledger, registry
+from jobs.admin import words
+from jobs.admin.results import page, relations
+from jobs.admin.results.changelist import (
+    HEAD,
+    QueueFilter,
+    ResultList,
+    SentFilter,
+    TaskFilter,
 )
-from jobs.admin import attempts, progress, relatives, words
-from jobs.admin.actions import ResultActions
-from jobs.admin.filters import QueueFilter, SentFilter, TaskFilter
-from jobs.admin.keyset import KeysetChangeList
-from jobs.admin.survey import TROUBLE
+from jobs.admin.results.verbs import VERBS
+from jobs.admin.verbs import TROUBLE, VerbAdmin
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
 
-#: Characters of the arguments, and of the error, that the list reads from the database.
-_HEAD = 200
-
-#: The beginning of a UUID. What is shorter is more likely meant as part of a name ("add").
+#: The beginning of a UUID. A shorter text is more likely meant as part of a name ("add").
 _ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 
 
 @admin.register(TaskResult)
-class ResultAdmin(ResultActions):
-    """Looked at and, with the permissions, run again, revoked and deleted; never added or changed
-    by hand."""
+class ResultAdmin(VerbAdmin):
+    """Results are looked at and, with the permissions, run again, revoked and deleted. Nobody adds
+    or changes one by hand."""
 
+    verbs = VERBS
+    not_there = _("This result is not there any more.")
     list_display = (
         "state_badge",
         "task_and_id",
@@ -84,7 +84,7 @@ class ResultAdmin(ResultActions):
     # ------------------------------------------------------------------ permissions
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
-        """Of the ledger itself: by what a replica that lags behind shows, nobody is to act."""
+        """From the database that is written to: nobody is to act on what a slow replica shows."""
         return super().get_queryset(request).using(ledger.alias())
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -98,7 +98,7 @@ class ResultAdmin(ResultActions):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        # Django's own title asks to select one, as if for something.
+        # Django's own title, "Select result to change", doesn't fit.
         return super().changelist_view(
             request, {"title": gettext("Results"), **(extra_context or {})}
         )
@@ -109,15 +109,15 @@ class ResultAdmin(ResultActions):
         return self.list_display
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
-        return _ResultList
+        return ResultList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[TaskResult], search_term: str
     ) -> tuple[QuerySet[TaskResult], bool]:
-        """One question that one index answers, chosen by what the text looks like.
+        """One condition that one index answers, chosen by what the text looks like.
 
-        Several joined by OR, or "contains" on a column, would read the whole table. Names are
-        therefore searched among the tasks that this code knows, in memory.
+        Several joined by OR, or "contains" on a column, would read the whole table. So names are
+        searched in memory, among the tasks that this code knows.
         """
         term = search_term.strip()
         if not term:
@@ -125,8 +125,8 @@ class ResultAdmin(ResultActions):
         if self.model._default_manager.filter(pk=term).exists():
             return queryset.filter(pk=term), False
         if _ID_START.fullmatch(term):
-            # The range is what an index can use with every database and collation: "g" comes after
-            # all that a UUID has. The prefix then makes it exact.
+            # Every database can use an index for the range, with any collation: "g" comes after all
+            # characters of a UUID. The prefix then makes it exact.
             start = term.lower()
             return queryset.filter(pk__gte=start, pk__lt=f"{start}g", pk__startswith=start), False
         known = [name for name in registry.tasks if term.lower() in name.lower()]
@@ -145,13 +145,13 @@ class ResultAdmin(ResultActions):
 
     @admin.display(description=_("task"))
     def task_and_id(self, row: TaskResult) -> SafeString:
-        # The end of the id: what is sent within a minute has the same beginning.
+        # The end of the id: calls sent within a minute have the same beginning.
         short = row.pk if len(row.pk) <= 13 else f"…{row.pk[-12:]}"
         return format_html('{} <span class="jobs-id" title="{}">{}</span>', row.task, row.pk, short)
 
     @admin.display(description=_("arguments"))
     def call(self, row: Any) -> SafeString:
-        text = words.call(row.args_head, row.kwargs_head, whole=_HEAD)
+        text = words.call(row.args_head, row.kwargs_head, whole=HEAD)
         return format_html('<code class="jobs-call">{}</code>', text)
 
     @admin.display(description=_("next attempt"), empty_value="")
@@ -188,9 +188,9 @@ class ResultAdmin(ResultActions):
         if obj is not None:
             left_out |= set() if obj.state == State.SUCCESS else {"outcome"}
             left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
-            left_out |= set() if attempts.may_have(obj) else {"failed_attempts"}
-            left_out |= set() if progress.of(obj) else {"progress"}
-            left_out |= relatives.missing(obj)
+            left_out |= set() if page.may_have_failed(obj) else {"failed_attempts"}
+            left_out |= set() if page.progress_of(obj) else {"progress"}
+            left_out |= relations.missing(obj)
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -198,18 +198,46 @@ class ResultAdmin(ResultActions):
                 fieldsets.append((title, {"fields": fields}))
         return fieldsets
 
+    def render_change_form(
+        self, request: HttpRequest, context: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> HttpResponse:
+        """With the buttons and links that this person has for this result."""
+        row: TaskResult | None = kwargs.get("obj")
+        if row is not None:
+            context["buttons"] = self.buttons(request, row)
+            site, user = self.admin_site.name, request.user
+            may_look = user.has_perm("jobs.view_queues") or user.has_perm("jobs.manage_queues")
+            given_up = row.state == State.FAILURE and row.error_type in words.DEAD
+            if may_look and given_up and row.queue in conf.get().queues:
+                context["dead_url"] = reverse(
+                    "admin:jobs_queues_dead", args=[row.queue], current_app=site
+                )
+            if row.task in registry.tasks and user.has_perm("jobs.manage_queues"):
+                url = reverse("admin:jobs_queues_pause_task", current_app=site)
+                context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
+        return super().render_change_form(request, context, *args, **kwargs)
+
+    def name_of(self, row: TaskResult) -> SafeString:
+        return format_html('{} <span class="jobs-id">{}</span>', row.task, row.pk)
+
     @admin.display(description=_("state"))
     def in_words(self, row: TaskResult) -> SafeString:
-        return format_html(
-            '{} <span class="jobs-sentence">{}</span>',
-            badge(row),
-            f"{words.sentence(row, clock.now())}{_revocation(row)}",
-        )
+        text = words.sentence(row, clock.now())
+        if row.state not in TERMINAL:
+            # The row doesn't say that its task will not run any more once a worker sees to it.
+            try:
+                (revocation,) = broker.get().revoked(row.queue, [row.pk])
+            except TROUBLE:
+                revocation = Revocation.NONE
+            if revocation is not Revocation.NONE:
+                revoked = gettext("It is revoked: a worker will end it when its turn comes.")
+                text = f"{text} {revoked}"
+        return format_html('{} <span class="jobs-sentence">{}</span>', badge(row), text)
 
     @admin.display(description=_("progress"), empty_value="")
     def progress_text(self, row: TaskResult) -> SafeString | None:
-        said = progress.of(row)
-        return progress.shown(said) if said else None
+        said = page.progress_of(row)
+        return page.progress_bar(said) if said else None
 
     @admin.display(description=_("task"))
     def task_link(self, row: TaskResult) -> SafeString:
@@ -244,19 +272,19 @@ class ResultAdmin(ResultActions):
 
     @admin.display(description=_("in order"))
     def failed_attempts_text(self, row: TaskResult) -> SafeString:
-        return attempts.table(row)
+        return page.failed_attempts(row)
 
     @admin.display(description=_("sent by, or follows"))
     def parent_text(self, row: TaskResult) -> SafeString:
-        return relatives.parent(row, self.admin_site.name)
+        return relations.parent(row, self.admin_site.name)
 
     @admin.display(description=_("group"))
     def group_text(self, row: TaskResult) -> SafeString:
-        return relatives.group(row, self.admin_site.name)
+        return relations.group(row, self.admin_site.name)
 
     @admin.display(description=_("sent, or followed by"))
     def children_text(self, row: TaskResult) -> SafeString:
-        return relatives.children(row, self.admin_site.name)
+        return relations.children(row, self.admin_site.name)
 
     @admin.display(description=_("times"))
     def timeline(self, row: TaskResult) -> SafeString:
@@ -267,32 +295,7 @@ class ResultAdmin(ResultActions):
         return format_html('<table class="jobs-timeline"><tbody>{}</tbody></table>', cells)
 
 
-class _ResultList(KeysetChangeList):
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[TaskResult]:
-        """Without the columns that can hold megabytes: a page would load fifty of each."""
-        rows: QuerySet[TaskResult] = super().get_queryset(request, *args, **kwargs)
-        large = ("args", "kwargs", "result", "error", "traceback", "message")
-        return rows.defer(*large).annotate(
-            args_head=Left("args", _HEAD),
-            kwargs_head=Left("kwargs", _HEAD),
-            error_head=Left("error", _HEAD),
-        )
-
-
-def _revocation(row: TaskResult) -> str:
-    """What a row doesn't say: that its task will not run any more once a worker sees to it."""
-    if row.state in TERMINAL:
-        return ""
-    try:
-        (said,) = broker.get().revoked(row.queue, [row.pk])
-    except TROUBLE:
-        return ""
-    if said is Revocation.NONE:
-        return ""
-    return " " + gettext("It is revoked: a worker will end it when its turn comes.")
-
-
-#: The page of one result: titles and what stands under them.
+#: The page of one result: titles, each with the fields under it.
 _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         None,
@@ -304,5 +307,5 @@ _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (_("Workflow"), ("parent_text", "group_text", "children_text")),
 )
 
-#: The columns of what waits for a retry: which attempt, why, and when again.
+#: The columns when the list is filtered by RETRY: which attempt, why, and when again.
 _RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "call", "queue")

@@ -1,4 +1,4 @@
-"""What the pages of the queues show, gathered from the broker and made ready for templates."""
+"""What the broker says at this moment of queues, workers and dead letters, for the pages."""
 
 from __future__ import annotations
 
@@ -8,37 +8,26 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
 
-from jobs import (
-    broker,
-    conf,
-    control,
-    ledger,
-    message,
-    registry,
-    serialization,
-)
+from jobs import broker, conf, control, ledger, message, registry, serialization
 from jobs.admin import words
-from jobs.broker.base import Consumer, DeadLetter, Stats
+from jobs.admin.verbs import TROUBLE
+from jobs.broker.base import DeadLetter, Stats
 from jobs.control import Pause, inspect
 from jobs.control.inspecting import Running
-from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
+from jobs.exceptions import MessageError
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
 from jobs.timing import clock
 
-#: Why the broker can't be asked: these a page shows instead of its content.
-TROUBLE = (BrokerUnavailable, ConfigurationError)
-
 #: Dead letters that are read at once, each of them whole.
 _SOME = 100
 
-
-#: Tasks of one process that are named.
+#: Most tasks of one process that are named.
 _NAMED = 5
 
 
 class PauseRow(NamedTuple):
-    """A queue or task of which nothing is handed out."""
+    """A paused queue or task: the broker hands none of its messages out."""
 
     name: str
     pause: Pause
@@ -61,19 +50,19 @@ class QueueRow(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """One consumer, with all the queues it claims from."""
+    """One consumer, with all queues that it claims from."""
 
     name: str
     queues: list[str]
     in_flight: int
-    #: Seconds until its lease ends; negative when it has.
+    #: Seconds until its lease ends; negative when it has ended.
     lease: float
-    #: What it does now, the longest first.
+    #: What it runs now, the longest first.
     running: tuple[Running, ...] = ()
 
     @property
     def doing(self) -> list[tuple[Running, str]]:
-        """The first of what it does now, each with how long it has done so."""
+        """The first tasks that it runs, each with how long it has been running."""
         now = clock.now()
         return [(running, words.duration(now - running.since)) for running in self.running[:_NAMED]]
 
@@ -98,9 +87,9 @@ class WorkerRow(NamedTuple):
 
 class LetterRow(NamedTuple):
     letter: DeadLetter
-    #: None when it can't be read.
+    #: None when the letter can't be read.
     message: Message | None
-    #: Whether the ledger has a row of it to look at.
+    #: Whether the ledger has a row of the call.
     recorded: bool
 
     @property
@@ -108,7 +97,7 @@ class LetterRow(NamedTuple):
         return words.moment(self.letter.at)
 
 
-def survey() -> dict[str, Any]:
+def snapshot() -> dict[str, Any]:
     """What the broker says of every declared queue, or why it can't be asked."""
     queues: list[QueueRow] = []
     workers: dict[str, WorkerRow] = {}
@@ -120,13 +109,19 @@ def survey() -> dict[str, Any]:
             said = PauseRow(name, paused[name]) if name in paused else None
             queues.append(QueueRow(name, asked.stats(name), said))
             for consumer in asked.consumers(name):
-                workers[consumer.name] = _joined(workers.get(consumer.name), name, consumer)
+                known = workers.get(consumer.name)
+                workers[consumer.name] = WorkerRow(
+                    consumer.name,
+                    [*known.queues, name] if known else [name],
+                    consumer.in_flight + (known.in_flight if known else 0),
+                    min(consumer.lease, known.lease) if known else consumer.lease,
+                )
         tasks = [PauseRow(name, said) for name, said in control.paused_tasks().items()]
         for running in inspect.active():
             if row := workers.get(running.consumer):
                 workers[row.name] = row._replace(running=(*row.running, running))
     except TROUBLE as error:
-        # Half an answer would look like the whole.
+        # Half of an answer would look like all of it.
         problem, queues, workers, tasks = str(error), [], {}, []
     return {
         "problem": problem,
@@ -137,27 +132,27 @@ def survey() -> dict[str, Any]:
     }
 
 
-def _joined(known: WorkerRow | None, queue: str, consumer: Consumer) -> WorkerRow:
-    if known is None:
-        return WorkerRow(consumer.name, [queue], consumer.in_flight, consumer.lease)
-    return WorkerRow(
-        known.name,
-        [*known.queues, queue],
-        known.in_flight + consumer.in_flight,
-        min(known.lease, consumer.lease),
-    )
-
-
 def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
-    """Dead letters with what can be read of them."""
-    read = [_read(queue, letter.raw) for letter in letters]
-    ids = [found.id for found in read if found]
+    """Dead letters with their messages."""
+    read: list[Message | None] = []
+    for letter in letters:
+        try:
+            # Only for people to look at, so the signature doesn't matter: a message may be here
+            # just because nobody signed it.
+            found = message.decode(letter.raw, queue, trusted=True)
+        except MessageError:
+            read.append(None)
+            continue
+        task = registry.tasks.get(found.task)
+        found.sensitive = task.sensitive if task else message.hidden_by_sender(found)
+        read.append(found)
+    ids = [known.id for known in read if known]
     recorded = set(
         TaskResult.objects.using(ledger.alias()).filter(id__in=ids).values_list("id", flat=True)
     )
     return [
-        LetterRow(letter, found, bool(found and found.id in recorded))
-        for letter, found in zip(letters, read, strict=True)
+        LetterRow(letter, known, bool(known and known.id in recorded))
+        for letter, known in zip(letters, read, strict=True)
     ]
 
 
@@ -165,16 +160,24 @@ def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
     """Everything about one dead letter."""
     (row,) = letter_rows(queue, [letter])
     found = row.message
+    whole = letter.raw.decode("utf-8", "backslashreplace")
+    try:
+        envelope = json.loads(whole)
+        if found and found.sensitive:
+            envelope["body"] = HIDDEN
+        whole = json.dumps(envelope, indent=2, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        pass  # no JSON: it is shown as it is
     return {
         "row": row,
         "args": words.pretty(serialization.dumps(found.shown_args)) if found else "",
         "kwargs": words.pretty(serialization.dumps(found.shown_kwargs)) if found else "",
-        "whole": _laid_out(letter.raw, hide=bool(found and found.sensitive)),
+        "whole": whole,
     }
 
 
 def keys_from(queue: str, newest: str, most: int) -> list[str]:
-    """Keys of dead letters from this one on, the newest first, so many at most."""
+    """Keys of this dead letter and of older ones, newest first, at most so many."""
     keys = [newest]
     while len(keys) < most:
         page = broker.get().dead_letters(queue, min(_SOME, most - len(keys)), keys[-1])
@@ -182,27 +185,3 @@ def keys_from(queue: str, newest: str, most: int) -> list[str]:
             break
         keys += [letter.key for letter in page]
     return keys
-
-
-def _read(queue: str, raw: bytes) -> Message | None:
-    """For the eye only, so whoever signed it: a message that nobody signed is here for just that
-    reason."""
-    try:
-        found = message.decode(raw, queue, trusted=True)
-    except MessageError:
-        return None
-    task = registry.tasks.get(found.task)
-    found.sensitive = task.sensitive if task else message.hidden_by_sender(found)
-    return found
-
-
-def _laid_out(raw: bytes, *, hide: bool) -> str:
-    """A message as indented JSON, or as it is. ``hide``: without the arguments in its body."""
-    text = raw.decode("utf-8", "backslashreplace")
-    try:
-        envelope = json.loads(text)
-        if hide:
-            envelope["body"] = HIDDEN
-        return json.dumps(envelope, indent=2, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text

@@ -1,12 +1,14 @@
-"""What a call belongs to and what came of it, on its page: links to the other pages.
+"""The relations of a call in its workflow, on its page: parent, group, body and children, as links.
 
-Asked for on that page alone, each with one index: the primary key, that of groups, that of roots.
+Only the page of one result asks for them, each with one index: the primary key, that of groups,
+that of roots.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.admin.utils import quote
 from django.urls import reverse
@@ -25,28 +27,36 @@ SHOWN = 50
 
 
 @dataclass(frozen=True)
-class Relatives:
+class Relations:
     #: The call that sent it, or that it follows.
     parent: TaskResult | None
-    #: The first of its group, with itself.
+    #: The first members of its group, itself among them.
     members: Sequence[TaskResult]
-    #: What comes when all of its group have ended.
+    #: What is sent when all members of its group have ended.
     bodies: Sequence[TaskResult]
-    #: The first that it has sent, or that follow it.
+    #: The first calls that it has sent, or that follow it.
     children: Sequence[TaskResult]
 
 
-def of(row: TaskResult) -> Relatives:
-    """Read once for a page."""
-    kept = vars(row)
-    if "_relatives" not in kept:
-        kept["_relatives"] = _read(row)
-    found: Relatives = kept["_relatives"]
+def of(row: TaskResult) -> Relations:
+    """The relations of this call, read once for a page."""
+    kept: dict[str, Any] = vars(row)
+    if "_relations" not in kept:
+        parent = _rows().filter(pk=row.parent_id).first() if row.parent_id else None
+        sent = _rows().filter(root_id=row.root_id or row.pk, parent_id=row.pk)
+        children = list(sent.order_by("group_id", "group_index", "id")[: SHOWN + 1])
+        members: list[TaskResult] = []
+        if row.group_id is not None:
+            group = _rows().filter(group_id=row.group_id)
+            members = list(group.order_by("group_index")[: SHOWN + 1])
+        bodies = _bodies(row.group_id) if row.group_id is not None else []
+        kept["_relations"] = Relations(parent, members, bodies, children)
+    found: Relations = kept["_relations"]
     return found
 
 
 def missing(row: TaskResult) -> set[str]:
-    """Those of the page's fields that would say nothing."""
+    """The fields of the page that would be empty."""
     there = {
         "parent": row.parent_id is not None,
         "group": row.group_id is not None,
@@ -55,28 +65,15 @@ def missing(row: TaskResult) -> set[str]:
     return {name for name, known in there.items() if not known}
 
 
-def _read(row: TaskResult) -> Relatives:
-    parent = _rows().filter(pk=row.parent_id).first() if row.parent_id else None
-    children = _rows().filter(root_id=row.root_id or row.pk, parent_id=row.pk)
-    in_order = children.order_by("group_id", "group_index", "id")[: SHOWN + 1]
-    if row.group_id is None:
-        return Relatives(parent, [], [], list(in_order))
-    members = _rows().filter(group_id=row.group_id).order_by("group_index")[: SHOWN + 1]
-    return Relatives(parent, list(members), _bodies(row.group_id), list(in_order))
-
-
 def _bodies(group_id: str) -> list[TaskResult]:
     waiting = TaskGroup.objects.using(ledger.alias()).filter(pk=group_id).first()
-    if waiting is None:
-        return _sent_bodies(group_id)
-    first = workflow.start(serialization.loads(waiting.body), [[]]).calls
-    tasks = {workflow.options(call)["task_id"]: call["task"] for call in first}
-    known = {found.pk: found for found in _rows().filter(pk__in=tasks)}
-    return [known.get(pk) or TaskResult(id=pk, task=task) for pk, task in tasks.items()]
-
-
-def _sent_bodies(group_id: str) -> list[TaskResult]:
-    """What follows those members that ended last: a body follows the very last."""
+    if waiting is not None:
+        first = workflow.start(serialization.loads(waiting.body), [[]]).calls
+        tasks = {workflow.options(call)["task_id"]: call["task"] for call in first}
+        known = {found.pk: found for found in _rows().filter(pk__in=tasks)}
+        return [known.get(pk) or TaskResult(id=pk, task=task) for pk, task in tasks.items()]
+    # They have been sent, and follow the member that ended last. Look after several: members can
+    # end at the same moment.
     members = TaskResult.objects.using(ledger.alias()).filter(
         group_id=group_id, finished_at__isnull=False
     )
@@ -105,7 +102,7 @@ def parent(row: TaskResult, site: str) -> SafeString:
 
 
 def group(row: TaskResult, site: str) -> SafeString:
-    """Its place, what comes when all have ended, and the other members, folded away."""
+    """Its place in the group, the bodies, and the members, folded away."""
     found = of(row)
     then = SafeString("")
     if found.bodies:
@@ -129,7 +126,7 @@ def _place(row: TaskResult) -> str:
 def _links(rows: Sequence[TaskResult], site: str) -> SafeString:
     links = format_html_join("", "<li>{}</li>", ((_link(row, site),) for row in rows[:SHOWN]))
     more = _("More are not shown.") if len(rows) > SHOWN else ""
-    return format_html('<ul class="jobs-relatives">{}</ul>{}', links, more)
+    return format_html('<ul class="jobs-relations">{}</ul>{}', links, more)
 
 
 def _link(row: TaskResult, site: str) -> SafeString:

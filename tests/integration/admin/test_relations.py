@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone, translation
 
 from jobs import chord
-from jobs.admin.relatives import SHOWN
+from jobs.admin.results.relations import SHOWN
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
 from tests.integration.admin.conftest import row, staff

@@ -1,0 +1,232 @@
+"""The pages of the queues: an overview that keeps itself up to date, and the dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+
+from jobs import broker
+from jobs.admin.queues.snapshot import keys_from, letter_page, letter_rows, snapshot
+from jobs.admin.queues.verbs import (
+    ALL_LETTERS_VERBS,
+    KEY,
+    LETTER_VERBS,
+    QUEUE_VERBS,
+    Letter,
+    is_declared,
+    pause_task,
+    resume_task,
+)
+from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin
+from jobs.models import Queues
+
+#: Seconds after which the overview asks the broker again.
+REFRESH = 2
+
+#: Dead letters on one page.
+_PAGE = 50
+
+#: Most dead letters that one press of a button puts back or discards.
+ALL = 1000
+
+
+@admin.register(Queues)
+class QueuesAdmin(VerbAdmin):
+    class Media:
+        css = {"all": ["jobs/admin.css"]}
+
+    def get_urls(self) -> list[URLPattern]:
+        pages: list[tuple[str, Callable[..., HttpResponse], str]] = [
+            ("", self.changelist_view, "changelist"),
+            ("live/", self.live_view, "live"),
+            ("dead/<path:queue>/", self.dead_view, "dead"),
+            ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
+            # The task is chosen on the page.
+            ("pause-task/", partial(self.act_view, verb=pause_task), "pause_task"),
+        ]
+        for verb in (*QUEUE_VERBS, resume_task):
+            route = f"{verb.name.replace('_', '-')}/<path:name>/"
+            pages.append((route, partial(self.act_view, verb=verb), verb.name))
+        return [
+            path(route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_queues_{name}")
+            for route, view, name in pages
+        ]
+
+    # ------------------------------------------------------------------ permissions
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("jobs.view_queues") or self.may_manage(request)
+
+    def may_manage(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("jobs.manage_queues")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    # ------------------------------------------------------------------ pages
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> TemplateResponse:
+        """All queues; the page fetches `live_view` again and again."""
+        self._check_may_view(request)
+        context = {
+            "title": _("Queues"),
+            "refresh": REFRESH,
+            "may_manage": self.may_manage(request),
+            **snapshot(),
+            **(extra_context or {}),
+        }
+        return self.page(request, "admin/jobs/queues/overview.html", context)
+
+    def live_view(self, request: HttpRequest) -> TemplateResponse:
+        """The part of the page that changes."""
+        self._check_may_view(request)
+        context = {**snapshot(), "may_manage": self.may_manage(request)}
+        return TemplateResponse(request, "admin/jobs/queues/live.html", context)
+
+    def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """The dead letters of a queue, newest first; a POST acts on them."""
+        self._check_may_view(request, queue)
+        if request.method == "POST":
+            return self._act_on_letters(request, queue) or self._to_dead(queue)
+        before = request.GET.get("before", "")
+        paged = bool(KEY.fullmatch(before))
+        problem, letters = "", []
+        try:
+            letters = broker.get().dead_letters(queue, _PAGE + 1, before if paged else None)
+        except TROUBLE as error:
+            problem = str(error)
+        context = {
+            "title": _("Dead letters of queue “%(queue)s”") % {"queue": queue},
+            "queue": queue,
+            "problem": problem,
+            "rows": letter_rows(queue, letters[:_PAGE]),
+            "older": letters[_PAGE - 1].key if len(letters) > _PAGE else "",
+            "paged": paged,
+            "may_manage": self.may_manage(request),
+            "verbs": LETTER_VERBS,
+            "verbs_for_all": ALL_LETTERS_VERBS,
+        }
+        return self.page(request, "admin/jobs/queues/dead.html", context)
+
+    def letter_view(self, request: HttpRequest, queue: str, key: str) -> HttpResponse:
+        """One dead letter, whole."""
+        self._check_may_view(request, queue)
+        try:
+            letter = broker.get().dead_letter_at(queue, key) if KEY.fullmatch(key) else None
+        except TROUBLE as error:
+            messages.error(request, str(error))
+            return self._to_dead(queue)
+        if letter is None:
+            messages.warning(request, _("This dead letter is not there any more."))
+            return self._to_dead(queue)
+        context = {
+            "title": _("Dead letter of queue “%(queue)s”") % {"queue": queue},
+            "queue": queue,
+            "may_manage": self.may_manage(request),
+            "verbs": LETTER_VERBS,
+            **letter_page(queue, letter),
+        }
+        return self.page(request, "admin/jobs/queues/letter.html", context)
+
+    def _check_may_view(self, request: HttpRequest, queue: str | None = None) -> None:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if queue is not None and not is_declared(queue):
+            raise _not_declared(queue)
+
+    def _to_dead(self, queue: str) -> HttpResponseRedirect:
+        return HttpResponseRedirect(
+            reverse("admin:jobs_queues_dead", args=[queue], current_app=self.admin_site.name)
+        )
+
+    # ------------------------------------------------------------------ acts
+
+    def act_view(self, request: HttpRequest, verb: Verb, name: str = "") -> HttpResponse:
+        """A page that says with GET what it will do to a queue or task, and does it with POST."""
+        if not self.may(request, verb):
+            raise PermissionDenied
+        if not verb.fits(name):
+            raise _not_declared(name)
+        assert verb.question is not None
+        try:
+            if request.method != "POST":
+                context = verb.question.context(name, request)
+                return self.page(request, verb.question.template, context)
+            messages.success(request, str(verb.act(name, request)))
+        except FAILURES as error:
+            messages.error(request, str(error))
+        return HttpResponseRedirect(self.url("changelist"))
+
+    def _act_on_letters(self, request: HttpRequest, queue: str) -> HttpResponse | None:
+        """The question; None when the verb has acted on the chosen letters, or on all of them."""
+        if not self.may_manage(request):
+            raise PermissionDenied
+        action = request.POST.get("action", "")
+        context: dict[str, Any] = {
+            "queue": queue,
+            "parent": _("Dead letters of queue “%(queue)s”") % {"queue": queue},
+            "back": request.path,
+            "sent": [("action", action)],
+        }
+        for verb in ALL_LETTERS_VERBS:
+            if verb.name == action:
+                return self._act_on_all(request, verb, context)
+        for verb in LETTER_VERBS:
+            if verb.name == action:
+                keys = request.POST.getlist("key")
+                if not keys:
+                    messages.warning(request, _("Choose dead letters first."))
+                context["sent"] += [("key", key) for key in keys]
+                return self.ask_or_act(request, verb, [Letter(queue, k) for k in keys], context)
+        return None
+
+    def _act_on_all(
+        self, request: HttpRequest, verb: Verb, context: dict[str, Any]
+    ) -> HttpResponse | None:
+        """First ask; then act on the letters that were there at that time, at most `ALL`."""
+        queue, newest = context["queue"], request.POST.get("newest", "")
+        try:
+            if "confirmed" in request.POST and KEY.fullmatch(newest):
+                keys = keys_from(queue, newest, ALL + 1)
+                # The oldest first: the order in which they were sent, and are to run again.
+                self.act(request, verb, [Letter(queue, key) for key in keys[:ALL][::-1]])
+                if len(keys) > ALL:
+                    said = _("There are more: %(n)d are done at once. Do it again for the others.")
+                    messages.warning(request, said % {"n": ALL})
+                return None
+            letters, count = broker.get().dead_letters(queue, 1), broker.get().stats(queue).dead
+        except TROUBLE as error:
+            messages.error(request, str(error))
+            return None
+        if not letters:
+            return None
+        context["sent"] += [("newest", letters[0].key)]
+        if count > ALL:
+            context["note"] = _(
+                "There are %(count)s dead letters: the newest %(at_once)s are done at once."
+            ) % {"count": count, "at_once": ALL}
+        return self.ask(request, verb, min(count, ALL), context)
+
+    def name_of(self, thing: Letter) -> str:
+        return ""  # a key says nothing to a person
+
+
+def _not_declared(queue: str) -> Http404:
+    return Http404(f"Queue {queue!r} is not declared in JOBS['QUEUES'].")

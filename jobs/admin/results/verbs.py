@@ -1,0 +1,104 @@
+"""What an operator does to results: run them again, revoke them."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext_lazy
+
+from jobs import control
+from jobs.admin import words
+from jobs.admin.verbs import Question, verb
+from jobs.models import TaskResult
+from jobs.states import State
+from jobs.timing import clock
+
+#: For how long a revocation is remembered after the call is due.
+_REMEMBER = dt.timedelta(days=1)
+
+
+@verb(
+    action="run_again",
+    label=gettext_lazy("Run again now"),
+    button=lambda row: _("Try again now") if row.state == State.RETRY else _("Run again…"),
+    permission="retry",
+    # A dead letter is put back from its own page.
+    fits=lambda row: (
+        row.state in (State.FAILURE, State.REVOKED, State.RETRY)
+        and row.error_type not in words.DEAD
+    ),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s task will be run again, from its first attempt. The record of its failure is "
+            "deleted.",
+            "%(n)s tasks will be run again, from their first attempts. The records of their "
+            "failures are deleted.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, run again"),
+        when=lambda row: row.state != State.RETRY,
+    ),
+    done=ngettext_lazy("%(n)d task is run again.", "%(n)d tasks are run again.", "n"),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: only what failed, was revoked or waits for a retry is run "
+        "again, and dead letters are put back from their own page.",
+        "%(n)d are left as they are: only what failed, was revoked or waits for a retry is "
+        "run again, and dead letters are put back from their own page.",
+        "n",
+    ),
+    gone=ngettext_lazy(
+        "%(n)d has changed meanwhile, or its message is not kept: look again.",
+        "%(n)d have changed meanwhile, or their messages are not kept: look again.",
+        "n",
+    ),
+)
+def again(row: TaskResult, request: HttpRequest) -> str:
+    run = control.retry_now if row.state == State.RETRY else control.retry
+    return _("Run again.") if run(row.pk) else ""
+
+
+@verb(
+    label=gettext_lazy("Revoke…"),
+    permission="revoke",
+    fits=lambda row: row.state in (State.PENDING, State.STARTED, State.RETRY),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s task will be revoked: wherever it waits, it will not be started.",
+            "%(n)s tasks will be revoked: wherever they wait, they will not be started.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, revoke"),
+        option=(
+            "terminate",
+            gettext_lazy(
+                "End it also if it is running now. Its worker process is killed, and whatever "
+                "else that process was running is run again."
+            ),
+        ),
+    ),
+    destroys=True,
+    done=ngettext_lazy(
+        "%(n)d task is revoked. A worker ends it when its turn comes.",
+        "%(n)d tasks are revoked. A worker ends each when its turn comes.",
+        "n",
+    ),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: it has ended.",
+        "%(n)d are left as they are: they have ended.",
+        "n",
+    ),
+)
+def revoke(row: TaskResult, request: HttpRequest) -> str:
+    now = clock.now()
+    remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
+    terminate = "terminate" in request.POST
+    control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
+    if row.state == State.RETRY:
+        # A worker then ends it now, and not when it is due.
+        control.retry_now(row.pk)
+    return _("Revoked.")
+
+
+VERBS = (again, revoke)

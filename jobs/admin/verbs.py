@@ -1,0 +1,255 @@
+"""What an operator does: each act is a `Verb`, and `VerbAdmin` runs it.
+
+To add one, write it in ``results/verbs.py``, ``queues/verbs.py`` or ``schedules/verbs.py``: a
+function that acts, with `verb` above it, and its name in the list at the end of that file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.views.decorators.cache import never_cache
+
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError, SendError
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrPromise
+
+    Text = str | _StrPromise
+    _ModelAdmin = admin.ModelAdmin[Any]
+else:
+    _ModelAdmin = admin.ModelAdmin
+
+#: Why the broker can't be asked. A page shows the reason in place of its content.
+TROUBLE = (BrokerUnavailable, ConfigurationError)
+
+#: Why an act stops: it would fail for the remaining things as well.
+FAILURES = (*TROUBLE, MessageError, SendError)
+
+#: Most rows that are acted on at once, and most that a question names.
+_MOST, _NAMED = 1000, 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """What an operator has to confirm before a verb acts.
+
+    `text` and `yes` are for the common page. A verb that asks for more than a yes has a template of
+    its own, and the values for it.
+    """
+
+    #: By the number "n" of things.
+    text: Text = ""
+    #: The button that confirms; empty: the verb's title.
+    yes: Text = ""
+    #: Whether the question is necessary for this thing.
+    when: Callable[[Any], bool] = lambda thing: True
+    #: A checkbox: its name in the request, and its label.
+    option: tuple[str, Text] | None = None
+    template: str = "admin/jobs/confirm.html"
+    context: Callable[[str, HttpRequest], dict[str, Any]] = lambda thing, request: {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verb:
+    """Something that an operator does to results, schedules, queues, tasks or dead letters."""
+
+    #: The end of its address, and of the id of its button.
+    name: str
+    label: Text
+    #: "<permission>_<model>" is what a person needs.
+    permission: str
+    #: Acts on one thing, and says what it did; empty when the thing has changed or gone meanwhile.
+    #: Raises `ValidationError` when it can't be done to this thing.
+    act: Callable[[Any, HttpRequest], str]
+    #: Whether it can be done to this thing.
+    fits: Callable[[Any], bool] = lambda thing: True
+    question: Question | None = None
+    #: Whether something is lost: its buttons are red.
+    destroys: bool = False
+    #: Messages by the number "n" of things: done, not fitting, changed or gone meanwhile.
+    done: Text = ""
+    left_out: Text = ""
+    gone: Text = ""
+    #: Its name among the actions of the list, if that is another one.
+    action: str = ""
+    #: The label of its button on the page of a thing, if that is another one.
+    button: Callable[[Any], str] | None = None
+
+    @property
+    def title(self) -> str:
+        return str(self.label).rstrip("…")
+
+
+def verb(**options: Any) -> Callable[[Callable[[Any, HttpRequest], str]], Verb]:
+    """Make a verb of the function that acts, under the function's name."""
+
+    def made(act: Callable[[Any, HttpRequest], str]) -> Verb:
+        return Verb(name=act.__name__, act=act, **options)
+
+    return made
+
+
+def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
+    """The verb as an action of Django's list."""
+
+    @admin.action(description=verb.label)
+    def action(
+        owner: VerbAdmin, request: HttpRequest, queryset: QuerySet[Any]
+    ) -> HttpResponse | None:
+        chosen = list(queryset[: _MOST + 1])
+        if len(chosen) > _MOST:
+            said = _("There are more: %(n)d are done at once. Do it again for the others.")
+            messages.warning(request, said % {"n": _MOST})
+        sent = [("action", action.__name__)]
+        sent += [(ACTION_CHECKBOX_NAME, row.pk) for row in chosen[:_MOST]]
+        context = {"back": request.get_full_path(), "sent": sent}
+        return owner.ask_or_act(request, verb, chosen[:_MOST], context)
+
+    action.__name__ = verb.action or verb.name
+    return action
+
+
+class VerbAdmin(_ModelAdmin):
+    """Offers each of its verbs as an action of the list and as a button on a row's page."""
+
+    verbs: Sequence[Verb] = ()
+    #: The message about a row that was deleted meanwhile.
+    not_there: Text = ""
+
+    def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
+        self.actions = [_action_of(verb) for verb in self.verbs]
+        super().__init__(model, admin_site)
+
+    def get_urls(self) -> list[URLPattern]:
+        return [
+            path(
+                f"<path:object_id>/{verb.name}/",
+                self.admin_site.admin_view(never_cache(partial(self.verb_view, verb=verb))),
+                name=f"{self.opts.app_label}_{self.opts.model_name}_{verb.name}",
+            )
+            for verb in self.verbs
+        ] + super().get_urls()
+
+    def get_actions(self, request: HttpRequest, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        hidden = {v.action or v.name for v in self.verbs if not self.may(request, v)}
+        found = super().get_actions(request, *args, **kwargs)
+        return {name: action for name, action in found.items() if name not in hidden}
+
+    def may(self, request: HttpRequest, verb: Verb) -> bool:
+        return request.user.has_perm(
+            f"{self.opts.app_label}.{verb.permission}_{self.opts.model_name}"
+        )
+
+    def verb_view(self, request: HttpRequest, object_id: str, verb: Verb) -> HttpResponse:
+        """Where the button of a row's page leads."""
+        row = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, row) or not self.may(request, verb):
+            raise PermissionDenied
+        if row is None:
+            messages.warning(request, str(self.not_there))
+            return HttpResponseRedirect(self.url("changelist"))
+        back, answer = self.url("change", row), None
+        # A GET comes from somebody who had to sign in again on the way here.
+        if request.method == "POST":
+            answer = self.ask_or_act(request, verb, [row], {"back": back})
+        return answer or HttpResponseRedirect(back)
+
+    def buttons(self, request: HttpRequest, row: Any) -> list[dict[str, Any]]:
+        """What this person can do to this row."""
+        return [
+            {
+                "verb": verb,
+                "label": verb.button(row) if verb.button else verb.label,
+                "url": self.url(verb.name, row),
+                "method": "post",
+            }
+            for verb in self.verbs
+            if self.may(request, verb) and verb.fits(row)
+        ]
+
+    def ask_or_act(
+        self, request: HttpRequest, verb: Verb, chosen: Sequence[Any], context: Mapping[str, Any]
+    ) -> HttpResponse | None:
+        """The page with the question; None when the verb has acted, and messages say how.
+
+        For the page, ``context`` has the address to go ``back`` to, and as ``sent`` the fields that
+        are to come again with the confirmation.
+        """
+        fitting = [thing for thing in chosen if verb.fits(thing)]
+        left_out = len(chosen) - len(fitting)
+        note = verb.left_out % {"n": left_out} if left_out else ""
+        question = verb.question
+        if question and "confirmed" not in request.POST and any(map(question.when, fitting)):
+            names = [name for name in map(self.name_of, fitting[:_NAMED]) if name]
+            unnamed = max(len(fitting) - _NAMED, 0)
+            context = {"names": names, "unnamed": unnamed, "note": note, **context}
+            return self.ask(request, verb, len(fitting), context)
+        self.act(request, verb, fitting)
+        if note:
+            messages.warning(request, note)
+        return None
+
+    def ask(
+        self, request: HttpRequest, verb: Verb, count: int, context: Mapping[str, Any]
+    ) -> HttpResponse:
+        """The page with the question about so many things."""
+        assert verb.question is not None
+        text = verb.question.text % {"n": count, **context}
+        context = {"title": _("Are you sure?"), "verb": verb, "text": text, **context}
+        return self.page(request, verb.question.template, context)
+
+    def act(self, request: HttpRequest, verb: Verb, things: Sequence[Any]) -> None:
+        """Do it to each, write it to the admin's log, and say how many there were."""
+        done = gone = 0
+        for thing in things:
+            try:
+                said = verb.act(thing, request)
+            except ValidationError as error:
+                text = _("“%(name)s” is left as it is: %(why)s")
+                why = " ".join(error.messages)
+                messages.error(request, text % {"name": thing, "why": why})
+                continue
+            except FAILURES as error:
+                messages.error(request, str(error))
+                break
+            if said and isinstance(thing, Model):
+                self.log_change(request, thing, str(said))
+            done, gone = done + bool(said), gone + (not said)
+        if gone:
+            messages.warning(request, verb.gone % {"n": gone})
+        if done:
+            messages.success(request, verb.done % {"n": done, "verb": verb.title})
+
+    def name_of(self, thing: Any) -> str:
+        """How a question names it; empty: not at all."""
+        return str(thing)
+
+    def page(
+        self, request: HttpRequest, template: str, context: Mapping[str, Any]
+    ) -> TemplateResponse:
+        request.current_app = self.admin_site.name
+        common = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            "media": self.media,
+            "changelist_url": self.url("changelist"),
+        }
+        return TemplateResponse(request, template, {**common, **context})
+
+    def url(self, name: str, row: Any = None) -> str:
+        args = [quote(row.pk)] if row else []
+        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{name}"
+        return reverse(name, args=args, current_app=self.admin_site.name)

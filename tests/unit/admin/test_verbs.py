@@ -1,0 +1,49 @@
+"""The verbs of each page: under one name each, with permissions and texts that exist."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth import get_permission_codename
+from django.db.models import Model
+
+from jobs.admin import queues, results, schedules
+from jobs.admin.queues.verbs import ALL_LETTERS_VERBS, LETTER_VERBS, QUEUE_VERBS
+from jobs.admin.verbs import Verb
+from jobs.models import Queues, Schedule, TaskResult
+
+RESULTS, SCHEDULES = results.admin.VERBS, schedules.admin.VERBS
+LETTERS = (*LETTER_VERBS, *ALL_LETTERS_VERBS)
+TASKS = (queues.admin.pause_task, queues.admin.resume_task)
+OF: list[tuple[Verb, type[Model]]] = [
+    *((verb, TaskResult) for verb in RESULTS),
+    *((verb, Schedule) for verb in SCHEDULES),
+    *((verb, Queues) for verb in (*QUEUE_VERBS, *TASKS, *LETTERS)),
+]
+
+
+@pytest.mark.parametrize(("verb", "model"), OF, ids=lambda value: getattr(value, "name", ""))
+def test_its_permission_exists(verb: Verb, model: type[Model]) -> None:
+    meta = model._meta
+    known = {get_permission_codename(name, meta) for name in meta.default_permissions}
+    known |= {codename for codename, _name in meta.permissions}
+    assert f"{verb.permission}_{meta.model_name}" in known
+
+
+@pytest.mark.parametrize("verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS), LETTERS])
+def test_names_are_taken_once(verbs: tuple[Verb, ...]) -> None:
+    names = [verb.name for verb in verbs]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("verb", [*RESULTS, *SCHEDULES, *LETTERS], ids=lambda verb: verb.name)
+def test_its_texts_take_a_number(verb: Verb) -> None:
+    for n in (1, 2):
+        values = {"n": n, "queue": "high", "verb": verb.title}
+        texts = [verb.done, verb.left_out, verb.gone]
+        texts += [verb.question.text] if verb.question else []
+        for text in texts:
+            assert not text or str(n) in text % values
+
+
+def test_a_title_asks_nothing() -> None:
+    assert [verb.title for verb in RESULTS] == ["Run again now", "Revoke"]
