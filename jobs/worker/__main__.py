@@ -48,8 +48,7 @@ def main() -> None:
     from jobs.running import request
     from jobs.worker import forking
     from jobs.worker.board import Board
-    from jobs.worker.child import Child
-    from jobs.worker.options import Options
+    from jobs.worker.child import Child, Options
 
     request.in_worker = True
     options = Options.loads(asked)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker.board import place_of
-from jobs.worker.options import Options
+from jobs.worker.child import Options
 from jobs.worker.supervisor.slot import Slot
 
 #: Seconds between two reports at least.

@@ -19,8 +19,8 @@ from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.worker.child import Options
 from jobs.worker.loops import Patience
-from jobs.worker.options import Options
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
 from jobs.worker.supervisor.reports import Reporter

@@ -1,13 +1,17 @@
-"""Where synchronous tasks run: in the child's main thread, or in a pool of threads.
+"""Where tasks run: synchronous ones in the child's main thread or in a pool of threads,
+``async def`` ones on an event loop in a thread of its own.
 
-Deliveries wait in one deque, from whose left end runners take and from whose right end the
-consumer takes back. Both ends are atomic in CPython, so no lock is paid for each task.
+Synchronous deliveries wait in one deque, from whose left end runners take and from whose right end
+the consumer takes back. Both ends are atomic in CPython, so no lock is paid for each task.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import functools
 import itertools
+import logging
 import math
 import queue
 import threading
@@ -15,19 +19,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from asgiref.sync import sync_to_async
 from django.db import connections
 
+from jobs import broker
+from jobs.exceptions import BrokerUnavailable
+from jobs.registry import tasks
 from jobs.worker.board import Board, key
-from jobs.worker.loops import vital
+from jobs.worker.claim import permits
+from jobs.worker.loops import end, vital
 from jobs.worker.record.outcome import (
     Delivery,
+    Kind,
     Outcome,
     each,
 )
 from jobs.worker.run import database, executor
-from jobs.worker.run.database import Care
-from jobs.worker.run.early import ack_early, lost
-from jobs.worker.run.time_limits import Limits
+from jobs.worker.run.database import Care, Executor
+from jobs.worker.run.executor import Limits
+
+log = logging.getLogger("jobs.worker")
 
 #: A claim should bring about as much work, in seconds, as this.
 AHEAD = 0.05
@@ -233,3 +244,151 @@ class SyncRunners:
         more = self._batch - 1
         start = self.width + place * more
         return [place, *range(start, start + more)]
+
+
+class AsyncRunner:
+    """Runs ``async def`` tasks on an event loop in a thread of its own, started at first use."""
+
+    def __init__(
+        self,
+        worker: str,
+        concurrency: int,
+        board: Board,
+        limits: Limits,
+        done: Callable[[Outcome], None],
+        freed: threading.Event,
+    ):
+        """``board``: its last ``concurrency`` places are those of this runner."""
+        self._worker = worker
+        self._board = board
+        self._limits = limits
+        #: What is running now, by place on the board.
+        self.deliveries: dict[int, Delivery] = {}
+        self._places = list(range(board.places - concurrency, board.places))
+        self.concurrency = concurrency
+        #: Whether there is any task for it.
+        self.wanted = any(task.is_async for task in tasks.values())
+        #: What becomes of an outcome.
+        self.done = done
+        self._freed = freed
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.finished = 0
+        #: Counted by the loop's thread and by the consumer's.
+        self.running = 0
+        self._counting = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._care = Care()
+        #: The worker's own, of which each task gets a copy.
+        self._context = contextvars.copy_context()
+        #: The next look at the connections of the thread in which Django works for this loop.
+        self._look: asyncio.TimerHandle | None = None
+
+    def submit(self, deliveries: Sequence[Delivery]) -> None:
+        if self._loop is None:
+            self._start()
+        assert self._loop is not None
+        with self._counting:
+            self.running += len(deliveries)
+        self._loop.call_soon_threadsafe(self._begin, deliveries)
+
+    def stop(self) -> None:
+        """Return when all that was submitted has ended."""
+        if self._loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Executor())
+        self._thread = threading.Thread(
+            target=vital(self._run_loop), name="jobs-async", daemon=True
+        )
+        self._thread.start()
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        while not self._stopping:
+            # A task that stops the loop, or starts another that raises SystemExit, ends it for all.
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                log.exception("something that a task has started would end the event loop")
+
+    def _begin(self, deliveries: Sequence[Delivery]) -> None:
+        assert self._loop is not None
+        for delivery in deliveries:
+            task = self._loop.create_task(self._one(delivery), context=self._context.copy())
+            self._tasks.add(task)  # the loop itself keeps only weak references
+            task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, delivery: Delivery) -> None:
+        # Only this thread takes and gives places; there are as many as tasks at once.
+        place = self._places.pop()
+        hard = self._limits.hard(delivery.message, delivery.task)
+        now = time.monotonic()
+        ends = math.inf if hard is None else now + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
+        self.deliveries[place] = delivery
+        try:
+            early = delivery.task.acks_early
+            if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
+                self.done(lost(delivery))
+                return
+            outcome = await executor.run_async(delivery, self._worker, self._limits)
+            self.done(outcome.of(delivery, held=not early))
+            self.finished += 1
+            self._look_after_connections(failed=outcome.failed)
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)  # nobody else would see it, and the delivery would have no outcome
+        finally:
+            self._board.end(place)
+            del self.deliveries[place]
+            self._places.append(place)
+            with self._counting:
+                self.running -= 1
+            self._freed.set()
+
+    def _look_after_connections(self, *, failed: bool) -> None:
+        """At most once a second, but soon after a task that failed: see `Care`."""
+        assert self._loop is not None
+        if self._look is not None and failed:
+            self._look.cancel()
+            self._look = None
+        if self._look is None:
+            self._look = self._loop.call_later(0 if failed else 1.0, self._begin_look)
+
+    def _begin_look(self) -> None:
+        assert self._loop is not None
+        self._look = None
+        look = self._loop.create_task(sync_to_async(self._care.now)())
+        self._tasks.add(look)
+        look.add_done_callback(self._tasks.discard)
+
+    async def _finish(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+
+# --------------------------------------- tasks acknowledged before they run (``acks="early"``)
+
+
+def lost(delivery: Delivery) -> Outcome:
+    """Somebody else has it, and with it what it held."""
+    permits.lose(delivery.slots)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
+
+
+def ack_early(delivery: Delivery, consumer: str) -> bool:
+    """Acknowledge a delivery before it runs: from here on it can be lost, and can't be run twice.
+    False: somebody else has it."""
+    while True:
+        try:
+            return bool(broker.get().ack(delivery.queue, consumer, [delivery.number]))
+        except BrokerUnavailable:
+            time.sleep(1.0)  # the supervisor says that it is away
