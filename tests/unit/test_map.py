@@ -28,7 +28,7 @@ LEVELS: tuple[dict[str, str], ...] = (
     },
     {
         "broker/": "who hands messages out",
-        "timing/": "when something is due",
+        "timing/": "when something is due, or tried again",
         "registry.py": "tasks by their names",
     },
     {

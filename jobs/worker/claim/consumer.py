@@ -18,6 +18,7 @@ from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.ledger.refusals import is_refusal
+from jobs.timing.backoff import AWAY, BROKER, DATABASE, Backoff
 from jobs.worker.board import Board, key
 from jobs.worker.claim import (
     admission,
@@ -28,13 +29,7 @@ from jobs.worker.claim import (
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Gathering, Suspects
 from jobs.worker.claim.permits import Answer
-from jobs.worker.loops import (
-    AWAY,
-    BROKER,
-    DATABASE,
-    Patience,
-    vital,
-)
+from jobs.worker.loops import vital
 from jobs.worker.record.outcome import (
     Delivery,
     Outcome,
@@ -213,8 +208,8 @@ class Consumer:
         #: Queues that the broker refuses → when they are asked again (monotonic).
         self._refused: dict[str, float] = {}
         self._next_look = 0.0
-        self._patience = Patience(
-            f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
+        self._patience = Backoff(
+            log, f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
         )
         #: Whether the broker has answered during this step.
         self._answered = False

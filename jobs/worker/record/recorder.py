@@ -30,8 +30,9 @@ from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.running import notes
 from jobs.timing import clock
+from jobs.timing.backoff import AWAY, Backoff
 from jobs.worker.claim import permits, prepare
-from jobs.worker.loops import AWAY, Patience, vital
+from jobs.worker.loops import vital
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
@@ -97,7 +98,8 @@ class Recorder:
         self._stopping = False
         self._writing = False
         self._care = Care()
-        self._patience = Patience(
+        self._patience = Backoff(
+            log,
             "the {what} is away; finished tasks wait to be recorded",
             "the {what} is back; finished tasks are recorded",
             longest=2.0,

@@ -19,8 +19,8 @@ from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.timing.backoff import Backoff
 from jobs.worker.child import Options
-from jobs.worker.loops import Patience
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
 from jobs.worker.supervisor.reports import Reporter
@@ -63,8 +63,8 @@ class Supervisor:
         self._stops = 0
         self._kill_at = float("inf")
         self._next_renewal = 0.0
-        self._patience = Patience(
-            "the supervisor can't reach the {what}", "the supervisor reaches the {what} again"
+        self._patience = Backoff(
+            log, "the supervisor can't reach the {what}", "the supervisor reaches the {what} again"
         )
 
     # ------------------------------------------------------------------ the loop
