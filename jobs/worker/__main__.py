@@ -42,7 +42,7 @@ def main() -> None:
     print_regardless()
     # By its name `multiprocessing` finds what a new process runs before anything else.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
-    isolation.watch()
+    isolation.note_changes()
     django.setup()
     # Only now can modules be imported that import models.
     from jobs.running import request

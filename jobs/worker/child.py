@@ -25,7 +25,7 @@ from jobs.worker.board import Board
 from jobs.worker.claim.consumer import Consumer
 from jobs.worker.record.outcome import Outcome
 from jobs.worker.record.recorder import Recorder
-from jobs.worker.run import database, isolation
+from jobs.worker.run import isolation
 from jobs.worker.run.executor import Limits, MainThreadTimer, ThreadTimer, Timer
 from jobs.worker.run.runners import AsyncRunner, SyncRunners
 
@@ -189,7 +189,7 @@ class Child:
 
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
-        with database.watching():
+        with isolation.watching_connections():
             self._run()
 
     def _run(self) -> None:

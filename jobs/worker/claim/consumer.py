@@ -37,7 +37,7 @@ from jobs.worker.record.outcome import (
 )
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.record.rows import Run
-from jobs.worker.run.database import Care
+from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 
 #: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.

@@ -42,7 +42,7 @@ from jobs.worker.record.outcome import (
     Outcome,
 )
 from jobs.worker.record.rows import Run
-from jobs.worker.run.database import Care
+from jobs.worker.run.isolation import Care
 
 log = logging.getLogger("jobs.worker")
 

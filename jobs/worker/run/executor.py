@@ -68,7 +68,7 @@ from jobs.worker.record.outcome import (
     Outcome,
 )
 from jobs.worker.record.rows import Run
-from jobs.worker.run import database, isolation
+from jobs.worker.run import isolation
 from jobs.worker.run.isolation import setitimer
 
 log = logging.getLogger("jobs.worker")
@@ -143,7 +143,7 @@ async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome
     if told:
         await signals.announce_all(told)
     isolation.after_task(sent)
-    database.close_unread(sent)
+    isolation.close_unread(sent)
     return outcome
 
 

@@ -34,9 +34,9 @@ from jobs.worker.record.outcome import (
     Outcome,
     each,
 )
-from jobs.worker.run import database, executor
-from jobs.worker.run.database import Care, Executor
+from jobs.worker.run import executor, isolation
 from jobs.worker.run.executor import Limits
+from jobs.worker.run.isolation import Care, Executor
 
 log = logging.getLogger("jobs.worker")
 
@@ -151,7 +151,7 @@ class SyncRunners:
     def run(self, place: int = 0) -> None:
         """Run tasks until `stop`. ``place``: this runner's on the board."""
         care = Care()
-        database.claim_thread()
+        isolation.claim_thread()
         me = threading.get_ident()
         while not self._stopping:
             self._run_unstarted(me, place, care)
