@@ -1,5 +1,7 @@
-"""A child process of a worker: a whole consumer, with its own connections; and what `runworker` was
-asked for, as one value that the supervisor hands to its children."""
+"""A child process of a worker: a whole consumer, with its own connections.
+
+`Options` is what `runworker` was asked for, as a value that the supervisor hands to its children.
+"""
 
 from __future__ import annotations
 
@@ -29,23 +31,28 @@ from jobs.worker.run import isolation
 from jobs.worker.run.executor import Limits, MainThreadTimer, ThreadTimer, Timer
 from jobs.worker.run.runners import AsyncRunner, SyncRunners
 
-#: How a worker can take from several queues: `jobs.worker.claim.order`.
+#: In what order a worker can take from several queues: `jobs.worker.claim.order`.
 ORDERS = ("strict", "weighted", "round-robin")
 
 _HEAVIEST = 1000
 
-#: Of a worker's name: the ledger's column has 255, and a child's adds its number.
+#: Most characters of a worker's name. The ledger's column has 255; a child's name adds its number.
 _LONGEST_NAME = 200
+
+
+def largest_batch() -> int:
+    """Most calls of one batch, of all tasks known here; 1 if none takes batches."""
+    return max([task.batch or 1 for task in tasks.values()], default=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     queues: tuple[str, ...]
     name: str
-    #: Of each queue: its share of what is claimed, while the others have messages as well. None:
-    #: the queues are claimed from in their order.
+    #: Each queue's share of what is claimed while all have messages; empty: the queues are claimed
+    #: from in their order.
     weights: tuple[int, ...] = ()
-    #: Child processes.
+    #: How many children.
     processes: int = 1
     #: Threads for synchronous tasks in each child; 0: its main thread.
     threads: int = 0
@@ -57,11 +64,11 @@ class Options:
     #: End when the queues are empty.
     burst: bool = False
     reload: bool = False
-    #: Touched after each renewal of the leases while a child claims messages, and removed at the
-    #: end; empty: no file.
+    #: A file to be touched at each renewal of the leases while a child claims messages, and removed
+    #: at the end; empty: none.
     health_file: str = ""
-    #: Most calls of one batch: those of the tasks that the supervisor knows.
-    batch: int = dataclasses.field(default_factory=lambda: largest_batch())
+    #: Most calls of one batch, of the tasks that the supervisor knows.
+    batch: int = dataclasses.field(default_factory=largest_batch)
 
     def __post_init__(self) -> None:
         declared = conf.get().queues
@@ -107,13 +114,8 @@ class Options:
         return cls(**values | tuples)
 
 
-def largest_batch() -> int:
-    """Most calls of one batch, of all tasks known here; 1: there are no batches."""
-    return max((task.batch for task in tasks.values()), default=0) or 1
-
-
 def cores() -> int:
-    """Cores this process may use."""
+    """How many cores this process may use."""
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # macOS
@@ -121,12 +123,12 @@ def cores() -> int:
 
 
 def default_name() -> str:
-    return f"worker-{os.getpid()}@{socket.gethostname()}"[:200]
+    return f"worker-{os.getpid()}@{socket.gethostname()}"[:_LONGEST_NAME]
 
 
 def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Names and weights of a comma-separated list such as ``high:6,default:3,low``; empty: all
-    queues that are declared. ``order``: one of `ORDERS`, or empty: weighted if a weight is named.
+    """Names and weights from a comma-separated list such as ``high:6,default:3,low``; from an empty
+    one, all declared queues. ``order``: one of `ORDERS`; empty: weighted if a queue has a weight.
 
     Raises `ConfigurationError` for weights together with another order.
     """
@@ -141,7 +143,7 @@ def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...
 
 
 def _weighed(text: str) -> tuple[str, int]:
-    """A queue's name and its weight, 0 where none is written."""
+    """A queue's name and its weight; 0: none is written."""
     name, colon, weight = text.rpartition(":")
     if not colon or text in conf.get().queues:
         return text, 0
@@ -189,30 +191,28 @@ class Child:
 
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
+        threads, queues = self.options.threads, self.options.queues
         with isolation.watching_connections():
-            self._run()
-
-    def _run(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        Process.stopping = False
-        isolation.remember()
-        self.recorder.start()
-        if self.options.threads:
-            self.sync.start(self.options.threads)
-        # First: what the consumer claims may run at once, in other threads than this one.
-        signals.announce(signals.worker_ready, self.name, queues=self.options.queues)
-        self.consumer.start()
-        self.board.set_ready()
-        if self.options.threads:
-            self._stop.get()
-        else:
-            self.sync.run()
-        signals.announce(signals.worker_stopping, self.name, queues=self.options.queues)
-        self._drain()
+            signal.signal(signal.SIGTERM, self._on_sigterm)
+            Process.stopping = False
+            isolation.remember()
+            self.recorder.start()
+            if threads:
+                self.sync.start(threads)
+            # Before the first claim, whose tasks may run at once in other threads than this one.
+            signals.announce(signals.worker_ready, self.name, queues=queues)
+            self.consumer.start()
+            self.board.set_ready()
+            if threads:
+                self._stop.get()
+            else:
+                self.sync.run()
+            signals.announce(signals.worker_stopping, self.name, queues=queues)
+            self._drain()
 
     def stop(self) -> None:
-        """Claim nothing more and finish what runs, loops of `iterate` at their next step. Safe in
-        a signal handler: a `SimpleQueue` may be put to while it is being put to."""
+        """Claim nothing more, and let what runs finish; loops of `iterate` end at their next step.
+        Safe in a signal handler: putting into a `SimpleQueue` may interrupt another put."""
         Process.stopping = True
         self.consumer.stop()
         self.sync.stop()
@@ -222,7 +222,7 @@ class Child:
         self.stop()
 
     def end_tasks_by(self, done: Callable[[Outcome], None]) -> None:
-        """Hand outcomes to this from here on."""
+        """Hand outcomes to ``done`` from now on."""
         self.sync.done = self.loop.done = done
 
     def _drain(self) -> None:
@@ -236,6 +236,6 @@ class Child:
             for name in self.options.queues:
                 broker.get().leave(name, self.name)
         except BrokerUnavailable:
-            pass  # the supervisor, or the end of the lease, sees to it
-        # Last: an end that comes before is none that was meant, whatever its exit status.
+            pass  # the supervisor does it, or the lease ends
+        # Last: an end before this counts as a crash, whatever the exit status.
         self.board.set_over()

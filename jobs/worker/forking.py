@@ -1,8 +1,8 @@
 """A process that a task forks (`multiprocessing`, `os.fork`) starts like a fresh one.
 
 Otherwise it would inherit the worker's signal handlers, which only note that the worker is to stop,
-and its connections: if it closed one, the server would end that of the worker. It inherits no
-threads of the worker, but the locks that they held.
+and its connections: if it closed one, the server would end the worker's. A fork copies no threads,
+but the locks that they held.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from django.db.backends.signals import connection_created
 from jobs.worker.child import Child
 from jobs.worker.run import isolation
 
-#: Signals whose handlers are the worker's own.
+#: Signals for which the worker has handlers of its own.
 OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
 
-#: Connections of all threads, as long as they are used.
+#: The connections of all threads that are still in use.
 _open: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
-#: Connections that a forked process must neither use nor close. It keeps them for ever: one of
-#: SQLite that is collected rolls back the transaction of another process in the same file.
+#: Connections that a forked process must neither use nor close. It keeps them for ever: collecting
+#: one of SQLite's rolls back another process's transaction in the same file.
 _inherited: list[object] = []
 _before = threading.local()
 
 
 def install(child: Child) -> None:
-    """Arrange that for all processes that this child forks. To be called once."""
+    """Arrange this for all processes that the child forks. To be called once."""
     connection_created.connect(_note, dispatch_uid="jobs.worker.forking")
 
     def start_afresh() -> None:
@@ -52,11 +52,10 @@ def _note(connection: BaseDatabaseWrapper, **_: object) -> None:
 
 
 def _hold() -> None:
-    # The worker's handlers would swallow a signal that comes before they are replaced, as by
-    # `Process.terminate` right after `Process.start`.
+    # The worker's handlers would swallow a signal that comes before they are replaced, such as
+    # that of `Process.terminate` right after `Process.start`.
     _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
-    # Kept here: in the new process, connections of other threads are collected with those threads,
-    # before any code can run.
+    # Kept here, since the new process collects other threads' connections before any code runs.
     wrappers = [reference() for reference in _open.valuerefs()]
     _before.connections = [(one, one.connection) for one in wrappers if one is not None]
 
@@ -78,8 +77,8 @@ def _start_afresh() -> None:
 
 
 def _end(failed: bool) -> NoReturn:
-    """End the forked process when the task's function has come to its end there. That is no outcome
-    of the call, which goes on in the child that forked."""
+    """End the forked process when the task's function ends in it. The call has no outcome by that:
+    it goes on in the child that forked."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

@@ -423,6 +423,16 @@ def test_what_is_seen_of_a_connection(name: str) -> None:
     assert after.get(timeout=0) == before.get(timeout=0)
 
 
+@pytest.mark.parametrize("name", ["attribute_of_its_own", "debug_cursor"])
+def test_what_an_atomic_task_changed(name: str) -> None:
+    before = look.delay(name)
+    left = careless_atomic.delay(name)
+    after = look.delay(name)
+    work()
+    assert row_of(left).state == State.SUCCESS
+    assert after.get(timeout=0) == before.get(timeout=0)
+
+
 def _session_is_restored(change: str, question: str, **options: Any) -> None:
     before = ask.delay(question)
     left = send.delay(change, **options)

@@ -17,7 +17,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections
@@ -40,20 +41,20 @@ from jobs.worker.run.isolation import Care, Executor
 
 log = logging.getLogger("jobs.worker")
 
-#: A claim should bring about as much work, in seconds, as this.
+#: Seconds of work that a claim should bring.
 AHEAD = 0.05
 #: Most deliveries of one claim.
 MOST = 500
 
 
 class Pace:
-    """How many deliveries make `AHEAD` seconds of work, by a moving average of what ran."""
+    """How many deliveries make `AHEAD` seconds of work, by a moving average of what calls took."""
 
     def __init__(self) -> None:
-        self._average = AHEAD  # one at a time, until it is known better
+        self._average = AHEAD  # one at a time, until more is known
 
     def note(self, runtime: float) -> None:
-        # Quick to slow down, since a long task holds up what was claimed behind it.
+        # It slows down quickly, since a long task holds up what was claimed behind it.
         weight = 0.5 if runtime > self._average else 0.1
         self._average += (runtime - self._average) * weight
 
@@ -76,17 +77,18 @@ class SyncRunners:
         batch: int = 1,
         crowded: Callable[[], bool] = lambda: False,
     ):
-        """``board``: its first places are those of these runners, ``batch`` (most calls of one)
-        for each. ``crowded``: whether what is done already waits in such amounts that no more
-        should be run."""
+        """``board``: its first places belong to these runners, one for each call of a largest
+        ``batch``. ``crowded``: whether so many outcomes wait to be recorded that no task should
+        start."""
         self._worker = worker
         self._board = board
         self._batch = batch
         self._limits = limits
-        #: What is running now, by place on the board.
+        #: What is running now, by its runner's place on the board.
         self.running: dict[int, Delivery] = {}
-        #: What becomes of an outcome.
+        #: Called with each outcome.
         self.done = done
+        #: Called when nothing is left to run.
         self._idle = idle
         self._crowded = crowded
         self.unstarted: deque[Delivery] = deque()
@@ -110,7 +112,7 @@ class SyncRunners:
         return len(self._started)
 
     def overrun(self) -> bool:
-        """Whether every runner is in a task that lasts longer than what is claimed ahead should."""
+        """Whether every runner has been in its task for longer than `AHEAD`."""
         started = list(self._started.values())
         return len(started) == self.width and time.monotonic() - max(started) > AHEAD
 
@@ -120,7 +122,7 @@ class SyncRunners:
             self._wake.put(None)
 
     def take_back(self) -> list[Delivery]:
-        """What no runner has started yet."""
+        """Remove, and return, what no runner has started yet."""
         taken = []
         try:
             while True:
@@ -139,7 +141,7 @@ class SyncRunners:
             thread.start()
 
     def stop(self) -> None:
-        """Make `run` return after the task it is in. Safe in a signal handler."""
+        """Make `run` return after its present task. Safe in a signal handler."""
         self._stopping = True
         for _ in range(self.width):
             self._wake.put(None)
@@ -149,7 +151,7 @@ class SyncRunners:
             thread.join()
 
     def run(self, place: int = 0) -> None:
-        """Run tasks until `stop`. ``place``: this runner's on the board."""
+        """Run tasks until `stop`. ``place``: the runner's own on the board."""
         care = Care()
         isolation.claim_thread()
         me = threading.get_ident()
@@ -167,8 +169,8 @@ class SyncRunners:
         clock = time.monotonic
         started = clock()
         while not self._stopping:
-            # First: at no moment is a delivery neither among the unstarted nor with a busy runner,
-            # or a burst might see its worker idle, and end before what this task sends.
+            # Before popleft(): a delivery must always be unstarted or with a busy runner. A burst
+            # would otherwise see an idle worker, and end before what this task sends.
             self._started[me] = started
             try:
                 delivery = self.unstarted.popleft()
@@ -177,7 +179,9 @@ class SyncRunners:
             outcome = self._run_one(delivery, place, started)
             self.done(outcome)
             if outcome.size:
-                self._wait_for_room()
+                # To the consumer, this is a long task: it gives back what waits.
+                while self._crowded() and not self._stopping:
+                    time.sleep(0.01)
             ended = clock()
             self.pace.note(ended - started)
             self.finished += 1
@@ -189,11 +193,6 @@ class SyncRunners:
             if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
                 self.freed.set()
         self._started.pop(me, None)
-
-    def _wait_for_room(self) -> None:
-        """After a large outcome. To the consumer, this is a long task: it gives back what waits."""
-        while self._crowded() and not self._stopping:
-            time.sleep(0.01)
 
     def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
         if delivery.task.batch:
@@ -213,10 +212,12 @@ class SyncRunners:
         return outcome.of(delivery, held=not early)
 
     def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome:
-        """The last one's outcome; those of the others are handed on before."""
+        """Hand on the outcomes of all calls but the last, and return that one's."""
         deliveries, early = each([first]), first.task.acks_early
         gone: list[Outcome] = []
-        places = self._places(place)[: len(deliveries)]
+        # On the board, the runner's own place and those set aside for its batches.
+        aside = self.width + place * (self._batch - 1)
+        places = [place, *range(aside, aside + len(deliveries) - 1)]
         hard = executor.shortest([self._limits.hard(d.message, d.task) for d in deliveries])
         for at, delivery in zip(places, deliveries, strict=True):
             ends = math.inf if hard is None else now + hard
@@ -239,15 +240,9 @@ class SyncRunners:
         last.failed |= any(outcome.failed for outcome in others)
         return last
 
-    def _places(self, place: int) -> list[int]:
-        """On the board, of the calls of a batch: this runner's own, and those set aside for it."""
-        more = self._batch - 1
-        start = self.width + place * more
-        return [place, *range(start, start + more)]
-
 
 class AsyncRunner:
-    """Runs ``async def`` tasks on an event loop in a thread of its own, started at first use."""
+    """Runs ``async def`` tasks on an event loop in a thread of its own, which the first starts."""
 
     def __init__(
         self,
@@ -258,7 +253,7 @@ class AsyncRunner:
         done: Callable[[Outcome], None],
         freed: threading.Event,
     ):
-        """``board``: its last ``concurrency`` places are those of this runner."""
+        """``board``: its last ``concurrency`` places belong to this runner."""
         self._worker = worker
         self._board = board
         self._limits = limits
@@ -268,33 +263,37 @@ class AsyncRunner:
         self.concurrency = concurrency
         #: Whether there is any task for it.
         self.wanted = any(task.is_async for task in tasks.values())
-        #: What becomes of an outcome.
+        #: Called with each outcome.
         self.done = done
         self._freed = freed
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.finished = 0
-        #: Counted by the loop's thread and by the consumer's.
+        #: Both the loop's thread and the consumer's count here.
         self.running = 0
         self._counting = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._care = Care()
-        #: The worker's own, of which each task gets a copy.
+        #: The worker's own context, of which each task gets a copy.
         self._context = contextvars.copy_context()
-        #: The next look at the connections of the thread in which Django works for this loop.
+        #: The next look at the connections.
         self._look: asyncio.TimerHandle | None = None
 
     def submit(self, deliveries: Sequence[Delivery]) -> None:
         if self._loop is None:
-            self._start()
-        assert self._loop is not None
+            self._loop = asyncio.new_event_loop()
+            self._loop.set_default_executor(Executor())
+            self._thread = threading.Thread(
+                target=vital(self._run_loop), name="jobs-async", daemon=True
+            )
+            self._thread.start()
         with self._counting:
             self.running += len(deliveries)
         self._loop.call_soon_threadsafe(self._begin, deliveries)
 
     def stop(self) -> None:
-        """Return when all that was submitted has ended."""
+        """Wait until everything submitted has ended, and end the loop."""
         if self._loop is None or self._thread is None:
             return
         asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
@@ -303,29 +302,26 @@ class AsyncRunner:
         self._thread.join()
         self._loop.close()
 
-    def _start(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._loop.set_default_executor(Executor())
-        self._thread = threading.Thread(
-            target=vital(self._run_loop), name="jobs-async", daemon=True
-        )
-        self._thread.start()
-
     def _run_loop(self) -> None:
         assert self._loop is not None
         while not self._stopping:
-            # A task that stops the loop, or starts another that raises SystemExit, ends it for all.
+            # Again, if a task stops the loop, or starts another that raises SystemExit.
             try:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
                 log.exception("something that a task has started would end the event loop")
 
     def _begin(self, deliveries: Sequence[Delivery]) -> None:
-        assert self._loop is not None
         for delivery in deliveries:
-            task = self._loop.create_task(self._one(delivery), context=self._context.copy())
-            self._tasks.add(task)  # the loop itself keeps only weak references
-            task.add_done_callback(self._tasks.discard)
+            self._spawn(self._one(delivery), self._context.copy())
+
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
+    ) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(coroutine, context=context)
+        self._tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
 
     async def _one(self, delivery: Delivery) -> None:
         # Only this thread takes and gives places; there are as many as tasks at once.
@@ -345,7 +341,7 @@ class AsyncRunner:
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
         except BaseException as error:  # noqa: BLE001  it is logged there
-            end(error)  # nobody else would see it, and the delivery would have no outcome
+            end(error)  # or nobody would see it, and the delivery would have no outcome
         finally:
             self._board.end(place)
             del self.deliveries[place]
@@ -355,7 +351,8 @@ class AsyncRunner:
             self._freed.set()
 
     def _look_after_connections(self, *, failed: bool) -> None:
-        """At most once a second, but soon after a task that failed: see `Care`."""
+        """At most once a second, but soon after a task that failed: see `Care`. In the thread in
+        which Django works for this loop."""
         assert self._loop is not None
         if self._look is not None and failed:
             self._look.cancel()
@@ -364,11 +361,8 @@ class AsyncRunner:
             self._look = self._loop.call_later(0 if failed else 1.0, self._begin_look)
 
     def _begin_look(self) -> None:
-        assert self._loop is not None
         self._look = None
-        look = self._loop.create_task(sync_to_async(self._care.now)())
-        self._tasks.add(look)
-        look.add_done_callback(self._tasks.discard)
+        self._spawn(sync_to_async(self._care.now)())
 
     async def _finish(self) -> None:
         while self._tasks:
@@ -379,16 +373,16 @@ class AsyncRunner:
 
 
 def lost(delivery: Delivery) -> Outcome:
-    """Somebody else has it, and with it what it held."""
+    """The outcome of a delivery that another worker has now, with the slots that it held."""
     permits.lose(delivery.slots)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:
-    """Acknowledge a delivery before it runs: from here on it can be lost, and can't be run twice.
-    False: somebody else has it."""
+    """Acknowledge a delivery before it runs: from here on it can be lost, but not run twice. False:
+    another worker has it now."""
     while True:
         try:
             return bool(broker.get().ack(delivery.queue, consumer, [delivery.number]))
         except BrokerUnavailable:
-            time.sleep(1.0)  # the supervisor says that it is away
+            time.sleep(1.0)  # the supervisor logs that it is away
