@@ -14,7 +14,6 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 from django.db import connections
 
@@ -132,27 +131,26 @@ def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...
 
     Raises `ConfigurationError` for weights together with another order.
     """
-    texts = [text.strip() for text in queues.split(",") if text.strip()]
-    found = [_weighed(text) for text in texts] or [(name, 0) for name in conf.get().queues]
-    names, weights = tuple(name for name, _ in found), tuple(weight for _, weight in found)
+    declared = conf.get().queues
+    names, weights = [], []
+    for text in filter(None, map(str.strip, queues.split(","))):
+        name, colon, weight = text.rpartition(":")
+        if not colon or text in declared:
+            name, weight = text, ""
+        elif not weight.strip().isdecimal() or int(weight) == 0:
+            raise ConfigurationError(
+                f"The weight of queue {name.strip()!r} must be a whole number from 1, not "
+                f"{weight.strip()!r}."
+            )
+        names.append(name.strip())
+        weights.append(int(weight or 0))
+    if not names:
+        names, weights = [*declared], [0] * len(declared)
     if any(weights) and order not in ("", "weighted"):
         raise ConfigurationError(f"Weights are given, and the order {order!r}; give one of them.")
     if any(weights) or order in ("weighted", "round-robin"):
-        return names, tuple(weight or 1 for weight in weights)
-    return names, ()
-
-
-def _weighed(text: str) -> tuple[str, int]:
-    """A queue's name and its weight; 0: none is written."""
-    name, colon, weight = text.rpartition(":")
-    if not colon or text in conf.get().queues:
-        return text, 0
-    if not weight.strip().isdecimal() or int(weight) == 0:
-        raise ConfigurationError(
-            f"The weight of queue {name.strip()!r} must be a whole number from 1, not "
-            f"{weight.strip()!r}."
-        )
-    return name.strip(), int(weight)
+        return tuple(names), tuple(weight or 1 for weight in weights)
+    return tuple(names), ()
 
 
 class Child:
@@ -193,7 +191,7 @@ class Child:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
         threads, queues = self.options.threads, self.options.queues
         with isolation.watching_connections():
-            signal.signal(signal.SIGTERM, self._on_sigterm)
+            signal.signal(signal.SIGTERM, lambda *_: self.stop())
             Process.stopping = False
             isolation.remember()
             self.recorder.start()
@@ -208,7 +206,19 @@ class Child:
             else:
                 self.sync.run()
             signals.announce(signals.worker_stopping, self.name, queues=queues)
-            self._drain()
+            self.consumer.join()
+            self.sync.join()
+            self.loop.stop()
+            self.recorder.stop()
+            notes.sender.stop()
+            connections.close_all()
+            try:
+                for name in self.options.queues:
+                    broker.get().leave(name, self.name)
+            except BrokerUnavailable:
+                pass  # the supervisor does it, or the lease ends
+            # Last: an end before this counts as a crash, whatever the exit status.
+            self.board.set_over()
 
     def stop(self) -> None:
         """Claim nothing more, and let what runs finish; loops of `iterate` end at their next step.
@@ -218,24 +228,6 @@ class Child:
         self.sync.stop()
         self._stop.put(None)
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        self.stop()
-
     def end_tasks_by(self, done: Callable[[Outcome], None]) -> None:
         """Hand outcomes to ``done`` from now on."""
         self.sync.done = self.loop.done = done
-
-    def _drain(self) -> None:
-        self.consumer.join()
-        self.sync.join()
-        self.loop.stop()
-        self.recorder.stop()
-        notes.sender.stop()
-        connections.close_all()
-        try:
-            for name in self.options.queues:
-                broker.get().leave(name, self.name)
-        except BrokerUnavailable:
-            pass  # the supervisor does it, or the lease ends
-        # Last: an end before this counts as a crash, whatever the exit status.
-        self.board.set_over()

@@ -72,7 +72,13 @@ _LONGEST_KNOWN = 20_000
 def changes_session(statement: str, vendor: str) -> bool:
     """Whether a statement may leave more behind than rows and tables: a setting, a role, a lock, a
     temporary table, a prepared statement. Yes for any statement that isn't known to be plain."""
-    text = _OPAQUE.sub(_plainly, statement)
+
+    def plainly(found: re.Match[str]) -> str:
+        if found["comment"]:
+            return " "
+        return _NOT_OF_NAMES.sub("_", found["name"]) if found["name"] else "''"
+
+    text = _OPAQUE.sub(plainly, statement)
     if not text.strip():
         return False
     plain = (
@@ -81,12 +87,6 @@ def changes_session(statement: str, vendor: str) -> bool:
         or (vendor == "postgresql" and _PLAIN_ON_POSTGRESQL.match(text))
     )
     return not plain or bool(_OF_SESSION.search(_SET_LOCAL_CONFIG.sub("", text)))
-
-
-def _plainly(found: re.Match[str]) -> str:
-    if found["comment"]:
-        return " "
-    return _NOT_OF_NAMES.sub("_", found["name"]) if found["name"] else "''"
 
 
 # ------------------------------------------------------------------------------ connections
@@ -144,16 +144,6 @@ _PSYCOPG2 = (
 )
 
 
-def _attributes_of(connection: BaseDatabaseWrapper) -> tuple[str, ...]:
-    if connection.vendor == "postgresql":
-        if not hasattr(connection.connection, "read_only"):
-            return _PSYCOPG2
-        if hasattr(connection.connection, "_pipeline"):
-            # A pipeline that was begun and not ended: what is sent in it isn't committed.
-            return (*_DRIVERS["postgresql"], "connection._pipeline")
-    return _DRIVERS.get(connection.vendor, ())
-
-
 @dataclass(eq=False, slots=True)
 class Owner:
     """A thread with its connections; made in that thread."""
@@ -186,13 +176,18 @@ class Watched:
     def begin(self) -> None:
         """Remember how the connection is now: new."""
         connection = self.connection
-        driver = _attributes_of(connection)
-        self._state: Callable[[Any], tuple[Any, ...]] = attrgetter(*_STATE, *driver)
+        driver = _DRIVERS.get(connection.vendor, ())
         raw = connection.connection
         if connection.vendor == "postgresql":
+            if not hasattr(raw, "read_only"):
+                driver = _PSYCOPG2
+            elif hasattr(raw, "_pipeline"):
+                # A pipeline that was begun and not ended: what is sent in it isn't committed.
+                driver = (*driver, "connection._pipeline")
             raw.cursor_factory = _noticing(raw.cursor_factory, self)
             if hasattr(raw, "server_cursor_factory"):
                 raw.server_cursor_factory = _noticing(raw.server_cursor_factory, self, named=True)
+        self._state: Callable[[Any], tuple[Any, ...]] = attrgetter(*_STATE, *driver)
         idle = self._state(connection)[len(_STATE) :]
         autocommit = connection.settings_dict["AUTOCOMMIT"]
         self._wrappers = list(connection.execute_wrappers)
@@ -309,7 +304,19 @@ class Watched:
                 connection.set_autocommit(connection.settings_dict["AUTOCOMMIT"])
             if self.is_as_it_was():
                 return left, lost
-        self._discard()
+        # Else close it; the next task gets another.
+        self._reset()
+        for one in {id(c): c for c in (raw, connection.connection) if c is not None}.values():
+            if one is not connection.connection or getattr(one, "_pool", None) is not None:
+                # Django has lost it; or it is a pool's, which only forgets what comes back closed.
+                with contextlib.suppress(Exception):
+                    one.close()
+        with contextlib.suppress(DatabaseError):
+            connection.close()
+        self.changed = ""
+        if connection.connection is None and connections[connection.alias] is connection:
+            del connections[connection.alias]  # with whatever else was set on it
+            self.discarded = True
         return left, lost
 
     def close_cursors(self) -> int:
@@ -402,22 +409,6 @@ class Watched:
         if self.connection.vendor != "postgresql" or raw.closed:
             return False
         return raw.info.transaction_status == _ACTIVE or getattr(raw, "_pipeline", None) is not None
-
-    def _discard(self) -> None:
-        """Close it; the next task gets another."""
-        connection, raw = self.connection, self._clean[0]
-        self._reset()
-        for one in {id(c): c for c in (raw, connection.connection) if c is not None}.values():
-            if one is not connection.connection or getattr(one, "_pool", None) is not None:
-                # Django has lost it; or it is a pool's, which only forgets what comes back closed.
-                with contextlib.suppress(Exception):
-                    one.close()
-        with contextlib.suppress(DatabaseError):
-            connection.close()
-        self.changed = ""
-        if connection.connection is None and connections[connection.alias] is connection:
-            del connections[connection.alias]  # with whatever else was set on it
-            self.discarded = True
 
     # ------------------------------------------------------------------ in threads of others
 

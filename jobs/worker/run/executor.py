@@ -11,15 +11,17 @@ import contextlib
 import contextvars
 import ctypes
 import datetime as dt
+import functools
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.dispatch import Signal
 
 from jobs import ledger, message, signals
 from jobs.api.options import (
@@ -73,44 +75,57 @@ from jobs.worker.run.isolation import setitimer
 
 log = logging.getLogger("jobs.worker")
 
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
 #: Seconds until a task whose transaction could not be committed is run again.
 _COMMIT_AGAIN = 1.0
 
 
+def _in_its_own_context(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keep context variables that a task sets, such as the active language, from the next one."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return contextvars.copy_context().run(function, *args, **kwargs)
+
+    return call
+
+
+@_in_its_own_context
 def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    """Call a synchronous task, in a context of its own."""
-    try:
-        outcome = contextvars.copy_context().run(_run, delivery, worker, limits)
-        if outcome.failed or delivery.task.atomic or signals.task_succeeded.receivers:
-            # What receivers have left, or the task itself where it was recorded before it was over.
-            isolation.after_task(delivery.message)
-        return outcome
-    except BaseException as error:  # noqa: BLE001  every call ends
-        return ended_by(delivery, worker, error)
-
-
-def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    """Call a synchronous task."""
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
     current.set((sent, worker))
+    outcome = None
     try:
-        if signals.task_started.receivers:
-            signals.announce(signals.task_started, task, message=sent, worker=worker)
-            isolation.after_task(sent)  # what receivers have left
-        soft = limits.soft(sent, task)
-        if task.atomic:
-            return _run_atomic(delivery, attempt, limits.timer, soft)
-        if soft is None:
-            result = task(*sent.args, **sent.kwargs)
-        else:
-            with limits.timer.limit(soft):
+        try:
+            if signals.task_started.receivers:
+                signals.announce(signals.task_started, task, message=sent, worker=worker)
+                isolation.after_task(sent)  # what receivers have left
+            soft = limits.soft(sent, task)
+            if task.atomic:
+                outcome = _run_atomic(delivery, attempt, limits.timer, soft)
+            elif soft is None:
                 result = task(*sent.args, **sent.kwargs)
-    except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
-        isolation.after_task(sent)
-        return _raised(delivery, attempt, error)
-    if left_open := isolation.after_task(sent):
-        return _raised(delivery, attempt, left_open)
-    return _returned(delivery, attempt, result)
+            else:
+                with limits.timer.limit(soft):
+                    result = task(*sent.args, **sent.kwargs)
+        except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
+            isolation.after_task(sent)
+            outcome = _raised(delivery, attempt, error)
+        else:
+            left_open = isolation.after_task(sent)
+            if outcome is None and left_open:
+                outcome = _raised(delivery, attempt, left_open)
+            elif outcome is None:
+                outcome = _returned(delivery, attempt, result)
+        if outcome.failed or signals.task_succeeded.receivers:
+            isolation.after_task(sent)  # what receivers have left
+        return outcome
+    except BaseException as error:  # noqa: BLE001  every call ends
+        return ended_by(delivery, worker, error)
 
 
 async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
@@ -130,7 +145,7 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
                 result = await task(*sent.args, **sent.kwargs)
             else:
                 result = await _within(soft, task(*sent.args, **sent.kwargs))
-        except BaseException as error:  # noqa: BLE001  as in `_run`
+        except BaseException as error:  # noqa: BLE001  as in `run`
             outcome = _raised(delivery, attempt, error)
         else:
             outcome = _returned(delivery, attempt, result)
@@ -197,7 +212,8 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
         # Should the commit have succeeded and only its answer be lost, the ledger will say so.
         return _put_back(delivery, attempt, error)
     if signals.task_succeeded.receivers:
-        _announce_success(delivery, attempt, result)
+        runtime = time.time() - attempt.started
+        _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
 
 
@@ -237,15 +253,10 @@ def _may_be_its_own(error: Exception) -> bool:
     return True
 
 
+@_in_its_own_context
 def run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
-    """Call a batch task with the requests of all deliveries, in a context of its own; return their
-    outcomes in the same order."""
-    outcomes = contextvars.copy_context().run(_run_batch, deliveries, worker, limits)
-    isolation.after_task(deliveries[0].message)  # what receivers have left
-    return outcomes
-
-
-def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
+    """Call a batch task with the requests of all deliveries; return their outcomes in the same
+    order."""
     attempt, task = Run(worker, time.time()), deliveries[0].task
     results: Sequence[Any]
     try:
@@ -256,7 +267,7 @@ def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> l
         with limits.timer.limit(shortest(soft)):
             returned = task([request_of(delivery.message, worker) for delivery in deliveries])
         results = _each(returned, deliveries)
-    except BaseException as error:  # noqa: BLE001  as in `_run`
+    except BaseException as error:  # noqa: BLE001  as in `run`
         results = [error] * len(deliveries)
     if left_open := isolation.after_task(deliveries[0].message):
         # Results that are exceptions stay what they are.
@@ -268,6 +279,7 @@ def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> l
             outcomes.append(decide(delivery, attempt, result))
         except BaseException as error:  # noqa: BLE001  every call ends
             outcomes.append(ended_by(delivery, worker, error))
+    isolation.after_task(deliveries[0].message)  # what receivers have left
     return outcomes
 
 
@@ -318,21 +330,17 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     except Exception as error:  # noqa: BLE001  whatever is wrong with it, the call ends
         return _failed(delivery, attempt, error)
     if signals.task_succeeded.receivers:
-        _announce_success(delivery, attempt, result)
+        runtime = time.time() - attempt.started
+        _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
     ended = sent.id if row else ""
     return Outcome(
         Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, following=following
     )
 
 
-def _announce_success(delivery: Delivery, attempt: Run, result: Any) -> None:
+def _announce(signal: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
     signals.announce(
-        signals.task_succeeded,
-        delivery.task,
-        message=delivery.message,
-        result=result,
-        runtime=time.time() - attempt.started,
-        worker=attempt.worker,
+        signal, delivery.task, message=delivery.message, worker=attempt.worker, **about
     )
 
 
@@ -442,14 +450,8 @@ def _again(
         following.expires = end(asked.next_expires)
     raw = message.encode(following)
     row, over = rows.of_retry(sent, task, raw, due, attempt, error)
-    signals.announce(
-        signals.task_retried,
-        task,
-        message=sent,
-        exception=error,
-        countdown=max(0.0, due - time.time()),
-        worker=attempt.worker,
-    )
+    countdown = max(0.0, due - time.time())
+    _announce(signals.task_retried, delivery, attempt, exception=error, countdown=countdown)
     return _later(delivery, raw, due, record=row, attempt=over, failed=True)
 
 
@@ -469,14 +471,8 @@ def _later(delivery: Delivery, raw: bytes, due: float, **more: Any) -> Outcome:
 def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     row = rows.of_failure(sent, task, delivery.raw, attempt, error)
-    signals.announce(
-        signals.task_failed,
-        task,
-        message=sent,
-        exception=error,
-        runtime=time.time() - attempt.started,
-        worker=attempt.worker,
-    )
+    runtime = time.time() - attempt.started
+    _announce(signals.task_failed, delivery, attempt, exception=error, runtime=runtime)
     outcome = _failure(delivery, row)
     if sent.embed:
         outcome.following = after_end(sent, delivery.raw, attempt, error)
@@ -554,7 +550,13 @@ class MainThreadTimer:
 
     def __init__(self) -> None:
         self._armed = False
-        signal.signal(signal.SIGALRM, self._ring)
+
+        def ring(signum: int, frame: FrameType | None) -> None:
+            if self._armed:
+                self._armed = False
+                raise SoftTimeLimitExceeded
+
+        signal.signal(signal.SIGALRM, ring)
 
     @contextlib.contextmanager
     def limit(self, seconds: float | None) -> Iterator[None]:
@@ -569,11 +571,6 @@ class MainThreadTimer:
             # First: a signal that comes from here on belongs to a task that has ended.
             self._armed = False
             setitimer(signal.ITIMER_REAL, 0)
-
-    def _ring(self, signum: int, frame: FrameType | None) -> None:
-        if self._armed:
-            self._armed = False
-            raise SoftTimeLimitExceeded
 
 
 class ThreadTimer:

@@ -29,7 +29,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.db import Error as DatabaseError
@@ -51,36 +51,93 @@ setitimer = signal.setitimer
 # ------------------------------------------------------------------------------ the process
 
 
-class _Kept(NamedTuple):
-    """Something that a process has once."""
-
-    name: str
-    read: Callable[[], Any]
-    #: Put back what was read.
-    write: Callable[[Any], object]
-    #: The functions that change it: the module or class of each, and its name.
-    by: tuple[tuple[Any, str], ...]
-
-
-def _directory() -> Any:
-    here = os.stat(".")  # noqa: PTH116  its path may have gone
-    return here.st_dev, here.st_ino
-
-
-def _umask() -> int:
-    was = os.umask(0o077)
-    os.umask(was)
-    return was
-
-
-def _set_handlers(known: dict[int, Any]) -> None:
-    for signum, handler in known.items():
-        if handler is not None and signal.getsignal(signum) != handler:
-            signal.signal(signum, handler)
-    signal.set_wakeup_fd(-1)
+#: What a process has once → the functions that change it: each one's module or class, and its name.
+_CHANGED_BY: dict[str, tuple[tuple[Any, str], ...]] = {
+    # First: a timer that goes off under a handler which is restored would end the process.
+    "timers": ((signal, "alarm"), (signal, "setitimer")),
+    "signal handlers": ((signal, "signal"), (signal, "set_wakeup_fd")),
+    "the signal mask": ((signal, "pthread_sigmask"),),
+    "the working directory": ((os, "chdir"), (os, "fchdir")),
+    "the umask": ((os, "umask"),),
+    "the recursion limit": ((sys, "setrecursionlimit"),),
+    "warning filters": (
+        (warnings, "simplefilter"),
+        (warnings, "filterwarnings"),
+        (warnings, "resetwarnings"),
+        (warnings.catch_warnings, "__enter__"),
+    ),
+    "the locale": ((locale, "setlocale"),),
+    "the time-out of sockets": ((socket, "setdefaulttimeout"),),
+    "logging.disable": ((logging, "disable"),),
+    "the garbage collector": ((gc, "disable"), (gc, "enable"), (gc, "set_threshold")),
+}
 
 
-def _tasks_timers() -> list[int]:
+def _read(name: str) -> Any:
+    """How this is now."""
+    match name:
+        case "timers":
+            return any(signal.getitimer(one) != (0.0, 0.0) for one in _timers_of_tasks())
+        case "signal handlers":
+            return {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+        case "the signal mask":
+            return signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        case "the working directory":
+            here = os.stat(".")  # noqa: PTH116  its path may have gone
+            return here.st_dev, here.st_ino
+        case "the umask":
+            umask = os.umask(0o077)
+            os.umask(umask)
+            return umask
+        case "the recursion limit":
+            return sys.getrecursionlimit()
+        case "warning filters":
+            return list(warnings.filters)
+        case "the locale":
+            return locale.setlocale(locale.LC_ALL)
+        case "the time-out of sockets":
+            return socket.getdefaulttimeout()
+        case "logging.disable":
+            return logging.root.manager.disable
+        case "the garbage collector":
+            return gc.isenabled(), gc.get_threshold()
+
+
+def _put_back(name: str, known: Any) -> None:
+    """Make it what it was when `_read` returned this."""
+    match name:
+        case "timers":
+            for one in _timers_of_tasks():
+                setitimer(one, 0)
+        case "signal handlers":
+            for signum, handler in known.items():
+                if handler is not None and signal.getsignal(signum) != handler:
+                    signal.signal(signum, handler)
+            signal.set_wakeup_fd(-1)
+        case "the signal mask":
+            signal.pthread_sigmask(signal.SIG_SETMASK, known)
+        case "the working directory":
+            os.fchdir(_home)
+        case "the umask":
+            os.umask(known)
+        case "the recursion limit":
+            sys.setrecursionlimit(known)
+        case "warning filters":
+            with warnings.catch_warnings():
+                pass  # leaving it makes modules forget what they have cached of the filters
+            warnings.filters[:] = known  # type: ignore[index]
+        case "the locale":
+            locale.setlocale(locale.LC_ALL, known)
+        case "the time-out of sockets":
+            socket.setdefaulttimeout(known)
+        case "logging.disable":
+            logging.disable(known)
+        case "the garbage collector":
+            (gc.enable if known[0] else gc.disable)()
+            gc.set_threshold(*known[1])
+
+
+def _timers_of_tasks() -> list[int]:
     """The timers that only tasks use. The worker itself uses ITIMER_REAL, with a handler, in the
     main thread; then other threads leave it alone."""
     which = [signal.ITIMER_VIRTUAL, signal.ITIMER_PROF]
@@ -89,96 +146,9 @@ def _tasks_timers() -> list[int]:
     return which
 
 
-def _stop_timers(_: Any) -> None:
-    for one in _tasks_timers():
-        setitimer(one, 0)
-
-
 def _in_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
-
-def _set_filters(known: list[Any]) -> None:
-    with warnings.catch_warnings():
-        pass  # leaving it makes modules forget what they have cached of the filters
-    warnings.filters[:] = known  # type: ignore[index]
-
-
-def _set_gc(known: tuple[bool, tuple[int, ...]]) -> None:
-    enabled, thresholds = known
-    (gc.enable if enabled else gc.disable)()
-    gc.set_threshold(*thresholds)
-
-
-_KEPT = (
-    # First: a timer that goes off under a handler which is restored would end the process.
-    _Kept(
-        "timers",
-        lambda: any(signal.getitimer(one) != (0.0, 0.0) for one in _tasks_timers()),
-        _stop_timers,
-        ((signal, "alarm"), (signal, "setitimer")),
-    ),
-    _Kept(
-        "signal handlers",
-        lambda: {signum: signal.getsignal(signum) for signum in signal.valid_signals()},
-        _set_handlers,
-        ((signal, "signal"), (signal, "set_wakeup_fd")),
-    ),
-    _Kept(
-        "the signal mask",
-        lambda: signal.pthread_sigmask(signal.SIG_BLOCK, ()),
-        lambda known: signal.pthread_sigmask(signal.SIG_SETMASK, known),
-        ((signal, "pthread_sigmask"),),
-    ),
-    _Kept(
-        "the working directory",
-        _directory,
-        lambda _: os.fchdir(_home),
-        ((os, "chdir"), (os, "fchdir")),
-    ),
-    _Kept("the umask", _umask, os.umask, ((os, "umask"),)),
-    _Kept(
-        "the recursion limit",
-        sys.getrecursionlimit,
-        sys.setrecursionlimit,
-        ((sys, "setrecursionlimit"),),
-    ),
-    _Kept(
-        "warning filters",
-        lambda: list(warnings.filters),
-        _set_filters,
-        (
-            (warnings, "simplefilter"),
-            (warnings, "filterwarnings"),
-            (warnings, "resetwarnings"),
-            (warnings.catch_warnings, "__enter__"),
-        ),
-    ),
-    _Kept(
-        "the locale",
-        lambda: locale.setlocale(locale.LC_ALL),
-        lambda known: locale.setlocale(locale.LC_ALL, known),
-        ((locale, "setlocale"),),
-    ),
-    _Kept(
-        "the time-out of sockets",
-        socket.getdefaulttimeout,
-        socket.setdefaulttimeout,
-        ((socket, "setdefaulttimeout"),),
-    ),
-    _Kept(
-        "logging.disable",
-        lambda: logging.root.manager.disable,
-        logging.disable,
-        ((logging, "disable"),),
-    ),
-    _Kept(
-        "the garbage collector",
-        lambda: (gc.isenabled(), gc.get_threshold()),
-        _set_gc,
-        ((gc, "disable"), (gc, "enable"), (gc, "set_threshold")),
-    ),
-)
 
 _noting = False
 #: What each of them was when the child began, by its name.
@@ -195,9 +165,9 @@ def note_changes() -> None:
     which may import such functions under names of its own."""
     global _noting
     _noting = True
-    for kept in _KEPT:
-        for holder, name in kept.by:
-            _note(holder, name, kept.name)
+    for what, functions in _CHANGED_BY.items():
+        for holder, name in functions:
+            _note(holder, name, what)
 
 
 def _note(holder: Any, name: str, what: str) -> None:
@@ -220,8 +190,7 @@ def remember() -> None:
     global _home, _stdout, _stderr
     if not _noting:
         return
-    _known.update({kept.name: kept.read() for kept in _KEPT})
-    _known["timers"] = False
+    _known.update({name: _read(name) for name in _CHANGED_BY} | {"timers": False})
     _home = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     _stdout, _stderr = sys.stdout, sys.stderr
     _noted.clear()
@@ -234,32 +203,21 @@ end_fork: Callable[[bool], None] | None = None
 def after_task(sent: Message) -> TransactionLeftOpen | None:
     """Undo what the task has changed, and return the error if it left a transaction open. Called in
     the thread that ran it, before its outcome is handed on."""
-    if _noted or sys.stdout is not _stdout or sys.stderr is not _stderr:
-        _restore(sent)
-    return after_call(sent)
-
-
-def _restore(sent: Message) -> None:
-    names = _noted.pop(get_ident(), ())
-    for kept in _KEPT:
-        if kept.name not in names or kept.name not in _known:
-            continue
-        known = _known[kept.name]
-        with contextlib.suppress(OSError, ValueError):
-            if kept.read() != known:
-                log.warning(
-                    "task %s[%s] changed %s: the next one finds it as it was",
-                    sent.task,
-                    sent.id,
-                    kept.name,
-                )
-                kept.write(known)
-    _noted.pop(get_ident(), None)  # restoring uses the same functions
-    # Only in the main thread: elsewhere another task may just be redirecting its output.
+    if _noted:
+        noted = _noted.pop(get_ident(), set())
+        for name in [name for name in _known if name in noted]:  # in the order of the table
+            with contextlib.suppress(OSError, ValueError):
+                if _read(name) != _known[name]:
+                    text = "task %s[%s] changed %s: the next one finds it as it was"
+                    log.warning(text, sent.task, sent.id, name)
+                    _put_back(name, _known[name])
+        _noted.pop(get_ident(), None)  # restoring uses the same functions
     replaced = sys.stdout is not _stdout or sys.stderr is not _stderr
+    # Only in the main thread: elsewhere another task may just be redirecting its output.
     if replaced and _known and _in_main_thread():
         sys.stdout, sys.stderr = _stdout, _stderr
         log.warning("task %s[%s] replaced sys.stdout or sys.stderr", sent.task, sent.id)
+    return after_call(sent)
 
 
 # ------------------------------------------------------------------------------ connections

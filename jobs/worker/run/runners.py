@@ -152,11 +152,36 @@ class SyncRunners:
 
     def run(self, place: int = 0) -> None:
         """Run tasks until `stop`. ``place``: the runner's own on the board."""
-        care = Care()
+        care, clock = Care(), time.monotonic
         isolation.claim_thread()
         me = threading.get_ident()
         while not self._stopping:
-            self._run_unstarted(me, place, care)
+            started = clock()
+            while not self._stopping:
+                # Before popleft(): a delivery must always be unstarted or with a busy runner. A
+                # burst would otherwise see an idle worker, and end before what this task sends.
+                self._started[me] = started
+                try:
+                    delivery = self.unstarted.popleft()
+                except IndexError:
+                    break
+                outcome = self._run_one(delivery, place, started)
+                self.done(outcome)
+                if outcome.size:
+                    # To the consumer, this is a long task: it gives back what waits.
+                    while self._crowded() and not self._stopping:
+                        time.sleep(0.01)
+                ended = clock()
+                self.pace.note(ended - started)
+                self.finished += 1
+                started = ended
+                if outcome.failed:
+                    care.now()
+                else:
+                    care.between_tasks()
+                if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
+                    self.freed.set()
+            self._started.pop(me, None)
             self.freed.set()
             self._idle()
             try:
@@ -164,35 +189,6 @@ class SyncRunners:
             except queue.Empty:
                 care.now()
         connections.close_all()
-
-    def _run_unstarted(self, me: int, place: int, care: Care) -> None:
-        clock = time.monotonic
-        started = clock()
-        while not self._stopping:
-            # Before popleft(): a delivery must always be unstarted or with a busy runner. A burst
-            # would otherwise see an idle worker, and end before what this task sends.
-            self._started[me] = started
-            try:
-                delivery = self.unstarted.popleft()
-            except IndexError:
-                break
-            outcome = self._run_one(delivery, place, started)
-            self.done(outcome)
-            if outcome.size:
-                # To the consumer, this is a long task: it gives back what waits.
-                while self._crowded() and not self._stopping:
-                    time.sleep(0.01)
-            ended = clock()
-            self.pace.note(ended - started)
-            self.finished += 1
-            started = ended
-            if outcome.failed:
-                care.now()
-            else:
-                care.between_tasks()
-            if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
-                self.freed.set()
-        self._started.pop(me, None)
 
     def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
         if delivery.task.batch:
@@ -290,13 +286,23 @@ class AsyncRunner:
             self._thread.start()
         with self._counting:
             self.running += len(deliveries)
-        self._loop.call_soon_threadsafe(self._begin, deliveries)
+
+        def begin() -> None:
+            for delivery in deliveries:
+                self._spawn(self._one(delivery), self._context.copy())
+
+        self._loop.call_soon_threadsafe(begin)
 
     def stop(self) -> None:
         """Wait until everything submitted has ended, and end the loop."""
         if self._loop is None or self._thread is None:
             return
-        asyncio.run_coroutine_threadsafe(self._finish(), self._loop).result()
+
+        async def finish() -> None:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+        asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -310,10 +316,6 @@ class AsyncRunner:
                 self._loop.run_forever()
             except (SystemExit, KeyboardInterrupt):
                 log.exception("something that a task has started would end the event loop")
-
-    def _begin(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self._spawn(self._one(delivery), self._context.copy())
 
     def _spawn(
         self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
@@ -354,19 +356,16 @@ class AsyncRunner:
         """At most once a second, but soon after a task that failed: see `Care`. In the thread in
         which Django works for this loop."""
         assert self._loop is not None
+
+        def look() -> None:
+            self._look = None
+            self._spawn(sync_to_async(self._care.now)())
+
         if self._look is not None and failed:
             self._look.cancel()
             self._look = None
         if self._look is None:
-            self._look = self._loop.call_later(0 if failed else 1.0, self._begin_look)
-
-    def _begin_look(self) -> None:
-        self._look = None
-        self._spawn(sync_to_async(self._care.now)())
-
-    async def _finish(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+            self._look = self._loop.call_later(0 if failed else 1.0, look)
 
 
 # --------------------------------------- tasks acknowledged before they run (``acks="early"``)
