@@ -2,8 +2,6 @@
 
 `rule.py` has what a schedule says; `crontab.py` reads a crontab and lists matching readings of a
 clock on the wall; `wallclock.py` makes moments of those, above all where clocks change.
-
-Beside that, `backoff.py` says when a loop tries again what failed.
 """
 
 from __future__ import annotations

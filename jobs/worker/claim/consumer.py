@@ -18,7 +18,7 @@ from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.ledger.refusals import is_refusal
-from jobs.timing.backoff import AWAY, BROKER, DATABASE, Backoff
+from jobs.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.board import Board, key
 from jobs.worker.claim import (
     admission,
@@ -29,7 +29,6 @@ from jobs.worker.claim import (
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Gathering, Suspects
 from jobs.worker.claim.permits import Answer
-from jobs.worker.loops import vital
 from jobs.worker.record.outcome import (
     Delivery,
     Outcome,

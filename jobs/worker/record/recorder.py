@@ -28,11 +28,10 @@ from jobs.broker.base import Later, Outgoing, Returned
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
+from jobs.loops import AWAY, Backoff, vital
 from jobs.running import notes
 from jobs.timing import clock
-from jobs.timing.backoff import AWAY, Backoff
 from jobs.worker.claim import permits, prepare
-from jobs.worker.loops import vital
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (

@@ -46,6 +46,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import sqlstate
+from jobs.loops import vital
 from jobs.message import Message
 from jobs.message.send import end
 from jobs.running.request import (
@@ -56,7 +57,6 @@ from jobs.running.request import (
 )
 from jobs.states import State
 from jobs.worker.claim import prepare
-from jobs.worker.loops import vital
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import (
     after_end,
@@ -338,10 +338,9 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     )
 
 
-def _announce(signal: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
-    signals.announce(
-        signal, delivery.task, message=delivery.message, worker=attempt.worker, **about
-    )
+def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
+    task, sent = delivery.task, delivery.message
+    signals.announce(event, task, message=sent, worker=attempt.worker, **about)
 
 
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
@@ -363,7 +362,7 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
             return _failed(delivery, attempt, error)
         return _decided(delivery, attempt, error)
     except Exception as trouble:  # noqa: BLE001  it is the call's end
-        # It is told together with the task's own error, about which nothing could be done.
+        # Nothing could be done about the task's own error, which is recorded as the cause.
         if trouble is not error and trouble.__cause__ is None:
             trouble.__cause__ = error
         return _failed(delivery, attempt, trouble)

@@ -19,7 +19,7 @@ from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
-from jobs.timing.backoff import Backoff
+from jobs.loops import Backoff
 from jobs.worker.child import Options
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch

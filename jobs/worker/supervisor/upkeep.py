@@ -18,10 +18,10 @@ from jobs import (
 from jobs.broker.base import Returned
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
+from jobs.loops import AWAY, Backoff
 from jobs.message import Killed, Message
 from jobs.models import TaskResult
 from jobs.registry import tasks
-from jobs.timing.backoff import AWAY, Backoff
 from jobs.worker.board import key
 from jobs.worker.record import rows
 from jobs.worker.record.following import after_end

@@ -1,5 +1,5 @@
-"""How a loop goes on while Redis or the database is away: it pauses longer after each failed try,
-and logs one line when the outage begins and one when it has ended.
+"""How a thread's loop goes on while Redis or the database is away, and what happens when it fails
+altogether.
 
 `jobs.ledger.refusals` tells which errors of the database mean an outage.
 """
@@ -7,11 +7,16 @@ and logs one line when the outage begins and one when it has ended.
 from __future__ import annotations
 
 import logging
+import os
 import random
+from collections.abc import Callable
 
 from django.db import Error as DatabaseError
 
+from jobs import signals
 from jobs.exceptions import BrokerUnavailable
+
+log = logging.getLogger("jobs.worker")
 
 #: The errors that may mean an outage: wait, and try again.
 AWAY = (BrokerUnavailable, DatabaseError)
@@ -20,7 +25,8 @@ BROKER, DATABASE = "broker", "database"
 
 
 class Backoff:
-    """The back-off of one loop."""
+    """The back-off of one loop: it pauses longer after each failed try, and logs one line when an
+    outage begins and one when it has ended."""
 
     def __init__(
         self,
@@ -62,3 +68,29 @@ class Backoff:
             back = self._back.replace("{what}", self.missing)
             self._log.warning("%s (after %d tries)", back, self._tries)
             self.missing, self._tries = "", 0
+
+
+def vital(loop: Callable[[], None]) -> Callable[[], None]:
+    """A thread's target that ends the process if the loop raises anything.
+
+    The supervisor then gives back what the process held and starts another, which is better than
+    a worker that looks healthy and claims or records nothing.
+    """
+
+    def guarded() -> None:
+        try:
+            loop()
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)
+
+    return guarded
+
+
+def end(error: BaseException) -> None:
+    """Log an error that should never be raised, and end the process."""
+    try:
+        text = "a vital thread of the worker failed; the process ends"
+        signals.log_error(log, text, error=error, level=logging.CRITICAL)
+        logging.shutdown()
+    finally:  # whatever the handlers of the project's log may raise
+        os._exit(70)
