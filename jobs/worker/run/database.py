@@ -130,8 +130,6 @@ _DRIVERS = {
         "connection.text_factory",
     ),
 }
-#: libpq's number for a connection in which a command is in progress.
-_ACTIVE = 1
 #: The same for psycopg 2.
 _PSYCOPG2 = (
     "connection.info.transaction_status",
@@ -142,6 +140,8 @@ _PSYCOPG2 = (
     "connection.deferrable",
     "connection.cursor_factory",
 )
+#: libpq's number for a connection in which a command is in progress.
+_ACTIVE = 1
 
 
 @dataclass(eq=False, slots=True)
