@@ -18,8 +18,7 @@ from jobs.broker.base import DeadLetter, Outgoing
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message
 from jobs.worker.board import Board
-from jobs.worker.child import Child
-from jobs.worker.options import Options
+from jobs.worker.child import Child, Options
 from tests.project import ROOT, Process, Project
 from tests.services import START_SECONDS, wait_for
 

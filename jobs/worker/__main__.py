@@ -1,8 +1,8 @@
 """A child process of a worker, as its supervisor starts it (`jobs.worker.supervisor.slot`).
 
 It is a fresh interpreter, so that no connection, lock or thread crosses a fork, and so that a
-reload loads the code anew. What tasks start gets what ``runworker`` was started with: nothing that
-is between supervisor and child is in the environment, on standard input, or inherited.
+reload loads the code anew. Processes that tasks start get what ``runworker`` was started with:
+nothing that connects supervisor and child is in the environment, on standard input, or inherited.
 """
 
 from __future__ import annotations
@@ -31,25 +31,24 @@ def main() -> None:
     consumer, tie, board, asked = sys.argv[1:]
     for fd in (int(tie), int(board)):
         os.set_inheritable(fd, False)
-    # The supervisor decides. In its own group of processes a child hears neither a Ctrl-C nor the
-    # end of the terminal, but whoever signals all of a service reaches it. Not SIG_IGN, which the
-    # programs that tasks start would inherit.
+    # The supervisor decides when to stop. A child has a process group of its own, so neither Ctrl-C
+    # nor the end of the terminal reaches it, but a signal to a whole service does. Not SIG_IGN:
+    # programs that tasks start would inherit that.
     for signum in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signum, lambda *_: None)
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
     die_with_parent(int(tie))
     print_regardless()
-    # By its name `multiprocessing` finds what a new process runs before anything else.
+    # `multiprocessing` has a new process import this module before anything else.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
-    isolation.watch()
+    isolation.note_changes()
     django.setup()
     # Only now can modules be imported that import models.
     from jobs.running import request
     from jobs.worker import forking
     from jobs.worker.board import Board
-    from jobs.worker.child import Child
-    from jobs.worker.options import Options
+    from jobs.worker.child import Child, Options
 
     request.in_worker = True
     options = Options.loads(asked)
@@ -59,12 +58,12 @@ def main() -> None:
 
 
 def die_with_parent(tie: int) -> None:
-    """End when the supervisor does, with all that tasks have started in this group of processes:
+    """End when the supervisor does, with everything that tasks have started in this process group:
     nobody would renew this process's lease any more.
 
     The supervisor holds the other end of this pipe, which closes when it dies, however it dies.
-    On Linux the kernel itself kills the group then, since a task that holds the interpreter lock
-    would keep the thread from noticing.
+    On Linux the kernel itself then kills the group: a task that holds the interpreter lock would
+    keep a thread from noticing.
     """
     if sys.platform == "linux":
         try:
@@ -73,9 +72,9 @@ def die_with_parent(tie: int) -> None:
             flags = fcntl.fcntl(tie, fcntl.F_GETFL)
             fcntl.fcntl(tie, fcntl.F_SETFL, flags | os.O_ASYNC)
         except OSError:
-            # A kernel that doesn't do that for a group. Not besides: it would kill this process
-            # alone, when the supervisor's first thread ends and before the last one closes the
-            # pipe, and nothing would be left that tells the group.
+            # A kernel that can't do this for a group. Only then: prctl kills this process alone, as
+            # soon as the supervisor's first thread ends, and nothing would be left to kill the
+            # group when the last one closes the pipe.
             with contextlib.suppress(OSError, AttributeError):
                 ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
@@ -89,7 +88,7 @@ def die_with_parent(tie: int) -> None:
 
 
 class _Lasting(io.FileIO):
-    """A stream that loses what can't be written any more."""
+    """A raw stream that drops what can't be written any more."""
 
     def write(self, data: Any) -> int:
         try:
@@ -101,21 +100,21 @@ class _Lasting(io.FileIO):
 
 
 class _NeverClosed(io.TextIOWrapper):
-    """A stream of which a task can't deprive the next one."""
+    """A stream that stays open when a task closes it: the next one prints, too."""
 
     def close(self) -> None:
         self.flush()
 
 
 def print_regardless() -> None:
-    """Let no task fail because it prints when the terminal is closed, what reads the pipe has
-    ended, the disk of the log is full, or another task has closed the stream."""
+    """Let no task fail because it prints while the terminal is closed, the pipe's reader has ended,
+    the log's disk is full, or another task has closed the stream."""
     for name, fd in (("stdout", 1), ("stderr", 2)):
         before = getattr(sys, name)
         if isinstance(before, io.TextIOWrapper):
             raw = _Lasting(fd, "w", closefd=False)
             stream = _NeverClosed(
-                # With -u nothing waits.
+                # With -u nothing is buffered.
                 raw if before.write_through else io.BufferedWriter(raw),
                 encoding=before.encoding,
                 errors=before.errors,

@@ -1,9 +1,9 @@
 """What each runner of a child is doing, in memory that it shares with its supervisor.
 
-The child writes, the supervisor reads: which deliveries were running when the child died (only
-those are to blame), until when each may run, and since when it does. A place is 32 bytes: an id
-that tells deliveries apart (0: idle), the end of its time (monotonic seconds; infinity: none), why
-it is to be killed then, and its beginning (monotonic seconds).
+The child writes; the supervisor reads which deliveries were running when the child died (only those
+are to blame), since when each has run, and until when it may. A place has 32 bytes: an id of the
+delivery (0: idle), the end of its time (monotonic seconds; infinity: none), why the child is to be
+killed then, and when it began (monotonic seconds).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _REASONS = [Killed.TIME_LIMIT, Killed.REVOKED]
 
 
 class Running(NamedTuple):
-    """One delivery that a runner is in."""
+    """A delivery that is running."""
 
     delivery: int
     ends: float
@@ -35,12 +35,12 @@ class Running(NamedTuple):
 
 
 def key(queue: str, number: int) -> int:
-    """Tells a delivery of one consumer from all others: numbers are each queue's own."""
+    """The id of a delivery among all of one consumer: each queue has numbers of its own."""
     return _tag(queue) | number & 0x7FFF_FFFF
 
 
 def place_of(delivery: int, queues: Iterable[str]) -> tuple[str, int]:
-    """The queue, one of these, and the number of a delivery by its `key`; "" when it is of none."""
+    """Queue and number of a delivery, from its `key`; the queue is "" if it is none of these."""
     tag = delivery & ~0x7FFF_FFFF
     queue = next((queue for queue in queues if _tag(queue) == tag), "")
     return queue, delivery & 0x7FFF_FFFF
@@ -57,8 +57,8 @@ class Board:
     def __init__(self, fd: int, places: int) -> None:
         self.fd = fd
         self.places = places
-        # One more, by which the child says that it is ready, how many tasks it has run, and, at
-        # its end, that it ends by itself.
+        # In one place more the child says that it is ready, how many tasks it has run and, when
+        # it ends, that it meant to.
         self._size = (places + 1) * _PLACE.size
         self._memory: mmap.mmap | bytearray = mmap.mmap(fd, self._size)
 
@@ -74,7 +74,7 @@ class Board:
         os.close(self.fd)
 
     def detach(self) -> None:
-        """Share it no longer: this process was forked by a task and is not the child."""
+        """Share it no longer: a task forked this process, which is not the child."""
         self._memory = bytearray(self._size)
 
     @property
@@ -84,7 +84,7 @@ class Board:
 
     @property
     def processed(self) -> int:
-        """How many tasks the child has run, as far as it has said so."""
+        """How many tasks the child has run, when it last said."""
         return max(0, self._read(self.places).delivery - 1)
 
     def set_ready(self, processed: int = 0) -> None:
@@ -92,7 +92,7 @@ class Board:
 
     @property
     def over(self) -> bool:
-        """Whether the child has done what it had to do, and ends."""
+        """Whether the child has finished its work, and ends because of that."""
         return bool(self._read(self.places).began)
 
     def set_over(self) -> None:
@@ -105,8 +105,8 @@ class Board:
         _PLACE.pack_into(self._memory, place * _PLACE.size, 0, math.inf, 0, 0.0)
 
     def condemn(self, delivery: int, now: float) -> bool:
-        """Have the process that runs this delivery killed for its revocation. False: it isn't
-        running."""
+        """Have the child killed if it is running this delivery, which was revoked. False: it is
+        not."""
         for place in range(self.places):
             found = self._read(place)
             if found.delivery == delivery:
@@ -116,7 +116,7 @@ class Board:
         return False
 
     def running(self) -> list[Running]:
-        # At once: with batches there are many places, nearly all of them empty.
+        # All in one pass: with batches there are many places, nearly all of them empty.
         places = _PLACE.iter_unpack(self._memory[: self.places * _PLACE.size])
         return [_running(*found) for found in places if found[0]]
 
@@ -125,8 +125,8 @@ class Board:
 
 
 def scratch() -> int:
-    """The descriptor of a new file without a name; in memory where that can be had, so that it
-    needs no folder that can be written to."""
+    """The descriptor of a new file without a name. On Linux it is in memory, which needs no folder
+    that can be written to."""
     if sys.platform == "linux":
         return os.memfd_create("jobs")
     with tempfile.TemporaryFile(prefix="jobs-") as file:

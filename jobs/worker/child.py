@@ -1,32 +1,156 @@
-"""A child process of a worker: a whole consumer, with its own connections."""
+"""A child process of a worker: a whole consumer, with its own connections.
+
+`Options` is what `runworker` was asked for, as a value that the supervisor hands to its children.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import os
 import queue
 import signal
+import socket
 from collections.abc import Callable
-from types import FrameType
+from dataclasses import dataclass
+from pathlib import Path
 
 from django.db import connections
 
-from jobs import broker, signals
-from jobs.exceptions import BrokerUnavailable
+from jobs import broker, conf, message, signals
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, shown
+from jobs.registry import tasks
 from jobs.running import notes
 from jobs.running.iteration import Process
 from jobs.worker.board import Board
 from jobs.worker.claim.consumer import Consumer
-from jobs.worker.options import Options
 from jobs.worker.record.outcome import Outcome
 from jobs.worker.record.recorder import Recorder
-from jobs.worker.run import database, isolation
-from jobs.worker.run.loop import AsyncRunner
-from jobs.worker.run.threads import SyncRunners
-from jobs.worker.run.time_limits import (
-    Limits,
-    MainThreadTimer,
-    ThreadTimer,
-    Timer,
-)
+from jobs.worker.run import isolation
+from jobs.worker.run.executor import Limits, MainThreadTimer, ThreadTimer, Timer
+from jobs.worker.run.runners import AsyncRunner, SyncRunners
+
+#: In what order a worker can take from several queues: `jobs.worker.claim.order`.
+ORDERS = ("strict", "weighted", "round-robin")
+
+_HEAVIEST = 1000
+
+#: Most characters of a worker's name. The ledger's column has 255; a child's name adds its number.
+_LONGEST_NAME = 200
+
+
+def largest_batch() -> int:
+    """Most calls of one batch, of all tasks known here; 1 if none takes batches."""
+    return max([task.batch or 1 for task in tasks.values()], default=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    queues: tuple[str, ...]
+    name: str
+    #: Each queue's share of what is claimed while all have messages; empty: the queues are claimed
+    #: from in their order.
+    weights: tuple[int, ...] = ()
+    #: How many children.
+    processes: int = 1
+    #: Threads for synchronous tasks in each child; 0: its main thread.
+    threads: int = 0
+    #: ``async def`` tasks at once in each child.
+    concurrency: int = 100
+    #: Seconds, for tasks that have no limits of their own; None: no limit.
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    #: End when the queues are empty.
+    burst: bool = False
+    reload: bool = False
+    #: A file to be touched at each renewal of the leases while a child claims messages, and removed
+    #: at the end; empty: none.
+    health_file: str = ""
+    #: Most calls of one batch, of the tasks that the supervisor knows.
+    batch: int = dataclasses.field(default_factory=largest_batch)
+
+    def __post_init__(self) -> None:
+        declared = conf.get().queues
+        for name in self.queues:
+            if not conf.get().knows(name):
+                raise ConfigurationError(
+                    f"Queue {name!r} is not declared in JOBS['QUEUES']."
+                    f"{conf.nearest(name, declared)}"
+                )
+        if len(set(self.queues)) < len(self.queues):
+            raise ConfigurationError(f"A queue is named twice: {', '.join(self.queues)}.")
+        if self.weights and len(self.weights) != len(self.queues):
+            raise ConfigurationError("Either each queue of a worker has a weight, or none has.")
+        if any(weight not in range(1, _HEAVIEST + 1) for weight in self.weights):
+            raise ConfigurationError(f"A queue's weight is a whole number from 1 to {_HEAVIEST}.")
+        for limit in (self.time_limit, self.soft_time_limit):
+            if limit is not None and limit <= 0:
+                raise ConfigurationError(f"A time limit must be more than 0 s, not {limit:g}.")
+        if self.health_file and not Path(self.health_file).absolute().parent.is_dir():
+            raise ConfigurationError(f"There is no folder for the file {self.health_file!r}.")
+        if len(self.name) > _LONGEST_NAME or not message.is_name(self.name):
+            raise ConfigurationError(
+                f"A worker's name is a text of 1 to {_LONGEST_NAME} characters that the ledger can "
+                f"keep, not {shown(self.name, 60)} of {len(self.name)}: give another --name."
+            )
+        if self.processes < 1 or self.threads < 0 or self.concurrency < 1:
+            raise ConfigurationError(
+                "A worker needs at least 1 process, 0 threads and a concurrency of 1."
+            )
+
+    @property
+    def places(self) -> int:
+        """How many calls a child can run at once: the size of its board."""
+        return max(1, self.threads) * self.batch + self.concurrency
+
+    def dumps(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @classmethod
+    def loads(cls, text: str) -> Options:
+        values = json.loads(text)
+        tuples = {name: tuple(values[name]) for name in ("queues", "weights")}
+        return cls(**values | tuples)
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS
+        return os.cpu_count() or 1
+
+
+def default_name() -> str:
+    return f"worker-{os.getpid()}@{socket.gethostname()}"[:_LONGEST_NAME]
+
+
+def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Names and weights from a comma-separated list such as ``high:6,default:3,low``; from an empty
+    one, all declared queues. ``order``: one of `ORDERS`; empty: weighted if a queue has a weight.
+
+    Raises `ConfigurationError` for weights together with another order.
+    """
+    declared = conf.get().queues
+    names, weights = [], []
+    for text in filter(None, map(str.strip, queues.split(","))):
+        name, colon, weight = text.rpartition(":")
+        if not colon or text in declared:
+            name, weight = text, ""
+        elif not weight.strip().isdecimal() or int(weight) == 0:
+            raise ConfigurationError(
+                f"The weight of queue {name.strip()!r} must be a whole number from 1, not "
+                f"{weight.strip()!r}."
+            )
+        names.append(name.strip())
+        weights.append(int(weight or 0))
+    if not names:
+        names, weights = [*declared], [0] * len(declared)
+    if any(weights) and order not in ("", "weighted"):
+        raise ConfigurationError(f"Weights are given, and the order {order!r}; give one of them.")
+    if any(weights) or order in ("weighted", "round-robin"):
+        return tuple(names), tuple(weight or 1 for weight in weights)
+    return tuple(names), ()
 
 
 class Child:
@@ -65,53 +189,45 @@ class Child:
 
     def run(self) -> None:
         """Work until SIGTERM, or with ``burst`` until the queues are empty; then drain."""
-        with database.watching():
-            self._run()
-
-    def _run(self) -> None:
-        signal.signal(signal.SIGTERM, self._on_sigterm)
-        Process.stopping = False
-        isolation.remember()
-        self.recorder.start()
-        if self.options.threads:
-            self.sync.start(self.options.threads)
-        # First: what the consumer claims may run at once, in other threads than this one.
-        signals.announce(signals.worker_ready, self.name, queues=self.options.queues)
-        self.consumer.start()
-        self.board.set_ready()
-        if self.options.threads:
-            self._stop.get()
-        else:
-            self.sync.run()
-        signals.announce(signals.worker_stopping, self.name, queues=self.options.queues)
-        self._drain()
+        threads, queues = self.options.threads, self.options.queues
+        with isolation.watching_connections():
+            signal.signal(signal.SIGTERM, lambda *_: self.stop())
+            Process.stopping = False
+            isolation.remember()
+            self.recorder.start()
+            if threads:
+                self.sync.start(threads)
+            # Before the first claim, whose tasks may run at once in other threads than this one.
+            signals.announce(signals.worker_ready, self.name, queues=queues)
+            self.consumer.start()
+            self.board.set_ready()
+            if threads:
+                self._stop.get()
+            else:
+                self.sync.run()
+            signals.announce(signals.worker_stopping, self.name, queues=queues)
+            self.consumer.join()
+            self.sync.join()
+            self.loop.stop()
+            self.recorder.stop()
+            notes.sender.stop()
+            connections.close_all()
+            try:
+                for name in self.options.queues:
+                    broker.get().leave(name, self.name)
+            except BrokerUnavailable:
+                pass  # the supervisor does it, or the lease ends
+            # Last: an end before this counts as a crash, whatever the exit status.
+            self.board.set_over()
 
     def stop(self) -> None:
-        """Claim nothing more and finish what runs, loops of `iterate` at their next step. Safe in
-        a signal handler: a `SimpleQueue` may be put to while it is being put to."""
+        """Claim nothing more, and let what runs finish; loops of `iterate` end at their next step.
+        Safe in a signal handler: putting into a `SimpleQueue` may interrupt another put."""
         Process.stopping = True
         self.consumer.stop()
         self.sync.stop()
         self._stop.put(None)
 
-    def _on_sigterm(self, signum: int, frame: FrameType | None) -> None:
-        self.stop()
-
     def end_tasks_by(self, done: Callable[[Outcome], None]) -> None:
-        """Hand outcomes to this from here on."""
+        """Hand outcomes to ``done`` from now on."""
         self.sync.done = self.loop.done = done
-
-    def _drain(self) -> None:
-        self.consumer.join()
-        self.sync.join()
-        self.loop.stop()
-        self.recorder.stop()
-        notes.sender.stop()
-        connections.close_all()
-        try:
-            for name in self.options.queues:
-                broker.get().leave(name, self.name)
-        except BrokerUnavailable:
-            pass  # the supervisor, or the end of the lease, sees to it
-        # Last: an end that comes before is none that was meant, whatever its exit status.
-        self.board.set_over()

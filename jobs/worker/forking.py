@@ -1,8 +1,8 @@
 """A process that a task forks (`multiprocessing`, `os.fork`) starts like a fresh one.
 
 Otherwise it would inherit the worker's signal handlers, which only note that the worker is to stop,
-and its connections: if it closed one, the server would end that of the worker. It inherits no
-threads of the worker, but the locks that they held.
+and its connections: if it closed one, the server would end the worker's. A fork copies no threads,
+but the locks that they held.
 """
 
 from __future__ import annotations
@@ -23,63 +23,55 @@ from django.db.backends.signals import connection_created
 from jobs.worker.child import Child
 from jobs.worker.run import isolation
 
-#: Signals whose handlers are the worker's own.
+#: Signals for which the worker has handlers of its own.
 OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
 
-#: Connections of all threads, as long as they are used.
-_open: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
-#: Connections that a forked process must neither use nor close. It keeps them for ever: one of
-#: SQLite that is collected rolls back the transaction of another process in the same file.
+#: Connections that a forked process must neither use nor close. It keeps them for ever: collecting
+#: one of SQLite's rolls back another process's transaction in the same file.
 _inherited: list[object] = []
-_before = threading.local()
 
 
 def install(child: Child) -> None:
-    """Arrange that for all processes that this child forks. To be called once."""
-    connection_created.connect(_note, dispatch_uid="jobs.worker.forking")
+    """Arrange this for all processes that the child forks. To be called once."""
+    #: The connections of all threads that are still in use.
+    in_use: WeakValueDictionary[int, BaseDatabaseWrapper] = WeakValueDictionary()
+    before = threading.local()
+
+    def note(connection: BaseDatabaseWrapper, **_: object) -> None:
+        in_use[id(connection)] = connection
+
+    def hold() -> None:
+        # The worker's handlers would swallow a signal that comes before they are replaced, such as
+        # that of `Process.terminate` right after `Process.start`.
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
+        # Kept here, since the new process collects other threads' connections before any code runs.
+        wrappers = [reference() for reference in in_use.valuerefs()]
+        before.connections = [(one, one.connection) for one in wrappers if one is not None]
+
+    def go_on() -> None:
+        del before.connections
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
 
     def start_afresh() -> None:
         child.board.detach()
         child.end_tasks_by(lambda outcome: _end(outcome.failed))
         isolation.end_fork = _end
-        _start_afresh()
+        _inherited.append(before.connections)
+        for wrapper in connections.all(initialized_only=True):
+            del connections[wrapper.alias]
+        for signum in OURS:
+            own = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
+            signal.signal(signum, own)
+        faulthandler.unregister(signal.SIGQUIT)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
 
-    os.register_at_fork(before=_hold, after_in_parent=_go_on, after_in_child=start_afresh)
-
-
-def _note(connection: BaseDatabaseWrapper, **_: object) -> None:
-    _open[id(connection)] = connection
-
-
-def _hold() -> None:
-    # The worker's handlers would swallow a signal that comes before they are replaced, as by
-    # `Process.terminate` right after `Process.start`.
-    _before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
-    # Kept here: in the new process, connections of other threads are collected with those threads,
-    # before any code can run.
-    wrappers = [reference() for reference in _open.valuerefs()]
-    _before.connections = [(one, one.connection) for one in wrappers if one is not None]
-
-
-def _go_on() -> None:
-    del _before.connections
-    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
-
-
-def _start_afresh() -> None:
-    _inherited.append(_before.connections)
-    for wrapper in connections.all(initialized_only=True):
-        del connections[wrapper.alias]
-    for signum in OURS:
-        own = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
-        signal.signal(signum, own)
-    faulthandler.unregister(signal.SIGQUIT)
-    signal.pthread_sigmask(signal.SIG_SETMASK, _before.mask)
+    connection_created.connect(note, weak=False, dispatch_uid="jobs.worker.forking")
+    os.register_at_fork(before=hold, after_in_parent=go_on, after_in_child=start_afresh)
 
 
 def _end(failed: bool) -> NoReturn:
-    """End the forked process when the task's function has come to its end there. That is no outcome
-    of the call, which goes on in the child that forked."""
+    """End the forked process when the task's function ends in it. The call has no outcome by that:
+    it goes on in the child that forked."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

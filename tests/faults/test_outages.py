@@ -18,9 +18,8 @@ from jobs.worker.claim import prepare
 from jobs.worker.claim.consumer import Consumer
 from jobs.worker.record.outcome import Delivery
 from jobs.worker.record.recorder import Recorder
-from jobs.worker.run.loop import AsyncRunner
-from jobs.worker.run.threads import SyncRunners
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
+from jobs.worker.run.runners import AsyncRunner, SyncRunners
 from tests.models import Run
 from tests.project import Project
 from tests.services import Valkey, wait_for

@@ -20,8 +20,8 @@ from jobs.worker.record.outcome import (
 )
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
-from jobs.worker.run.early import ack_early
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
+from jobs.worker.run.runners import ack_early
 from jobs.worker.supervisor import upkeep
 from tests.tasks import add, fail
 from tests.workers import on_redis, put_message

@@ -21,7 +21,7 @@ from jobs.worker.claim import prepare
 from jobs.worker.record.outcome import Kind, Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
 from tests.tasks import add, echo
 from tests.workers import dead_letters, on_redis, put, work
 

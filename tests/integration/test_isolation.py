@@ -20,7 +20,7 @@ from jobs import Request, signals, task
 from jobs.exceptions import TransactionLeftOpen
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.run import database
+from jobs.worker.run import database, isolation
 from tests.models import Run
 from tests.services import wait_for
 from tests.workers import work
@@ -423,6 +423,16 @@ def test_what_is_seen_of_a_connection(name: str) -> None:
     assert after.get(timeout=0) == before.get(timeout=0)
 
 
+@pytest.mark.parametrize("name", ["attribute_of_its_own", "debug_cursor"])
+def test_what_an_atomic_task_changed(name: str) -> None:
+    before = look.delay(name)
+    left = careless_atomic.delay(name)
+    after = look.delay(name)
+    work()
+    assert row_of(left).state == State.SUCCESS
+    assert after.get(timeout=0) == before.get(timeout=0)
+
+
 def _session_is_restored(change: str, question: str, **options: Any) -> None:
     before = ask.delay(question)
     left = send.delay(change, **options)
@@ -594,12 +604,12 @@ def cut_all() -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.parametrize("pool_of", [database.Executor, ThreadPoolExecutor])
+@pytest.mark.parametrize("pool_of", [isolation.Executor, ThreadPoolExecutor])
 def test_a_connection_that_was_cut_fails_once(
     pool_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connection.settings_dict, "CONN_MAX_AGE", None)
-    with database.watching():
+    with isolation.watching_connections():
         pool = pool_of(1)
         pool.submit(Run.objects.create, label="before").result()
         cut_all()
@@ -627,7 +637,7 @@ def test_connections_that_nobody_uses_are_closed(
     kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "_IDLE", 1.0)
-    with database.watching():
+    with isolation.watching_connections():
         if kind == "a thread that ends":
             found: list[int] = []
             thread = threading.Thread(target=lambda: found.append(_write_alone("one")))
@@ -635,7 +645,7 @@ def test_connections_that_nobody_uses_are_closed(
             thread.join()
             wait_for(lambda: not _is_open(found[0]), what="the connection to be closed")
             return
-        pool = database.Executor(1) if kind == "ours" else ThreadPoolExecutor(1)
+        pool = isolation.Executor(1) if kind == "ours" else ThreadPoolExecutor(1)
         one = pool.submit(_write_alone, "one").result()
         assert _is_open(one)
         wait_for(lambda: not _is_open(one), what="the connection to be closed")
@@ -649,15 +659,15 @@ def test_connections_that_nobody_uses_are_closed(
 def test_a_connection_in_use_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither in a transaction, nor while its rows are read."""
     monkeypatch.setattr(database, "_IDLE", 0.0)
-    monkeypatch.setattr(database, "_EVERY", 0.01)
+    monkeypatch.setattr(database, "EVERY", 0.01)
     looked = threading.Semaphore(0)
-    close_idle = database.Watched.close_idle
+    take_idle = database.Watched.take_idle
 
     def look(self: Any, now: float) -> Any:
         looked.release()
-        return close_idle(self, now)
+        return take_idle(self, now)
 
-    monkeypatch.setattr(database.Watched, "close_idle", look)
+    monkeypatch.setattr(database.Watched, "take_idle", look)
 
     def work_slowly() -> list[int]:
         with transaction.atomic():
@@ -670,7 +680,7 @@ def test_a_connection_in_use_is_not_closed(monkeypatch: pytest.MonkeyPatch) -> N
             looked.acquire(timeout=20)
             return [row[0] for row in cursor.fetchall()]
 
-    with database.watching(), ThreadPoolExecutor(1) as pool:
+    with isolation.watching_connections(), ThreadPoolExecutor(1) as pool:
         assert pool.submit(work_slowly).result() == [1, 2, 3]
         pool.submit(connections.close_all).result()
     assert labels() == ["one"]

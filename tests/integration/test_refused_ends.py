@@ -20,7 +20,7 @@ from jobs.worker.record import recorder
 from jobs.worker.record.outcome import Delivery, Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
 from jobs.worker.supervisor import upkeep
 from tests.models import Run
 from tests.services import Valkey

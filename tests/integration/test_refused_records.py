@@ -22,7 +22,7 @@ from jobs.worker.record.outcome import (
 )
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.run import executor
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
 from tests.tasks import add
 from tests.workers import dead_letters, on_redis, put_message
 

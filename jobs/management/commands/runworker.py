@@ -10,7 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import processes
-from jobs.worker import options
+from jobs.worker.child import ORDERS, Options, cores, default_name, split
 from jobs.worker.supervisor.supervisor import Supervisor
 
 
@@ -33,7 +33,7 @@ class Command(BaseCommand):
         )
         add(
             "--queue-order",
-            choices=options.ORDERS,
+            choices=ORDERS,
             default="",
             help="strict: the second queue is looked at when the first is empty. weighted: each "
             "gets the share that its weight gives it, and 1 where none is written. round-robin: "
@@ -42,7 +42,7 @@ class Command(BaseCommand):
         add(
             "--processes",
             type=int,
-            default=options.cores(),
+            default=cores(),
             metavar="N",
             help="Child processes. Default: the number of cores, %(default)s.",
         )
@@ -89,11 +89,11 @@ class Command(BaseCommand):
         processes.refuse_memory()
         try:
             broker.get()
-            queues, weights = options.split(asked["queues"], asked["queue_order"])
-            chosen = options.Options(
+            queues, weights = split(asked["queues"], asked["queue_order"])
+            chosen = Options(
                 queues=queues,
                 weights=weights,
-                name=asked["name"] or options.default_name(),
+                name=asked["name"] or default_name(),
                 processes=asked["processes"],
                 threads=asked["threads"],
                 concurrency=asked["concurrency"],

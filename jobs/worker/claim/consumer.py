@@ -18,6 +18,7 @@ from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.ledger.refusals import is_refusal
+from jobs.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.board import Board, key
 from jobs.worker.claim import (
     admission,
@@ -28,13 +29,6 @@ from jobs.worker.claim import (
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Gathering, Suspects
 from jobs.worker.claim.permits import Answer
-from jobs.worker.loops import (
-    AWAY,
-    BROKER,
-    DATABASE,
-    Patience,
-    vital,
-)
 from jobs.worker.record.outcome import (
     Delivery,
     Outcome,
@@ -42,9 +36,8 @@ from jobs.worker.record.outcome import (
 )
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.record.rows import Run
-from jobs.worker.run.database import Care
-from jobs.worker.run.loop import AsyncRunner
-from jobs.worker.run.threads import AHEAD, MOST, SyncRunners
+from jobs.worker.run.isolation import Care
+from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 
 #: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
 _AGAIN = 100
@@ -214,8 +207,8 @@ class Consumer:
         #: Queues that the broker refuses → when they are asked again (monotonic).
         self._refused: dict[str, float] = {}
         self._next_look = 0.0
-        self._patience = Patience(
-            f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
+        self._patience = Backoff(
+            log, f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
         )
         #: Whether the broker has answered during this step.
         self._answered = False

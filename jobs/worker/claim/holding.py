@@ -11,8 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from jobs.registry import tasks
 from jobs.worker.record.outcome import Delivery
-from jobs.worker.run.loop import AsyncRunner
-from jobs.worker.run.threads import SyncRunners
+from jobs.worker.run.runners import AsyncRunner, SyncRunners
 
 
 class Gathering:

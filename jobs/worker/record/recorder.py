@@ -28,10 +28,10 @@ from jobs.broker.base import Later, Outgoing, Returned
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
+from jobs.loops import AWAY, Backoff, vital
 from jobs.running import notes
 from jobs.timing import clock
 from jobs.worker.claim import permits, prepare
-from jobs.worker.loops import AWAY, Patience, vital
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
@@ -41,7 +41,7 @@ from jobs.worker.record.outcome import (
     Outcome,
 )
 from jobs.worker.record.rows import Run
-from jobs.worker.run.database import Care
+from jobs.worker.run.isolation import Care
 
 log = logging.getLogger("jobs.worker")
 
@@ -97,7 +97,8 @@ class Recorder:
         self._stopping = False
         self._writing = False
         self._care = Care()
-        self._patience = Patience(
+        self._patience = Backoff(
+            log,
             "the {what} is away; finished tasks wait to be recorded",
             "the {what} is back; finished tasks are recorded",
             longest=2.0,

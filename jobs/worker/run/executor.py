@@ -1,20 +1,27 @@
-"""One delivery to one outcome, in small steps.
+"""One delivery to one outcome: call the task, and decide what became of the call.
 
-The outcome is decided here, once; neither the broker nor, but for ``atomic`` tasks, the ledger is
-touched.
+`run`, `run_async` and `run_batch` call it, within its time limits; `_returned` and `_raised` decide
+once. Neither touches the broker; only atomic tasks touch the ledger.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
+import ctypes
 import datetime as dt
+import functools
 import logging
+import signal
+import threading
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import FrameType
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.dispatch import Signal
 
 from jobs import ledger, message, signals
 from jobs.api.options import (
@@ -22,6 +29,7 @@ from jobs.api.options import (
     due,
     no_attempt_left,
 )
+from jobs.api.task import Task
 from jobs.exceptions import (
     Ignore,
     Interrupted,
@@ -38,6 +46,8 @@ from jobs.exceptions import (
 )
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import sqlstate
+from jobs.loops import vital
+from jobs.message import Message
 from jobs.message.send import end
 from jobs.running.request import (
     Ended,
@@ -60,83 +70,92 @@ from jobs.worker.record.outcome import (
     Outcome,
 )
 from jobs.worker.record.rows import Run
-from jobs.worker.run import database, isolation
-from jobs.worker.run.time_limits import Limits, Timer
+from jobs.worker.run import isolation
+from jobs.worker.run.isolation import setitimer
 
 log = logging.getLogger("jobs.worker")
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 #: Seconds until a task whose transaction could not be committed is run again.
 _COMMIT_AGAIN = 1.0
 
 
+def _in_its_own_context(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """Keep context variables that a task sets, such as the active language, from the next one."""
+
+    @functools.wraps(function)
+    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return contextvars.copy_context().run(function, *args, **kwargs)
+
+    return call
+
+
+@_in_its_own_context
 def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    """Call a synchronous task, in a context of its own."""
+    """Call a synchronous task."""
+    sent, task = delivery.message, delivery.task
+    attempt = Run(worker, time.time())
+    current.set((sent, worker))
+    outcome = None
     try:
-        outcome = contextvars.copy_context().run(_run, delivery, worker, limits)
+        try:
+            if signals.task_started.receivers:
+                signals.announce(signals.task_started, task, message=sent, worker=worker)
+                isolation.after_task(sent)  # what receivers have left
+            soft = limits.soft(sent, task)
+            if task.atomic:
+                outcome = _run_atomic(delivery, attempt, limits.timer, soft)
+            elif soft is None:
+                result = task(*sent.args, **sent.kwargs)
+            else:
+                with limits.timer.limit(soft):
+                    result = task(*sent.args, **sent.kwargs)
+        except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
+            isolation.after_task(sent)
+            outcome = _raised(delivery, attempt, error)
+        else:
+            left_open = isolation.after_task(sent)
+            if outcome is None and left_open:
+                outcome = _raised(delivery, attempt, left_open)
+            elif outcome is None:
+                outcome = _returned(delivery, attempt, result)
         if outcome.failed or signals.task_succeeded.receivers:
-            isolation.after_task(delivery.message)  # what receivers have left
+            isolation.after_task(sent)  # what receivers have left
         return outcome
     except BaseException as error:  # noqa: BLE001  every call ends
         return ended_by(delivery, worker, error)
 
 
-def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    sent, task = delivery.message, delivery.task
-    attempt = Run(worker, time.time())
-    current.set((sent, worker))
-    try:
-        if signals.task_started.receivers:
-            signals.announce(signals.task_started, task, message=sent, worker=worker)
-            isolation.after_task(sent)  # what receivers have left
-        soft = limits.soft(sent, task)
-        if task.atomic:
-            return _run_atomic(delivery, attempt, limits.timer, soft)
-        if soft is None:
-            result = task(*sent.args, **sent.kwargs)
-        else:
-            with limits.timer.limit(soft):
-                result = task(*sent.args, **sent.kwargs)
-    except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
-        isolation.after_task(sent)
-        return _raised(delivery, attempt, error)
-    if left_open := isolation.after_task(sent):
-        return _raised(delivery, attempt, left_open)
-    return _returned(delivery, attempt, result)
-
-
 async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    """Await an ``async def`` task."""
-    try:
-        return await _run_async(delivery, worker, limits)
-    except BaseException as error:  # noqa: BLE001  every call ends
-        return ended_by(delivery, worker, error)
-
-
-async def _run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
+    """Await an ``async def`` task; the asyncio task that does this has a context of its own."""
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
-    # Its asyncio task has a context of its own.
     current.set((sent, worker))
     told: list[signals.Announcement] = []
     signals.later.set(told)
     try:
-        if signals.task_started.receivers:
-            signals.announce(signals.task_started, task, message=sent, worker=worker)
-            await signals.announce_all(told)
-        soft = limits.soft(sent, task)
-        if soft is None:
-            result = await task(*sent.args, **sent.kwargs)
+        try:
+            if signals.task_started.receivers:
+                signals.announce(signals.task_started, task, message=sent, worker=worker)
+                await signals.announce_all(told)
+            soft = limits.soft(sent, task)
+            if soft is None:
+                result = await task(*sent.args, **sent.kwargs)
+            else:
+                result = await _within(soft, task(*sent.args, **sent.kwargs))
+        except BaseException as error:  # noqa: BLE001  as in `run`
+            outcome = _raised(delivery, attempt, error)
         else:
-            result = await _within(soft, task(*sent.args, **sent.kwargs))
-    except BaseException as error:  # noqa: BLE001  as above
-        outcome = _raised(delivery, attempt, error)
-    else:
-        outcome = _returned(delivery, attempt, result)
-    if told:
-        await signals.announce_all(told)
-    isolation.after_task(sent)
-    database.close_unread(sent)
-    return outcome
+            outcome = _returned(delivery, attempt, result)
+        if told:
+            await signals.announce_all(told)
+        isolation.after_task(sent)
+        isolation.close_unread(sent)
+        return outcome
+    except BaseException as error:  # noqa: BLE001  every call ends
+        return ended_by(delivery, worker, error)
 
 
 async def _within(seconds: float, call: Any) -> Any:
@@ -155,9 +174,10 @@ class _EndedBefore(Exception):
 
 
 def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | None) -> Outcome:
-    """The task's effects and its result in one transaction: both or neither, and once."""
+    """Commit the task's effects and its result in one transaction: both or neither, and once."""
     sent, task = delivery.message, delivery.task
     returned = False
+    told: list[str] = []
     try:
         with transaction.atomic(using=ledger.alias()):
             connection = connections[ledger.alias()]
@@ -180,7 +200,6 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             assert row is not None, "an atomic task always has a row"
             if not (ledger.record_ends([row]) if sent.embed else ledger.record([row])):
                 raise _EndedBefore
-            told: list[str] = []
             if sent.embed:
                 after = after_success(sent, result)
                 joining.send([after])
@@ -192,8 +211,108 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             raise  # the task's own affair
         # Should the commit have succeeded and only its answer be lost, the ledger will say so.
         return _put_back(delivery, attempt, error)
-    _announce_success(delivery, attempt, result)
+    if signals.task_succeeded.receivers:
+        runtime = time.time() - attempt.started
+        _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
+
+
+def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
+    """Have a call run again whose transaction was not committed, as if it had not run. If the
+    database is there all the same, that may be the task's own doing: then it counts as a crash, and
+    only so many are allowed."""
+    sent, task = delivery.message, delivery.task
+    own = _may_be_its_own(error)
+    if own and sent.crashes >= prepare.most_crashes(task):
+        times = sent.crashes + 1
+        why = TransactionLeftOpen(
+            f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
+            f"{'time' if times == 1 else 'times'} in a row, while the database was there. Does it "
+            f"close or break its connection? {error}"
+        )
+        why.__cause__ = error
+        return _failed(delivery, attempt, why)
+    log.warning(
+        "task %s[%s] could not be committed and is run again: %s", task.name, sent.id, error
+    )
+    raw, _ = message.mark_redelivered(delivery.raw, crashed=own)
+    return _later(delivery, raw, time.time() + _COMMIT_AGAIN, failed=True)
+
+
+def _may_be_its_own(error: Exception) -> bool:
+    """Whether a task may have caused this error of its commit: the connection is gone, and the
+    database isn't. Where SQLSTATE or SQLite tells of a lock or a conflict, others have."""
+    connection = connections[ledger.alias()]
+    if connection.vendor == "sqlite" or sqlstate(error):
+        return False
+    connection.close()
+    try:
+        ledger.ended([""])
+    except DatabaseError:
+        return False
+    return True
+
+
+@_in_its_own_context
+def run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
+    """Call a batch task with the requests of all deliveries; return their outcomes in the same
+    order."""
+    attempt, task = Run(worker, time.time()), deliveries[0].task
+    results: Sequence[Any]
+    try:
+        for delivery in deliveries:
+            signals.announce(signals.task_started, task, message=delivery.message, worker=worker)
+        isolation.after_task(deliveries[0].message)  # what receivers have left
+        soft = [limits.soft(delivery.message, task) for delivery in deliveries]
+        with limits.timer.limit(shortest(soft)):
+            returned = task([request_of(delivery.message, worker) for delivery in deliveries])
+        results = _each(returned, deliveries)
+    except BaseException as error:  # noqa: BLE001  as in `run`
+        results = [error] * len(deliveries)
+    if left_open := isolation.after_task(deliveries[0].message):
+        # Results that are exceptions stay what they are.
+        results = [one if isinstance(one, BaseException) else left_open for one in results]
+    outcomes = []
+    for delivery, result in zip(deliveries, results, strict=True):
+        decide = _raised if isinstance(result, BaseException) else _returned
+        try:
+            outcomes.append(decide(delivery, attempt, result))
+        except BaseException as error:  # noqa: BLE001  every call ends
+            outcomes.append(ended_by(delivery, worker, error))
+    isolation.after_task(deliveries[0].message)  # what receivers have left
+    return outcomes
+
+
+def shortest(limits: Sequence[float | None]) -> float | None:
+    """The time limit of several calls that run as one."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+def _each(returned: Any, deliveries: Sequence[Delivery]) -> Sequence[Any]:
+    """The result of each call of a batch, in the order of the calls; raises `WrongResults`."""
+    task, count = deliveries[0].task, len(deliveries)
+    if returned is None:
+        return [None] * count
+    if isinstance(returned, Mapping):
+        ids = [delivery.message.id for delivery in deliveries]
+        strange = [key for key in returned if key not in ids]
+        if strange:
+            raise WrongResults(
+                f"Batch task {task.name!r} returned a result for {strange[0]!r}, which is not the "
+                f"id of one of its {count} calls."
+            )
+        return [returned.get(task_id) for task_id in ids]
+    if not isinstance(returned, list | tuple):
+        raise WrongResults(
+            f"Batch task {task.name!r} returned a {type(returned).__name__}: return a list with a "
+            "result for each call, a dict of id → result, or None."
+        )
+    results = list(returned)  # a plain list: using it can't raise what a subclass might
+    if len(results) != count:
+        raise WrongResults(
+            f"Batch task {task.name!r} returned {len(results)} results for {count} calls."
+        )
+    return results
 
 
 # ---------------------------------------------------------------------------- the outcome
@@ -210,18 +329,18 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
         following = after_success(sent, result) if sent.embed else NOTHING
     except Exception as error:  # noqa: BLE001  whatever is wrong with it, the call ends
         return _failed(delivery, attempt, error)
-    _announce_success(delivery, attempt, result)
-    outcome = _done(delivery, row)
-    outcome.following = following
-    return outcome
+    if signals.task_succeeded.receivers:
+        runtime = time.time() - attempt.started
+        _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
+    ended = sent.id if row else ""
+    return Outcome(
+        Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, following=following
+    )
 
 
-def decided(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
-    """The outcome of a call that was run with others: what it returned or, when that is an
-    exception, raised."""
-    if isinstance(result, BaseException):
-        return _raised(delivery, attempt, result)
-    return _returned(delivery, attempt, result)
+def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
+    task, sent = delivery.task, delivery.message
+    signals.announce(event, task, message=sent, worker=attempt.worker, **about)
 
 
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
@@ -231,57 +350,61 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
             if told is not error:
                 told.__cause__ = error
             error = told
-        elif isinstance(told, Ended):
-            if isinstance(error, Ignore):
-                return _said_itself(delivery, attempt, told)
+        elif isinstance(told, Ended) and isinstance(error, Ignore):
+            # The task gave itself an end by `Task.update_state`.
+            if told.state == State.SUCCESS:
+                return _returned(delivery, attempt, told.meta)
+            text = rows.text_of(told.meta)
+            if told.state == State.REVOKED:
+                return prepare.end(delivery, attempt, TaskRevoked(text))
+            return _failed(delivery, attempt, TaskFailed(text))
         elif told is not None and told is error:
             return _failed(delivery, attempt, error)
         return _decided(delivery, attempt, error)
     except Exception as trouble:  # noqa: BLE001  it is the call's end
-        # What couldn't be done about the task's own error is told with it.
+        # Nothing could be done about the task's own error, which is recorded as the cause.
         if trouble is not error and trouble.__cause__ is None:
             trouble.__cause__ = error
         return _failed(delivery, attempt, trouble)
 
 
 def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
-    """Raises whatever keeps it from being decided as the task or its options ask."""
+    """The outcome that the task or its options ask for; raises what keeps it from being made."""
     sent, task = delivery.message, delivery.task
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
     if isinstance(error, Interrupted):
-        back = Outcome(Kind.BACK, delivery.queue, delivery.number)
-        back.raw, back.priority = delivery.raw, sent.priority
-        return back
+        return Outcome(
+            Kind.BACK, delivery.queue, delivery.number, raw=delivery.raw, priority=sent.priority
+        )
     if isinstance(error, Ignore):
         why = "The task raised Ignore, so nothing else was recorded"
         if error.args != Ignore().args:
             why += f": {rows.text_of(error)}"
         return prepare.end(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
-        return _replaced(delivery, attempt, error)
+        following = after_replacing(sent, error.call)
+        return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
     if isinstance(error, Reject):
-        return _rejected(delivery, attempt, error)
-    if isinstance(error, TypeError) and (wrong := _wrong_arguments(delivery)):
-        return prepare.end(delivery, attempt, wrong)
+        if not error.requeue:
+            return prepare.end(delivery, attempt, error)
+        raw, _ = message.mark_redelivered(delivery.raw, crashed=False)
+        return _later(delivery, raw, time.time())
+    if isinstance(error, TypeError):
+        # Arguments are checked only now, so that calls which don't fail pay nothing.
+        try:
+            task.check_arguments(sent.args, sent.kwargs)
+        except TypeError as mismatch:
+            return prepare.end(delivery, attempt, WrongArguments(str(mismatch)))
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)
     return _failed(delivery, attempt, error)
 
 
-def _said_itself(delivery: Delivery, attempt: Run, told: Ended) -> Outcome:
-    """The end that the task gave to `Task.update_state` before it raised `Ignore`."""
-    if told.state == State.SUCCESS:
-        return _returned(delivery, attempt, told.meta)
-    if told.state == State.REVOKED:
-        return prepare.end(delivery, attempt, TaskRevoked(rows.text_of(told.meta)))
-    return _failed(delivery, attempt, TaskFailed(rows.text_of(told.meta)))
-
-
 def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
-    """Raises `TypeError` or `ValueError` for what can't be asked for, as a task may that raises
-    `Retry` itself."""
+    """Another attempt, as `Task.retry` or the task itself asked for it by raising `Retry`; raises
+    `TypeError` or `ValueError` for what can't be asked for."""
     retries, policy = delivery.message.retries, delivery.task.options
     check_asked(
         exc=asked.exc,
@@ -326,108 +449,38 @@ def _again(
         following.expires = end(asked.next_expires)
     raw = message.encode(following)
     row, over = rows.of_retry(sent, task, raw, due, attempt, error)
-    signals.announce(
-        signals.task_retried,
-        task,
-        message=sent,
-        exception=error,
-        countdown=max(0.0, due - time.time()),
-        worker=attempt.worker,
-    )
+    countdown = max(0.0, due - time.time())
+    _announce(signals.task_retried, delivery, attempt, exception=error, countdown=countdown)
+    return _later(delivery, raw, due, record=row, attempt=over, failed=True)
+
+
+def _later(delivery: Delivery, raw: bytes, due: float, **more: Any) -> Outcome:
+    """Have this message claimed again at ``due`` (Unix seconds)."""
     return Outcome(
         Kind.LATER,
         delivery.queue,
         delivery.number,
-        record=row,
-        attempt=over,
         raw=raw,
-        priority=sent.priority,
-        due=due,
-        failed=True,
-    )
-
-
-def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
-    if not error.requeue:
-        return prepare.end(delivery, attempt, error)
-    return Outcome(
-        Kind.LATER,
-        delivery.queue,
-        delivery.number,
-        raw=message.mark_redelivered(delivery.raw, crashed=False)[0],
         priority=delivery.message.priority,
-        due=time.time(),
+        due=due,
+        **more,
     )
-
-
-def _replaced(delivery: Delivery, attempt: Run, error: Replaced) -> Outcome:
-    following = after_replacing(delivery.message, error.call)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
-
-
-def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
-    """To be run again as if it had not been: nothing of it has stayed. Where the database is there
-    all the same, that may be the task's own doing: then it counts as a crash, and only so many are
-    allowed."""
-    sent, task = delivery.message, delivery.task
-    own = _may_be_its_own(error)
-    if own and sent.crashes >= prepare.most_crashes(task):
-        times = sent.crashes + 1
-        why = TransactionLeftOpen(
-            f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
-            f"{'time' if times == 1 else 'times'} in a row, while the database was there. Does it "
-            f"close or break its connection? {error}"
-        )
-        why.__cause__ = error
-        return _failed(delivery, attempt, why)
-    log.warning(
-        "task %s[%s] could not be committed and is run again: %s", task.name, sent.id, error
-    )
-    return Outcome(
-        Kind.LATER,
-        delivery.queue,
-        delivery.number,
-        raw=message.mark_redelivered(delivery.raw, crashed=own)[0],
-        priority=sent.priority,
-        due=time.time() + _COMMIT_AGAIN,
-        failed=True,
-    )
-
-
-def _may_be_its_own(error: Exception) -> bool:
-    """Whether this error of a commit can come of the task: the connection is gone, and the database
-    isn't. A lock or a conflict, which SQLSTATE or SQLite tells, is the fault of others."""
-    connection = connections[ledger.alias()]
-    if connection.vendor == "sqlite" or sqlstate(error):
-        return False
-    connection.close()
-    try:
-        ledger.ended([""])
-    except DatabaseError:
-        return False
-    return True
 
 
 def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     sent, task = delivery.message, delivery.task
     row = rows.of_failure(sent, task, delivery.raw, attempt, error)
-    signals.announce(
-        signals.task_failed,
-        task,
-        message=sent,
-        exception=error,
-        runtime=time.time() - attempt.started,
-        worker=attempt.worker,
-    )
-    outcome = _done(delivery, row, failed=True)
+    runtime = time.time() - attempt.started
+    _announce(signals.task_failed, delivery, attempt, exception=error, runtime=runtime)
+    outcome = _failure(delivery, row)
     if sent.embed:
         outcome.following = after_end(sent, delivery.raw, attempt, error)
     return outcome
 
 
 def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
-    """The last door: FAILURE with what kept the outcome from being decided. Whatever it was, the
-    call ends, and no message ends the process, which would claim it again, and again end."""
+    """The last resort: FAILURE with the error that kept the outcome from being decided. The call
+    ends whatever happens; if its message ended the process, another would claim it and end, too."""
     sent = delivery.message
     name = delivery.task.name
     signals.log_error(log, "task %s[%s] ends by an error here", name, sent.id, error=error)
@@ -437,7 +490,7 @@ def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
     except BaseException:  # noqa: BLE001  the first error says more
         strange = JobsError(f"An error that can't be described: {type(error).__name__}")
         row = rows.of_failure(sent, delivery.task, delivery.raw, attempt, strange)
-    outcome = _done(delivery, row, failed=True)
+    outcome = _failure(delivery, row)
     if sent.embed:
         try:
             outcome.following = after_end(sent, delivery.raw, attempt, error)
@@ -447,97 +500,134 @@ def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
     return outcome
 
 
-def _wrong_arguments(delivery: Delivery) -> WrongArguments | None:
-    """Asked only after the call has failed, so that calls which don't fail pay nothing."""
-    try:
-        delivery.task.check_arguments(delivery.message.args, delivery.message.kwargs)
-    except TypeError as mismatch:
-        return WrongArguments(str(mismatch))
-    return None
-
-
-def _done(delivery: Delivery, row: Record | None, *, failed: bool = False) -> Outcome:
+def _failure(delivery: Delivery, row: Record | None) -> Outcome:
     ended = delivery.message.id if row else ""
-    return Outcome(
-        Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, failed=failed
-    )
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, failed=True)
 
 
-def _announce_success(delivery: Delivery, attempt: Run, result: Any) -> None:
-    if not signals.task_succeeded.receivers:
-        return  # the usual case, at every task
-    signals.announce(
-        signals.task_succeeded,
-        delivery.task,
-        message=delivery.message,
-        result=result,
-        runtime=time.time() - attempt.started,
-        worker=attempt.worker,
-    )
+# ---------------------------------------------------------------------------- time limits
+#
+# What each can interrupt:
+#
+# ==============  =============================================  ==================================
+# runner          soft limit (an exception inside the task)      hard limit (the process is killed)
+# ==============  =============================================  ==================================
+# main thread     a signal: anything but C code that neither     anything
+#                 returns nor looks at signals
+# threads         at the next Python instruction: not a call     anything; the other tasks of the
+#                 that blocks in C                               process are run again
+# event loop      at the next ``await``                          as with threads
+# ==============  =============================================  ==================================
 
 
-def run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
-    """Call the task with the requests of all, in a context of its own; the outcomes are in their
-    order."""
-    outcomes = contextvars.copy_context().run(_run_batch, deliveries, worker, limits)
-    isolation.after_task(deliveries[0].message)  # what receivers have left
-    return outcomes
+class Timer(Protocol):
+    """Raises `SoftTimeLimitExceeded` in the thread that runs a task."""
+
+    def limit(self, seconds: float | None) -> contextlib.AbstractContextManager[None]: ...
 
 
-def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
-    attempt, task = Run(worker, time.time()), deliveries[0].task
-    results: Sequence[Any]
-    try:
-        for delivery in deliveries:
-            signals.announce(signals.task_started, task, message=delivery.message, worker=worker)
-        isolation.after_task(deliveries[0].message)  # what receivers have left
-        soft = [limits.soft(delivery.message, task) for delivery in deliveries]
-        with limits.timer.limit(shortest(soft)):
-            returned = task([request_of(delivery.message, worker) for delivery in deliveries])
-        results = _each(returned, deliveries)
-    except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
-        results = [error] * len(deliveries)
-    if left_open := isolation.after_task(deliveries[0].message):
-        # Results that are exceptions stay what they are.
-        results = [one if isinstance(one, BaseException) else left_open for one in results]
-    decided = zip(deliveries, results, strict=True)
-    return [_outcome(delivery, attempt, result) for delivery, result in decided]
+class Limits:
+    """The limits of one child's tasks, in seconds; None: no limit."""
+
+    def __init__(self, timer: Timer, *, soft: float | None = None, hard: float | None = None):
+        """``soft``, ``hard``: the worker's own, for tasks that have none."""
+        self.timer = timer
+        self._soft = soft
+        self._hard = hard
+
+    def soft(self, sent: Message, task: Task[..., Any]) -> float | None:
+        """Until `SoftTimeLimitExceeded`: the call's, else the task's, else the worker's."""
+        return sent.timelimit[1] or task.soft_time_limit or self._soft
+
+    def hard(self, sent: Message, task: Task[..., Any]) -> float | None:
+        """Until the process is killed: likewise."""
+        return sent.timelimit[0] or task.time_limit or self._hard
 
 
-def shortest(limits: Sequence[float | None]) -> float | None:
-    """Of the time limits of several calls that run as one."""
-    return min((limit for limit in limits if limit is not None), default=None)
+class MainThreadTimer:
+    """By SIGALRM, which Python handles in the main thread."""
+
+    def __init__(self) -> None:
+        self._armed = False
+
+        def ring(signum: int, frame: FrameType | None) -> None:
+            if self._armed:
+                self._armed = False
+                raise SoftTimeLimitExceeded
+
+        signal.signal(signal.SIGALRM, ring)
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float | None) -> Iterator[None]:
+        if seconds is None:
+            yield
+            return
+        self._armed = True
+        setitimer(signal.ITIMER_REAL, seconds)
+        try:
+            yield
+        finally:
+            # First: a signal that comes from here on belongs to a task that has ended.
+            self._armed = False
+            setitimer(signal.ITIMER_REAL, 0)
 
 
-def _each(returned: Any, deliveries: Sequence[Delivery]) -> Sequence[Any]:
-    """What became of each, in the order of the calls; raises `WrongResults`."""
-    task, count = deliveries[0].task, len(deliveries)
-    if returned is None:
-        return [None] * count
-    if isinstance(returned, Mapping):
-        ids = [delivery.message.id for delivery in deliveries]
-        strange = [key for key in returned if key not in ids]
-        if strange:
-            raise WrongResults(
-                f"Batch task {task.name!r} returned a result for {strange[0]!r}, which is not the "
-                f"id of one of its {count} calls."
-            )
-        return [returned.get(task_id) for task_id in ids]
-    if not isinstance(returned, list | tuple):
-        raise WrongResults(
-            f"Batch task {task.name!r} returned a {type(returned).__name__}: return a list with a "
-            "result for each call, a dict of id → result, or None."
-        )
-    results = list(returned)  # what is left to do with them can't raise any more
-    if len(results) != count:
-        raise WrongResults(
-            f"Batch task {task.name!r} returned {len(results)} results for {count} calls."
-        )
-    return results
+class ThreadTimer:
+    """By an exception that CPython raises in another thread at its next instruction.
+
+    One watcher thread serves all threads; it starts with the first limit.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        #: Thread → when its task has had its time (monotonic). Whoever takes an entry out decides
+        #: what becomes of the task.
+        self._ends: dict[int, float] = {}
+        #: Threads in which the exception is just being raised.
+        self._raising: set[int] = set()
+        self._watcher: threading.Thread | None = None
+
+    @contextlib.contextmanager
+    def limit(self, seconds: float | None) -> Iterator[None]:
+        if seconds is None:
+            yield
+            return
+        me = threading.get_ident()
+        with self._changed:
+            self._ends[me] = time.monotonic() + seconds
+            if self._watcher is None:
+                self._watcher = threading.Thread(
+                    target=vital(self._watch), name="jobs-soft-limits", daemon=True
+                )
+                self._watcher.start()
+            self._changed.notify()
+        try:
+            yield
+        finally:
+            # Without the lock: the exception may come at any instruction from here on, and would
+            # leave a lock locked that was just being taken.
+            if self._ends.pop(me, None) is None:
+                while me in self._raising:
+                    time.sleep(0)
+                # What was raised and has not come yet belongs to a task that has ended.
+                _raise_in(me, None)
+
+    def _watch(self) -> None:
+        while True:
+            with self._changed:
+                now = time.monotonic()
+                for thread, ends in list(self._ends.items()):
+                    if ends <= now:
+                        self._raising.add(thread)
+                        if self._ends.pop(thread, None) is not None:
+                            _raise_in(thread, SoftTimeLimitExceeded)
+                        self._raising.discard(thread)
+                first = min(list(self._ends.values()), default=None)
+                self._changed.wait(None if first is None else first - now)
 
 
-def _outcome(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
-    try:
-        return decided(delivery, attempt, result)
-    except BaseException as error:  # noqa: BLE001  every call ends
-        return ended_by(delivery, attempt.worker, error)
+def _raise_in(thread: int, kind: type[Exception] | None) -> None:
+    """Raise this in another thread at its next instruction; None: take back what was to be raised
+    and hasn't been yet."""
+    raised = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)

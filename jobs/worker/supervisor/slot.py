@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from jobs.message import Killed
 from jobs.worker.board import Board
-from jobs.worker.options import Options
+from jobs.worker.child import Options
 
 log = logging.getLogger("jobs.worker")
 

@@ -22,9 +22,9 @@ from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.loops import Backoff
 from jobs.worker.board import place_of
-from jobs.worker.loops import Patience
-from jobs.worker.options import Options
+from jobs.worker.child import Options
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
 from jobs.worker.supervisor.slot import Left, Slot
@@ -68,8 +68,8 @@ class Supervisor:
         self._stops = 0
         self._kill_at = float("inf")
         self._next_renewal = 0.0
-        self._patience = Patience(
-            "the supervisor can't reach the {what}", "the supervisor reaches the {what} again"
+        self._patience = Backoff(
+            log, "the supervisor can't reach the {what}", "the supervisor reaches the {what} again"
         )
 
     # ------------------------------------------------------------------ the loop

@@ -18,11 +18,11 @@ from jobs import (
 from jobs.broker.base import Returned
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
+from jobs.loops import AWAY, Backoff
 from jobs.message import Killed, Message
 from jobs.models import TaskResult
 from jobs.registry import tasks
 from jobs.worker.board import key
-from jobs.worker.loops import AWAY, Patience
 from jobs.worker.record import rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
@@ -118,7 +118,8 @@ class Relay:
 
     def __init__(self) -> None:
         self._stopping = threading.Event()
-        self._patience = Patience(
+        self._patience = Backoff(
+            log,
             "the relay can't publish what waits in the ledger, for the {what} is away",
             "the relay can publish again: the {what} is back",
         )

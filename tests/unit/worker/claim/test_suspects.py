@@ -15,9 +15,8 @@ from jobs.message import Message
 from jobs.worker.board import Board
 from jobs.worker.claim.holding import Suspects
 from jobs.worker.record.outcome import Delivery, Outcome
-from jobs.worker.run.loop import AsyncRunner
-from jobs.worker.run.threads import SyncRunners
-from jobs.worker.run.time_limits import Limits, ThreadTimer
+from jobs.worker.run.executor import Limits, ThreadTimer
+from jobs.worker.run.runners import AsyncRunner, SyncRunners
 from tests.services import wait_for
 
 PLACES = 6

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from jobs.worker.board import Board
-from jobs.worker.run.threads import (
+from jobs.worker.run.executor import Limits, ThreadTimer
+from jobs.worker.run.runners import (
     AHEAD,
     MOST,
     Pace,
     SyncRunners,
 )
-from jobs.worker.run.time_limits import Limits, ThreadTimer
 
 
 def pace_after(*runtimes: float) -> Pace:
@@ -47,7 +47,7 @@ def test_a_clock_that_stands_still() -> None:
 
 def test_a_runner_is_overrun_when_all_are_busy_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 100.0
-    monkeypatch.setattr("jobs.worker.run.threads.time.monotonic", lambda: now)
+    monkeypatch.setattr("jobs.worker.run.runners.time.monotonic", lambda: now)
     board = Board.make(1)
     limits = Limits(ThreadTimer())
     runners = SyncRunners("w", board, limits, lambda outcome: None, lambda: None)

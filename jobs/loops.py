@@ -1,0 +1,96 @@
+"""How a thread's loop goes on while Redis or the database is away, and what happens when it fails
+altogether.
+
+`jobs.ledger.refusals` tells which errors of the database mean an outage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+from collections.abc import Callable
+
+from django.db import Error as DatabaseError
+
+from jobs import signals
+from jobs.exceptions import BrokerUnavailable
+
+log = logging.getLogger("jobs.worker")
+
+#: The errors that may mean an outage: wait, and try again.
+AWAY = (BrokerUnavailable, DatabaseError)
+
+BROKER, DATABASE = "broker", "database"
+
+
+class Backoff:
+    """The back-off of one loop: it pauses longer after each failed try, and logs one line when an
+    outage begins and one when it has ended."""
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        away: str,
+        back: str,
+        *,
+        shortest: float = 0.1,
+        longest: float = 1.0,
+    ) -> None:
+        """``away``, ``back``: what to log when an outage begins and ends; ``{what}`` in them
+        becomes "broker" or "database". ``shortest``, ``longest``: the first pause and the longest
+        one, in seconds."""
+        self._log = log
+        self._away = away
+        self._back = back
+        self._shortest = shortest
+        self._longest = longest
+        self._tries = 0
+        #: What is away, `BROKER` or `DATABASE`; "" when nothing is.
+        self.missing = ""
+
+    def away(self, error: Exception) -> float:
+        """Note that a try failed with this error; return the seconds to wait until the next."""
+        what = BROKER if isinstance(error, BrokerUnavailable) else DATABASE
+        if what != self.missing:
+            self.back()
+            self.missing = what
+            self._log.warning("%s: %s", self._away.replace("{what}", what), error)
+        # The exponent is limited as well: an outage of hours takes thousands of tries.
+        pause = min(self._longest, self._shortest * 2.0 ** min(self._tries, 10))
+        self._tries += 1
+        # At random, so that many processes don't come back all at once.
+        return pause * random.uniform(0.5, 1)  # noqa: S311
+
+    def back(self) -> None:
+        """Note that a try succeeded; this does nothing unless one had failed before."""
+        if self.missing:
+            back = self._back.replace("{what}", self.missing)
+            self._log.warning("%s (after %d tries)", back, self._tries)
+            self.missing, self._tries = "", 0
+
+
+def vital(loop: Callable[[], None]) -> Callable[[], None]:
+    """A thread's target that ends the process if the loop raises anything.
+
+    The supervisor then gives back what the process held and starts another, which is better than
+    a worker that looks healthy and claims or records nothing.
+    """
+
+    def guarded() -> None:
+        try:
+            loop()
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)
+
+    return guarded
+
+
+def end(error: BaseException) -> None:
+    """Log an error that should never be raised, and end the process."""
+    try:
+        text = "a vital thread of the worker failed; the process ends"
+        signals.log_error(log, text, error=error, level=logging.CRITICAL)
+        logging.shutdown()
+    finally:  # whatever the handlers of the project's log may raise
+        os._exit(70)

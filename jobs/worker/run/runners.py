@@ -1,0 +1,387 @@
+"""Where tasks run: synchronous ones in the child's main thread or in a pool of threads,
+``async def`` ones on an event loop in a thread of its own.
+
+Synchronous deliveries wait in one deque, from whose left end runners take and from whose right end
+the consumer takes back. Both ends are atomic in CPython, so no lock is paid for each task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import itertools
+import logging
+import math
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+
+from jobs import broker
+from jobs.exceptions import BrokerUnavailable
+from jobs.loops import end, vital
+from jobs.registry import tasks
+from jobs.worker.board import Board, key
+from jobs.worker.claim import permits
+from jobs.worker.record.outcome import (
+    Delivery,
+    Kind,
+    Outcome,
+    each,
+)
+from jobs.worker.run import executor, isolation
+from jobs.worker.run.executor import Limits
+from jobs.worker.run.isolation import Care, Executor
+
+log = logging.getLogger("jobs.worker")
+
+#: Seconds of work that a claim should bring.
+AHEAD = 0.05
+#: Most deliveries of one claim.
+MOST = 500
+
+
+class Pace:
+    """How many deliveries make `AHEAD` seconds of work, by a moving average of what calls took."""
+
+    def __init__(self) -> None:
+        self._average = AHEAD  # one at a time, until more is known
+
+    def note(self, runtime: float) -> None:
+        # It slows down quickly, since a long task holds up what was claimed behind it.
+        weight = 0.5 if runtime > self._average else 0.1
+        self._average += (runtime - self._average) * weight
+
+    @property
+    def target(self) -> int:
+        return max(1, min(MOST, int(AHEAD / max(self._average, 1e-6))))
+
+
+class SyncRunners:
+    """Runs synchronous tasks in the calling thread (`run`) or in threads (`start`)."""
+
+    def __init__(
+        self,
+        worker: str,
+        board: Board,
+        limits: Limits,
+        done: Callable[[Outcome], None],
+        idle: Callable[[], None],
+        *,
+        batch: int = 1,
+        crowded: Callable[[], bool] = lambda: False,
+    ):
+        """``board``: its first places belong to these runners, one for each call of a largest
+        ``batch``. ``crowded``: whether so many outcomes wait to be recorded that no task should
+        start."""
+        self._worker = worker
+        self._board = board
+        self._batch = batch
+        self._limits = limits
+        #: What is running now, by its runner's place on the board.
+        self.running: dict[int, Delivery] = {}
+        #: Called with each outcome.
+        self.done = done
+        #: Called when nothing is left to run.
+        self._idle = idle
+        self._crowded = crowded
+        self.unstarted: deque[Delivery] = deque()
+        self.pace = Pace()
+        #: Set when a runner has little left to do.
+        self.freed = threading.Event()
+        self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._stopping = False
+        self._threads: list[threading.Thread] = []
+        #: When each busy runner started its task (monotonic), by thread id.
+        self._started: dict[int, float] = {}
+        self.finished = 0
+
+    @property
+    def width(self) -> int:
+        """How many tasks can run at once."""
+        return max(1, len(self._threads))
+
+    @property
+    def busy(self) -> int:
+        return len(self._started)
+
+    def overrun(self) -> bool:
+        """Whether every runner has been in its task for longer than `AHEAD`."""
+        started = list(self._started.values())
+        return len(started) == self.width and time.monotonic() - max(started) > AHEAD
+
+    def submit(self, deliveries: Sequence[Delivery]) -> None:
+        self.unstarted.extend(deliveries)
+        for _ in range(min(len(deliveries), self.width)):
+            self._wake.put(None)
+
+    def take_back(self) -> list[Delivery]:
+        """Remove, and return, what no runner has started yet."""
+        taken = []
+        try:
+            while True:
+                taken.append(self.unstarted.pop())
+        except IndexError:
+            return taken
+
+    def start(self, threads: int) -> None:
+        self._threads = [
+            threading.Thread(
+                target=vital(functools.partial(self.run, n)), name=f"jobs-task-{n}", daemon=True
+            )
+            for n in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Make `run` return after its present task. Safe in a signal handler."""
+        self._stopping = True
+        for _ in range(self.width):
+            self._wake.put(None)
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def run(self, place: int = 0) -> None:
+        """Run tasks until `stop`. ``place``: the runner's own on the board."""
+        care, clock = Care(), time.monotonic
+        isolation.claim_thread()
+        me = threading.get_ident()
+        while not self._stopping:
+            started = clock()
+            while not self._stopping:
+                # Before popleft(): a delivery must always be unstarted or with a busy runner. A
+                # burst would otherwise see an idle worker, and end before what this task sends.
+                self._started[me] = started
+                try:
+                    delivery = self.unstarted.popleft()
+                except IndexError:
+                    break
+                outcome = self._run_one(delivery, place, started)
+                self.done(outcome)
+                if outcome.size:
+                    # To the consumer, this is a long task: it gives back what waits.
+                    while self._crowded() and not self._stopping:
+                        time.sleep(0.01)
+                ended = clock()
+                self.pace.note(ended - started)
+                self.finished += 1
+                started = ended
+                if outcome.failed:
+                    care.now()
+                else:
+                    care.between_tasks()
+                if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
+                    self.freed.set()
+            self._started.pop(me, None)
+            self.freed.set()
+            self._idle()
+            try:
+                self._wake.get(timeout=1.0 if care.pending else None)
+            except queue.Empty:
+                care.now()
+        connections.close_all()
+
+    def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
+        if delivery.task.batch:
+            return self._run_batch(delivery, place, now)
+        hard = self._limits.hard(delivery.message, delivery.task)
+        ends = math.inf if hard is None else now + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
+        self.running[place] = delivery
+        try:
+            early = delivery.task.acks_early
+            if early and not ack_early(delivery, self._worker):
+                return lost(delivery)
+            outcome = executor.run(delivery, self._worker, self._limits)
+        finally:
+            self._board.end(place)
+            del self.running[place]
+        return outcome.of(delivery, held=not early)
+
+    def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome:
+        """Hand on the outcomes of all calls but the last, and return that one's."""
+        deliveries, early = each([first]), first.task.acks_early
+        gone: list[Outcome] = []
+        # On the board, the runner's own place and those set aside for its batches.
+        aside = self.width + place * (self._batch - 1)
+        places = [place, *range(aside, aside + len(deliveries) - 1)]
+        hard = executor.shortest([self._limits.hard(d.message, d.task) for d in deliveries])
+        for at, delivery in zip(places, deliveries, strict=True):
+            ends = math.inf if hard is None else now + hard
+            self._board.begin(at, key(delivery.queue, delivery.number), ends, now)
+        self.running[place] = first
+        try:
+            if early:
+                mine = [ack_early(d, self._worker) for d in deliveries]
+                gone = [lost(d) for d, held in zip(deliveries, mine, strict=True) if not held]
+                deliveries = list(itertools.compress(deliveries, mine))
+            ran = executor.run_batch(deliveries, self._worker, self._limits) if deliveries else []
+        finally:
+            for at in places:
+                self._board.end(at)
+            del self.running[place]
+        decided = zip(deliveries, ran, strict=True)
+        *others, last = [*gone, *(o.of(d, held=not early) for d, o in decided)]
+        for outcome in others:
+            self.done(outcome)
+        last.failed |= any(outcome.failed for outcome in others)
+        return last
+
+
+class AsyncRunner:
+    """Runs ``async def`` tasks on an event loop in a thread of its own, which the first starts."""
+
+    def __init__(
+        self,
+        worker: str,
+        concurrency: int,
+        board: Board,
+        limits: Limits,
+        done: Callable[[Outcome], None],
+        freed: threading.Event,
+    ):
+        """``board``: its last ``concurrency`` places belong to this runner."""
+        self._worker = worker
+        self._board = board
+        self._limits = limits
+        #: What is running now, by place on the board.
+        self.deliveries: dict[int, Delivery] = {}
+        self._places = list(range(board.places - concurrency, board.places))
+        self.concurrency = concurrency
+        #: Whether there is any task for it.
+        self.wanted = any(task.is_async for task in tasks.values())
+        #: Called with each outcome.
+        self.done = done
+        self._freed = freed
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+        self.finished = 0
+        #: Both the loop's thread and the consumer's count here.
+        self.running = 0
+        self._counting = threading.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._care = Care()
+        #: The worker's own context, of which each task gets a copy.
+        self._context = contextvars.copy_context()
+        #: The next look at the connections.
+        self._look: asyncio.TimerHandle | None = None
+
+    def submit(self, deliveries: Sequence[Delivery]) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._loop.set_default_executor(Executor())
+            self._thread = threading.Thread(
+                target=vital(self._run_loop), name="jobs-async", daemon=True
+            )
+            self._thread.start()
+        with self._counting:
+            self.running += len(deliveries)
+
+        def begin() -> None:
+            for delivery in deliveries:
+                self._spawn(self._one(delivery), self._context.copy())
+
+        self._loop.call_soon_threadsafe(begin)
+
+    def stop(self) -> None:
+        """Wait until everything submitted has ended, and end the loop."""
+        if self._loop is None or self._thread is None:
+            return
+
+        async def finish() -> None:
+            while self._tasks:
+                await asyncio.wait(self._tasks)
+
+        asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
+        self._stopping = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        while not self._stopping:
+            # Again, if a task stops the loop, or starts another that raises SystemExit.
+            try:
+                self._loop.run_forever()
+            except (SystemExit, KeyboardInterrupt):
+                log.exception("something that a task has started would end the event loop")
+
+    def _spawn(
+        self, coroutine: Coroutine[Any, Any, None], context: contextvars.Context | None = None
+    ) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(coroutine, context=context)
+        self._tasks.add(task)  # the loop itself keeps only weak references
+        task.add_done_callback(self._tasks.discard)
+
+    async def _one(self, delivery: Delivery) -> None:
+        # Only this thread takes and gives places; there are as many as tasks at once.
+        place = self._places.pop()
+        hard = self._limits.hard(delivery.message, delivery.task)
+        now = time.monotonic()
+        ends = math.inf if hard is None else now + hard
+        self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
+        self.deliveries[place] = delivery
+        try:
+            early = delivery.task.acks_early
+            if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
+                self.done(lost(delivery))
+                return
+            outcome = await executor.run_async(delivery, self._worker, self._limits)
+            self.done(outcome.of(delivery, held=not early))
+            self.finished += 1
+            self._look_after_connections(failed=outcome.failed)
+        except BaseException as error:  # noqa: BLE001  it is logged there
+            end(error)  # or nobody would see it, and the delivery would have no outcome
+        finally:
+            self._board.end(place)
+            del self.deliveries[place]
+            self._places.append(place)
+            with self._counting:
+                self.running -= 1
+            self._freed.set()
+
+    def _look_after_connections(self, *, failed: bool) -> None:
+        """At most once a second, but soon after a task that failed: see `Care`. In the thread in
+        which Django works for this loop."""
+        assert self._loop is not None
+
+        def look() -> None:
+            self._look = None
+            self._spawn(sync_to_async(self._care.now)())
+
+        if self._look is not None and failed:
+            self._look.cancel()
+            self._look = None
+        if self._look is None:
+            self._look = self._loop.call_later(0 if failed else 1.0, look)
+
+
+# --------------------------------------- tasks acknowledged before they run (``acks="early"``)
+
+
+def lost(delivery: Delivery) -> Outcome:
+    """The outcome of a delivery that another worker has now, with the slots that it held."""
+    permits.lose(delivery.slots)
+    return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
+
+
+def ack_early(delivery: Delivery, consumer: str) -> bool:
+    """Acknowledge a delivery before it runs: from here on it can be lost, but not run twice. False:
+    another worker has it now."""
+    while True:
+        try:
+            return bool(broker.get().ack(delivery.queue, consumer, [delivery.number]))
+        except BrokerUnavailable:
+            time.sleep(1.0)  # the supervisor logs that it is away
