@@ -16,7 +16,7 @@ from jobs.ledger import outcomes, reopening
 from jobs.ledger.outcomes import Record
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from tests.tasks import add
 from tests.workers import rolled_back
 

@@ -38,10 +38,10 @@ from jobs.worker.loops import (
 from jobs.worker.record.outcome import (
     Delivery,
     Outcome,
+    Run,
     each,
 )
 from jobs.worker.record.recorder import FULL, Recorder
-from jobs.worker.record.rows import Run
 from jobs.worker.run.database import Care
 from jobs.worker.run.loop import AsyncRunner
 from jobs.worker.run.threads import AHEAD, MOST, SyncRunners

@@ -21,16 +21,16 @@ from jobs.exceptions import (
 from jobs.message import Message
 from jobs.registry import tasks
 from jobs.states import State
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
     lock_of,
     slots_of,
 )
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 

@@ -28,13 +28,13 @@ from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.timing import clock
-from jobs.worker.record import rows
 from jobs.worker.record.outcome import (
     NOTHING,
     Following,
     Member,
+    Run,
+    failure,
 )
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 
@@ -85,7 +85,7 @@ def after_end(
     if state == State.FAILURE and sent.embed.get("errbacks"):
         parts.append(told(sent, sent.embed["errbacks"]))
     if sent.embed.get("chain"):
-        ended = rows.failure(sent, raw, run, why, state)
+        ended = failure(sent, raw, run, why, state)
         error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
         call = workflow.chain(reversed(sent.embed["chain"]))
         ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
@@ -161,7 +161,7 @@ def started(sent: Message, what: str, call: Call, before: list[Any]) -> Followin
         log.error("task %s is followed by what can't be sent: %s (%r)", sent.id, shown(call), error)
         why = JobsError(f"It can't be sent after {sent.task}[{sent.id}]: {error!r}")
         why.__cause__ = error
-        ended = rows.failure(sent, b"", Run("", time.time()), why)
+        ended = failure(sent, b"", Run("", time.time()), why)
         ends, members = unsent(call, ended._replace(parent_id=sent.id))
         return Following(ends=ends, members=members)
 

@@ -37,7 +37,6 @@ from jobs.models import TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
 from jobs.states import State
 from jobs.timing import clock
-from jobs.worker.record import rows as record
 from jobs.worker.record.following import (
     NO_CALL,
     message_of,
@@ -45,8 +44,7 @@ from jobs.worker.record.following import (
     unsent,
 )
 from jobs.worker.record.following import shown as shown_call
-from jobs.worker.record.outcome import Following, Member
-from jobs.worker.record.rows import Run
+from jobs.worker.record.outcome import Following, Member, Run, failure
 
 log = logging.getLogger("jobs.worker")
 
@@ -245,7 +243,7 @@ def _failed(body: workflow.Call, last: Member, error: ChordError) -> Following:
 def _end(first: workflow.Call, last: Member, error: ChordError) -> Record:
     sent = message_of(first, last.id, last.root_id)
     run = Run("", clock.now().timestamp())
-    return record.failure(sent, b"", run, error)
+    return failure(sent, b"", run, error)
 
 
 def _groups() -> TaskGroupQuerySet:

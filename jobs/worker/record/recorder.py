@@ -32,15 +32,16 @@ from jobs.running import notes
 from jobs.timing import clock
 from jobs.worker.claim import permits, prepare
 from jobs.worker.loops import AWAY, Patience, vital
-from jobs.worker.record import joining, rows
+from jobs.worker.record import joining
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
     NOTHING,
     Following,
     Kind,
     Outcome,
+    Run,
+    failure,
 )
-from jobs.worker.record.rows import Run
 from jobs.worker.run.database import Care
 
 log = logging.getLogger("jobs.worker")
@@ -538,7 +539,7 @@ def _end_own(dead: Sequence[Outcome]) -> None:
         if task := registry.tasks.get(sent.task):
             sent.sensitive = task.sensitive
         run, why = Run("", time.time()), BadSignature(outcome.reason.partition(": ")[2])
-        outcome.record = ledger.bounded(rows.failure(sent, stored, run, why))
+        outcome.record = ledger.bounded(failure(sent, stored, run, why))
         outcome.following = after_end(sent, stored, run, why)
         outcome.ended = sent.id
 
@@ -605,7 +606,7 @@ def _reductions(outcome: Outcome, error: Exception) -> Iterator[Outcome]:
     now = clock.now()
     unsent = [one for one in following.messages if message.is_name(one.id)]
     run = Run("", now.timestamp())
-    ends += [ledger.bounded(rows.failure(one, b"", run, error)) for one in unsent]
+    ends += [ledger.bounded(failure(one, b"", run, error)) for one in unsent]
     outcome.attempt = None
     outcome.following = Following(ends=ends, members=following.members)
     yield outcome

@@ -47,7 +47,8 @@ from jobs.running.request import (
 )
 from jobs.states import State
 from jobs.worker.claim import prepare
-from jobs.worker.record import joining, rows
+from jobs.worker.record import joining
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import (
     after_end,
     after_replacing,
@@ -58,8 +59,8 @@ from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
 )
-from jobs.worker.record.rows import Run
 from jobs.worker.run import database, isolation
 from jobs.worker.run.time_limits import Limits, Timer
 
