@@ -173,7 +173,7 @@ def test_ended_and_reopened(write: Write) -> None:
 @pytest.fixture(params=["the database's own", "the ORM"])
 def write_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "the ORM":
-        monkeypatch.setattr(outcomes, "_TELLERS", {})
+        monkeypatch.setattr(outcomes, "_WRITERS", {})
     return ledger.record_ends
 
 
