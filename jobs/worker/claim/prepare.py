@@ -29,6 +29,7 @@ from jobs.worker.record.outcome import (
     Outcome,
     Run,
     lock_of,
+    reason,
     slots_of,
 )
 
@@ -161,10 +162,6 @@ def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
         done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
     done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
     return done
-
-
-def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {rows.shortened(rows.text_of(error))}"
 
 
 def most_crashes(task: Task[..., Any]) -> int:

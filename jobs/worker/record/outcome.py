@@ -122,7 +122,7 @@ class Outcome(msgspec.Struct):
     #: What is sent, or ends too, when this is recorded.
     following: Following = NOTHING
     #: Other calls that have ended with it, for those who wait for them.
-    told: list[str] = []
+    told: Sequence[str] = ()
     due: float = 0.0
     #: What its delivery held of limits.
     slots: tuple[Slot, ...] = ()
@@ -427,6 +427,11 @@ def describe(error: BaseException) -> Described:
 def kind_of(kind: type[BaseException]) -> str:
     """As `error_type` has it."""
     return _clean(f"{kind.__module__}.{kind.__qualname__}"[:255])
+
+
+def reason(error: BaseException) -> str:
+    """Why a message is a dead letter, in one line."""
+    return f"{type(error).__name__}: {shortened(text_of(error))}"
 
 
 def _traceback(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from jobs import serialization
-from jobs.worker.claim import prepare
 from jobs.worker.record import outcome
 
 
@@ -16,7 +15,7 @@ def test_a_long_error_keeps_its_head_and_its_tail() -> None:
     assert told.text.startswith("head")
     assert len(told.stored) < 2 * outcome.ERROR_MOST
     assert serialization.loads(told.stored)["exc_type"] == "ValueError"
-    assert len(prepare.reason(ValueError("x" * 1_000_000))) < outcome.ERROR_MOST + 200
+    assert len(outcome.reason(ValueError("x" * 1_000_000))) < outcome.ERROR_MOST + 200
 
 
 def test_a_short_error_is_stored_as_it_is() -> None:
