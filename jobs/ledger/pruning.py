@@ -51,11 +51,24 @@ def prune(
     name of its part and the number of its rows.
     """
     ends = None if seconds is None else time.monotonic() + seconds
-    for part in parts(now):
-        for count in _delete(part.rows):
-            done(part.what, count)
+    for what, rows in parts(now):
+        alias, rest = rows.db, rows.order_by("pk")
+        # Asked first without a write lock, which SQLite's transactions take at once.
+        while rest.exists():
+            with transaction.atomic(using=alias):
+                # A row that an operator sends again at this moment has no end any more.
+                keys = list(ledger.lock(rest).values_list("pk", flat=True)[:_BATCH])
+                if rows.model is TaskResult:
+                    # There is no constraint in the database, so the order is ours to keep.
+                    TaskAttempt.objects.using(alias).filter(result_id__in=keys).delete()
+                rows.model._default_manager.using(alias).filter(pk__in=keys).delete()
+            if not keys:
+                break
+            done(what, len(keys))
             if ends is not None and time.monotonic() >= ends:
                 return False
+            # On from the last one, so that rows which may not go are passed over once.
+            rest = rows.filter(pk__gt=keys[-1]).order_by("pk")
     return True
 
 
@@ -122,25 +135,3 @@ def _first_id(at: dt.datetime) -> str:
     """The lowest id that we could make at this moment."""
     milliseconds = max(0, int(at.timestamp() * 1000))
     return str(uuid.UUID(int=milliseconds << 80))
-
-
-# ------------------------------------------------------------------------------- deleting
-
-
-def _delete(rows: QuerySet[Any]) -> Iterator[int]:
-    """Delete these rows in batches; yields the size of each."""
-    rest = rows.order_by("pk")
-    # Asked first without a write lock, which SQLite's transactions take at once.
-    while rest.exists():
-        with transaction.atomic(using=rows.db):
-            # A row that an operator sends again at this moment has no end any more.
-            keys = list(ledger.lock(rest).values_list("pk", flat=True)[:_BATCH])
-            if rows.model is TaskResult:
-                # There is no constraint in the database, so the order is ours to keep.
-                TaskAttempt.objects.using(rows.db).filter(result_id__in=keys).delete()
-            rows.model._default_manager.using(rows.db).filter(pk__in=keys).delete()
-        if not keys:
-            return
-        yield len(keys)
-        # On from the last one, so that rows which may not go are passed over once.
-        rest = rows.filter(pk__gt=keys[-1]).order_by("pk")

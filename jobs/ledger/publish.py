@@ -310,7 +310,17 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
                 _refusals.end(p.outgoing.queue for p in pending)
             except BrokerUnavailable as error:
                 unsent = range(len(pending)) if error.unsent is None else error.unsent
-                _log_unsent(pending, unsent, error)
+                lost = sum(pending[n].id is None for n in unsent)
+                if isinstance(error, QueueRefused):
+                    _refusals.add(error, [p.outgoing.queue for p in pending])
+                if lost or not isinstance(error, QueueRefused):
+                    log.warning(
+                        "%d committed messages wait in the ledger for the broker, %d that are not "
+                        "durable are lost: %s",
+                        len(unsent) - lost,
+                        lost,
+                        error,
+                    )
             sent = [p.id for n, p in enumerate(pending) if n not in unsent and p.id is not None]
             try:
                 _mark_published(sent, alias)
@@ -326,25 +336,6 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
             len(pending),
             error,
             exc_info=None if expected else error,
-        )
-
-
-def _log_unsent(
-    pending: Sequence[_Pending], unsent: Collection[int], error: BrokerUnavailable
-) -> None:
-    left = [pending[n] for n in unsent]
-    if isinstance(error, QueueRefused):
-        queues = [p.outgoing.queue for p in left]
-        _refusals.add(error, queues)
-        _refusals.end({p.outgoing.queue for p in pending}.difference(queues))
-    lost = sum(p.id is None for p in left)
-    if lost or not isinstance(error, QueueRefused):
-        log.warning(
-            "%d committed messages wait in the ledger for the broker, %d that are not durable "
-            "are lost: %s",
-            len(left) - lost,
-            lost,
-            error,
         )
 
 
@@ -378,9 +369,10 @@ class _Refusals:
         #: Queue → how many messages were refused, each as often as it was tried.
         self._counts: Counter[str] = Counter()
 
-    def add(self, error: QueueRefused, queues: Iterable[str]) -> None:
-        """``queues``: of each message that was refused."""
-        counts = Counter(queues)
+    def add(self, error: QueueRefused, queues: Sequence[str]) -> None:
+        """``queues``: of each message that was sent. The error says which of them were refused."""
+        unsent = range(len(queues)) if error.unsent is None else sorted(error.unsent)
+        counts = Counter(queues[n] for n in unsent)
         if new := [queue for queue in counts if queue not in self._counts]:
             log.error(
                 "%d messages wait in the ledger until they may be sent (%s): %s",
@@ -389,6 +381,7 @@ class _Refusals:
                 error,
             )
         self._counts.update(counts)
+        self.end(set(queues).difference(counts))
 
     def end(self, queues: Iterable[str]) -> None:
         """``queues``: have taken messages."""
@@ -494,8 +487,7 @@ def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) ->
         if not isinstance(error, QueueRefused):
             raise
         passed.queues.update(error.queues)
-        _refusals.add(error, [rows[n].queue for n in sorted(error.unsent)])
-        _refusals.end({row.queue for row in rows}.difference(error.queues))
+        _refusals.add(error, [row.queue for row in rows])
     else:
         sent += [row.id for row in rows]
         _refusals.end(row.queue for row in rows)
