@@ -356,7 +356,8 @@ def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
 
 
 def _mark_published(ids: Sequence[str], alias: str) -> None:
-    for part in chunks(ids):
+    for start in range(0, len(ids), _BATCH):
+        part = ids[start : start + _BATCH]
         rows = TaskResult.objects.using(alias).filter(id__in=part, published_at=None)
         rows.update(published_at=dt.datetime.now(dt.UTC))
 
