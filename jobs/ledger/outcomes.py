@@ -102,7 +102,7 @@ def chunks(items: Sequence[_T], size: int = 500) -> Iterator[Sequence[_T]]:
         yield items[start : start + size]
 
 
-def lock(rows: QuerySet[_M]) -> QuerySet[_M]:
+def lock_rows(rows: QuerySet[_M]) -> QuerySet[_M]:
     """Lock these rows until the transaction ends, and skip those that another transaction holds.
     Does as much of that as the database can; SQLite's transactions have one writer anyway."""
     features = connections[rows.db].features

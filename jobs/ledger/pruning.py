@@ -57,7 +57,7 @@ def prune(
         while rest.exists():
             with transaction.atomic(using=alias):
                 # A row that an operator sends again at this moment has no end any more.
-                keys = list(ledger.lock(rest).values_list("pk", flat=True)[:_BATCH])
+                keys = list(ledger.lock_rows(rest).values_list("pk", flat=True)[:_BATCH])
                 if rows.model is TaskResult:
                     # There is no constraint in the database, so the order is ours to keep.
                     TaskAttempt.objects.using(alias).filter(result_id__in=keys).delete()

@@ -33,7 +33,7 @@ from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, QueueRefused
-from jobs.ledger.outcomes import chunks, lock
+from jobs.ledger.outcomes import chunks, lock_rows
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
@@ -446,7 +446,7 @@ def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
         return 0, 0  # without a write lock, which SQLite's transactions take at once
     away: BrokerUnavailable | None = None
     with transaction.atomic(using=alias):
-        found = list(lock(rows).only("id", "queue", "eta", "message")[:_BATCH])
+        found = list(lock_rows(rows).only("id", "queue", "eta", "message")[:_BATCH])
         readable = []
         for row in found:
             try:

@@ -76,7 +76,7 @@ def put_back(calls: Sequence[Call], before: dt.datetime) -> int:
     count = 0
     for ids in ledger.chunks([call.id for call in calls]):
         with transaction.atomic(using=ledger.alias()):
-            rows = ledger.lock(_handed_over(before).filter(id__in=ids))
+            rows = ledger.lock_rows(_handed_over(before).filter(id__in=ids))
             found = rows.only("id", "queue", "eta", "message")
             sent = {row.id: again for row in found if (again := _again(row))}
             broker.get().push(list(sent.values()))

@@ -66,7 +66,6 @@ _REFUSED, _REFUSED_MOST = 1.0, 30.0
 #: when ten times as many of all queues wait, none is.
 _REFUSED_FULL = 1000
 
-
 #: What ends a call, or its message.
 _ENDS = (Kind.DONE, Kind.DEAD)
 
@@ -175,7 +174,7 @@ class Recorder:
         for queue, waiting in self._refused.items():
             log.error(
                 "%d finished tasks of queue %s are recorded, but stay on the broker, which refuses "
-                "the queue: whoever claims them later finds that they have ended",
+                "the queue; a worker that claims them later only acknowledges them",
                 len(waiting.outcomes),
                 queue,
             )
@@ -437,7 +436,7 @@ class Recorder:
             self._persist(functools.partial(verb, things))
         except QueueRefused as error:
             if name not in self._limits_refused:
-                log.error("what finished tasks held of limits or locks stays held: %s", error)
+                log.error("slots or locks of finished tasks stay held until they expire: %s", error)
                 self._limits_refused.add(name)
             for one in things:
                 with contextlib.suppress(QueueRefused):
@@ -446,7 +445,8 @@ class Recorder:
             self._limits_refused.discard(name)
 
     def _settle(self, batch: Sequence[Outcome]) -> None:
-        """Tell the broker, queue by queue, so that a queue which it refuses holds up no other."""
+        """Settle the deliveries queue by queue, so that a queue that the broker refuses holds up no
+        other."""
         queues: dict[str, list[Outcome]] = defaultdict(list)
         for outcome in batch:
             queues[outcome.queue].append(outcome)
@@ -458,8 +458,8 @@ class Recorder:
                 waiting.outcomes.extend(left)
                 continue
             log.error(
-                "the broker refuses queue %s, so it can't be told of %d finished tasks, which are "
-                "recorded; it is tried again: %s",
+                "the broker refuses queue %s: %d finished tasks are recorded, but not acknowledged "
+                "yet; trying again: %s",
                 queue,
                 len(left),
                 error,
@@ -474,7 +474,7 @@ class Recorder:
             left, error = self._settle_queue(queue, outcomes)
             if error is None:
                 del self._refused[queue]
-                log.warning("the broker takes what finished tasks of queue %s say again", queue)
+                log.warning("the broker takes acknowledgements of queue %s again", queue)
             else:
                 pause = min(2 * pause, _REFUSED_MOST)
                 self._refused[queue] = _Waiting(left, time.monotonic() + pause, pause)
@@ -482,8 +482,8 @@ class Recorder:
     def _settle_queue(
         self, queue: str, outcomes: Sequence[Outcome]
     ) -> tuple[list[Outcome], QueueRefused | None]:
-        """Tell the broker of outcomes of one queue. Returns those that it refuses, and its last
-        refusal."""
+        """Have the broker acknowledge, move or bury the deliveries of one queue. Returns the
+        outcomes of those that it refuses, and its last refusal."""
         done = [o for o in outcomes if o.kind is Kind.DONE]
         ended = [o.ended for o in outcomes if o.ended]
         for o in outcomes:
@@ -512,7 +512,7 @@ class Recorder:
                 self._persist(step)
             except QueueRefused as error:
                 refused = error
-                # They are recorded; what waits needs to hold no more than the broker is told.
+                # They are recorded already: what waits keeps only what the broker needs.
                 left += [replace(o, record=None, attempt=None, following=NOTHING) for o in some]
         return left, refused if left else None
 
@@ -521,11 +521,11 @@ class Recorder:
         buried anew."""
         queue, number, raw = outcome.queue, outcome.number, outcome.raw
         if outcome.kind is Kind.DEAD:
-            why, worker = outcome.reason, self._consumer
+            me, why = self._consumer, outcome.reason
             if outcome.held:
-                broker.get().dead_letter(queue, self._consumer, number, why, worker)
+                broker.get().dead_letter(queue, me, number, why, me)
             elif raw:
-                broker.get().bury(queue, raw, why, worker)
+                broker.get().bury(queue, raw, why, me)
             what = outcome.ended or f"number {number}"
             log.error("message %s of queue %s is a dead letter: %s", what, queue, why)
         elif outcome.held:
@@ -536,8 +536,8 @@ class Recorder:
 
 
 def _write(outcomes: list[Outcome]) -> list[Outcome]:
-    """Write these in one transaction: afterwards all of it is there, or nothing. Returns them with
-    the calls that ended by that."""
+    """Write outcomes and what follows them in one transaction. Returns them, with the ids of other
+    calls that have ended by that."""
     records = [o.record for o in outcomes if o.record is not None]
     attempts = [o.attempt for o in outcomes if o.attempt is not None]
     followed = [o for o in outcomes if o.following is not NOTHING]
