@@ -1,17 +1,18 @@
-"""Outcomes into rows, in bulk and once.
+"""Write outcomes into rows, in bulk, and each end once.
 
-A row's terminal state is never overwritten: the database itself sees to it, in the WHERE of the
-upsert, so that two workers which both believe to hold a message can't both be right.
+A terminal state is never overwritten. The WHERE of the upsert sees to that in the database, so of
+two workers that both believe they hold a message only one records its end.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model, QuerySet
 
 from jobs.message import (
     LONGEST,
@@ -19,15 +20,19 @@ from jobs.message import (
 )
 from jobs.message.workflow import Counted
 from jobs.models import TaskAttempt, TaskGroup, TaskResult
+from jobs.models.groups import TaskGroupQuerySet
 from jobs.models.moments import stored
 from jobs.models.results import TaskResultQuerySet
 from jobs.serialization import dumps
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
 
+_M = TypeVar("_M", bound=Model)
+_T = TypeVar("_T")
+
 
 class Record(NamedTuple):
-    """What the ledger is told of one delivery. Fields are the row's columns, in their order."""
+    """The row that an outcome becomes. Fields are its columns, in their order."""
 
     id: str
     task: str
@@ -52,11 +57,6 @@ class Record(NamedTuple):
     parent_id: str | None = None
     root_id: str | None = None
 
-    @property
-    def ended(self) -> tuple[str, str, dt.datetime | None]:
-        """By whom, how and when."""
-        return self.state, self.worker, self.finished_at
-
 
 class Attempt(NamedTuple):
     """An attempt that failed and was followed by another. Fields are `TaskAttempt`'s."""
@@ -74,9 +74,6 @@ class Attempt(NamedTuple):
 #: The largest number that a column holds.
 _MOST = 2**31 - 1
 
-#: Rows that one query asks for by their ids.
-_BATCH = 500
-
 #: Columns that stay as they are when the row exists already.
 _KEPT = (
     *("id", "task", "queue", "args", "kwargs", "created_at", "published_at"),
@@ -89,40 +86,65 @@ def alias() -> str:
     return router.db_for_write(TaskResult)
 
 
-def record(records: Sequence[Record]) -> int:
-    """Write the outcomes, in one statement; those of ended tasks change nothing.
+def results() -> TaskResultQuerySet:
+    """All rows of results, where they are written."""
+    return TaskResult.objects.using(alias())
 
-    Runs in the caller's transaction if there is one. How many rows were written.
+
+def groups() -> TaskGroupQuerySet:
+    """All counters of chords, where they are written."""
+    return TaskGroup.objects.using(alias())
+
+
+def chunks(items: Sequence[_T], size: int = 500) -> Iterator[Sequence[_T]]:
+    """Parts of which each fits into one statement on every database."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def lock_rows(rows: QuerySet[_M]) -> QuerySet[_M]:
+    """Lock these rows until the transaction ends, and skip those that another transaction holds.
+    Does as much of that as the database can; SQLite's transactions have one writer anyway."""
+    features = connections[rows.db].features
+    return rows.select_for_update(
+        skip_locked=features.has_select_for_update_skip_locked,
+        of=("self",) if features.has_select_for_update_of else (),
+    )
+
+
+def record(records: Sequence[Record]) -> int:
+    """Write the outcomes, in one statement, and return how many rows were written. An outcome of a
+    call that has ended changes nothing.
+
+    Runs in the caller's transaction if there is one.
     """
-    if not records:
-        return 0
-    connection = connections[alias()]
-    if connection.vendor in _WRITERS:
-        return _WRITERS[connection.vendor](connection, _unique(records))
-    return len(_write_by_orm(connection, _unique(records)))
+    return _write(records, None) if records else 0
 
 
 def record_ends(records: Sequence[Record]) -> set[str]:
-    """`record`, at some more cost; the ids of those calls that have ended by it, and not before."""
-    if not records:
-        return set()
-    connection, unique = connections[alias()], _unique(records)
-    written = _TELLERS.get(connection.vendor, _write_by_orm)(connection, unique)
-    return {item.id for item in unique if item.id in written and item.state in TERMINAL}
+    """`record`, at some more cost: returns the ids of the calls that have ended by it, and not
+    before."""
+    written: set[str] = set()
+    if records:
+        _write(records, written)
+    return {item.id for item in records if item.id in written and item.state in TERMINAL}
 
 
-def _unique(records: Sequence[Record]) -> list[Record]:
-    """One statement can't touch a row twice; the first terminal outcome wins, else the last."""
+def _write(records: Sequence[Record], written: set[str] | None) -> int:
+    """Adds the ids of the rows that were written to ``written``, if it is given."""
+    # One statement can't touch a row twice: the first terminal outcome wins, else the last.
     unique: dict[str, Record] = {}
     for item in records:
         if unique.get(item.id) is None or unique[item.id].state not in TERMINAL:
             unique[item.id] = item
-    return list(unique.values())
+    connection = connections[alias()]
+    write = _WRITERS.get(connection.vendor, _write_by_orm)
+    return write(connection, list(unique.values()), written)
 
 
 def bounded(item: Record) -> Record:
-    """The same, as far as its columns can hold it: texts are cut, and names of other calls that a
-    row can't have are left out."""
+    """Make a record fit its columns: cut its texts, and leave out names of other calls that can't
+    be stored."""
     index = item.group_index
     return item._replace(
         task=plain(item.task)[:LONGEST],
@@ -147,62 +169,64 @@ def _name(value: str | None) -> str | None:
 
 
 def plain(text: str) -> str:
-    """Without what PostgreSQL can't store in a text."""
+    """Remove what PostgreSQL can't store in a text."""
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
 def record_attempts(attempts: Sequence[Attempt]) -> None:
-    """Keep failed attempts; one that is kept already, since its worker died before it could say
-    that it was done, stays as it is."""
+    """Keep failed attempts. One that was kept by a worker that died before its acknowledgement
+    stays as it is."""
     TaskAttempt.objects.using(alias()).bulk_create(
         [TaskAttempt(**attempt._asdict()) for attempt in attempts], ignore_conflicts=True
     )
 
 
 def open_chords(chords: Sequence[Counted]) -> None:
-    """Begin to count the members of these chords; one that is counted already stays as it is."""
-    TaskGroup.objects.using(alias()).bulk_create(
+    """Begin to count the members of these chords. A counter that exists stays as it is."""
+    groups().bulk_create(
         [
             TaskGroup(id=one.id, size=one.size, remaining=one.size, body=dumps(one.body))
             for one in chords
         ],
-        batch_size=_BATCH,
+        batch_size=500,
         ignore_conflicts=True,
     )
 
 
 def ended(ids: Sequence[str]) -> set[str]:
-    """Those of these tasks whose end is recorded."""
-    return TaskResult.objects.using(alias()).ended(ids)
+    """Return those of these calls whose end is recorded."""
+    return results().ended(ids)
 
 
 def reasons(ids: Sequence[str], error_types: Collection[str]) -> dict[str, str]:
-    """Those of these calls that have failed by one of these errors: id → what it was."""
-    rows = TaskResult.objects.using(alias()).filter(id__in=ids, state=State.FAILURE)
-    found = rows.filter(error_type__in=error_types).values_list("id", "error_type", "error")
+    """Of these calls, those that failed with one of these errors: id → the error as a text."""
+    failed = results().filter(id__in=ids, state=State.FAILURE, error_type__in=error_types)
+    found = failed.values_list("id", "error_type", "error")
     return {task_id: f"{kind.rpartition('.')[2]}: {error}" for task_id, kind, error in found}
 
 
 def messages(ids: Sequence[str]) -> dict[str, bytes]:
-    """The messages that the rows of these calls hold, of those that have not ended."""
+    """Of these calls, those that have not ended and have a message: id → that message."""
     rows = _open([task_id for task_id in ids if is_name(task_id)]).exclude(message=b"")
     return {task_id: bytes(raw) for task_id, raw in rows.values_list("id", "message")}
 
 
 def standing(records: Sequence[Record]) -> set[str]:
-    """Those of these outcomes that are what the ledger says: nobody was quicker with another."""
+    """The outcomes the ledger actually holds (ids): no other worker recorded a different one
+    first."""
     said = {item.id: (item.state, item.worker) for item in records}
-    rows = TaskResult.objects.using(alias()).filter(id__in=said)
-    found = rows.values_list("id", "state", "worker")
+    found = results().filter(id__in=said).values_list("id", "state", "worker")
     return {task_id for task_id, *ended in found if said.get(task_id) == tuple(ended)}
 
 
 def not_sent(ids: Sequence[str]) -> set[str]:
-    """Those of these calls that have no message yet. Rows that only keep their place, since the
-    call was to follow one that an operator runs again, are taken away."""
+    """Return those of these calls that have no message yet.
+
+    Deletes rows that only keep a place for a call, since what it follows is run again.
+    """
     new = set(ids)
-    for start in range(0, len(ids), _BATCH):
-        rows = TaskResult.objects.using(alias()).filter(id__in=ids[start : start + _BATCH])
+    for part in chunks(ids):
+        rows = results().filter(id__in=part)
         found = rows.values_list("id", "state", "message")
         places = {task_id for task_id, state, raw in found if state == State.PENDING and not raw}
         if places:
@@ -212,34 +236,33 @@ def not_sent(ids: Sequence[str]) -> set[str]:
 
 
 def forget(ids: Sequence[str]) -> None:
-    """These calls have had their run and want no end on record: nothing is to send them again."""
-    rows = TaskResult.objects.using(alias()).filter(id__in=ids).exclude(state__in=TERMINAL)
-    rows.update(message=b"", published_at=clock.now())
+    """Mark calls that ran but asked not to be recorded, so that relay and recovery skip them."""
+    _open(ids).update(message=b"", published_at=clock.now())
 
 
 def give_up(task_id: str, why: str) -> None:
-    """A call that has not ended never will be run: it ends as REVOKED."""
+    """End a call that will never run as REVOKED, if it has not ended."""
     give_up_all([task_id], why)
 
 
 def give_up_all(ids: Sequence[str], why: str) -> None:
-    """The same with several calls."""
+    """`give_up` of several calls."""
     _open(ids).update(state=State.REVOKED, error=why, finished_at=clock.now())
 
 
 def moved(ids: Sequence[str], queue: str) -> None:
-    """The messages of these calls wait on another queue now."""
+    """Note that the messages of these calls wait on another queue now."""
     _open(ids).update(queue=queue)
 
 
 def rewritten(task_id: str, message: bytes) -> None:
-    """The message of this call is another one now."""
+    """Note that the message of this call is another one now."""
     _open([task_id]).exclude(message=b"").update(message=message)
 
 
 def _open(ids: Sequence[str]) -> TaskResultQuerySet:
-    """Rows of those of these calls that have not ended."""
-    return TaskResult.objects.using(alias()).filter(id__in=ids).exclude(state__in=TERMINAL)
+    """The rows of those of these calls that have not ended."""
+    return results().filter(id__in=ids).exclude(state__in=TERMINAL)
 
 
 def _upsert(source: str) -> str:
@@ -250,62 +273,56 @@ def _upsert(source: str) -> str:
     return (
         f"INSERT INTO {table} ({columns}) {source} "
         f"ON CONFLICT (id) DO UPDATE SET {changes} WHERE {table}.state NOT IN ({ends}) "
-        # A worker that lost the message, and others have gone on with it since.
+        # False for a worker that lost the message, when others have gone on with it since.
         f"AND {table}.attempts <= excluded.attempts"
     )
 
 
-def _write_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
-    """A parameter a column instead of one a value: parsing is what many rows cost. What large rows
-    cost is to put them into arrays."""
+def _write_postgresql(
+    connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
+) -> int:
+    """An array per column, not a parameter per value: of many rows, parsing those is what costs
+    most. Of large rows, building the arrays costs more."""
     columns = [list(column) for column in zip(*records, strict=True)]
     with connection.cursor() as cursor:
-        if len(records) > 1 and _are_large(columns):
+        if written is not None:
+            cursor.execute(f"{_POSTGRESQL} RETURNING id", columns)
+            written.update(task_id for (task_id,) in cursor.fetchall())
+        elif len(records) > 1 and (
+            sum(sum(map(len, filter(None, columns[place]))) for place in _LONG)
+            > _LARGE * len(records)
+        ):
             cursor.executemany(_POSTGRESQL_EACH, records)
         else:
             cursor.execute(_POSTGRESQL, columns)
         return int(cursor.rowcount)
 
 
-def _are_large(columns: Sequence[Sequence[Any]]) -> bool:
-    size = sum(sum(map(len, filter(None, columns[place]))) for place in _LONG)
-    return size > _LARGE * len(columns[0])
-
-
-def _write_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> int:
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        cursor.executemany(_SQLITE, [_row(connection, item) for item in records])
-        return int(cursor.rowcount)
-
-
-def _row(connection: BaseDatabaseWrapper, item: Record) -> list[Any]:
-    return [
-        stored(value, connection) if isinstance(value, dt.datetime) else value for value in item
+def _write_sqlite(
+    connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
+) -> int:
+    rows = [
+        [stored(value, connection) if isinstance(value, dt.datetime) else value for value in item]
+        for item in records
     ]
-
-
-def _tell_postgresql(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
-    with connection.cursor() as cursor:
-        columns = [list(column) for column in zip(*records, strict=True)]
-        cursor.execute(f"{_POSTGRESQL} RETURNING id", columns)
-        return {task_id for (task_id,) in cursor.fetchall()}
-
-
-def _tell_sqlite(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        written = set()
-        for item in records:
-            cursor.execute(_SQLITE, _row(connection, item))
+        if written is None:
+            cursor.executemany(_SQLITE, rows)
+            return int(cursor.rowcount)
+        for item, row in zip(records, rows, strict=True):
+            # Not RETURNING, which SQLite has since 3.35 only.
+            cursor.execute(_SQLITE, row)
             if cursor.rowcount:
                 written.add(item.id)
-        return written
+        return len(written)
 
 
-def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) -> set[str]:
-    """For databases whose upsert can't have a condition (MySQL, MariaDB, Oracle). The ids of those
-    that were written."""
+def _write_by_orm(
+    connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
+) -> int:
+    """For databases whose upsert can't have a condition (MySQL, MariaDB, Oracle)."""
     rows = TaskResult.objects.using(connection.alias)
-    written: set[str] = set()
+    written = set() if written is None else written
     with transaction.atomic(using=connection.alias):
         by_id = {item.id: item for item in records}
         # Some databases find ids that differ by case, until the migration that says otherwise.
@@ -315,16 +332,17 @@ def _write_by_orm(connection: BaseDatabaseWrapper, records: Sequence[Record]) ->
         rows.bulk_create(new, ignore_conflicts=True)
         # Not those that another worker has inserted at the same moment.
         there = rows.filter(id__in=[row.id for row in new])
-        for task_id, *ended in there.values_list("id", "state", "worker", "finished_at"):
-            if task_id in by_id and tuple(ended) == by_id[task_id].ended:
+        for task_id, *end in there.values_list("id", "state", "worker", "finished_at"):
+            own = by_id.get(task_id)
+            if own and end == [own.state, own.worker, own.finished_at]:
                 written.add(task_id)
         for task_id in known:
             values: dict[str, Any] = by_id[task_id]._asdict()
             changes = {name: value for name, value in values.items() if name not in _KEPT}
-            open_rows = rows.filter(id=task_id, attempts__lte=values["attempts"])
-            if open_rows.exclude(state__in=TERMINAL).update(**changes):
+            open_rows = _open([task_id]).filter(attempts__lte=values["attempts"])
+            if open_rows.update(**changes):
                 written.add(task_id)
-    return written
+    return len(written)
 
 
 _TYPES = {"attempts": "int", "group_index": "int", "message": "bytea"} | {
@@ -339,11 +357,7 @@ _POSTGRESQL_EACH = _upsert(
     f"VALUES ({', '.join(f'%s::{_TYPES[n]}' if n in _TYPES else '%s' for n in Record._fields)})"
 )
 _SQLITE = _upsert(f"VALUES ({', '.join(['%s'] * len(Record._fields))})")
-_WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record]], int]] = {
+_WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record], set[str] | None], int]] = {
     "postgresql": _write_postgresql,
     "sqlite": _write_sqlite,
-}
-_TELLERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record]], set[str]]] = {
-    "postgresql": _tell_postgresql,
-    "sqlite": _tell_sqlite,
 }

@@ -1,8 +1,8 @@
-"""The one door in: every message passes `send`.
+"""Send messages: every one passes `send`.
 
-Inside a transaction the message becomes a ledger row of that transaction (the outbox) and is
-published once that has committed; outside, it goes straight to the broker. `relay` publishes what
-a process that died between commit and publishing left behind.
+Inside a transaction a message becomes a ledger row of that transaction (the outbox), and is
+published after the commit. Outside, it goes straight to the broker. `relay` publishes what a
+process that died between commit and publishing has left.
 """
 
 from __future__ import annotations
@@ -33,11 +33,10 @@ from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, QueueRefused
+from jobs.ledger.outcomes import chunks, lock_rows
 from jobs.message import Message
 from jobs.models import TaskResult
-from jobs.models.commits import hook_before, is_committed
 from jobs.states import State
-from jobs.timing import clock
 
 log = logging.getLogger("jobs.publish")
 
@@ -45,7 +44,7 @@ _COPIES = operator.attrgetter("copies")
 _NO_LOCKS: Mapping[str, Lock] = {}
 _ONE_TRY = RetryPolicy(max_retries=0)
 
-#: Rows of one pass of the relay, and of one INSERT.
+#: Most rows of one INSERT, and of one transaction of the relay.
 _BATCH = 500
 
 
@@ -58,16 +57,16 @@ def send(
     once: Hashable | None = None,
     locks: Mapping[str, Lock] = _NO_LOCKS,
 ) -> bool:
-    """Send messages, as part of the current transaction when there is one.
+    """Send messages, as part of the current transaction when there is one, and return whether they
+    were sent.
 
-    ``durable=False``: no ledger row; published after the commit, and lost if that fails then.
+    ``durable=False``: write no ledger row. The messages are published after the commit, and lost
+    if the broker is away then.
     ``using``: alias of the database whose transaction counts; by default the ledger's.
     ``retry_policy``: for a broker that is away; by default that of the settings.
-    ``once``: nothing is sent when the transaction already holds a message sent with an equal one.
-    ``locks``: in a transaction, what calls (ids) have to have when it has committed; those that
-    don't get it end as REVOKED.
-
-    Whether they were sent.
+    ``once``: send nothing when the transaction already holds a message sent with an equal value.
+    ``locks``: in a transaction, the unique lock that each call (by id) takes after the commit; a
+    call that doesn't get its lock ends as REVOKED.
 
     Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`:
     `QueueRefused` when the broker takes nothing for one of the queues.
@@ -79,10 +78,11 @@ def send(
     if connection.in_atomic_block:
         if once is not None and _holds(connection, once):
             return False
-        _send_at_commit(messages, connection, durable=durable, once=once, locks=locks)
+        _put_into_outbox(messages, connection, durable=durable, once=once, locks=locks)
     else:
         if len(messages) > 1:
-            message.check(messages)  # for all are sent or none, and the first go while others wait
+            # All are sent or none, and the first ones go before the last are encoded.
+            message.check(messages)
             if len(queues := {sent.queue for sent in messages}) > 1:
                 broker.get().check_queues(queues)
         _push(lambda: map(_outgoing, messages), retry_policy or conf.get().retry_policy)
@@ -103,10 +103,11 @@ def _due(eta: dt.datetime | None) -> float | None:
 
 
 def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> None:
-    """``outgoing``: gives the messages, as often as they are asked for.
+    """Push messages, as often as the policy says, but what is on its queue only once. What the
+    broker refuses is not tried again.
 
-    What is on its queue is not sent again; neither is what is refused. ``unsent`` of the error has
-    all that is not known to be on its queue.
+    ``outgoing`` makes the messages anew at each call. ``unsent`` of the error has the places of all
+    that are not known to be on their queues.
     """
     before = sys.exception()
     try:
@@ -127,8 +128,8 @@ def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> No
 
 
 def _left(sent: Mapping[int, Outgoing], error: BrokerUnavailable) -> dict[int, Outgoing]:
-    """By their places, those of these messages that are to be sent after a push of them failed."""
-    if error.unsent is None:  # they may be there already: only the answer may have been lost
+    """The messages that are still to be sent after a push of them failed, by their places."""
+    if error.unsent is None:  # any may be there already: perhaps only the answer was lost
         return {place: _copy(one) for place, one in sent.items()}
     return {place: one for n, (place, one) in enumerate(sent.items()) if n in error.unsent}
 
@@ -141,8 +142,8 @@ _MEANT: Mapping[type[BaseException], type[BaseException]] = {
 
 
 def _is_retried(error: BaseException, policy: RetryPolicy, before: BaseException | None) -> bool:
-    """Whether an error, or what it came from, is one of the policy's; ``before``: what was being
-    handled when the caller came here, which has nothing to do with it."""
+    """Whether an error, or a cause of it, is one of the policy's. ``before``: the exception that
+    the caller was handling, which is none of its causes."""
     wanted = policy.retry_errors
     if wanted is None or any(issubclass(one, BrokerUnavailable) for one in wanted):
         return True
@@ -157,11 +158,12 @@ def _is_retried(error: BaseException, policy: RetryPolicy, before: BaseException
 
 
 def _copy(outgoing: Outgoing) -> Outgoing:
-    """To be sent a second time: whoever claims it asks the ledger whether the first has ended."""
+    """The same message, marked as redelivered: its worker asks the ledger whether the call has
+    ended."""
     try:
         raw, priority = message.mark_redelivered(outgoing.raw, crashed=False)
     except MessageError:
-        return outgoing  # whoever claims it makes it a dead letter
+        return outgoing  # its worker makes it a dead letter
     return outgoing._replace(raw=raw, priority=priority)
 
 
@@ -174,11 +176,11 @@ class _Pending(NamedTuple):
     outgoing: Outgoing
     #: Its ledger row, or None for a message that isn't durable.
     id: str | None
-    #: What it must have to be published.
+    #: The lock that it needs to be published.
     lock: Lock | None = None
 
 
-def _send_at_commit(
+def _put_into_outbox(
     messages: Sequence[Message],
     connection: BaseDatabaseWrapper,
     *,
@@ -188,43 +190,53 @@ def _send_at_commit(
 ) -> None:
     for sent in messages:
         sent.ledger = durable
-    outgoing = [_outgoing(m) for m in messages]
+    outgoing = [_outgoing(sent) for sent in messages]
     if durable:
-        rows = [_row(m, o) for m, o in zip(messages, outgoing, strict=True)]
+        rows = [
+            TaskResult(
+                id=sent.id,
+                task=sent.task,
+                queue=sent.queue,
+                args=serialization.dumps(sent.shown_args),
+                kwargs=serialization.dumps(sent.shown_kwargs),
+                eta=sent.eta,
+                message=out.raw,
+                group_id=sent.group,
+                group_index=sent.group_index,
+                parent_id=sent.parent_id,
+                root_id=sent.root_id if sent.root_id != sent.id else None,
+            )
+            for sent, out in zip(messages, outgoing, strict=True)
+        ]
         TaskResult.objects.using(connection.alias).bulk_create(rows, batch_size=_BATCH)
-    hook = _hook(connection, once)
-    hook.batch = [
-        _Pending(o, m.id if durable else None, locks.get(m.id) if locks else None)
-        for m, o in zip(messages, outgoing, strict=True)
-    ]
-
-
-def _row(sent: Message, outgoing: Outgoing) -> TaskResult:
-    return TaskResult(
-        id=sent.id,
-        task=sent.task,
-        queue=sent.queue,
-        args=serialization.dumps(sent.shown_args),
-        kwargs=serialization.dumps(sent.shown_kwargs),
-        eta=sent.eta,
-        message=outgoing.raw,
-        group_id=sent.group,
-        group_index=sent.group_index,
-        parent_id=sent.parent_id,
-        root_id=sent.root_id if sent.root_id != sent.id else None,
+    hook = _Publish(
+        connection.alias,
+        once,
+        [
+            _Pending(out, sent.id if durable else None, locks.get(sent.id) if locks else None)
+            for sent, out in zip(messages, outgoing, strict=True)
+        ],
     )
+    if connection.run_on_commit:
+        savepoints, before = connection.run_on_commit[-1][:2]
+        # With the same savepoints: a rollback to one of them drops both hooks.
+        if isinstance(before, _Publish) and set(savepoints) == set(connection.savepoint_ids):
+            before.next = hook
+    transaction.on_commit(hook, using=connection.alias)
 
 
 class _Publish:
-    """The commit hook of what one call of `send` has sent.
+    """The commit hook of one call of `send`.
 
-    At the commit the first of several in a row publishes for all of them, in one push.
+    At the commit, the first of several hooks in a row publishes for all of them, in one push. Each
+    call still registers its own: a block of `TestCase.captureOnCommitCallbacks` gets only hooks
+    that were registered inside it, and must find in them what was sent inside it.
     """
 
-    def __init__(self, alias: str, once: Hashable) -> None:
+    def __init__(self, alias: str, once: Hashable, batch: Sequence[_Pending]) -> None:
         self.alias = alias
         self.once = once
-        self.batch: list[_Pending] = []
+        self.batch = batch
         #: The next hook in that row.
         self.next: _Publish | None = None
         self.done = False
@@ -233,23 +245,14 @@ class _Publish:
         if self.done:
             return
         row = [self]
-        if is_committed(connections[self.alias]):
+        # In an atomic block it is no commit that calls, but a test that has captured this hook.
+        if not connections[self.alias].in_atomic_block:
             while (following := row[-1].next) is not None:
                 row.append(following)
         pending = [one for hook in row if not hook.done for one in hook.batch]
         for hook in row:
             hook.done = True
         publish_committed(pending, self.alias)
-
-
-def _hook(connection: BaseDatabaseWrapper, once: Hashable) -> _Publish:
-    """A new hook, which publishes what is sent at this moment in the transaction."""
-    before = hook_before(connection, _Publish)
-    hook = _Publish(connection.alias, once)
-    if before is not None:
-        before.next = hook
-    transaction.on_commit(hook, using=connection.alias)
-    return hook
 
 
 def _waiting(connection: BaseDatabaseWrapper) -> Iterator[_Publish]:
@@ -262,8 +265,8 @@ def _waiting(connection: BaseDatabaseWrapper) -> Iterator[_Publish]:
 def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
     """Whether a message sent with an equal ``once`` waits for the commit."""
     for hook in _waiting(connection):
-        if hook.batch and hook.once == once and _kept([hook.batch[0].id], connection)[0]:
-            # A test that captures hooks finds it among those of this moment, too.
+        if hook.batch and hook.once == once and _kept(hook.batch[:1], connection):
+            # Registered again, so that a test that captures hooks from here on finds it as well.
             transaction.on_commit(functools.partial(hook), using=connection.alias)
             return True
     return False
@@ -272,28 +275,60 @@ def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:
 def locks_waiting(connection: BaseDatabaseWrapper) -> dict[str, str]:
     """Name → call, of the locks that are taken when the open transaction commits."""
     pending = [p for hook in _waiting(connection) for p in hook.batch if p.lock]
-    kept = _kept([p.id for p in pending], connection)
-    return {
-        p.lock.name: p.lock.task_id
-        for p, there in zip(pending, kept, strict=True)
-        if p.lock and there
-    }
+    return {p.lock.name: p.lock.task_id for p in _kept(pending, connection) if p.lock}
+
+
+def _kept(pending: Sequence[_Pending], connection: BaseDatabaseWrapper) -> Sequence[_Pending]:
+    """Without messages whose rows are gone: `transaction.savepoint_rollback` takes back rows, but
+    not Django's hooks."""
+    if not connection.savepoint_state:
+        return pending  # this connection has never had a savepoint
+    rows = TaskResult.objects.using(connection.alias)
+    kept: set[str | None] = {None}
+    for part in chunks([p.id for p in pending if p.id]):
+        kept.update(rows.filter(id__in=part).values_list("id", flat=True))
+    return [p for p in pending if p.id in kept]
 
 
 def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
-    """Publish after the commit. Never raises: the caller's transaction has succeeded, and what
-    fails here is the relay's to send.
+    """Publish after the commit. Never raises: the caller's transaction has succeeded, and the relay
+    sends what fails here.
 
-    Nor does it take long: the broker has one second to answer, and is not asked again by those who
-    commit within the next three. What is not durable has only this chance: it is tried in any case
-    and, where the broker fails at once, as often as the settings' retry policy says.
+    It doesn't take long either: the broker has one second to answer, and those who commit within
+    the next three don't ask it again. Messages that aren't durable have only this chance. They are
+    tried in any case and, where the broker fails at once, as often as the settings' retry policy
+    says.
     """
     light = any(p.id is None for p in pending)
     policy = conf.peek().retry_policy if light else _ONE_TRY
+    unsent: Collection[int] = ()
     try:
         with broker.get().briefly(insist=light):
-            pending = _with_locks(_with_rows(pending, alias), alias)
-            _publish(pending, alias, policy)
+            pending = _with_locks(_kept(pending, connections[alias]), alias)
+            try:
+                _push(lambda: [p.outgoing for p in pending], policy)
+                _refusals.end(p.outgoing.queue for p in pending)
+            except BrokerUnavailable as error:
+                unsent = range(len(pending)) if error.unsent is None else error.unsent
+                lost = sum(pending[n].id is None for n in unsent)
+                if isinstance(error, QueueRefused):
+                    _refusals.add(error, [p.outgoing.queue for p in pending])
+                if lost or not isinstance(error, QueueRefused):
+                    log.warning(
+                        "%d committed messages wait in the ledger for the broker, %d that are not "
+                        "durable are lost: %s",
+                        len(unsent) - lost,
+                        lost,
+                        error,
+                    )
+            sent = [p.id for n, p in enumerate(pending) if n not in unsent and p.id is not None]
+            try:
+                _mark_published(sent, alias)
+            except DatabaseError as error:
+                # The relay sends them again, marked as redelivered, so none is recorded twice.
+                log.warning(
+                    "%d published messages could not be marked as such: %s", len(sent), error
+                )
     except Exception as error:
         expected = isinstance(error, DatabaseError | BrokerUnavailable)
         log.warning(
@@ -304,44 +339,41 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
         )
 
 
-def _publish(pending: Sequence[_Pending], alias: str, policy: RetryPolicy) -> None:
-    sent = range(len(pending))
-    unsent: Collection[int] = ()
-    try:
-        _push(lambda: [p.outgoing for p in pending], policy)
-        _refusals.none({p.outgoing.queue for p in pending})
-    except BrokerUnavailable as error:
-        unsent = sent if error.unsent is None else error.unsent
-        left = [pending[n] for n in unsent]
-        lost = sum(p.id is None for p in left)
-        if isinstance(error, QueueRefused):
-            queues = [p.outgoing.queue for p in left]
-            _refusals.told(error, queues)
-            _refusals.none({p.outgoing.queue for p in pending} - set(queues))
-        if lost or not isinstance(error, QueueRefused):
-            log.warning(
-                "%d committed messages wait in the ledger for the broker, %d that are not durable "
-                "are lost: %s",
-                len(left) - lost,
-                lost,
-                error,
-            )
-    durable = [p.id for n in sent if n not in unsent and (p := pending[n]).id is not None]
-    if durable:
-        _mark_published(durable, alias)
+def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
+    """Take the locks of unique calls. Calls whose key another call has taken since they were sent
+    end, and are left out."""
+    locks = [p.lock for p in pending if p.lock]
+    if not locks:
+        return pending
+    holders = broker.get().lock(locks)
+    lost = {lock.task_id: who for lock, who in zip(locks, holders, strict=True) if who}
+    for task_id, holder in lost.items():
+        rows = TaskResult.objects.using(alias).filter(id=task_id, state=State.PENDING)
+        text = f"call {holder} of the same unique key was there before the commit"
+        rows.update(state=State.REVOKED, error=text, finished_at=dt.datetime.now(dt.UTC))
+        log.info("task %s does not run: %s", task_id, text)
+    return [p for p in pending if not (p.lock and p.lock.task_id in lost)]
+
+
+def _mark_published(ids: Sequence[str], alias: str) -> None:
+    for start in range(0, len(ids), _BATCH):
+        part = ids[start : start + _BATCH]
+        rows = TaskResult.objects.using(alias).filter(id__in=part, published_at=None)
+        rows.update(published_at=dt.datetime.now(dt.UTC))
 
 
 class _Refusals:
-    """The queues that the broker takes nothing for, as far as this process has met them: each is
-    logged when that begins and when it ends."""
+    """The queues that the broker takes nothing for, as far as this process has met them. Logs once
+    when that begins, and once when it ends."""
 
     def __init__(self) -> None:
         #: Queue → how many messages were refused, each as often as it was tried.
         self._counts: Counter[str] = Counter()
 
-    def told(self, error: QueueRefused, queues: Iterable[str]) -> None:
-        """``queues``: of each message that was refused."""
-        counts = Counter(queues)
+    def add(self, error: QueueRefused, queues: Sequence[str]) -> None:
+        """``queues``: of each message that was sent. The error says which of them were refused."""
+        unsent = range(len(queues)) if error.unsent is None else sorted(error.unsent)
+        counts = Counter(queues[n] for n in unsent)
         if new := [queue for queue in counts if queue not in self._counts]:
             log.error(
                 "%d messages wait in the ledger until they may be sent (%s): %s",
@@ -350,9 +382,10 @@ class _Refusals:
                 error,
             )
         self._counts.update(counts)
+        self.end(set(queues).difference(counts))
 
-    def none(self, queues: Iterable[str]) -> None:
-        """These queues have taken messages."""
+    def end(self, queues: Iterable[str]) -> None:
+        """``queues``: have taken messages."""
         if not self._counts:
             return
         for queue in queues:
@@ -363,55 +396,6 @@ class _Refusals:
 _refusals = _Refusals()
 
 
-def _with_rows(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
-    if not connections[alias].savepoint_state:
-        return pending
-    kept = _kept([p.id for p in pending], connections[alias])
-    return [p for p, there in zip(pending, kept, strict=True) if there]
-
-
-def _kept(ids: Sequence[str | None], connection: BaseDatabaseWrapper) -> list[bool]:
-    """Which of these rows (None: there is none) are there: a savepoint takes rows back that was
-    rolled back by hand (`transaction.savepoint_rollback`), of which Django's hooks know nothing."""
-    if not connection.savepoint_state:
-        return [True] * len(ids)  # this connection has never had a savepoint
-    rows = TaskResult.objects.using(connection.alias)
-    kept: set[str | None] = {None}
-    for part in _parts([task_id for task_id in ids if task_id]):
-        kept.update(rows.filter(id__in=part).values_list("id", flat=True))
-    return [task_id in kept for task_id in ids]
-
-
-def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
-    """Without unique calls whose key another call has taken since they were sent: they end."""
-    locks = [p.lock for p in pending if p.lock]
-    if not locks:
-        return pending
-    holders = broker.get().lock(locks)
-    lost = {lock.task_id: who for lock, who in zip(locks, holders, strict=True) if who}
-    for task_id, holder in lost.items():
-        rows = TaskResult.objects.using(alias).filter(id=task_id, state=State.PENDING)
-        text = f"call {holder} of the same unique key was there before the commit"
-        rows.update(state=State.REVOKED, error=text, finished_at=clock.now())
-        log.info("task %s does not run: %s", task_id, text)
-    return [p for p in pending if not (p.lock and p.lock.task_id in lost)]
-
-
-def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """As many as one statement may have parameters on every database."""
-    for start in range(0, len(ids), _BATCH):
-        yield ids[start : start + _BATCH]
-
-
-def _mark_published(ids: Sequence[str], alias: str) -> None:
-    try:
-        for part in _parts(ids):
-            TaskResult.objects.using(alias).mark_published(part)
-    except DatabaseError as error:
-        # The relay will send them again, marked as redelivered, so that none is recorded twice.
-        log.warning("%d published messages could not be marked as such: %s", len(ids), error)
-
-
 # ------------------------------------------------------------------------------- the relay
 
 
@@ -420,15 +404,15 @@ GiveUp = Callable[[TaskResult, Exception], None]
 
 
 def relay(now: dt.datetime | None = None, give_up: GiveUp | None = None) -> int:
-    """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished.
+    """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished, and return
+    how many messages that were. Any number of processes may do so at once.
 
-    Any number of processes may do this at once. How many messages were published. What the broker
-    refuses stays, for a later pass, and holds up nothing else; ``give_up`` is called for what it
-    will never have: a message that can't be read, or that breaks the connection at several passes.
-    Raises `BrokerUnavailable` when it is away.
+    A message that the broker refuses stays for a later pass, and holds up no other. ``give_up`` is
+    called for one that never will be on the broker: it can't be read, or breaks the connection at
+    several passes. Raises `BrokerUnavailable` when the broker is away.
     """
     grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
-    before = (now or clock.now()) - grace
+    before = (now or dt.datetime.now(dt.UTC)) - grace
     total = 0
     passed = _Passed(set(), set(), [])
     while True:
@@ -460,44 +444,40 @@ def _relay_some(before: dt.datetime, passed: _Passed) -> tuple[int, int]:
     rows = rows.exclude(queue__in=passed.queues).exclude(id__in=passed.ids)
     if not rows.exists():
         return 0, 0  # without a write lock, which SQLite's transactions take at once
-    features = connections[alias].features
     away: BrokerUnavailable | None = None
     with transaction.atomic(using=alias):
-        if features.has_select_for_update:
-            rows = rows.select_for_update(skip_locked=features.has_select_for_update_skip_locked)
-        found = list(rows.only("id", "queue", "eta", "message")[:_BATCH])
+        found = list(lock_rows(rows).only("id", "queue", "eta", "message")[:_BATCH])
+        readable = []
+        for row in found:
+            try:
+                message.decode(bytes(row.message), row.queue, trusted=True)
+            except MessageError as error:
+                # If the call is known all the same, a worker can end it.
+                if getattr(error, "call", None) is None:
+                    passed.ids.add(row.id)
+                    passed.hopeless.append((row, error))
+                    continue
+            readable.append(row)
         sent: list[str] = []
         try:
-            _relay_rows(_readable(found, passed), sent, passed)
+            _relay_rows(readable, sent, passed)
         except BrokerUnavailable as error:
             away = error
-        TaskResult.objects.using(alias).mark_published(sent)
+        _mark_published(sent, alias)
     if away is not None:
         raise away
     return len(found), len(sent)
 
 
-def _readable(rows: Sequence[TaskResult], passed: _Passed) -> Sequence[TaskResult]:
-    found = []
-    for row in rows:
-        try:
-            message.decode(bytes(row.message), row.queue, trusted=True)
-        except MessageError as error:
-            # Of whom it is known whose call it is, a worker can say the end.
-            if getattr(error, "call", None) is None:
-                passed.ids.add(row.id)
-                passed.hopeless.append((row, error))
-                continue
-        found.append(row)
-    return found
-
-
 def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) -> None:
-    """Send the messages of these rows; puts the ids of those that were sent into ``sent``."""
+    """Send the messages of these rows; adds the ids of those that were sent to ``sent``."""
     if not rows:
         return
     try:
-        broker.get().push([_again(row) for row in rows])
+        # As copies: a process may have died after publishing, before it could mark them.
+        broker.get().push(
+            [_copy(Outgoing(row.queue, bytes(row.message), due=_due(row.eta))) for row in rows]
+        )
     except BrokerUnavailable as error:
         if error.cut:
             _find_what_breaks(rows, error, sent, passed)
@@ -508,45 +488,41 @@ def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) ->
         if not isinstance(error, QueueRefused):
             raise
         passed.queues.update(error.queues)
-        _refusals.told(error, [rows[n].queue for n in sorted(error.unsent)])
-        _refusals.none({row.queue for row in rows}.difference(error.queues))
+        _refusals.add(error, [row.queue for row in rows])
     else:
         sent += [row.id for row in rows]
-        _refusals.none({row.queue for row in rows})
+        _refusals.end(row.queue for row in rows)
 
 
 def _find_what_breaks(
     rows: Sequence[TaskResult], error: BrokerUnavailable, sent: list[str], passed: _Passed
 ) -> None:
-    """The connection broke, and it may be one of these messages that breaks it: the server cuts
-    off who sends more than it takes at once. Such a one must not keep the others."""
-    broker.get().ping()  # away, all of it: that is the error, then
-    if len(rows) == 1:
-        passed.ids.add(rows[0].id)
-        _breaking[rows[0].id] += 1
-        if _breaking[rows[0].id] >= _HOPELESS:
-            passed.hopeless.append((rows[0], error))
-        if _breaking[rows[0].id] == 1:
-            log.error(
-                "the message of call %s for queue %s, of %d bytes, waits in the ledger: Redis cuts "
-                "the connection when it is sent. Is it above the server's proto-max-bulk-len? %s",
-                rows[0].id,
-                rows[0].queue,
-                len(rows[0].message),
-                error,
-            )
+    """Send each half by itself. The connection broke, perhaps at one of these messages: the server
+    cuts off a client that sends more at once than it takes. Such a message must not hold up the
+    others."""
+    broker.get().ping()  # raises when the whole server is away
+    if len(rows) > 1:
+        half = len(rows) // 2
+        for part in (rows[:half], rows[half:]):
+            _relay_rows(part, sent, passed)
         return
-    half = len(rows) // 2
-    for part in (rows[:half], rows[half:]):
-        _relay_rows(part, sent, passed)
+    (row,) = rows
+    passed.ids.add(row.id)
+    _breaking[row.id] += 1
+    if _breaking[row.id] >= _HOPELESS:
+        passed.hopeless.append((row, error))
+    if _breaking[row.id] == 1:
+        log.error(
+            "the message of call %s for queue %s, of %d bytes, waits in the ledger: Redis cuts "
+            "the connection when it is sent. Is it above the server's proto-max-bulk-len? %s",
+            row.id,
+            row.queue,
+            len(row.message),
+            error,
+        )
 
 
 #: Calls whose messages break the connection → at how many passes they have.
 _breaking: Counter[str] = Counter()
-#: Passes after which such a one is given up: an accident of the network comes at one of them.
+#: Passes after which such a message is given up: an accident of the network hits one of them.
 _HOPELESS = 3
-
-
-def _again(row: TaskResult) -> Outgoing:
-    # Its process may have died after publishing, before it could say so.
-    return _copy(Outgoing(row.queue, bytes(row.message), due=_due(row.eta)))

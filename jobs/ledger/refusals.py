@@ -1,4 +1,4 @@
-"""What the database refuses, it will refuse again: told from what it can't do now."""
+"""Tell errors that come again with the same values from those that another try may not meet."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from django.db.transaction import TransactionManagementError
 from jobs.exceptions import BrokerUnavailable
 
 #: Classes of SQLSTATE by which a database refuses values: too many or too few, data, constraints,
-#: what it doesn't support, a check option of a view, limits of its own, a trigger's RAISE. Not
-#: class 42 (a table, a column or a right is missing): that is no fault of the values, and ends
-#: with the migration or the GRANT that is due.
+#: unsupported features, a view's check option, limits of its own, a trigger's RAISE. Not class 42
+#: (a table, a column or a right is missing): a migration or a GRANT ends that.
 _REFUSING = frozenset({"0A", "21", "22", "23", "44", "54", "P0"})
 #: The same as numbers of MySQL and MariaDB. Their drivers disagree about the classes of these.
 _REFUSING_NUMBERS = frozenset(
@@ -24,8 +23,8 @@ _REFUSALS = (DataError, IntegrityError, ProgrammingError, NotSupportedError, Dat
 
 
 def is_refusal(error: Exception) -> bool:
-    """Whether this error of a statement will come again with the same values. Not so where a server
-    is away or busy, or a table is missing: then another try may succeed."""
+    """Whether this error of a statement will come again with the same values. Where a server is
+    away or busy, or a table is missing, another try may succeed."""
     if isinstance(error, BrokerUnavailable | MemoryError | TransactionManagementError):
         return False
     if not isinstance(error, DatabaseError):
@@ -39,13 +38,13 @@ def is_refusal(error: Exception) -> bool:
     return isinstance(error, _REFUSALS) and number not in _SCHEMA_NUMBERS
 
 
-#: A statement that was ended for what it took: time, a lock, memory, the size of a packet.
+#: Statements that were ended because they took too much: time, locks, memory, a large packet.
 _CUT = frozenset({"53200", "55P03", "57014"})
 _CUT_NUMBERS = frozenset({1153, 1205, 1317, 1969, 3024})
 
 
 def is_cut(error: Exception) -> bool:
-    """Whether a smaller statement may succeed at once where this one did not."""
+    """Whether a smaller statement may succeed at once where this one failed."""
     if isinstance(error, MemoryError):
         return True
     if not isinstance(error, DatabaseError):
@@ -54,7 +53,7 @@ def is_cut(error: Exception) -> bool:
 
 
 def sqlstate(error: BaseException) -> str:
-    """Django's errors have the driver's as their cause."""
+    """The SQLSTATE of an error, or of its cause: Django's errors have the driver's as that."""
     for one in (error, error.__cause__):
         state = getattr(one, "sqlstate", None) or getattr(one, "pgcode", None)
         if isinstance(state, str):

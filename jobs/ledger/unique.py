@@ -1,8 +1,8 @@
-"""Unique calls: the sending side. `jobs/worker/claim/permits.py` is the other.
+"""Send unique calls. `jobs/worker/claim/permits.py` is the worker's side.
 
-A lock on Redis says which call stands for a key. Outside a transaction it is taken at the call,
-for a minute; when the message is there, for as long as it may wait. Inside one it is only looked
-at: it is taken when the transaction has committed (`publish`), so a rollback leaves none.
+A lock on Redis says which call stands for a key. Outside a transaction, sending takes the lock for
+a minute, and once the message is there for as long as that may wait. Inside one it only looks
+whether the lock is free: `publish` takes it after the commit, so a rollback leaves none.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ OnConflict = Literal["drop", "replace", "raise"]
 _UNTIL = ("until_start", "until_end")
 _ON_CONFLICT = ("drop", "replace", "raise")
 
-#: Seconds beyond its due time for which a call that never ends keeps others away.
+#: Seconds after its due time for which a call that never ends keeps others away.
 _FORGOTTEN = 86_400.0
 
 
 class Uniqueness(NamedTuple):
-    """What ``@task(unique=…)`` and its kin come to."""
+    """What ``@task(unique=…, debounce=…, throttle=…)`` ask for."""
 
-    #: "": for a window, whatever becomes of the call.
+    #: "": for the window, whatever becomes of the call.
     until: Literal["until_start", "until_end", ""]
     #: Seconds of the window.
     window: float = 0.0
     on_conflict: OnConflict = "drop"
-    #: Seconds without another call after which the last one is run.
+    #: Seconds without another call after which the last one runs.
     quiet: float = 0.0
 
     @property
@@ -50,8 +50,8 @@ class Uniqueness(NamedTuple):
         return self.on_conflict == "replace"
 
     def seconds(self, eta: dt.datetime | None, now: float) -> float:
-        """For how long a call that may start at ``eta`` keeps others away at most. ``now``: Unix
-        seconds."""
+        """The longest time for which a call that may start at ``eta`` keeps others away. ``now``:
+        Unix seconds."""
         if self.window:
             return self.window
         return _FORGOTTEN + (max(0.0, eta.timestamp() - now) if eta else 0.0)
@@ -60,7 +60,8 @@ class Uniqueness(NamedTuple):
 def uniqueness(
     unique: Any, on_conflict: Any = "drop", debounce: Any = None, throttle: Any = None
 ) -> Uniqueness | None:
-    """None: calls are not unique. Raises `TypeError` or `ValueError`."""
+    """Check these options of a task; None: its calls are not unique. Raises `TypeError` or
+    `ValueError`."""
     given = {"unique": unique, "debounce": debounce, "throttle": throttle}
     named = [name for name, value in given.items() if value is not None]
     if on_conflict not in _ON_CONFLICT:
@@ -102,8 +103,8 @@ def _span(name: str, value: Any) -> float:
     return float(value)
 
 
-#: Seconds for which a lock is taken before its message is sent: a process that dies between the
-#: two keeps others away for so long.
+#: Seconds for which a lock is taken before its message is sent. A process that dies between the
+#: two keeps others away for that time.
 _UNSENT = 60.0
 
 
@@ -118,8 +119,9 @@ def send(
 ) -> list[str]:
     """`publish.send` of messages that name their locks (`Message.unique`).
 
-    For each the id of the call that stands for its key: its own, or that of the one that was
-    there. Raises `AlreadyQueued`, with nothing sent, where the task asks for it.
+    Returns for each message the id of the call that stands for its key: its own, or that of the
+    call that was there before. Raises `AlreadyQueued`, with nothing sent, where the task asks for
+    it.
     """
     locks = [lock_of(sent, unique) for sent in messages]
     alias = using or router.db_for_write(TaskResult)
@@ -161,27 +163,28 @@ def _take_and_send(
         if own:
             publish.send(own, using=alias, retry_policy=retry_policy)
     except BaseException:
-        with contextlib.suppress(BrokerUnavailable):  # they go by themselves
-            # Without a trace: those that were to be replaced run.
+        with contextlib.suppress(BrokerUnavailable):  # the locks expire
+            # FREE leaves no trace of them, so the calls that were to be replaced run.
             broker.get().unlock([lock._replace(take=Take.FREE) for lock in taken])
         raise
     if taken and not unique.window:
-        with contextlib.suppress(BrokerUnavailable):  # the worker takes it, should it be free then
+        with contextlib.suppress(BrokerUnavailable):  # the worker takes a lock that is free then
             broker.get().lock([lock._replace(take=Take.KEEP) for lock in taken])
     return holders
 
 
 def _look(locks: Sequence[Lock], alias: str) -> list[str]:
-    """The calls that have these locks, or will when this transaction commits; "" where none."""
+    """The calls that have these locks, or will have them when this transaction commits; "" where
+    there is none."""
     waiting = publish.locks_waiting(connections[alias])
     try:
         with broker.get().briefly(insist=False):
             held = broker.get().locked([lock.name for lock in locks])
     except BrokerUnavailable:
-        held = [""] * len(locks)  # what is sent in a transaction doesn't need the broker
+        held = [""] * len(locks)  # sending in a transaction doesn't need the broker
     holders = []
     for lock, holder in zip(locks, held, strict=True):
-        # The first of its name in this very bulk stands for the others, too.
+        # The first of its name among these messages stands for the others, too.
         found = holder or waiting.setdefault(lock.name, lock.task_id)
         holders.append("" if found == lock.task_id else found)
     return holders

@@ -38,7 +38,7 @@ class MomentField(_DateTimeField[_ST, _GT]):
         return name, "django.db.models.DateTimeField", args, kwargs
 
     def get_default(self) -> Any:
-        return clock.now() if self.default is timezone.now else super().get_default()
+        return dt.datetime.now(dt.UTC) if self.default is timezone.now else super().get_default()
 
     def to_python(self, value: Any) -> Any:
         value = super().to_python(value)

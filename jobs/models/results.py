@@ -13,7 +13,6 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs.models.moments import MomentField
 from jobs.states import TERMINAL, State
-from jobs.timing import clock
 
 
 class TaskResultQuerySet(models.QuerySet["TaskResult"]):
@@ -22,11 +21,6 @@ class TaskResultQuerySet(models.QuerySet["TaskResult"]):
         return self.filter(
             state=State.PENDING, published_at__isnull=True, created_at__lt=before
         ).order_by("id")
-
-    def mark_published(self, ids: Iterable[str]) -> int:
-        return self.filter(id__in=list(ids), published_at__isnull=True).update(
-            published_at=clock.now()
-        )
 
     def ended(self, ids: Iterable[str]) -> set[str]:
         """Those of these ids whose terminal state is recorded."""

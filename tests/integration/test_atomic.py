@@ -13,7 +13,7 @@ from jobs import Task, ledger, message, signals, task
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.outcome import Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor

@@ -203,7 +203,6 @@ def test_atomic_members_and_body() -> None:
 
 def test_on_databases_without_an_upsert_that_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outcomes, "_WRITERS", {})
-    monkeypatch.setattr(outcomes, "_TELLERS", {})
     result = chord([echo.s(n) for n in range(30)], total.s()).delay()
     raw = next(iter(broker.get().scan("default")))
     work()

@@ -12,8 +12,7 @@ from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.claim import admission, prepare
 from jobs.worker.claim.permits import Answer
-from jobs.worker.record.outcome import Delivery, Kind
-from jobs.worker.record.rows import Run
+from jobs.worker.record.outcome import Delivery, Kind, Run
 from tests.models import Run as Ran
 from tests.tasks import quiet_trace, trace
 from tests.workers import on_redis, put, put_message, work

@@ -111,7 +111,7 @@ def test_its_verbs_do_nothing() -> None:
     recorder._settle([outcome])
     assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
     dead = Outcome(Kind.DEAD, "default", outcome.number, reason="why")
-    recorder._bury([dead])
+    recorder._settle([dead])
     assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
 
 

@@ -16,7 +16,7 @@ from jobs.ledger import outcomes, reopening
 from jobs.ledger.outcomes import Record
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from tests.tasks import add
 from tests.workers import rolled_back
 
@@ -173,7 +173,7 @@ def test_ended_and_reopened(write: Write) -> None:
 @pytest.fixture(params=["the database's own", "the ORM"])
 def write_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "the ORM":
-        monkeypatch.setattr(outcomes, "_TELLERS", {})
+        monkeypatch.setattr(outcomes, "_WRITERS", {})
     return ledger.record_ends
 
 

@@ -140,9 +140,9 @@ def test_a_batch_that_is_refused_is_halved(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _counting(call: Any, calls: list[Any]) -> Any:
-    def counted(given: Any) -> None:
+    def counted(given: Any) -> Any:
         calls.append(given)
-        call(given)
+        return call(given)
 
     return counted
 
@@ -230,11 +230,11 @@ def test_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     write_part, ended = recorder._write, ledger.ended
 
-    def try_to_write(part: Any) -> None:
+    def try_to_write(part: Any) -> Any:
         if len(tried) < 6:
             away(part)
         sizes.append(len(part))
-        write_part(part)
+        return write_part(part)
 
     monkeypatch.setattr(recorder, "_write", try_to_write)
     monkeypatch.setattr(ledger, "ended", lambda ids: away(ids) if len(tried) < 6 else ended(ids))

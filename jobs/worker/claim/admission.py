@@ -21,13 +21,13 @@ from jobs.exceptions import MessageError, QueueRefused, TaskRevoked
 from jobs.registry import tasks
 from jobs.worker.claim import permits, prepare
 from jobs.worker.claim.permits import Answer
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
 )
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 

@@ -32,10 +32,10 @@ from jobs.worker.claim.permits import Answer
 from jobs.worker.record.outcome import (
     Delivery,
     Outcome,
+    Run,
     each,
 )
 from jobs.worker.record.recorder import FULL, Recorder
-from jobs.worker.record.rows import Run
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 

@@ -23,9 +23,9 @@ from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
     limit_of,
 )
-from jobs.worker.record.rows import Run
 
 
 class Answer(NamedTuple):

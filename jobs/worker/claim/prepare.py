@@ -21,16 +21,17 @@ from jobs.exceptions import (
 from jobs.message import Message
 from jobs.registry import tasks
 from jobs.states import State
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
     lock_of,
+    reason,
     slots_of,
 )
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 
@@ -161,10 +162,6 @@ def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
         done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
     done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
     return done
-
-
-def reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {rows.shortened(rows.text_of(error))}"
 
 
 def most_crashes(task: Task[..., Any]) -> int:

@@ -1,8 +1,8 @@
-"""What a message asks to be sent after its task, and what becomes of what never will be.
+"""What a message asks to be sent after its task, and the ends of calls that never will be sent.
 
 On success: its callbacks, and the next call of its chain. On failure: its errbacks; the rest of its
-chain ends as it did. Ids are chosen before, so that a second run of the same message sends nothing
-twice. What comes when the last member of a chord has ended, `jobs.worker.record.joining` says.
+chain ends as it did. The ids of all these are chosen before, so a second run of the same message
+sends nothing twice. `jobs.worker.record.joining` sends what follows the last member of a chord.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import datetime as dt
 import itertools
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jobs import (
@@ -28,17 +28,20 @@ from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.timing import clock
-from jobs.worker.record import rows
 from jobs.worker.record.outcome import (
     NOTHING,
     Following,
     Member,
+    Run,
+    failure,
 )
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 
-#: What is raised by looking for a call in what is none.
+#: Forms of ``expires`` that this project sends. Celery clients send texts.
+_ENDS = (int, float, dt.timedelta, dt.datetime)
+
+#: Errors from treating arbitrary JSON as a call.
 NO_CALL = (
     ValueError,
     TypeError,
@@ -51,41 +54,38 @@ NO_CALL = (
 
 def after_success(sent: Message, result: Any) -> Following:
     """Raises `SendError` for a result that can't be in the messages to be sent."""
-    following = _together(_starts(sent, result), _membership(sent))
+    callbacks = enumerate(sent.embed.get("callbacks") or ())
+    parts = [started(sent, f"callback {n}", call, [result]) for n, call in callbacks]
+    if sent.embed.get("chain"):
+        call = workflow.chain(reversed(sent.embed["chain"]))
+        parts.append(started(sent, "chain", call, [result]))
+    following = _together(parts, _membership(sent))
     for one in following.messages:
         message.encode(one)  # now, when it can still be the task's failure
     return following
 
 
-def _starts(sent: Message, result: Any) -> Iterator[Following]:
-    for n, call in enumerate(sent.embed.get("callbacks") or ()):
-        yield started(sent, f"callback {n}", call, [result])
-    if sent.embed.get("chain"):
-        yield started(sent, "chain", workflow.chain(reversed(sent.embed["chain"])), [result])
-
-
-def _together(parts: Iterable[Following], members: Sequence[Member]) -> Following:
-    """Of one call, which is a member of chords itself."""
-    made = list(parts)
+def _together(parts: Sequence[Following], members: Sequence[Member]) -> Following:
+    """All parts in one. ``members``: the call itself, as a member of a chord."""
     return Following(
-        [one for part in made for one in part.messages],
-        [one for part in made for one in part.chords],
-        [one for part in made for one in part.ends],
-        [*members, *(one for part in made for one in part.members)],
+        [one for part in parts for one in part.messages],
+        [one for part in parts for one in part.chords],
+        [one for part in parts for one in part.ends],
+        [*members, *(one for part in parts for one in part.members)],
     )
 
 
 def after_end(
     sent: Message, raw: bytes, run: Run, why: BaseException, state: State = State.FAILURE
 ) -> Following:
-    """After an end other than success. Errbacks are told of failures, not of revocations."""
+    """After an end other than success. Errbacks are sent after failures, not after revocations."""
     if not sent.embed:
         return NOTHING
     parts = []
     if state == State.FAILURE and sent.embed.get("errbacks"):
         parts.append(told(sent, sent.embed["errbacks"]))
     if sent.embed.get("chain"):
-        ended = rows.failure(sent, raw, run, why, state)
+        ended = failure(sent, raw, run, why, state)
         error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
         call = workflow.chain(reversed(sent.embed["chain"]))
         ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
@@ -94,9 +94,9 @@ def after_end(
 
 
 def after_replacing(sent: Message, call: Call) -> Following:
-    """What is sent instead of the call: the start of its replacement. Raises `SendError`."""
+    """The start of a call's replacement, which is sent instead. Raises `SendError`."""
     start = workflow.start(call)
-    # Not its own id for their parent: that is the end of what they begin.
+    # Their parent is that of the replaced call, whose id the last task of the replacement gets.
     messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
     for one in messages:
         message.encode(one)
@@ -104,14 +104,14 @@ def after_replacing(sent: Message, call: Call) -> Following:
 
 
 def told(sent: Message, errbacks: Sequence[Call]) -> Following:
-    """The errbacks of a call that has failed: they get its id."""
+    """The errbacks of a call that has failed, which are given its id."""
     starts = [started(sent, f"errback {n}", call, [sent.id]) for n, call in enumerate(errbacks)]
     return _together(starts, ())
 
 
 def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
-    """The ends of all tasks of a call that will not be sent, as that of another, and those of them
-    that chords wait for."""
+    """The ends of all tasks of a call that will not be sent, and which of them are members of
+    chords. ``ended``: the end of another call, which they end like."""
     ends, members = [], []
     root_id = ended.root_id or ended.id
     foreign = conf.get().queue(ended.queue).open
@@ -145,9 +145,9 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
 
 
 def started(sent: Message, what: str, call: Call, before: list[Any]) -> Following:
-    """What a call sends that follows this one, at its start. Its ids are the same, however often
-    the task is run. What is no call, or can't be sent, ends as FAILURE instead, and with it all
-    that would have come behind it."""
+    """The first messages of a call that follows this one. Their ids are the same at every run of
+    the task. What is no call, or can't be sent, ends as FAILURE instead, with all that comes after
+    it."""
     ids = (message.derived_id(sent.id, f"{what}/{n}") for n in itertools.count())
     try:
         call = workflow.freeze(call, ids.__next__)
@@ -161,28 +161,32 @@ def started(sent: Message, what: str, call: Call, before: list[Any]) -> Followin
         log.error("task %s is followed by what can't be sent: %s (%r)", sent.id, shown(call), error)
         why = JobsError(f"It can't be sent after {sent.task}[{sent.id}]: {error!r}")
         why.__cause__ = error
-        ended = rows.failure(sent, b"", Run("", time.time()), why)
+        ended = failure(sent, b"", Run("", time.time()), why)
         ends, members = unsent(call, ended._replace(parent_id=sent.id))
         return Following(ends=ends, members=members)
 
 
 def shown(call: Any) -> str:
-    """What a log may say of a call, or of what should be one: its arguments may be secret."""
+    """A call, or what should be one, for the log: without its arguments, which may be secret."""
     named = call.get("task") if isinstance(call, Mapping) else None
     return repr(named)[:100] if named else f"a {type(call).__name__}"
 
 
 def _check(call: Call) -> None:
-    """Raise `ValueError` for the call of a single task that no row could hold."""
+    """Raise `ValueError` for a call of a single task that no row can hold."""
     task_id = workflow.options(call).get("task_id")
     if not message.is_name(task_id) or not message.is_name(call["task"]):
         raise ValueError(f"{call['task']!r}[{task_id!r}]: a name or id that can't be stored")
 
 
 def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
-    """The message of a call of a single task that is started."""
+    """The message of a call of a single task."""
     options = workflow.options(call)
     task = tasks.get(call["task"])
+    if options.get("countdown") is None:
+        eta = _moment(options.get("eta"))
+    else:
+        eta = clock.now() + dt.timedelta(seconds=float(options["countdown"]))
     expires = options.get("expires")
     if expires is None and task is not None:
         expires = task.expires
@@ -198,8 +202,8 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
             "chain": list(options.get("chain") or ()) or None,
             "chord": options.get("chord"),
         },
-        eta=_eta(options),
-        expires=_expires(expires),
+        eta=eta,
+        expires=end(expires) if isinstance(expires, _ENDS) else _moment(expires),
         timelimit=(_seconds(options, "time_limit"), _seconds(options, "soft_time_limit")),
         ignore_result=options.get("ignore_result", task.ignore_result if task else None),
         root_id=root_id,
@@ -212,7 +216,7 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
 
 
 def _tasks(call: Call) -> list[Call]:
-    """But for what is no call, which could not have been sent either."""
+    """All tasks of a call, without parts that are no calls and could not be sent either."""
     try:
         found = list(workflow.tasks_in_place(call))
         for one in found:
@@ -239,8 +243,8 @@ def _root(sent: Message) -> str:
 
 
 def _address(call: Call) -> dict[str, Any]:
-    """Queue and priority, as fields of its message. By its own arguments: what the call before it
-    gives it is not looked at."""
+    """The queue and priority of a call, as fields of its message. Routes see its own arguments, not
+    what the call before gives it."""
     name, options = str(call.get("task")), workflow.options(call)
     args, kwargs = call.get("args") or (), call.get("kwargs") or {}
     try:
@@ -257,18 +261,6 @@ def _index(options: Mapping[str, Any]) -> int | None:
     """A call's place in its group."""
     index = options.get("group_index")
     return index if isinstance(index, int) and 0 <= index < 2**31 else None
-
-
-def _eta(options: Mapping[str, Any]) -> dt.datetime | None:
-    if options.get("countdown") is not None:
-        return clock.now() + dt.timedelta(seconds=float(options["countdown"]))
-    return _moment(options.get("eta"))
-
-
-def _expires(expires: Any) -> dt.datetime | None:
-    if isinstance(expires, int | float | dt.timedelta | dt.datetime):
-        return end(expires)
-    return _moment(expires)
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:

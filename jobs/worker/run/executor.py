@@ -57,7 +57,8 @@ from jobs.running.request import (
 )
 from jobs.states import State
 from jobs.worker.claim import prepare
-from jobs.worker.record import joining, rows
+from jobs.worker.record import joining
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import (
     after_end,
     after_replacing,
@@ -68,8 +69,8 @@ from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
+    Run,
 )
-from jobs.worker.record.rows import Run
 from jobs.worker.run import isolation
 from jobs.worker.run.isolation import setitimer
 

@@ -23,15 +23,15 @@ from jobs.message import Killed, Message
 from jobs.models import TaskResult
 from jobs.registry import tasks
 from jobs.worker.board import key
-from jobs.worker.record import rows
+from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
     Kind,
     Outcome,
+    Run,
     lock_of,
 )
 from jobs.worker.record.recorder import Recorder
-from jobs.worker.record.rows import Run
 
 log = logging.getLogger("jobs.worker")
 

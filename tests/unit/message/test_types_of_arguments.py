@@ -29,7 +29,7 @@ from jobs.worker.record.following import (
     after_success,
     message_of,
 )
-from jobs.worker.record.rows import Run
+from jobs.worker.record.outcome import Run
 
 
 @task(name="tests.types.first")
