@@ -1,4 +1,4 @@
-"""Unique calls: the sending side. `jobs/worker/claim/permits.py` is the other.
+"""Unique calls: the sending side. `jobs/worker/claim/admission.py` is the other.
 
 A lock on Redis says which call stands for a key. Outside a transaction it is taken at the call,
 for a minute; when the message is there, for as long as it may wait. Inside one it is only looked

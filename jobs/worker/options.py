@@ -13,7 +13,7 @@ from jobs import conf, message
 from jobs.exceptions import ConfigurationError, shown
 from jobs.registry import tasks
 
-#: How a worker can take from several queues: `jobs.worker.claim.order`.
+#: How a worker can take from several queues: `jobs.worker.claim.consumer.Order`.
 ORDERS = ("strict", "weighted", "round-robin")
 
 _HEAVIEST = 1000

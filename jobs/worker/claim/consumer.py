@@ -9,7 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -18,16 +20,10 @@ from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.ledger.refusals import is_refusal
+from jobs.registry import tasks
 from jobs.worker.board import Board, key
-from jobs.worker.claim import (
-    admission,
-    order,
-    permits,
-    prepare,
-)
-from jobs.worker.claim.admission import Overrides
-from jobs.worker.claim.holding import Gathering, Suspects
-from jobs.worker.claim.permits import Answer
+from jobs.worker.claim import admission
+from jobs.worker.claim.admission import Answer, Overrides
 from jobs.worker.loops import (
     AWAY,
     BROKER,
@@ -45,6 +41,180 @@ from jobs.worker.record.rows import Run
 from jobs.worker.run.database import Care
 from jobs.worker.run.loop import AsyncRunner
 from jobs.worker.run.threads import AHEAD, MOST, SyncRunners
+
+
+class Order(ABC):
+    @abstractmethod
+    def next(self) -> Sequence[str]:
+        """The queues, in the order of the next pass."""
+
+    @abstractmethod
+    def asked(self, queue: str, count: int, *, got: int) -> None:
+        """A queue was asked for so many messages, and gave so many."""
+
+
+class Strict(Order):
+    """Always the same: the second is asked when the first is empty."""
+
+    def __init__(self, queues: Sequence[str]) -> None:
+        self._queues = queues
+
+    def next(self) -> Sequence[str]:
+        return self._queues
+
+    def asked(self, queue: str, count: int, *, got: int) -> None:
+        pass
+
+
+class Weighted(Order):
+    """Each queue that has messages gets its share of the claims, by weight.
+
+    Each has a mark on a line, and the one that is least far comes first. What a queue was asked
+    for, divided by its weight, moves it forward. So a queue of any weight has its turn, and one
+    that was empty is asked again no sooner than if it had given everything.
+    """
+
+    def __init__(self, weights: Mapping[str, int]) -> None:
+        self._weights = weights
+        self._marks = dict.fromkeys(weights, 0.0)
+        #: Where the line has come to: the mark of the last that gave all it was asked for.
+        self._now = 0.0
+
+    def next(self) -> Sequence[str]:
+        return sorted(self._marks, key=self._marks.__getitem__)  # equal ones: as they were given
+
+    def asked(self, queue: str, count: int, *, got: int) -> None:
+        step = count / self._weights[queue]
+        if got < count:
+            # It has nothing left. Neither does it save up while it is empty, nor does it owe what
+            # it got while nobody else had anything.
+            self._marks[queue] = self._now + step
+            return
+        self._now = max(self._now, self._marks[queue])
+        self._marks[queue] += step
+
+
+def order_of(queues: Sequence[str], weights: Sequence[int]) -> Order:
+    """``weights``: one for each queue; none at all: in strict order."""
+    if not weights:
+        return Strict(queues)
+    return Weighted(dict(zip(queues, weights, strict=True)))
+
+
+class Gathering:
+    """One child's. Times are monotonic seconds."""
+
+    def __init__(self, most: int) -> None:
+        """``most``: calls of one batch that the board has places for."""
+        self._most = most
+        #: Whether there is any task that takes many at once.
+        self.wanted = any(task.batch for task in tasks.values())
+        #: Task → what waits to be run with others, and until when.
+        self._held: dict[str, list[Delivery]] = {}
+        self._ends: dict[str, float] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def add(self, deliveries: Sequence[Delivery], now: float) -> list[Delivery]:
+        """What is to be run now: what is in no batch, and a full one as one delivery."""
+        ready = []
+        for delivery in deliveries:
+            # One whose process died is run by itself, so that the next death tells.
+            if not delivery.task.batch or delivery.message.crashes:
+                ready.append(delivery)
+            elif self._hold(delivery, now) == self._full(delivery):
+                ready.append(self._take(delivery.task.name))
+        return ready
+
+    def due(self, now: float) -> list[Delivery]:
+        """The batches that have waited long enough."""
+        return [self._take(name) for name, ends in list(self._ends.items()) if ends <= now]
+
+    def wait(self, now: float) -> float:
+        """Seconds until the first is due; there must be one."""
+        return max(0.0, min(self._ends.values()) - now)
+
+    def missing(self) -> int:
+        """How many calls would fill the batch that needs the most."""
+        return max((self._full(held[0]) - len(held) for held in self._held.values()), default=0)
+
+    @property
+    def held(self) -> list[Delivery]:
+        return [delivery for held in self._held.values() for delivery in held]
+
+    def take_back(self) -> list[Delivery]:
+        return [self._take(name) for name in list(self._held)]
+
+    def _hold(self, delivery: Delivery, now: float) -> int:
+        held = self._held.setdefault(delivery.task.name, [])
+        self._ends.setdefault(delivery.task.name, now + delivery.task.options.batch_wait)
+        held.append(delivery)
+        return len(held)
+
+    def _full(self, delivery: Delivery) -> int:
+        return min(delivery.task.batch, self._most)
+
+    def _take(self, name: str) -> Delivery:
+        del self._ends[name]
+        first, *others = self._held.pop(name)
+        return first._replace(others=tuple(others))
+
+
+class Suspects:
+    """One child's. While there is any it claims nothing; what it runs already goes on."""
+
+    def __init__(self, sync: SyncRunners, loop: AsyncRunner) -> None:
+        self._sync = sync
+        self._async = loop
+        self._held: deque[Delivery] = deque()
+        #: What the count of finished synchronous tasks is when the one that runs alone has ended.
+        self._finished = 0
+        #: The one that runs alone is on the event loop.
+        self._on_loop = False
+
+    def hold(self, deliveries: Iterable[Delivery]) -> list[Delivery]:
+        """Keep those that are suspect; the others are returned."""
+        # Where one at a time is run, each is alone as it is.
+        if self._sync.width == 1 and not self._async.wanted:
+            return list(deliveries)
+        deliveries = list(deliveries)
+        self._held += [d for d in deliveries if d.message.crashes]
+        return [d for d in deliveries if not d.message.crashes]
+
+    @property
+    def busy(self) -> bool:
+        """Whether one waits or runs, so that nothing may be put beside it."""
+        return bool(self._held) or self._runs()
+
+    def _runs(self) -> bool:
+        if self._async.running == 0:
+            self._on_loop = False
+        return self._on_loop or self._sync.finished < self._finished
+
+    def step(self) -> None:
+        """Run the next one, if nothing else runs."""
+        if not self._held or self._runs():
+            return
+        if self._sync.busy or self._sync.unstarted or self._async.running:
+            return
+        delivery = self._held.popleft()
+        if delivery.task.is_async:
+            self._on_loop = True
+            self._async.submit([delivery])
+        else:
+            self._finished = self._sync.finished + 1
+            self._sync.submit([delivery])
+
+    @property
+    def held(self) -> list[Delivery]:
+        return list(self._held)
+
+    def take_back(self) -> list[Delivery]:
+        taken = list(self._held)
+        self._held.clear()
+        return taken
+
 
 #: Most of one claim while nearly nothing of it is run: what is must not wait long for the rest.
 _AGAIN = 100
@@ -189,7 +359,7 @@ class Consumer:
         as many tasks as it may."""
         self.name = name
         self._queues = queues
-        self._order = order.of(queues, weights)
+        self._order = order_of(queues, weights)
         self._sync = sync
         self._async = loop
         self._recorder = recorder
@@ -370,7 +540,7 @@ class Consumer:
         deliveries = []
         trusted = self._conf.queue(queue).open
         for number, raw in claim.messages:
-            prepared = prepare.prepare(
+            prepared = admission.prepare(
                 queue, number, raw, trusted=trusted, worker=self.name, now=now, claimed=claimed
             )
             if isinstance(prepared, Outcome):
@@ -427,7 +597,9 @@ class Consumer:
                 raise
             if len(deliveries) == 1:
                 one = deliveries[0]
-                return Answer([], [prepare.given_up(queue, one.number, one.raw, True, run, error)])
+                return Answer(
+                    [], [admission.given_up(queue, one.number, one.raw, True, run, error)]
+                )
         answers = [self._admit(queue, claim, [one], run) for one in deliveries]
         return Answer(
             [d for answer in answers for d in answer.deliveries],
@@ -481,11 +653,11 @@ class Consumer:
         self._returning += each(deliveries)
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
-            form = permits.unstarted(d)
+            form = admission.unstarted(d)
             by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
         # Before another worker has them, which holds what it needs under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
-            permits.give_up(slots)
+            admission.give_up(slots)
         stay = set()
         for queue, some in by_queue.items():
             try:
@@ -497,7 +669,7 @@ class Consumer:
         # With the broker away they would have stayed, and the next step would try again.
         returned = [d for d in self._returning if d.queue not in stay]
         self._returning = [d for d in self._returning if d.queue in stay]
-        permits.give_back(returned)
+        admission.give_back(returned)
 
     # ------------------------------------------------------------------ idling
 

@@ -30,7 +30,7 @@ from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.running import notes
 from jobs.timing import clock
-from jobs.worker.claim import permits, prepare
+from jobs.worker.claim import admission
 from jobs.worker.loops import AWAY, Patience, vital
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import after_end
@@ -236,7 +236,7 @@ class Recorder:
         self._give_up(batch)
         self._settle(batch)
         if waiting := [o.waits_for for o in batch if o.waits_for]:
-            self._give_up_all(permits.wait_for, waiting)
+            self._give_up_all(admission.wait_for, waiting)
         for o in over:
             notes.forget(o.queue, o.reported, failed=o.failed)
 
@@ -334,7 +334,7 @@ class Recorder:
         except Exception:
             log.exception("nothing can be recorded of task %s", what)
         outcome.kind = Kind.DEAD
-        outcome.reason = f"Its outcome can't be recorded: {prepare.reason(error)}"
+        outcome.reason = f"Its outcome can't be recorded: {admission.reason(error)}"
         outcome.failed = True
 
     def _put_aside(self, outcome: Outcome, error: Exception) -> None:
@@ -383,14 +383,14 @@ class Recorder:
             "task %s was taken over by another worker; its outcome here is dropped",
             outcome.ended or outcome.number,
         )
-        permits.lose(outcome.slots)
+        admission.lose(outcome.slots)
 
     def _give_up(self, batch: Sequence[Outcome]) -> None:
         """What limits and unique locks these calls held."""
         if slots := [slot for o in batch for slot in o.slots]:
-            self._give_up_all(permits.give_up, slots)
+            self._give_up_all(admission.give_up, slots)
         if locks := [o.lock for o in batch if o.lock and o.kind in _ENDS]:
-            self._give_up_all(permits.unlock, locks)
+            self._give_up_all(admission.unlock, locks)
 
     def _give_up_all(self, verb: Callable[[list[Any]], object], things: Sequence[Any]) -> None:
         """What is refused of it is left alone: slots, locks and places in a line end with time."""

@@ -6,7 +6,7 @@ import time
 
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable
-from jobs.worker.claim import permits
+from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
@@ -16,7 +16,7 @@ from jobs.worker.record.outcome import (
 
 def lost(delivery: Delivery) -> Outcome:
     """Somebody else has it, and with it what it held."""
-    permits.lose(delivery.slots)
+    admission.lose(delivery.slots)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
 
 

@@ -46,7 +46,7 @@ from jobs.running.request import (
     said,
 )
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record import joining, rows
 from jobs.worker.record.following import (
     after_end,
@@ -186,7 +186,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
                 joining.send([after])
                 told = joining.join(after.members, {sent.id})
     except _EndedBefore:
-        return prepare.already_ended(delivery)
+        return admission.already_ended(delivery)
     except (InterfaceError, OperationalError) as error:
         if not returned:
             raise  # the task's own affair
@@ -257,13 +257,13 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         why = "The task raised Ignore, so nothing else was recorded"
         if error.args != Ignore().args:
             why += f": {rows.text_of(error)}"
-        return prepare.end(delivery, attempt, TaskRevoked(why))
+        return admission.end(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
         return _replaced(delivery, attempt, error)
     if isinstance(error, Reject):
         return _rejected(delivery, attempt, error)
     if isinstance(error, TypeError) and (wrong := _wrong_arguments(delivery)):
-        return prepare.end(delivery, attempt, wrong)
+        return admission.end(delivery, attempt, wrong)
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)
@@ -275,7 +275,7 @@ def _said_itself(delivery: Delivery, attempt: Run, told: Ended) -> Outcome:
     if told.state == State.SUCCESS:
         return _returned(delivery, attempt, told.meta)
     if told.state == State.REVOKED:
-        return prepare.end(delivery, attempt, TaskRevoked(rows.text_of(told.meta)))
+        return admission.end(delivery, attempt, TaskRevoked(rows.text_of(told.meta)))
     return _failed(delivery, attempt, TaskFailed(rows.text_of(told.meta)))
 
 
@@ -349,7 +349,7 @@ def _again(
 
 def _rejected(delivery: Delivery, attempt: Run, error: Reject) -> Outcome:
     if not error.requeue:
-        return prepare.end(delivery, attempt, error)
+        return admission.end(delivery, attempt, error)
     return Outcome(
         Kind.LATER,
         delivery.queue,
@@ -371,7 +371,7 @@ def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
     allowed."""
     sent, task = delivery.message, delivery.task
     own = _may_be_its_own(error)
-    if own and sent.crashes >= prepare.most_crashes(task):
+    if own and sent.crashes >= admission.most_crashes(task):
         times = sent.crashes + 1
         why = TransactionLeftOpen(
             f"Task {task.name!r}[{sent.id}] could not be committed, {times} "

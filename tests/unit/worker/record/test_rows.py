@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs import serialization
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record import rows
 
 
@@ -16,7 +16,7 @@ def test_a_long_error_keeps_its_head_and_its_tail() -> None:
     assert told.text.startswith("head")
     assert len(told.stored) < 2 * rows.ERROR_MOST
     assert serialization.loads(told.stored)["exc_type"] == "ValueError"
-    assert len(prepare.reason(ValueError("x" * 1_000_000))) < rows.ERROR_MOST + 200
+    assert len(admission.reason(ValueError("x" * 1_000_000))) < rows.ERROR_MOST + 200
 
 
 def test_a_short_error_is_stored_as_it_is() -> None:
