@@ -77,7 +77,7 @@ def consumer(own_valkey: Valkey) -> Iterator[Consumer]:
     made = Consumer("c/1", ["default"], sync, loop, recorder, board, burst=False, stop=lambda: None)
     trace.enqueue_many([(str(n),) for n in range(5)])
     claim = broker.get().claim("default", "c/1", 1, 5, 60)
-    made._next_number = {"default": 6}
+    made._cursors["default"].number = 6
     sync.unstarted = deque(
         prepared
         for number, raw in claim.messages

@@ -14,7 +14,7 @@ from jobs import message, task
 from jobs.api.task import Task
 from jobs.message import Message
 from jobs.worker.board import Board
-from jobs.worker.claim.consumer import Gathering, Order, Suspects, order_of
+from jobs.worker.claim.consumer import Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.run.loop import AsyncRunner
 from jobs.worker.run.threads import SyncRunners
@@ -56,11 +56,11 @@ def busy(**waiting: int) -> Counter[str]:
 
 
 def weighted() -> Order:
-    return order_of(list(WEIGHTS), list(WEIGHTS.values()))
+    return Order(list(WEIGHTS), list(WEIGHTS.values()))
 
 
 def test_strict_order_never_changes() -> None:
-    strict = order_of(["high", "low"], [])
+    strict = Order(["high", "low"], [])
     assert totals(passes(strict, busy(high=5, low=5), 7)) == {"high": 5, "low": 2}
     assert strict.next() == ["high", "low"]
 
@@ -83,7 +83,7 @@ def test_it_is_the_same_every_time() -> None:
 
 
 def test_round_robin_is_equal_weights() -> None:
-    turns = order_of(["a", "b", "c"], [1, 1, 1])
+    turns = Order(["a", "b", "c"], [1, 1, 1])
     firsts = [queue for [(queue, _)] in passes(turns, busy(a=9, b=9, c=9), 6)]
     assert firsts == ["a", "b", "c", "a", "b", "c"]
 
@@ -215,7 +215,7 @@ def board() -> Iterator[Board]:
 
 
 class House:
-    """A child's runners and its suspects; tasks in it wait until they are let go."""
+    """A child's runners and its quarantine; tasks in it wait until they are let go."""
 
     def __init__(self, board: Board, threads: int) -> None:
         self.started: list[int] = []
@@ -227,7 +227,7 @@ class House:
         self.loop.wanted = False
         if threads > 1:
             self.sync.start(threads)
-        self.suspects = Suspects(self.sync, self.loop)
+        self.quarantine = Quarantine(self.sync, self.loop)
 
         @task(name="tests.waits", ignore_result=True)
         def waits(number: int) -> None:
@@ -272,42 +272,42 @@ def numbers(deliveries: list[Delivery]) -> list[int]:
 
 def test_one_after_the_other_and_nothing_beside(house: House) -> None:
     mixed = [house.delivery(1, 0), house.delivery(2, 1), house.delivery(3, 2)]
-    assert numbers(house.suspects.hold(mixed)) == [1]
-    assert house.suspects.busy
+    assert numbers(house.quarantine.hold(mixed)) == [1]
+    assert house.quarantine.busy
     house.sync.submit(mixed[:1])
     wait_for(lambda: house.started == [1], what="the innocent one")
-    house.suspects.step()
+    house.quarantine.step()
     assert not house.sync.unstarted  # 1 still runs
     house.go.release()
     wait_for(lambda: len(house.done) == 1 and not house.sync.busy, what="its end")
     for nth, number in enumerate((2, 3), 2):
-        house.suspects.step()
+        house.quarantine.step()
         wait_for(lambda number=number: house.started[-1] == number, what=f"suspect {number}")
-        house.suspects.step()  # and again: the next must wait
-        assert house.suspects.busy
+        house.quarantine.step()  # and again: the next must wait
+        assert house.quarantine.busy
         assert not house.sync.unstarted
         house.go.release()
         wait_for(lambda nth=nth: len(house.done) == nth and not house.sync.busy, what="its end")
-    wait_for(lambda: not house.suspects.busy, what="the last to be counted")
+    wait_for(lambda: not house.quarantine.busy, what="the last to be counted")
     assert house.started == [1, 2, 3]
 
 
 def test_one_on_the_event_loop_is_alone_too(house: House) -> None:
-    house.suspects.hold([house.async_delivery(1)])
-    house.suspects.step()
+    house.quarantine.hold([house.async_delivery(1)])
+    house.quarantine.step()
     wait_for(lambda: house.started == [1], what="it")
-    assert house.suspects.busy
+    assert house.quarantine.busy
     house.go.release()
-    wait_for(lambda: not house.suspects.busy, what="its end")
+    wait_for(lambda: not house.quarantine.busy, what="its end")
 
 
 def test_what_waits_goes_back_when_the_worker_stops(house: House) -> None:
-    house.suspects.hold([house.delivery(n, 1) for n in (1, 2)])
-    assert numbers(house.suspects.take_back()) == [1, 2]
-    assert not house.suspects.busy
+    house.quarantine.hold([house.delivery(n, 1) for n in (1, 2)])
+    assert numbers(house.quarantine.take_back()) == [1, 2]
+    assert not house.quarantine.busy
 
 
 def test_where_one_at_a_time_is_run_nobody_waits(board: Board) -> None:
     house = House(board, threads=1)
-    assert numbers(house.suspects.hold([house.delivery(1, 1)])) == [1]
-    assert not house.suspects.busy
+    assert numbers(house.quarantine.hold([house.delivery(1, 1)])) == [1]
+    assert not house.quarantine.busy
