@@ -578,6 +578,12 @@ class Consumer:
     def _submit(self, deliveries: list[Delivery]) -> None:
         """Hand deliveries to the runners of their kind, and return what these can't use."""
         sync = [d for d in deliveries if not d.task.is_async]
+        back: list[Delivery] = []
+        if sync and self._sync.overrun():
+            self._size.came_back(sync=True)
+            back = sync
+        elif sync:
+            self._sync.submit(sync)
         if len(sync) < len(deliveries):
             # The claim was sized for synchronous tasks as well: it may have brought too many.
             on_loop = [d for d in deliveries if d.task.is_async]
@@ -586,12 +592,9 @@ class Consumer:
                 self._async.submit(on_loop[:free])
             if on_loop[free:]:
                 self._size.came_back(sync=False)
-                self._give_back(on_loop[free:])
-        if sync and self._sync.overrun():
-            self._size.came_back(sync=True)
-            self._give_back(sync)
-        elif sync:
-            self._sync.submit(sync)
+                back = back + on_loop[free:]
+        if back:
+            self._give_back(back)  # last: should the broker be away, the others run all the same
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
         """Return these to their queues, with all that is still on its way back."""

@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from jobs import message, task
+from jobs import broker, message, task
 from jobs.api.task import Task
+from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message
 from jobs.worker.board import Board
-from jobs.worker.claim.consumer import Gathering, Order, Quarantine
+from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
+from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.loop import AsyncRunner
 from jobs.worker.run.threads import SyncRunners
 from jobs.worker.run.time_limits import Limits, ThreadTimer
@@ -311,3 +313,33 @@ def test_where_one_at_a_time_is_run_nobody_waits(board: Board) -> None:
     house = House(board, threads=1)
     assert numbers(house.quarantine.hold([house.delivery(1, 1)])) == [1]
     assert not house.quarantine.busy
+
+
+# ------------------------------------------------------------------------------ the whole consumer
+
+
+class Away:
+    """A broker that takes nothing back."""
+
+    def release(self, *args: Any) -> None:
+        raise BrokerUnavailable
+
+
+def test_what_can_run_runs_although_the_rest_cannot_go_back(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Consumer(
+        "w",
+        ["default"],
+        house.sync,
+        house.loop,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    monkeypatch.setattr(broker, "get", Away)
+    house.loop.concurrency = 0
+    with pytest.raises(BrokerUnavailable):
+        consumer._submit([house.async_delivery(1), house.delivery(2, 0)])
+    wait_for(lambda: house.started == [2], what="the one that has a runner")
