@@ -129,7 +129,7 @@ def _lost(sent: Message, task: Task[..., Any]) -> TaskEnded | TaskRevoked | None
     if sent.crashes > most:
         return WorkerLost(
             f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "
-            f"task {task.name!r}[{sent.id}]; {most} may."
+            f"task {task.name!r}[{sent.id}]; at most {most} may."
         )
     return None
 
@@ -546,8 +546,9 @@ def given_up(
 def undecided(queue: str, number: int, task_id: str, error: Exception, raw: bytes = b"") -> Outcome:
     """A dead letter, since deciding what becomes of the message failed. Were the process to end
     instead, the next one would claim the message and end, too."""
-    log.error("message %s of queue %s stops here", task_id or number, queue, exc_info=error)
-    why = f"No outcome could be made of it: {reason(error)}"
+    text = "message %s of queue %s becomes a dead letter: its outcome can't be decided"
+    log.error(text, task_id or number, queue, exc_info=error)
+    why = f"Its outcome can't be decided: {reason(error)}"
     return Outcome(Kind.DEAD, queue, number, ended=task_id, reason=why, raw=raw, failed=True)
 
 

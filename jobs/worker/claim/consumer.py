@@ -468,7 +468,7 @@ class Consumer:
     # ------------------------------------------------------------------ claiming
 
     def _claim(self, room: int) -> bool:
-        """Claim from one queue after the other. Whether to claim again before waiting."""
+        """Claim from one queue after the other. Returns whether to claim again before waiting."""
         claimed, kept, again = 0, 0, False
         searching, began = self._size.searching, time.monotonic()
         self._next_due = None
@@ -485,8 +485,8 @@ class Consumer:
                     self._order.asked(queue, wanted, got=count)
                     claimed += count
                     kept += self._take(cursor, claim)
-                    # What goes back is held until the search is over: the next claim is of what
-                    # stands behind it.
+                    # What goes back is held until the search is over, so that the next claim
+                    # reaches what stands behind it.
                     if not (searching and count) or kept or claimed >= room:
                         break
             except QueueRefused as error:
@@ -506,8 +506,7 @@ class Consumer:
         return again or claimed > 0
 
     def _refuse(self, cursor: Cursor, error: QueueRefused) -> None:
-        """Leave a queue alone for a while; the others go on. Raises the error if it is the only
-        one."""
+        """Leave a queue out for a while, if there are others; else raise the error."""
         if len(self._cursors) == 1:
             raise error
         if not cursor.refused_until:
@@ -517,7 +516,7 @@ class Consumer:
         self._answered = True
 
     def _take(self, cursor: Cursor, claim: Claim) -> int:
-        """Have what was claimed run, or end. How many messages did not have to go back at once."""
+        """Have what was claimed run, or end. Returns how many messages didn't go back at once."""
         self._answered = True
         kept = len(claim.messages)
         cursor.number = claim.resume or cursor.number + kept
