@@ -1,4 +1,4 @@
-"""Send unique calls. `jobs/worker/claim/permits.py` is the worker's side.
+"""Send unique calls. `jobs/worker/claim/admission.py` is the worker's side.
 
 A lock on Redis says which call stands for a key. Outside a transaction, sending takes the lock for
 a minute, and once the message is there for as long as that may wait. Inside one it only looks

@@ -14,7 +14,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.board import Board
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.claim.consumer import Consumer
 from jobs.worker.record.outcome import Delivery
 from jobs.worker.record.recorder import Recorder
@@ -76,12 +76,12 @@ def consumer(own_valkey: Valkey) -> Iterator[Consumer]:
     made = Consumer("c/1", ["default"], sync, loop, recorder, board, burst=False, stop=lambda: None)
     trace.enqueue_many([(str(n),) for n in range(5)])
     claim = broker.get().claim("default", "c/1", 1, 5, 60)
-    made._next_number = {"default": 6}
+    made._cursors["default"].number = 6
     sync.unstarted = deque(
         prepared
         for number, raw in claim.messages
         if isinstance(
-            prepared := prepare.prepare("default", number, raw, worker="c/1", now=0), Delivery
+            prepared := admission.prepare("default", number, raw, worker="c/1", now=0), Delivery
         )
     )
     sync._started[threading.get_ident()] = -1000.0

@@ -11,7 +11,7 @@ from jobs.api.task import Task
 from jobs.exceptions import ConfigurationError, WrongResults
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
-from jobs.worker.claim.holding import Gathering
+from jobs.worker.claim.consumer import Gathering
 from jobs.worker.record.outcome import Delivery
 from tests.models import Run
 from tests.tasks import add, collect, collect_as

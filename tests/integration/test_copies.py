@@ -10,8 +10,8 @@ from jobs import broker, message
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.claim import admission, prepare
-from jobs.worker.claim.permits import Answer
+from jobs.worker.claim import admission
+from jobs.worker.claim.admission import Answer
 from jobs.worker.record.outcome import Delivery, Kind, Run
 from tests.models import Run as Ran
 from tests.tasks import quiet_trace, trace
@@ -27,7 +27,7 @@ def copies(name: str, count: int) -> list[Delivery]:
     marked = message.mark_redelivered(raw, crashed=False)[0]
     made = []
     for number in range(1, count + 1):
-        one = prepare.prepare(
+        one = admission.prepare(
             "default", number, raw if number == 1 else marked, worker="w", now=time.time()
         )
         assert isinstance(one, Delivery)

@@ -12,7 +12,7 @@ from jobs import broker, conf, task
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
@@ -42,7 +42,7 @@ def claim(worker: str, first: int = 1) -> Claim:
 
 def outcome_of(worker: str, number: int, raw: bytes, *, claimed: float) -> Outcome:
     """What this worker makes of a delivery that it claimed so many seconds ago."""
-    prepared = prepare.prepare("default", number, raw, worker=worker, now=time.time())
+    prepared = admission.prepare("default", number, raw, worker=worker, now=time.time())
     if isinstance(prepared, Outcome):
         return prepared
     outcome = executor.run(prepared, worker, LIMITS)
@@ -118,7 +118,7 @@ def test_its_verbs_do_nothing() -> None:
 def test_one_that_is_acknowledged_early_does_not_start() -> None:
     put_message(task=add.name, args=[1, 2])
     ((number, raw),) = claim("slow").messages
-    prepared = prepare.prepare("default", number, raw, worker="slow", now=time.time())
+    prepared = admission.prepare("default", number, raw, worker="slow", now=time.time())
     assert isinstance(prepared, Delivery)
     upkeep.give_back(["default"], "slow")
     assert ack_early(prepared, "slow") is False

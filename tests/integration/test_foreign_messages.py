@@ -17,7 +17,7 @@ from jobs.broker.base import Outgoing
 from jobs.exceptions import MalformedMessage
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record.outcome import Kind, Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
@@ -179,7 +179,7 @@ def test_whatever_decodes_is_recorded(
 
 
 def outcome_of(raw: bytes) -> Outcome:
-    prepared = prepare.prepare("default", 1, raw, worker="w", now=time.time())
+    prepared = admission.prepare("default", 1, raw, worker="w", now=time.time())
     if not isinstance(prepared, Outcome):
         return executor.run(prepared, "w", Limits(ThreadTimer()))
     return prepared

@@ -15,7 +15,7 @@ from jobs.broker.limiting import Lock
 from jobs.exceptions import Reject
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record import recorder
 from jobs.worker.record.outcome import Delivery, Outcome
 from jobs.worker.record.recorder import Recorder
@@ -55,7 +55,7 @@ def outcomes(queue: str, *names: str, count: int | None = None) -> list[Outcome]
         put_message(queue, task=name, args=[1, 2] if name == add.name else [])
     made = []
     for number, raw in broker.get().claim(queue, "w", 1, 100, 60).messages:
-        found = prepare.prepare(queue, number, raw, worker="w", now=time.time())
+        found = admission.prepare(queue, number, raw, worker="w", now=time.time())
         if isinstance(found, Delivery):
             found = executor.run(found, "w", LIMITS).of(found, held=True)
         made.append(found)
@@ -212,7 +212,7 @@ def test_killed_between_record_and_letter_it_is_buried_by_the_next(
 
 
 def test_ends_that_leave_a_letter() -> None:
-    found = prepare.buried_types()
+    found = admission.buried_types()
     assert {f"jobs.exceptions.{one}" for one in ("WorkerLost", "Reject", "WrongArguments")} <= found
     assert f"{__name__}.RejectsAlike" in found
 

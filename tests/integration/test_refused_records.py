@@ -12,7 +12,7 @@ from django.db import OperationalError, connection
 from jobs import broker, ledger, task
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record import recorder
 from jobs.worker.record.outcome import (
     Delivery,
@@ -65,7 +65,7 @@ def outcomes(count: int, **fields: Any) -> list[Outcome]:
     first = 1
     while len(made) < count:
         for number, raw in broker.get().claim("default", "w", first, count, 60).messages:
-            prepared = prepare.prepare("default", number, raw, worker="w", now=time.time())
+            prepared = admission.prepare("default", number, raw, worker="w", now=time.time())
             assert isinstance(prepared, Delivery)
             made.append(executor.run(prepared, "w", LIMITS))
         first = len(made) + 1
@@ -170,7 +170,7 @@ def _no_attempts() -> Iterator[None]:
 def test_a_missing_table_holds_up_only_what_needs_it(caplog: pytest.LogCaptureFixture) -> None:
     put_message(task=fails_and_waits.name)
     ((number, raw),) = broker.get().claim("default", "w", 1, 1, 60).messages
-    prepared = prepare.prepare("default", number, raw, worker="w", now=time.time())
+    prepared = admission.prepare("default", number, raw, worker="w", now=time.time())
     assert isinstance(prepared, Delivery)
     retried = executor.run(prepared, "w", LIMITS)
     assert retried.kind is Kind.LATER
@@ -192,7 +192,7 @@ def outcomes_from(first: int) -> list[Outcome]:
     put_message(task=add.name, args=[1, 2])
     made = []
     for number, raw in broker.get().claim("default", "w", first, 1, 60).messages:
-        prepared = prepare.prepare("default", number, raw, worker="w", now=time.time())
+        prepared = admission.prepare("default", number, raw, worker="w", now=time.time())
         assert isinstance(prepared, Delivery)
         made.append(executor.run(prepared, "w", LIMITS))
     return made

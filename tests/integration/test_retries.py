@@ -24,7 +24,7 @@ from jobs import (
 from jobs.exceptions import Ignore, MaxRetriesExceeded, Reject, TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
-from jobs.worker.claim import consumer, prepare
+from jobs.worker.claim import admission, consumer
 from tests.models import Run
 from tests.services import wait_for
 from tests.tasks import trace
@@ -345,7 +345,7 @@ def test_acknowledged_early_and_tried_again() -> None:
 @pytest.fixture
 def _offered_late(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the test says so."""
-    monkeypatch.setattr(prepare, "_OFFER_AGAIN", 600.0)
+    monkeypatch.setattr(admission, "_OFFER_AGAIN", 600.0)
 
 
 @pytest.mark.usefixtures("_offered_late")

@@ -1,86 +1,162 @@
-"""Which of the deliveries that were claimed are run now, and what becomes of the others.
+"""What of a claim may run, and the outcomes of the rest.
 
-Each question is asked for a whole claim, and only where there is something to ask. Nothing is
-changed that can't be asked again: when database or broker are away, all of them go back.
+`prepare` makes a delivery of each message, or its outcome. `admit` then asks ledger and broker
+about the deliveries: each question once for a whole claim, and only where there is something to
+ask. All questions can be repeated: when database or broker are away, the deliveries go back to
+their queue. Last come locks, slots and permits, which only limited and unique tasks need.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
-from jobs import broker, conf, ledger, message
-from jobs.api.task import use_rate
+from jobs import broker, conf, ledger, limits, message
+from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking
+from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
 from jobs.control import rates
 from jobs.control.rates import RateOverride
-from jobs.exceptions import MessageError, QueueRefused, TaskRevoked
+from jobs.exceptions import (
+    BrokerUnavailable,
+    MalformedMessage,
+    MessageError,
+    QueueRefused,
+    Reject,
+    TaskEnded,
+    TaskRevoked,
+    TimeLimitExceeded,
+    UnknownTask,
+    WorkerLost,
+)
+from jobs.ledger import unique
+from jobs.ledger.refusals import is_refusal
+from jobs.message import Message
 from jobs.registry import tasks
-from jobs.worker.claim import permits, prepare
-from jobs.worker.claim.permits import Answer
+from jobs.states import State
 from jobs.worker.record import outcome as rows
+from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
     Outcome,
     Run,
+    limit_of,
+    lock_of,
+    reason,
+    slots_of,
 )
 
 log = logging.getLogger("jobs.worker")
 
-#: Seconds between two looks, at least.
+#: The ends of calls whose messages are kept as dead letters.
+_BURIED = (WorkerLost, MessageError, Reject)
+
+#: Seconds until a message whose task is unknown here is offered again.
+_OFFER_AGAIN = 5.0
+#: Seconds until a copy of a call that is running here is looked at again.
+_COPY_AGAIN = 2.0
+#: How many of the newest dead letters are searched for a message.
+_LETTERS = 1000
+#: Seconds between two looks at the overrides, at least.
 _EVERY = 3.0
 
 
-class Overrides:
-    """One child's. Looked at before a claim, so a message never waits for it."""
+class Answer(NamedTuple):
+    """What may run, in order, and the outcomes of the rest."""
 
-    def __init__(self) -> None:
-        self._known: Mapping[str, RateOverride] = {}
-        self._next = float("-inf")
-
-    def look(self, now: float) -> None:
-        """Have the tasks ask for permits of what is set now, if it is time for a look.
-
-        ``now``: monotonic seconds. Raises `BrokerUnavailable`.
-        """
-        if now < self._next:
-            return
-        said = rates.rate_limits()
-        self._next = now + _EVERY
-        for name in sorted(self._known.keys() | said.keys()):
-            if said.get(name) != self._known.get(name):
-                _apply(name, said.get(name))
-        self._known = said
-
-    def end(self) -> None:
-        """The tasks have the rates of their code again."""
-        for task in map(tasks.get, self._known):
-            if task:
-                use_rate(task, task.options.rate())
+    deliveries: list[Delivery]
+    outcomes: list[Outcome]
 
 
-def _apply(name: str, said: RateOverride | None) -> None:
-    task = tasks.get(name)
-    if task is None:
-        return  # other workers have it
-    if said is None:
-        use_rate(task, task.options.rate())
-        log.info("task %s: the rate of its code counts again", name)
-    else:
-        use_rate(task, said.parsed())
-        log.info("task %s: the rate %s counts, set by %s", name, said, said.by or "somebody")
+# ----------------------------------------------------------------------------- message by message
 
 
-#: Seconds until a copy of a call that is just being run is looked at again.
-_COPY_AGAIN = 2.0
-#: Newest dead letters among which a message is looked for.
-_LETTERS = 1000
+def prepare(
+    queue: str,
+    number: int,
+    raw: bytes,
+    *,
+    worker: str,
+    now: float,
+    claimed: float = 0.0,
+    trusted: bool | None = None,
+) -> Delivery | Outcome:
+    """The delivery to run or, for a message that is not to run now, its outcome.
 
-Step = Callable[[list[Delivery]], Answer]
+    ``now``: Unix seconds. ``claimed``: monotonic ones. ``trusted``: whether the queue is open;
+    None: as the settings say.
+    """
+    if trusted is None:
+        trusted = conf.get().queue(queue).open
+    try:
+        try:
+            sent = message.decode(raw, queue, trusted=trusted)
+        except MessageError as error:
+            if isinstance(error, MalformedMessage) and error.call is not None:
+                return _dead(queue, number, raw, error.call, Run(worker, now), error)
+            # No signature says whose call it is; the recorder asks whether the ledger knows it.
+            return Outcome(Kind.DEAD, queue, number, reason=reason(error), raw=raw)
+        task = tasks.get(sent.task)
+        if task is None:
+            return _unknown(queue, number, raw, sent, Run(worker, now))
+        sent.sensitive = task.sensitive
+        delivery = Delivery(queue, number, raw, sent, task, claimed)
+        if (sent.crashes or sent.killed) and (why := _lost(sent, task)):
+            return end(delivery, Run(worker, now), why)
+        if sent.expires is not None and sent.expires.timestamp() <= now:
+            return end(delivery, Run(worker, now), TaskRevoked("expired"))
+        if sent.eta is not None and not sent.held and sent.eta.timestamp() > now:
+            # From a producer that doesn't know of due messages (Celery).
+            return _later(delivery, message.mark(raw, jobs_due=True), sent.eta.timestamp())
+    except Exception as error:  # noqa: BLE001  it is logged there
+        return given_up(queue, number, raw, trusted, Run(worker, now), error)
+    return delivery
+
+
+def _lost(sent: Message, task: Task[..., Any]) -> TaskEnded | TaskRevoked | None:
+    """Why a message that its former processes did not survive is not to run again."""
+    if sent.killed == message.Killed.TIME_LIMIT:
+        return TimeLimitExceeded(f"Task {task.name!r} ran longer than its time limit.")
+    if sent.killed == message.Killed.REVOKED:
+        return TaskRevoked("terminated")
+    if sent.killed == message.Killed.PURGED:
+        return TaskRevoked("purged")
+    most = most_crashes(task)
+    if sent.crashes > most:
+        return WorkerLost(
+            f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "
+            f"task {task.name!r}[{sent.id}]; at most {most} may."
+        )
+    return None
+
+
+def most_crashes(task: Task[..., Any]) -> int:
+    own = task.options.max_crashes
+    return conf.get().max_crashes if own is None else own
+
+
+def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Outcome:
+    """While new code is being rolled out, other workers may know the task: offer the message
+    again. Later it is a dead letter."""
+    # No signature covers this mark: a time in the future would have it offered for ever.
+    first_seen = min(sent.unknown_since or run.started, run.started)
+    if run.started - first_seen < conf.get().unknown_task_seconds:
+        again = Outcome(Kind.LATER, queue, number, priority=sent.priority)
+        again.raw = message.mark(raw, jobs_unknown_since=first_seen, jobs_due=True)
+        again.due = time.time() + _OFFER_AGAIN
+        return again
+    error = UnknownTask(
+        f"No task {sent.task!r} is known here.{conf.nearest(sent.task, tasks)} Deploy the code "
+        "that has it and requeue the message, or discard it."
+    )
+    return _dead(queue, number, raw, sent, run, error)
+
+
+# --------------------------------------------------------------------------------- claim by claim
 
 
 def admit(
@@ -90,45 +166,77 @@ def admit(
     run: Run,
     here: Callable[[], set[str]] = set,
 ) -> Answer:
-    """``here``: the ids of the calls that this process has claimed before and not recorded yet.
+    """Which of these deliveries may run.
 
-    Raises `BrokerUnavailable` or Django's `DatabaseError`."""
-    steps: list[Step] = [functools.partial(_without_ended, queue=queue, run=run, here=here)]
-    if claim.revocations:
-        steps.append(functools.partial(_without_revoked, queue=queue, run=run))
-    if claim.paused_tasks:
-        steps.append(functools.partial(_without_paused, queue=queue, run=run))
-    if any(map(permits.needs_any, deliveries)):
-        steps.append(functools.partial(permits.ask, run=run))
-    left: list[Delivery] = deliveries
-    outcomes: list[Outcome] = []
-    for step in steps:
-        if left:
-            left, ended = step(left)
+    ``here``: the ids of the calls that this process claimed before and has not recorded yet.
+    Raises `BrokerUnavailable` or Django's `DatabaseError`. A message that the database refuses to
+    be asked about ends; the others go on.
+    """
+    try:
+        left, outcomes = _without_ended(deliveries, queue, run, here)
+        if left and claim.revocations:
+            said = broker.get().revoked(queue, [d.message.id for d in left])
+            revoked = {d.number for d, found in zip(left, said, strict=True) if found}
+            gone = [d for d in left if d.number in revoked]
+            outcomes += [end(d, run, TaskRevoked("revoked")) for d in gone]
+            left = [d for d in left if d.number not in revoked]
+        if left and claim.paused_tasks:
+            # The broker keeps them among what is due until their task is resumed.
+            asked = [Parking(d.number, d.message.priority, d.task.name) for d in left]
+            parked = broker.get().park(queue, run.worker, asked)
+            left = [d for d in left if d.number not in parked]
+        if any(d.task.limited or d.message.unique for d in left):
+            left, ended = ask(left, run)
             outcomes += ended
-    return Answer(left, outcomes)
+        return Answer(left, outcomes)
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        if len(deliveries) == 1:
+            (d,) = deliveries
+            return Answer([], [given_up(queue, d.number, d.raw, True, run, error)])
+    answers = [admit(queue, claim, [d], run, here) for d in deliveries]
+    return Answer(
+        [d for answer in answers for d in answer.deliveries],
+        [outcome for answer in answers for outcome in answer.outcomes],
+    )
 
 
 def _without_ended(
     deliveries: list[Delivery], queue: str, run: Run, here: Callable[[], set[str]]
 ) -> Answer:
-    """Those whose end isn't recorded, and each call once. Only what may have been delivered before
-    is asked for: what was put back, and what is older than a message that just comes: the relay may
-    have published it a second time, or somebody who had copied it."""
-    doubtful = {d.number: d.message.id for d in deliveries if _is_doubtful(d, run.started)}
+    """Leave out calls whose end is recorded, and all but one copy of each call.
+
+    The ledger is asked only about what may have been delivered before: messages that were put back,
+    and those that are old enough for the relay to have published them twice, or for somebody to
+    have copied them.
+    """
+    # Half of the relay's grace: clocks differ.
+    old = run.started - conf.get().relay_after_seconds / 2
+    doubtful = set()
+    for d in deliveries:
+        if d.message.redelivered:
+            doubtful.add(d.message.id)
+        elif rows.is_kept(d.message, d.task):
+            sent = message.id_time(d.message.id)
+            if sent is None or sent < old:
+                doubtful.add(d.message.id)
     if not doubtful:
         return Answer(deliveries, [])
     # Before the ledger is asked: what leaves this process from here on is recorded by then.
     begun = here() if any(d.message.redelivered for d in deliveries) else set()
-    ended = ledger.ended(list(set(doubtful.values())))
+    ended = ledger.ended(list(doubtful))
     reasons = _unburied({d.message.id for d in deliveries if d.message.redelivered} & ended, queue)
     left, outcomes = [], []
     for d in deliveries:
         if d.message.id in ended:
-            reason = reasons.get(d.message.id) if d.message.redelivered else None
-            outcomes.append(prepare.already_ended(d, reason))
+            why = reasons.get(d.message.id) if d.message.redelivered else None
+            outcomes.append(already_ended(d, why))
         elif d.message.id in begun and rows.is_kept(d.message, d.task):
-            outcomes.append(_after_the_other(d))
+            # Its copy is running here. This one comes again when that may have ended, and runs
+            # should it come to nothing.
+            raw, _ = message.mark_redelivered(d.raw, crashed=False)
+            outcomes.append(_later(d, raw, time.time() + _COPY_AGAIN))
         else:
             left.append(d)
             begun.add(d.message.id)
@@ -136,9 +244,9 @@ def _without_ended(
 
 
 def _unburied(ids: set[str], queue: str) -> dict[str, str]:
-    """Those of these ended calls whose messages should be dead letters and aren't, since their
-    worker died after it had recorded the end: id → why."""
-    reasons = ledger.reasons(list(ids), prepare.buried_types()) if ids else {}
+    """Which of these ended calls lack their dead letter, since their worker died right after it
+    had recorded the end: id → why the message is to be one."""
+    reasons = ledger.reasons(list(ids), buried_types()) if ids else {}
     if not reasons:
         return {}
     with contextlib.suppress(QueueRefused):
@@ -148,38 +256,305 @@ def _unburied(ids: set[str], queue: str) -> dict[str, str]:
     return reasons
 
 
-def _after_the_other(delivery: Delivery) -> Outcome:
-    """A copy of a call that this process is at: it comes again when that may have ended, so that it
-    is there if that comes to nothing."""
-    raw, priority = message.mark_redelivered(delivery.raw, crashed=False)
-    again = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, priority=priority)
-    again.due = time.time() + _COPY_AGAIN
-    return again
+# ------------------------------------------------------------------------ locks, slots and permits
 
 
-def _is_doubtful(delivery: Delivery, now: float) -> bool:
-    if delivery.message.redelivered:
-        return True
-    return rows.is_kept(delivery.message, delivery.task) and _is_old(delivery, now)
+def ask(deliveries: list[Delivery], run: Run) -> Answer:
+    """Ask for the locks, slots and permits that these deliveries need. What gets none waits among
+    the due messages, not here: it becomes an outcome like any other.
+
+    Raises `BrokerUnavailable`, and can then be called again: locks and slots belong to a call,
+    however often it asks. A permit may be lost by it.
+    """
+    left = deliveries
+    outcomes: list[Outcome] = []
+    try:
+        # The locks last: one that is held until its call starts is given up there.
+        for step in (_with_slots, _with_permits, _with_locks):
+            left, ended = step(left, run)
+            outcomes += ended
+    except BrokerUnavailable:
+        lose([slot for d in left for slot in d.slots])  # they go back without
+        raise
+    return Answer(left, outcomes)
 
 
-def _is_old(delivery: Delivery, now: float) -> bool:
-    sent = message.id_time(delivery.message.id)
-    # Half of the relay's grace: clocks differ.
-    return sent is None or now - sent > conf.get().relay_after_seconds / 2
+def _with_slots(deliveries: list[Delivery], run: Run) -> Answer:
+    asked = [d for d in deliveries if d.task.concurrency is not None]
+    if not asked:
+        return Answer(deliveries, [])
+    names, outcomes = _names(asked, run)
+    slots = {
+        d.number: Slot(names[d.number], d.task.concurrency, d.message.id, d.queue)
+        for d in asked
+        if d.number in names and d.task.concurrency is not None
+    }
+    due = dict(zip(slots, broker.get().take_slots(list(slots.values())), strict=True))
+    limits.keeper.keep([slots[number] for number, at in due.items() if not at])
+    left = []
+    for d in deliveries:
+        if d.task.concurrency is None:
+            left.append(d)
+        elif d.number in names and (at := due[d.number]):
+            outcomes.append(_later(d, d.raw, at, slots[d.number]._replace(due=at)))
+        elif d.number in names:
+            left.append(d._replace(slots=(slots[d.number],)))
+    return Answer(left, outcomes)
 
 
-def _without_revoked(deliveries: Sequence[Delivery], queue: str, run: Run) -> Answer:
-    said = broker.get().revoked(queue, [d.message.id for d in deliveries])
-    told = list(zip(deliveries, said, strict=True))
-    return Answer(
-        [d for d, revocation in told if not revocation],
-        [prepare.end(d, run, TaskRevoked("revoked")) for d, revocation in told if revocation],
+def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
+    asked = [d for d in deliveries if d.task.rate is not None]
+    if not asked:
+        return Answer(deliveries, [])
+    names, outcomes = _names(asked, run)
+    by_limit: dict[str, list[Delivery]] = {}
+    for d in asked:
+        if d.number in names:
+            by_limit.setdefault(names[d.number], []).append(d)
+    wishes = [
+        Wish(name, some[0].task.rate, [d.message.permit for d in some])
+        for name, some in by_limit.items()
+        if some[0].task.rate is not None
+    ]
+    given = set()
+    for some, permits in zip(by_limit.values(), broker.get().permits(wishes), strict=True):
+        for d, permit in zip(some, permits, strict=True):
+            if permit.wait:
+                # It comes back at the time that is kept for it, and says so.
+                raw = message.mark(d.raw, jobs_due=True, jobs_permit=permit.at)
+                outcomes.append(_later(d, raw, permit.at))
+            else:
+                given.add(d.number)
+    if slots := [slot for d in asked if d.number not in given for slot in d.slots]:
+        give_up(slots)
+    left = []
+    for d in deliveries:
+        if d.task.rate is None:
+            left.append(d)
+        elif d.number in given:
+            left.append(d._replace(permit=True))
+    return Answer(left, outcomes)
+
+
+def _with_locks(deliveries: list[Delivery], run: Run) -> Answer:
+    """Senders have taken the locks already; but the relay sends without asking, and a call learns
+    here that another has replaced it."""
+    wanted: dict[str, list[tuple[Delivery, Lock]]] = {}
+    for d in deliveries:
+        asked = d.task.uniqueness
+        # Without `until`: a window's lock stays, whatever becomes of the call.
+        if d.message.unique and asked and asked.until:
+            lock = unique.lock_of(d.message, asked)
+            wanted.setdefault(asked.until, []).append((d, lock))
+    others: dict[int, str] = {}
+    for until, verb in (("until_end", broker.get().lock), ("until_start", broker.get().unlock)):
+        some = wanted.get(until, [])
+        answers = verb([lock for _, lock in some]) if some else []
+        for (d, _), other in zip(some, answers, strict=True):
+            # A call that was started before goes on, whoever was sent since.
+            begun = until == "until_start" and (d.message.redelivered or d.message.retries)
+            if other and not begun:
+                others[d.number] = other
+    if not others:
+        return Answer(deliveries, [])
+    outcomes = [
+        end(d, run, TaskRevoked(f"call {others[d.number]} of the same unique key is there"))
+        for d in deliveries
+        if d.number in others
+    ]
+    return Answer([d for d in deliveries if d.number not in others], outcomes)
+
+
+def _names(asked: list[Delivery], run: Run) -> tuple[dict[int, str], list[Outcome]]:
+    """Delivery number → the name of its limit; and the ends of calls whose key can't be made."""
+    names, outcomes = {}, []
+    for d in asked:
+        try:
+            names[d.number] = limit_of(d)
+        except Exception as error:  # noqa: BLE001  the task's own function
+            outcomes.append(end(d, run, error))
+    return names, outcomes
+
+
+def _later(delivery: Delivery, raw: bytes, due: float, slot: Slot | None = None) -> Outcome:
+    """Put it among the due messages: neither an attempt nor a redelivery, since it didn't begin."""
+    later = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, due=due, waits_for=slot)
+    later.priority = delivery.message.priority
+    return later
+
+
+def unstarted(delivery: Delivery) -> bytes | None:
+    """The form in which a delivery goes back to its queue; None: as it came. A call that had a
+    permit gets the next one before those that had none."""
+    return message.mark(delivery.raw, jobs_permit=GIVEN_BACK) if delivery.permit else None
+
+
+def give_back(deliveries: Sequence[Delivery]) -> None:
+    """Give back unused permits, if the broker answers now: to repeat it might give them twice."""
+    unused: dict[str, list[Delivery]] = {}
+    for d in deliveries:
+        if d.permit:
+            unused.setdefault(limit_of(d), []).append(d)
+    wishes = [
+        Wish(name, some[0].task.rate, (), unused=len(some))
+        for name, some in unused.items()
+        if some[0].task.rate is not None
+    ]
+    if wishes:
+        with contextlib.suppress(BrokerUnavailable):
+            broker.get().permits(wishes)
+
+
+def give_up(slots: Sequence[Slot]) -> None:
+    """Give back the slots of calls that don't run any more."""
+    limits.keeper.forget(slots)
+    broker.get().free_slots(slots)
+
+
+def lose(slots: Sequence[Slot]) -> None:
+    """Stop holding these slots: their calls run elsewhere, and hold them under the same names."""
+    limits.keeper.forget(slots)
+
+
+def wait_for(slots: Sequence[Slot]) -> None:
+    """Have calls go on as soon as there is a slot. Their messages must be among the due ones."""
+    broker.get().wait_for_slots(slots)
+
+
+def unlock(locks: Sequence[Lock]) -> None:
+    """Let other calls of these unique keys be sent: the calls that kept them away have ended."""
+    broker.get().unlock(locks)
+
+
+class Overrides:
+    """The rates that operators have set, as one child knows them. It looks before a claim, so that
+    no message waits for the look."""
+
+    def __init__(self) -> None:
+        #: What the broker said last: read anew only when it says something else.
+        self._texts: Mapping[str, bytes] = {}
+        self._known: Mapping[str, RateOverride] = {}
+        self._next = float("-inf")
+
+    def look(self, now: float) -> None:
+        """Have the tasks ask for permits of the rates that are set now, if it is time for a look.
+
+        ``now``: monotonic seconds. Raises `BrokerUnavailable`.
+        """
+        if now < self._next:
+            return
+        texts = broker.get().rates()
+        if texts != self._texts:
+            said = rates.rate_limits()
+            for name in sorted(self._known.keys() | said.keys()):
+                task, override = tasks.get(name), said.get(name)
+                if task is None or override == self._known.get(name):
+                    continue  # other workers have the task, or nothing has changed
+                if override is None:
+                    use_rate(task, task.options.rate())
+                    log.info("task %s: the rate of its code counts again", name)
+                else:
+                    use_rate(task, override.parsed())
+                    by = override.by or "somebody"
+                    log.info("task %s: the rate %s counts, set by %s", name, override, by)
+            self._texts, self._known = texts, said
+        self._next = now + _EVERY
+
+    def end(self) -> None:
+        """The tasks have the rates of their code again."""
+        for task in map(tasks.get, self._known):
+            if task:
+                use_rate(task, task.options.rate())
+
+
+# ------------------------------------------------------------- outcomes of calls that don't go on
+
+
+def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
+    """The outcome of a call that doesn't run, or runs no longer: REVOKED or FAILURE. A message
+    that kills workers, can't be read or was rejected becomes a dead letter besides."""
+    state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
+    kind = Kind.DEAD if isinstance(why, _BURIED) else Kind.DONE
+    sent = delivery.message
+    keeps = kind is Kind.DEAD or rows.is_kept(sent, delivery.task)
+    row = rows.failure(sent, delivery.raw, run, why, state) if keeps else None
+    return Outcome(
+        kind,
+        delivery.queue,
+        delivery.number,
+        record=row,
+        ended=sent.id,
+        reason=reason(why) if kind is Kind.DEAD else "",
+        raw=delivery.raw if kind is Kind.DEAD else b"",
+        following=after_end(sent, delivery.raw, run, why, state),
+        slots=slots_of(delivery),
+        lock=lock_of(sent, delivery.task),
     )
 
 
-def _without_paused(deliveries: Sequence[Delivery], queue: str, run: Run) -> Answer:
-    """Those whose tasks aren't paused; the others wait among what is due."""
-    asked = [Parking(d.number, d.message.priority, d.task.name) for d in deliveries]
-    parked = broker.get().park(queue, run.worker, asked)
-    return Answer([d for d in deliveries if d.number not in parked], [])
+def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
+    """The outcome of a call whose end an earlier delivery has recorded. ``unburied``: why the
+    message is to be a dead letter, if that delivery did not get so far as to make it one."""
+    sent = delivery.message
+    done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
+    if unburied is not None:
+        done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
+    done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
+    return done
+
+
+def _dead(
+    queue: str, number: int, raw: bytes, sent: Message, run: Run, error: MessageError
+) -> Outcome:
+    """A dead letter, whose call ends in the ledger whether or not it wants its result kept."""
+    task = tasks.get(sent.task)
+    if task is not None:
+        sent.sensitive = task.sensitive
+    return Outcome(
+        Kind.DEAD,
+        queue,
+        number,
+        record=rows.failure(sent, raw, run, error),
+        ended=sent.id,
+        reason=reason(error),
+        following=after_end(sent, raw, run, error),
+        lock=lock_of(sent, task),
+    )
+
+
+def given_up(
+    queue: str, number: int, raw: bytes, trusted: bool, run: Run, error: Exception
+) -> Outcome:
+    """`undecided`; the ledger records a failure if it can be told whose call it is."""
+    outcome = undecided(queue, number, "", error, raw)
+    try:
+        try:
+            sent = message.decode(raw, queue, trusted=trusted)
+        except MalformedMessage as malformed:
+            if not isinstance(malformed.call, Message):
+                raise
+            sent = malformed.call
+        outcome.record = ledger.bounded(rows.failure(sent, raw, run, error))
+    except Exception:
+        text = "message %s of queue %s: the end of its call can't be recorded"
+        log.exception(text, number, queue)
+    else:
+        outcome.ended = sent.id
+    return outcome
+
+
+def undecided(queue: str, number: int, task_id: str, error: Exception, raw: bytes = b"") -> Outcome:
+    """A dead letter, since deciding what becomes of the message failed. Were the process to end
+    instead, the next one would claim the message and end, too."""
+    text = "message %s of queue %s becomes a dead letter: its outcome can't be decided"
+    log.error(text, task_id or number, queue, exc_info=error)
+    why = f"Its outcome can't be decided: {reason(error)}"
+    return Outcome(Kind.DEAD, queue, number, ended=task_id, reason=why, raw=raw, failed=True)
+
+
+def buried_types() -> set[str]:
+    """The `error_type` of ends whose messages are dead letters."""
+    found: list[type[BaseException]] = list(_BURIED)
+    for one in found:  # it grows meanwhile
+        found += one.__subclasses__()
+    return {rows.kind_of(one) for one in found}

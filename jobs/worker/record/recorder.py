@@ -32,7 +32,7 @@ from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.loops import AWAY, Backoff, vital
 from jobs.running import notes
 from jobs.timing import clock
-from jobs.worker.claim import permits
+from jobs.worker.claim import admission
 from jobs.worker.record import joining
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (
@@ -218,12 +218,12 @@ class Recorder:
             batch = self._record(batch)
             # Before the acknowledgement, for the same reason.
             if slots := [slot for o in batch for slot in o.slots]:
-                self._tell_all(permits.give_up, slots)
+                self._tell_all(admission.give_up, slots)
             if locks := [o.lock for o in batch if o.lock and o.kind in _ENDS]:
-                self._tell_all(permits.unlock, locks)
+                self._tell_all(admission.unlock, locks)
             self._settle(batch)
             if waiting := [o.waits_for for o in batch if o.waits_for]:
-                self._tell_all(permits.wait_for, waiting)
+                self._tell_all(admission.wait_for, waiting)
             for o in batch:
                 if o.reported and o.kind in _ENDS:
                     notes.forget(o.queue, o.reported, failed=o.failed)
@@ -307,7 +307,7 @@ class Recorder:
                     "task %s was taken over by another worker; its outcome here is dropped",
                     o.ended or o.number,
                 )
-                permits.lose(o.slots)
+                admission.lose(o.slots)
             else:
                 log.warning(
                     "the broker has lost task %s while it ran; its outcome is recorded",

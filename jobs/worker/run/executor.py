@@ -56,7 +56,7 @@ from jobs.running.request import (
     said,
 )
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record import joining
 from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import (
@@ -206,7 +206,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
                 joining.send([after])
                 told = joining.join(after.members, {sent.id})
     except _EndedBefore:
-        return prepare.already_ended(delivery)
+        return admission.already_ended(delivery)
     except (InterfaceError, OperationalError) as error:
         if not returned:
             raise  # the task's own affair
@@ -224,7 +224,7 @@ def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
     only so many are allowed."""
     sent, task = delivery.message, delivery.task
     own = _may_be_its_own(error)
-    if own and sent.crashes >= prepare.most_crashes(task):
+    if own and sent.crashes >= admission.most_crashes(task):
         times = sent.crashes + 1
         why = TransactionLeftOpen(
             f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
@@ -357,7 +357,7 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
                 return _returned(delivery, attempt, told.meta)
             text = rows.text_of(told.meta)
             if told.state == State.REVOKED:
-                return prepare.end(delivery, attempt, TaskRevoked(text))
+                return admission.end(delivery, attempt, TaskRevoked(text))
             return _failed(delivery, attempt, TaskFailed(text))
         elif told is not None and told is error:
             return _failed(delivery, attempt, error)
@@ -382,13 +382,13 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         why = "The task raised Ignore, so nothing else was recorded"
         if error.args != Ignore().args:
             why += f": {rows.text_of(error)}"
-        return prepare.end(delivery, attempt, TaskRevoked(why))
+        return admission.end(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
         following = after_replacing(sent, error.call)
         return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
     if isinstance(error, Reject):
         if not error.requeue:
-            return prepare.end(delivery, attempt, error)
+            return admission.end(delivery, attempt, error)
         raw, _ = message.mark_redelivered(delivery.raw, crashed=False)
         return _later(delivery, raw, time.time())
     if isinstance(error, TypeError):
@@ -396,7 +396,7 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         try:
             task.check_arguments(sent.args, sent.kwargs)
         except TypeError as mismatch:
-            return prepare.end(delivery, attempt, WrongArguments(str(mismatch)))
+            return admission.end(delivery, attempt, WrongArguments(str(mismatch)))
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)

@@ -28,7 +28,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.loops import end, vital
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
-from jobs.worker.claim import permits
+from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
@@ -373,7 +373,7 @@ class AsyncRunner:
 
 def lost(delivery: Delivery) -> Outcome:
     """The outcome of a delivery that another worker has now, with the slots that it held."""
-    permits.lose(delivery.slots)
+    admission.lose(delivery.slots)
     return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
 
 

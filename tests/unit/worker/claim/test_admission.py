@@ -14,7 +14,7 @@ from jobs.api.task import Task
 from jobs.ledger.outcomes import Record
 from jobs.message import Killed, Message
 from jobs.states import State
-from jobs.worker.claim import prepare
+from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,
@@ -34,7 +34,7 @@ def tasks(monkeypatch: pytest.MonkeyPatch) -> dict[str, Task[..., Any]]:
         "frail": Task(double, name="frail", max_crashes=0),
     }
     monkeypatch.setattr(registry, "tasks", known)
-    monkeypatch.setattr(prepare, "tasks", known)
+    monkeypatch.setattr(admission, "tasks", known)
     return known
 
 
@@ -43,7 +43,7 @@ def prepared_of(sent: Message, now: float | None = None, **marks: Any) -> Delive
     if marks:
         raw = message.mark(raw, **marks)
     now = time.time() if now is None else now
-    return prepare.prepare("default", 7, raw, worker="w/1", now=now)
+    return admission.prepare("default", 7, raw, worker="w/1", now=now)
 
 
 def ended(sent: Message, now: float | None = None, **marks: Any) -> Outcome:
@@ -99,15 +99,15 @@ def test_an_eta_that_the_broker_does_not_hold() -> None:
     ours = message.encode(sent(eta=eta, priority=6))
     assert message.decode(ours, "default").held
     foreign = ours.replace(b'"jobs_due":true', b'"jobs_due":false')
-    found = prepare.prepare("default", 7, foreign, worker="w", now=eta.timestamp() - 1)
+    found = admission.prepare("default", 7, foreign, worker="w", now=eta.timestamp() - 1)
     assert isinstance(found, Outcome)
     assert (found.kind, found.due, found.priority) == (Kind.LATER, eta.timestamp(), 6)
     assert message.decode(found.raw, "default").held
-    due = prepare.prepare("default", 7, foreign, worker="w", now=eta.timestamp())
+    due = admission.prepare("default", 7, foreign, worker="w", now=eta.timestamp())
     assert isinstance(due, Delivery)
     # What the broker has held runs, whatever this machine's clock says.
     assert isinstance(
-        prepare.prepare("default", 7, ours, worker="w", now=eta.timestamp() - 1), Delivery
+        admission.prepare("default", 7, ours, worker="w", now=eta.timestamp() - 1), Delivery
     )
 
 
@@ -158,17 +158,17 @@ def test_an_unknown_task_is_offered_again(
     assert (first.kind, first.priority, first.record) == (Kind.LATER, 6, None)
     assert 0 < first.due - time.time() <= 5
     # Since then, not since it was offered last; and it is held by the broker.
-    again = prepare.prepare("default", 8, first.raw, worker="w/2", now=1_000_059.9)
+    again = admission.prepare("default", 8, first.raw, worker="w/2", now=1_000_059.9)
     assert isinstance(again, Outcome)
     assert again.kind is Kind.LATER
     seen = message.decode(again.raw, "default")
     assert (seen.unknown_since, seen.held) == (1_000_000.0, True)
-    last = prepare.prepare("default", 9, again.raw, worker="w/1", now=1_000_060.0)
+    last = admission.prepare("default", 9, again.raw, worker="w/1", now=1_000_060.0)
     assert isinstance(last, Outcome)
     assert (last.kind, last.ended) == (Kind.DEAD, one.id)
     assert record_of(last).state == State.FAILURE
     tasks["newer"] = tasks["double"]
-    assert isinstance(prepare.prepare("default", 9, again.raw, worker="w/1", now=0.0), Delivery)
+    assert isinstance(admission.prepare("default", 9, again.raw, worker="w/1", now=0.0), Delivery)
 
 
 # -------------------------------------------------------------------- not to be shown

@@ -1,0 +1,344 @@
+"""Which queue is asked first, which calls wait for others, and which run alone."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from jobs import broker, message, task
+from jobs.api.task import Task
+from jobs.exceptions import BrokerUnavailable
+from jobs.message import Message
+from jobs.worker.board import Board
+from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
+from jobs.worker.record.outcome import Delivery, Outcome, each
+from jobs.worker.record.recorder import Recorder
+from jobs.worker.run.executor import Limits, ThreadTimer
+from jobs.worker.run.runners import AsyncRunner, SyncRunners
+from tests.services import wait_for
+
+WEIGHTS = {"high": 6, "default": 3, "low": 1}
+
+
+def pass_of(chosen: Order, waiting: Counter[str], room: int) -> list[tuple[str, int]]:
+    """What one pass of a consumer asks and gets; takes it from what waits."""
+    asked, claimed = [], 0
+    for queue in chosen.next():
+        got = min(waiting[queue], room - claimed)
+        chosen.asked(queue, room - claimed, got=got)
+        waiting[queue] -= got
+        asked.append((queue, got))
+        claimed += got
+        if claimed >= room:
+            break
+    return asked
+
+
+def passes(
+    chosen: Order, waiting: Counter[str], count: int, room: int = 1
+) -> list[list[tuple[str, int]]]:
+    return [pass_of(chosen, waiting, room) for _ in range(count)]
+
+
+def totals(asked: list[list[tuple[str, int]]]) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for one in asked:
+        found.update(dict(one))
+    return found
+
+
+def busy(**waiting: int) -> Counter[str]:
+    return Counter(waiting or dict.fromkeys(WEIGHTS, 1_000_000))
+
+
+def weighted() -> Order:
+    return Order(list(WEIGHTS), list(WEIGHTS.values()))
+
+
+def test_strict_order_never_changes() -> None:
+    strict = Order(["high", "low"], [])
+    assert totals(passes(strict, busy(high=5, low=5), 7)) == {"high": 5, "low": 2}
+    assert strict.next() == ["high", "low"]
+
+
+@pytest.mark.parametrize("room", [1, 7, 500])
+def test_shares_are_exact(room: int) -> None:
+    found = totals(passes(weighted(), busy(), 100, room))
+    assert found == {"high": 60 * room, "default": 30 * room, "low": 10 * room}
+
+
+def test_shares_are_spread_not_in_a_row() -> None:
+    firsts = [queue for [(queue, _)] in passes(weighted(), busy(), 10)]
+    assert Counter(firsts) == WEIGHTS
+    assert firsts[:3] == ["high", "default", "low"]
+    assert "high high high high" not in " ".join(firsts)
+
+
+def test_it_is_the_same_every_time() -> None:
+    assert passes(weighted(), busy(), 50, 3) == passes(weighted(), busy(), 50, 3)
+
+
+def test_round_robin_is_equal_weights() -> None:
+    turns = Order(["a", "b", "c"], [1, 1, 1])
+    firsts = [queue for [(queue, _)] in passes(turns, busy(a=9, b=9, c=9), 6)]
+    assert firsts == ["a", "b", "c", "a", "b", "c"]
+
+
+def test_what_an_empty_queue_leaves_is_shared_by_weight() -> None:
+    found = totals(passes(weighted(), busy(default=10_000, low=10_000), 400, 10))
+    assert found["default"] == pytest.approx(3000, abs=20)
+    assert found["low"] == pytest.approx(1000, abs=20)
+
+
+@pytest.mark.parametrize("only", WEIGHTS)
+def test_an_empty_queue_is_asked_no_more_often_than_its_weight_says(only: str) -> None:
+    asked = passes(weighted(), busy(**{only: 1_000_000}), 1000, 10)
+    times = Counter(queue for one in asked for queue, _ in one)
+    assert times[only] == 1000
+    for queue in set(WEIGHTS) - {only}:
+        # In strict order: at each pass, if it stands before.
+        assert times[queue] <= max(1, WEIGHTS[queue] / WEIGHTS[only]) * 1000
+        assert times[queue] >= min(1, WEIGHTS[queue] / WEIGHTS[only]) * 1000 * 0.9
+
+
+def test_nobody_saves_up_while_empty() -> None:
+    chosen = weighted()
+    passes(chosen, busy(low=100_000), 1000, 10)
+    found = totals(passes(chosen, busy(), 100, 10))
+    assert found["low"] == pytest.approx(100, abs=20)
+
+
+def test_nobody_owes_what_it_got_while_the_others_were_empty() -> None:
+    chosen = weighted()
+    waiting = busy(low=1)
+    for _ in range(1000):  # one message at a time, and never another queue's
+        passes(chosen, waiting, 1, 10)
+        waiting["low"] += 1
+    found = totals(passes(chosen, busy(), 100, 10))
+    assert found["low"] == pytest.approx(100, abs=20)
+
+
+def test_none_starves_whatever_arrives() -> None:
+    chosen, waiting = weighted(), busy(high=0, default=0, low=50)
+    last = 0
+    for n in range(300):
+        waiting["high"] += 10  # as much as a pass takes
+        waiting["default"] += n % 3
+        if dict(pass_of(chosen, waiting, 10)).get("low"):
+            last = n
+        assert n - last <= 11 or not waiting["low"]
+    assert waiting["low"] == 0
+
+
+# ----------------------------------- calls of a batch wait for others; `now` is monotonic seconds
+
+ONE = Task(lambda requests: None, name="one", batch=3, batch_wait=0.5)
+TWO = Task(lambda requests: None, name="two", batch=5, batch_wait=2.0)
+PLAIN = Task(lambda: None, name="plain")
+_numbers: Iterator[int] = iter(range(1, 1000))
+
+
+def call(task: Task[..., Any], **fields: Any) -> Delivery:
+    sent = Message(task=task.name, id=message.new_id(), queue="default", **fields)
+    return Delivery("default", next(_numbers), b"", sent, task)
+
+
+def batches(deliveries: list[Delivery]) -> list[list[int]]:
+    return [[one.number for one in each([delivery])] for delivery in deliveries]
+
+
+@pytest.fixture
+def gathering() -> Gathering:
+    return Gathering(1000)
+
+
+def test_what_is_no_batch_goes_on_at_once(gathering: Gathering) -> None:
+    plain = call(PLAIN)
+    assert gathering.add([plain], 100.0) == [plain]
+    assert not gathering
+
+
+def test_a_full_batch_goes_on_as_one_delivery_in_order(gathering: Gathering) -> None:
+    calls = [call(ONE) for _ in range(7)]
+    ready = gathering.add(calls, 100.0)
+    assert batches(ready) == [[c.number for c in calls[:3]], [c.number for c in calls[3:6]]]
+    assert gathering
+    assert gathering.missing() == 2
+
+
+def test_the_first_call_waits_no_longer_than_it_should(gathering: Gathering) -> None:
+    first, second = call(ONE), call(ONE)
+    assert gathering.add([first], 100.0) == []
+    assert gathering.add([second], 100.4) == []
+    assert gathering.wait(100.4) == pytest.approx(0.1)
+    assert gathering.due(100.4) == []
+    assert batches(gathering.due(100.5)) == [[first.number, second.number]]
+    assert not gathering
+    assert gathering.due(200.0) == []
+
+
+def test_each_task_has_its_own(gathering: Gathering) -> None:
+    one, two = call(ONE), call(TWO)
+    gathering.add([one, two], 100.0)
+    assert gathering.missing() == 4
+    assert batches(gathering.due(101.0)) == [[one.number]]
+    assert gathering.wait(101.0) == pytest.approx(1.0)
+    assert batches(gathering.take_back()) == [[two.number]]
+    assert not gathering
+
+
+def test_one_whose_process_died_is_run_by_itself(gathering: Gathering) -> None:
+    calls = [call(ONE), call(ONE, crashes=1), call(ONE)]
+    assert batches(gathering.add(calls, 100.0)) == [[calls[1].number]]
+    assert batches(gathering.due(101.0)) == [[calls[0].number, calls[2].number]]
+
+
+def test_a_batch_is_no_larger_than_the_board() -> None:
+    calls = [call(TWO) for _ in range(4)]
+    assert [len(one) for one in batches(Gathering(2).add(calls, 100.0))] == [2, 2]
+
+
+# ------------------------------------ what ran in a process that died runs with nothing beside it
+
+PLACES = 6
+
+
+@pytest.fixture
+def board() -> Iterator[Board]:
+    board = Board.make(PLACES)
+    yield board
+    board.close()
+
+
+class House:
+    """A child's runners and its quarantine; tasks in it wait until they are let go."""
+
+    def __init__(self, board: Board, threads: int) -> None:
+        self.started: list[int] = []
+        self.go = threading.Semaphore(0)
+        self.done: list[Outcome] = []
+        limits = Limits(ThreadTimer())
+        self.sync = SyncRunners("w", board, limits, self.done.append, lambda: None)
+        self.loop = AsyncRunner("w", 2, board, limits, self.done.append, self.sync.freed)
+        self.loop.wanted = False
+        if threads > 1:
+            self.sync.start(threads)
+        self.quarantine = Quarantine(self.sync, self.loop)
+
+        @task(name="tests.waits", ignore_result=True)
+        def waits(number: int) -> None:
+            self.started.append(number)
+            assert self.go.acquire(timeout=20)
+
+        @task(name="tests.awaits", ignore_result=True)
+        async def awaits(number: int) -> None:
+            self.started.append(number)
+            assert await asyncio.to_thread(self.go.acquire, timeout=20)
+
+        self._task: Task[..., None] = waits
+        self._async_task: Task[..., Any] = awaits
+
+    def async_delivery(self, number: int) -> Delivery:
+        return self.delivery(number, 1)._replace(task=self._async_task)
+
+    def delivery(self, number: int, crashes: int) -> Delivery:
+        sent = Message(
+            task="tests.waits", id=str(number), queue="default", args=[number], crashes=crashes
+        )
+        return Delivery("default", number, b"", sent, self._task)
+
+    def end(self) -> None:
+        for _ in range(PLACES):
+            self.go.release()
+        self.sync.stop()
+        self.sync.join()
+        self.loop.stop()
+
+
+@pytest.fixture
+def house(board: Board) -> Iterator[House]:
+    house = House(board, threads=3)
+    yield house
+    house.end()
+
+
+def numbers(deliveries: list[Delivery]) -> list[int]:
+    return [d.number for d in deliveries]
+
+
+def test_one_after_the_other_and_nothing_beside(house: House) -> None:
+    mixed = [house.delivery(1, 0), house.delivery(2, 1), house.delivery(3, 2)]
+    assert numbers(house.quarantine.hold(mixed)) == [1]
+    assert house.quarantine.busy
+    house.sync.submit(mixed[:1])
+    wait_for(lambda: house.started == [1], what="the innocent one")
+    house.quarantine.step()
+    assert not house.sync.unstarted  # 1 still runs
+    house.go.release()
+    wait_for(lambda: len(house.done) == 1 and not house.sync.busy, what="its end")
+    for nth, number in enumerate((2, 3), 2):
+        house.quarantine.step()
+        wait_for(lambda number=number: house.started[-1] == number, what=f"suspect {number}")
+        house.quarantine.step()  # and again: the next must wait
+        assert house.quarantine.busy
+        assert not house.sync.unstarted
+        house.go.release()
+        wait_for(lambda nth=nth: len(house.done) == nth and not house.sync.busy, what="its end")
+    wait_for(lambda: not house.quarantine.busy, what="the last to be counted")
+    assert house.started == [1, 2, 3]
+
+
+def test_one_on_the_event_loop_is_alone_too(house: House) -> None:
+    house.quarantine.hold([house.async_delivery(1)])
+    house.quarantine.step()
+    wait_for(lambda: house.started == [1], what="it")
+    assert house.quarantine.busy
+    house.go.release()
+    wait_for(lambda: not house.quarantine.busy, what="its end")
+
+
+def test_what_waits_goes_back_when_the_worker_stops(house: House) -> None:
+    house.quarantine.hold([house.delivery(n, 1) for n in (1, 2)])
+    assert numbers(house.quarantine.take_back()) == [1, 2]
+    assert not house.quarantine.busy
+
+
+def test_where_one_at_a_time_is_run_nobody_waits(board: Board) -> None:
+    house = House(board, threads=1)
+    assert numbers(house.quarantine.hold([house.delivery(1, 1)])) == [1]
+    assert not house.quarantine.busy
+
+
+# ------------------------------------------------------------------------------ the whole consumer
+
+
+class Away:
+    """A broker that takes nothing back."""
+
+    def release(self, *args: Any) -> None:
+        raise BrokerUnavailable
+
+
+def test_what_can_run_runs_although_the_rest_cannot_go_back(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer = Consumer(
+        "w",
+        ["default"],
+        house.sync,
+        house.loop,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    monkeypatch.setattr(broker, "get", Away)
+    house.loop.concurrency = 0
+    with pytest.raises(BrokerUnavailable):
+        consumer._submit([house.async_delivery(1), house.delivery(2, 0)])
+    wait_for(lambda: house.started == [2], what="the one that has a runner")
