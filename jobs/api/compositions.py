@@ -23,9 +23,8 @@ from typing import (
 )
 
 from jobs import registry
-from jobs.api.checking import freeze, python_options
 from jobs.api.results import AsyncResult
-from jobs.api.sending import send
+from jobs.api.sending import freeze, python_options, send
 from jobs.exceptions import WorkflowError
 from jobs.message import (
     HIDDEN,

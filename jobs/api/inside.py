@@ -17,9 +17,8 @@ from jobs import (
     message,
     serialization,
 )
-from jobs.api.checking import check, freeze
 from jobs.api.compositions import Composable, to_dict
-from jobs.api.sending import handle_of, message_of
+from jobs.api.sending import check, freeze, handle_of, message_of
 from jobs.exceptions import WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, workflow

@@ -1,7 +1,8 @@
-"""From a composition's JSON form to its messages, all of them in one sending."""
+"""From a composition's JSON form to its messages: checked as a whole, and sent together."""
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,18 +11,112 @@ from jobs import (
     message,
     registry,
 )
-from jobs.api.checking import (
-    check,
-    freeze,
-    python_options,
-)
 from jobs.api.results import AsyncResult, GroupResult, Handle
-from jobs.exceptions import SendError
+from jobs.exceptions import SendError, WorkflowError
 from jobs.ledger import publish
-from jobs.message import Message, workflow
-from jobs.message.send import Send
+from jobs.message import Message, new_id, workflow
+from jobs.message.call import Send
 from jobs.message.workflow import Call
 from jobs.models import TaskGroup
+
+#: What a call is given in front of its own arguments, by what it follows.
+_RESULT = "the result of the call before it"
+_RESULTS = "the list of the results of its chord's header"
+_ID = "the id of the call that failed"
+
+#: What Celery's clients write into options, and nothing here reads.
+_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
+
+
+def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of `jobs.message.call.Send`, of what their JSON forms may be."""
+    given = {name: value for name, value in options.items() if name not in _FOREIGN}
+    for name in ("eta", "expires"):
+        if isinstance(given.get(name), str):
+            given[name] = dt.datetime.fromisoformat(given[name])
+    return given
+
+
+def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
+    """`workflow.freeze` of the call with these options besides. Raises `WorkflowError`."""
+    try:
+        frozen = workflow.freeze(workflow.spread(call, options), new_id)
+        named = [workflow.options(one).get("task_id") for one in workflow.tasks(frozen)]
+    except RecursionError:
+        raise WorkflowError("The calls are nested too deeply.") from None
+    except ValueError as error:
+        raise WorkflowError(str(error)) from None
+    ids = [one for one in named if isinstance(one, str)]
+    if len({*ids}) < len(ids):
+        twice = next(one for one in ids if ids.count(one) > 1)
+        raise WorkflowError(
+            f"Two of the calls have the id {twice!r}, under which only one of them would run. Give "
+            "each a task_id of its own, or none."
+        )
+    return frozen
+
+
+def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") -> None:
+    """A frozen call, to which ``given`` arguments and these keywords will be added; ``what``: those
+    of one argument.
+
+    Raises `UnknownTask`, `TypeError` for arguments that a task doesn't take, what
+    `jobs.Task.apply_async` does for options, and `WorkflowError` for a chord over calls that
+    ignore their results.
+    """
+    kind = workflow.kind(call)
+    if kind == "task":
+        return _check_task(call, given, kwargs, what)
+    if kind == "chord":
+        for part in workflow.parts(workflow.header(call)):
+            check(part, given, kwargs, what=what)
+            _check_result(part)
+        return check(workflow.body(call), 1, {}, what=_RESULTS)
+    for n, part in enumerate(workflow.parts(call)):
+        if kind == "chain" and n > 0:
+            given, kwargs, what = 1, {}, _RESULT
+        check(part, given, kwargs, what=what)
+    return None
+
+
+def check_linked(options: Mapping[str, Any]) -> None:
+    """The callbacks and errbacks that stand in these options; raises as `check` does."""
+    for name, what in (("link", _RESULT), ("link_error", _ID)):
+        for part in workflow.listed(options.get(name)):
+            if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
+                raise TypeError(f"{name} has a {type(part).__name__}, no call; write task.s(…)")
+            check(freeze(part, {}), 1, {}, what=what)
+
+
+def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:
+    task = registry.find(call["task"])
+    task.check_options(python_options(workflow.options(call)))
+    args = list(call.get("args") or ())
+    own: Mapping[str, Any] = call.get("kwargs") or {}
+    try:
+        if call.get("immutable"):
+            task.check_arguments(args, own)
+        else:
+            task.check_arguments([None] * given + args, {**own, **kwargs})
+    except TypeError as error:
+        if not what or call.get("immutable"):
+            raise
+        raise TypeError(
+            f"{error} It gets {what} in front of its own arguments; it gets none with si(…)."
+        ) from None
+    check_linked(workflow.options(call))
+
+
+def _check_result(member: Call) -> None:
+    """The body is given the result of a member's last task."""
+    last = workflow.last(member)
+    task, asked = registry.find(last["task"]), workflow.options(last).get("ignore_result")
+    if task.ignore_result if asked is None else asked:
+        raise WorkflowError(
+            f"Task {task.name!r} ignores its result, which the body of its chord is to be given. "
+            "Have it keep it, by set(ignore_result=False), or send a group, which has no body."
+        )
+
 
 #: Options of the sending, not of the calls.
 _SENDING = ("using", "retry", "retry_policy")

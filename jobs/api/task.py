@@ -34,7 +34,6 @@ from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, exceptions, registry, routing
 from jobs.api import functions, triggers
-from jobs.api.checking import check_linked
 from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
@@ -54,6 +53,7 @@ from jobs.api.parameters import (
     signature_of,
 )
 from jobs.api.results import AsyncResult
+from jobs.api.sending import check_linked
 from jobs.broker.limiting import Lock
 from jobs.broker.rates import Rate
 from jobs.conf import values
@@ -69,7 +69,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import publish, unique
 from jobs.message import Message, celery_names, encode, new_id
-from jobs.message.send import (
+from jobs.message.call import (
     OPTIONS,
     Send,
     SendOptions,
@@ -635,7 +635,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     ) -> AsyncResult[R]:
         """Send this call to a worker, inside a transaction as part of it.
 
-        ``options``: see `jobs.message.send.Send`. Raises `TypeError` for arguments that the task
+        ``options``: see `jobs.message.call.Send`. Raises `TypeError` for arguments that the task
         doesn't take, `TypeError` or `ValueError` for options that can't be, `NotSerializable`,
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """

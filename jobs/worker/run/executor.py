@@ -38,7 +38,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import sqlstate
-from jobs.message.send import end
+from jobs.message.call import end
 from jobs.running.request import (
     Ended,
     current,
