@@ -47,12 +47,14 @@ def find(name: str) -> Sendable:
 MAPS = frozenset({"celery.map", "celery.starmap"})
 
 
-def routed_as(name: str, kwargs: Mapping[str, Any]) -> tuple[str, Any]:
-    """The name of the task by which a call finds its queue, and that task if it is known here:
-    `map` and `starmap` go where the task goes that they run."""
+def routed_as(name: str, kwargs: Mapping[str, Any], task: Any = None) -> tuple[str, Any]:
+    """Which task decides where a call goes: its name, and the task if it is known here.
+
+    It is the call's own, ``task``, but for `map` and `starmap`: those go where the task goes that
+    they run."""
     if name in MAPS and isinstance(call := kwargs.get("task"), Mapping):
-        name = str(call.get("task"))
-    return name, tasks.get(name)
+        name, task = str(call.get("task")), None
+    return name, task or tasks.get(name)
 
 
 def queue(name: str) -> str:

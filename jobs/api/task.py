@@ -1,4 +1,4 @@
-"""Tasks: what the decorator makes of a function, and the table of those known here."""
+"""What ``@task`` makes of a function: a `Task`, whose calls are sent, composed and tried again."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, exceptions, registry, routing
+from jobs import conf, registry, routing
 from jobs.api import functions, triggers
 from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
@@ -56,7 +56,6 @@ from jobs.api.results import AsyncResult
 from jobs.api.sending import check_linked
 from jobs.broker.limiting import Lock
 from jobs.broker.rates import Rate
-from jobs.conf import values
 from jobs.conf.values import check_text, check_whole, sentence
 from jobs.exceptions import (
     AlreadyQueued,
@@ -67,6 +66,7 @@ from jobs.exceptions import (
     Retry,
     WorkflowError,
 )
+from jobs.exceptions import shown as told
 from jobs.ledger import publish, unique
 from jobs.message import Message, celery_names, encode, new_id
 from jobs.message.call import (
@@ -75,7 +75,7 @@ from jobs.message.call import (
     SendOptions,
     SharedOptions,
     When,
-    end,
+    new_message,
 )
 from jobs.routing import Address, Plan, Route
 from jobs.running import iteration, progress
@@ -90,189 +90,150 @@ from jobs.running.request import (
 )
 from jobs.timing import clock
 
+log = logging.getLogger("jobs.publish")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
 _PAGE = "docs/reference/tasks.md has all of them"
 
-#: No keyword arguments.
-NONE: Mapping[str, Any] = {}
+_NO_KWARGS: Mapping[str, Any] = {}
 
 #: A send without options.
 _PLAINLY = Send()
 
 
-class Calling:
-    """The part of `jobs.Task` that makes messages of calls."""
+def autodiscover() -> None:
+    """Import the module ``tasks`` (JOBS["TASK_MODULE"]) of every installed app that has one."""
+    autodiscover_modules(conf.peek().task_module)
+
+
+class Task(Generic[P, R]):
+    """A function that can be sent to a worker. Calling it runs it here and now."""
 
     name: str
-    route: Route
-    ignore_result: bool
-    expires: When | None
-    sensitive: frozenset[str]
+    #: The signature that callers see, and how many positional arguments fit it by themselves;
+    #: None: only binding can tell.
     _signature: inspect.Signature
-    #: How many positional arguments do alone; None: to be asked each time.
     _arity: range | None
     #: Where calls go that name no queue, as long as the router is the same.
     _plan: Plan | None = None
 
-    def message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        **options: Unpack[SendOptions],
-    ) -> Message:
-        """The message of a call, checked and not sent."""
-        send = self._send(options)
-        return self._message(args, kwargs, self._shared(send), send)
-
-    def _message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        shared: Message,
-        send: Send,
-    ) -> Message:
-        self.check_arguments(args, kwargs)
-        # What `copy.copy` does, after a search for it that takes longer.
-        sent: Message = shared.__copy__()  # type: ignore[attr-defined]
-        sent.id = send.task_id or new_id()
-        sent.args = list(args)
-        sent.kwargs = dict(kwargs) if kwargs else {}
-        if not sent.queue:
-            self._ask(sent, send)
-        return sent
-
-    def _send(self, options: Mapping[str, Any]) -> Send:
-        if not options:
-            return _PLAINLY
-        try:
-            if not options.keys() <= OPTIONS:
-                options = self._without_celerys(options)
-            return Send(**options)
-        except (TypeError, ValueError) as error:
-            told = values.sentence(error)
-            raise type(error)(f"Task {self.name!r} can't be sent: {told}") from None
-
-    def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        left = celery_names.left_of(options, celery_names.CALL)
-        for name in left:
-            if name not in OPTIONS:
-                near = conf.nearest(name, [*OPTIONS, *celery_names.CALL])
-                raise TypeError(f"{name!r} is no option of a call.{near} {_PAGE}")
-        return left
-
-    def _shared(self, send: Send) -> Message:
-        """What all messages of one bulk have in common; a copy is several times as quick to make
-        as a new message."""
-        eta = send.due()
-        expires = self.expires if send.expires is None else send.expires
-        ignored = self.ignore_result if send.ignore_result is None else send.ignore_result
-        running = current.get()
-        address, priority = self._address(send)
-        shared = Message(
-            task=self.name,
-            id="",
-            queue=address.queues[0] if address else "",
-            priority=priority if send.priority is None else send.priority,
-            eta=eta,
-            expires=None if expires is None else end(expires),
-            ignore_result=ignored,
-            timelimit=(send.time_limit, send.soft_time_limit),
-            own_headers=dict(send.headers) if send.headers else {},
-            embed=_embed(send),
-            group=send.group_id,
-            group_index=send.group_index,
-            sensitive=self.sensitive,
-            parent_id=running and running[0].id,
-            root_id=running and (running[0].root_id or running[0].id),
+    def __init_subclass__(cls) -> NoReturn:
+        raise ConfigurationError(
+            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
+            "bind=True it gets self."
         )
-        if address and (address.exchange or address.routing_key != shared.queue):
-            _put(shared, address)
-        return shared
 
-    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise `TypeError` when the function can't be called with these."""
-        if type(args) is not tuple or kwargs:
-            self._check_kinds(args, kwargs)
-        if not kwargs and self._arity is not None and len(args) in self._arity:
-            return
+    def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
+        if isinstance(run, Task):
+            raise ConfigurationError(
+                f"@task of {run.name!r}: that is a task already. Give all options to one @task."
+            )
+        place = functions.place_of(run)
         try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
-
-    def _check_kinds(self, args: Any, kwargs: Any) -> None:
-        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-            raise TypeError(
-                f"Task {self.name!r}: args must be a tuple or a list, not {exceptions.shown(args)}."
+            own = self.options = Options(**understood(options))
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"@task of {place}: {sentence(error)}") from error
+        functions.check(run, named=bool(own.name), bind=own.bind)
+        functools.update_wrapper(self, run, updated=())
+        self.__dict__.update(functions.attributes(run, Task))
+        self.run = run
+        self._origin = functions.origin()
+        self.name = own.name or place
+        try:
+            check_text("the name", self.name)
+        except ValueError as error:
+            raise ConfigurationError(
+                f"@task of {place}: {error}. Give it another: @task(name=…)."
+            ) from None
+        self.is_async = functions.is_async(run)
+        if self.is_async and own.atomic:
+            raise ConfigurationError(
+                f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
+                "is an ordinary function."
             )
-        if not isinstance(kwargs, Mapping):
-            raise TypeError(
-                f"Task {self.name!r}: kwargs must be a dict, not {exceptions.shown(kwargs)}."
+        if self.is_async and own.batch:
+            raise ConfigurationError(
+                f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
+        # These options are public attributes, as in Celery,
+        self.queue = own.queue
+        self.priority = own.priority or 0
+        self.bind = own.bind
+        self.ignore_result = own.ignore_result
+        self.durable = own.durable
+        self.expires = own.expires
+        self.time_limit = own.time_limit
+        self.soft_time_limit = own.soft_time_limit
+        self.max_retries = own.max_retries
+        self.default_retry_delay = own.default_retry_delay
+        # and these a worker reads at every delivery. All others are read from `options`.
+        self.atomic = own.atomic
+        self.acks_early = own.acks == "early"
+        self.batch = own.batch or 0
+        self.concurrency = own.concurrency
+        self.rate: Rate | None
+        self.limited: bool
+        use_rate(self, own.rate())
+        self.route = Route(own.queue, own.exchange, own.routing_key, own.priority)
+        # Only the function of a batch knows what arguments each of its calls must have.
+        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
+        self.sensitive = places_of(self._signature, own.sensitive, self.name)
+        self.key = own.key and Key(self._signature, own.key, "key", self.name)
+        self.uniqueness = own.uniqueness()
+        self._unique_key = self.uniqueness and Key(
+            self._signature, own.unique_key, "unique_key", self.name
+        )
 
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise for those with which it can't be sent what sending it would: a call that follows
-        another is sent by a worker, where nobody could be told."""
-        send = self._send(options)
-        if send.queue:
-            named = Route(send.queue, send.exchange or "", send.routing_key or "")
-            routing.get().lead(self.name, named)
-        else:
-            self._address(send)
-        if send.headers:
-            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
+    def __repr__(self) -> str:
+        return f"<Task: {self.name}>"
 
-    def _address(self, send: Send) -> tuple[Address | None, int]:
-        """Where a call goes, None when functions are to be asked with its arguments; and its
-        priority if it names none."""
-        router, plan = routing.get(), self._plan
-        if plan is None or plan.router is not router:
-            plan = router.plan(self)
-            if self.name in registry.MAPS:  # whose calls go where the task goes that they name
-                plan = plan._replace(asks=True, address=None, priority=0)
-            self._plan = plan
-        address = plan.address
-        if address is None or send.queue or send.exchange or send.routing_key:
-            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
-            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
-        return address, plan.priority
+    if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
-    def _ask(self, sent: Message, send: Send) -> None:
-        """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
-        given = {name: getattr(send, name) for name in OPTIONS}
-        options = {name: value for name, value in given.items() if value is not None}
-        name: str = self.name
-        task: Any = self
-        if name in registry.MAPS:
-            name, task = registry.routed_as(name, sent.kwargs)
-        address, sent.priority = routing.get().find(name, sent.args, sent.kwargs, options, task)
-        _put(sent, address)
+        def __getattr__(self, name: str) -> NoReturn:
+            raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
 
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self.bind:
+            return self.run(*args, **kwargs)
+        running = current.get()
+        if running is not None and running[0].task == self.name and entered.get() is not running:
+            entered.set(running)
+            return self.run(self, *args, **kwargs)
+        if self.batch:
+            return self.run(self, *args, **kwargs)
+        if self.is_async:
+            return self._await_directly(args, kwargs)  # type: ignore[return-value]
+        with self._called_directly(args, kwargs):
+            return self.run(self, *args, **kwargs)
 
-def _put(sent: Message, address: Address) -> None:
-    for name, value in address.fields().items():
-        setattr(sent, name, value)
+    async def _await_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        with self._called_directly(args, kwargs):
+            return await self.run(self, *args, **kwargs)  # type: ignore[misc]
 
+    @contextlib.contextmanager
+    def _called_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
+        token = direct_calls.set((*direct_calls.get(), (self.name, direct(args, kwargs))))
+        try:
+            yield
+        finally:
+            direct_calls.reset(token)
 
-def _embed(send: Send) -> dict[str, Any]:
-    """What follows the call, in the form of its message."""
-    if not (send.link or send.link_error or send.chain or send.chord):
-        return {}
-    link = as_dicts(send.link) if send.link else None
-    link_error = as_dicts(send.link_error) if send.link_error else None
-    check_linked({"link": link, "link_error": link_error})
-    return {
-        "callbacks": link,
-        "errbacks": link_error,
-        "chain": list(send.chain) if send.chain else None,
-        "chord": send.chord,
-    }
+    @property
+    def request(self) -> Request:
+        """The call of this task that is running; of one that is called directly, and outside of
+        any, ``called_directly`` is True."""
+        for name, request in reversed(direct_calls.get()):
+            if name == self.name:
+                return request
+        running = current.get()
+        if running is None or running[0].task != self.name:
+            return direct()
+        return request_of(*running)
 
-
-T = TypeVar("T")
-
-
-class Running:
-    """The part of `jobs.Task` that concerns the call that is running."""
+    # ------------------------------------------------------------------ running here
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell whoever follows the running call that so much of ``total`` is done.
@@ -325,227 +286,6 @@ class Running:
         """`iterate`, by lists of ``size`` items, for one transaction each."""
         source = iteration.source_of(items, key, size)
         return iteration.loop(source, iteration.by_pages, total)
-
-
-class Composing:
-    """A part of `jobs.Task`."""
-
-    name: str
-    atomic: bool
-    is_async: bool
-    ignore_result: bool
-    expires: Any
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """This call as a value, to be sent by somebody else or later."""
-        return Signature(self.name, args, kwargs)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """`s`, taking no result of a task before it."""
-        return Signature(self.name, args, kwargs, immutable=True)
-
-    def signature(
-        self,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        immutable: bool = False,
-        **options: Any,
-    ) -> Signature:
-        """`s` with arguments as a sequence and a mapping, and with options."""
-        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
-        return made.set(**options)
-
-    subtask = signature  # Celery's former name
-
-    def map(self, items: Iterable[Any]) -> Signature:
-        """One call that runs this task for each item, one after the other; it returns the list of
-        their results. It goes to this task's queue."""
-        return self._over("celery.map", items)
-
-    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
-        """`map`, each item being all positional arguments."""
-        return self._over("celery.starmap", items)
-
-    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
-        """`starmap` in a group of calls, each for so many items."""
-        check_whole("the size of chunks()", size, 1, 2**31)
-        several = list(items)
-        starts = range(0, len(several), size)
-        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
-
-    def _over(self, name: str, items: Iterable[Any]) -> Signature:
-        if self.is_async:
-            raise TypeError(
-                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
-            )
-        options: dict[str, Any] = {}
-        if self.ignore_result:
-            options["ignore_result"] = True
-        if self.expires is not None:
-            options["expires"] = self.expires
-        kwargs = {"task": self.s().as_dict(), "it": list(items)}
-        return Signature(name, (), kwargs, options, immutable=True)
-
-    def replace(self, call: Composable) -> NoReturn:
-        """End this call, for another one to take its place: that ends under this id, and what was
-        to follow this call follows that.
-
-        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, whose
-        effects that would take back; and what `jobs.canvas.Composable.apply_async` does.
-        """
-        running = current.get()
-        if running is None:
-            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
-        if self.atomic:
-            raise WorkflowError(
-                f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
-                "return, and write what follows as a chain."
-            )
-        raise Replaced(call=replacement(call, running[0]))
-
-    def add_to_chord(self, call: Composable) -> Any:
-        """Make a call a further member of the chord that this one is a member of; its handle.
-
-        Its result comes last in what the body gets. Raises `WorkflowError` in what is no member of
-        a chord, and what `jobs.canvas.Composable.apply_async` does.
-        """
-        return add_to_chord(call)
-
-
-log = logging.getLogger("jobs.publish")
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def autodiscover() -> None:
-    """Import the module ``tasks`` (JOBS["TASK_MODULE"]) of every installed app that has one."""
-    autodiscover_modules(conf.peek().task_module)
-
-
-class Task(Calling, Running, Composing, Generic[P, R]):
-    """A function that can be sent to a worker. Calling it runs it here and now."""
-
-    def __init_subclass__(cls) -> NoReturn:
-        raise ConfigurationError(
-            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
-            "bind=True it gets self."
-        )
-
-    def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
-        if isinstance(run, Task):
-            raise ConfigurationError(
-                f"@task of {run.name!r}: that is a task already. Give all options to one @task."
-            )
-        try:
-            self.options = Options(**understood(options))
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"@task of {functions.place_of(run)}: {sentence(error)}"
-            ) from error
-        functions.check(run, named=bool(self.options.name), bind=self.options.bind)
-        functools.update_wrapper(self, run, updated=())
-        self.__dict__.update(functions.attributes(run, Task))
-        self.run = run
-        self._origin = functions.origin()
-        self.name = self.options.name or functions.place_of(run)
-        try:
-            check_text("the name", self.name)
-        except ValueError as error:
-            raise ConfigurationError(
-                f"@task of {functions.place_of(run)}: {error}. Give it another: @task(name=…)."
-            ) from None
-        # Asked for at every call.
-        self.queue = self.options.queue
-        self.priority = self.options.priority or 0
-        self.route = Route(
-            self.queue,
-            self.options.exchange,
-            self.options.routing_key,
-            self.options.priority,
-        )
-        self.bind = self.options.bind
-        self.ignore_result = self.options.ignore_result
-        self.durable = self.options.durable
-        self.expires = self.options.expires
-        self.atomic = self.options.atomic
-        self.acks_early = self.options.acks == "early"
-        self.time_limit = self.options.time_limit
-        self.soft_time_limit = self.options.soft_time_limit
-        self.batch = self.options.batch or 0
-        self.max_retries = self.options.max_retries
-        self.default_retry_delay = self.options.default_retry_delay
-        self.is_async = functions.is_async(run)
-        place = functions.place_of(run)
-        if self.is_async and self.options.atomic:
-            raise ConfigurationError(
-                f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
-                "is an ordinary function."
-            )
-        if self.is_async and self.batch:
-            raise ConfigurationError(
-                f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
-            )
-        # What a function that gets many calls wants of each, it alone knows.
-        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
-        self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
-        self.concurrency = self.options.concurrency
-        # Asked for at every delivery: whether there is any limit, then which.
-        self.rate: Rate | None
-        self.limited: bool
-        use_rate(self, self.options.rate())
-        self.key = self.options.key and Key(self._signature, self.options.key, "key", self.name)
-        self.uniqueness = self.options.uniqueness()
-        self._unique_key = self.uniqueness and Key(
-            self._signature, self.options.unique_key, "unique_key", self.name
-        )
-
-    def __repr__(self) -> str:
-        return f"<Task: {self.name}>"
-
-    if not TYPE_CHECKING:  # a type checker is to name what isn't there
-
-        def __getattr__(self, name: str) -> NoReturn:
-            raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        if not self.bind:
-            return self.run(*args, **kwargs)
-        running = current.get()
-        if running is not None and running[0].task == self.name and entered.get() is not running:
-            entered.set(running)
-            return self.run(self, *args, **kwargs)
-        if self.batch:
-            return self.run(self, *args, **kwargs)
-        if self.is_async:
-            return self._await_directly(args, kwargs)  # type: ignore[return-value]
-        with self._called_directly(args, kwargs):
-            return self.run(self, *args, **kwargs)
-
-    async def _await_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-        with self._called_directly(args, kwargs):
-            return await self.run(self, *args, **kwargs)  # type: ignore[misc]
-
-    @contextlib.contextmanager
-    def _called_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
-        token = direct_calls.set((*direct_calls.get(), (self.name, direct(args, kwargs))))
-        try:
-            yield
-        finally:
-            direct_calls.reset(token)
-
-    @property
-    def request(self) -> Request:
-        """The call of this task that is running; of one that is called directly, and outside of
-        any, ``called_directly`` is True."""
-        for name, request in reversed(direct_calls.get()):
-            if name == self.name:
-                return request
-        running = current.get()
-        if running is None or running[0].task != self.name:
-            return direct()
-        return request_of(*running)
 
     def retry(
         self,
@@ -640,7 +380,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
         send = self._send(options)
-        sent = self._message(args, kwargs or NONE, self._shared(send), send)
+        sent = self._fill(self._empty(send), args, kwargs or _NO_KWARGS, send)
         if self.uniqueness is not None and not send.chain:
             # The first of a chain isn't: with its place taken the rest would never come.
             return self._send_unique((sent,), send)[0]
@@ -677,13 +417,13 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         if "task_id" in options:
             raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
         send = self._send(options)
-        shared = self._shared(send)
+        empty = self._empty(send)
         sent = []
         for call in calls:
-            if isinstance(call, Mapping):
-                sent.append(self._message((), call, shared, send))
-            else:
-                sent.append(self._message(call, NONE, shared, send))
+            args, kwargs = ((), call) if isinstance(call, Mapping) else (call, _NO_KWARGS)
+            # What `copy.copy` does, after a search for it that takes longer.
+            one: Message = empty.__copy__()  # type: ignore[attr-defined]
+            sent.append(self._fill(one, args, kwargs, send))
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
@@ -710,14 +450,6 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         )
         ignored = bool(messages[0].ignore_result)
         return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
-
-    def _lock_name(self, sent: Message) -> str:
-        assert self._unique_key is not None
-        try:
-            return f"{self.name}:{self._unique_key(sent.args, sent.kwargs)}"
-        except (TypeError, ValueError, RecursionError):
-            encode(sent)  # raises by name for an argument that has no form in JSON
-            raise
 
     def on(
         self,
@@ -754,6 +486,206 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             # Whoever saves a row has not asked for the task: that must not fail.
             log.info("a trigger of task %s sends nothing: %s", self.name, error)
 
+    # ------------------------------------------------------------------ making messages
+
+    def message(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        **options: Unpack[SendOptions],
+    ) -> Message:
+        """The message of a call, checked and not sent."""
+        send = self._send(options)
+        return self._fill(self._empty(send), args, kwargs, send)
+
+    def _send(self, options: Mapping[str, Any]) -> Send:
+        """The options of a call, checked."""
+        if not options:
+            return _PLAINLY
+        try:
+            if not options.keys() <= OPTIONS:
+                options = celery_names.left_of(options, celery_names.CALL)
+                if unknown := [name for name in options if name not in OPTIONS]:
+                    near = conf.nearest(unknown[0], [*OPTIONS, *celery_names.CALL])
+                    raise TypeError(f"{unknown[0]!r} is not an option of a call.{near} {_PAGE}")
+            return Send(**options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Task {self.name!r} can't be sent: {sentence(error)}") from None
+
+    def _empty(self, send: Send) -> Message:
+        """A message with all that the calls of one sending share: `_fill` adds id and arguments."""
+        link = as_dicts(send.link) if send.link else None
+        link_error = as_dicts(send.link_error) if send.link_error else None
+        if link or link_error:
+            check_linked({"link": link, "link_error": link_error})
+        running = current.get()
+        address, priority = self._address(send)
+        empty = new_message(
+            self.name,
+            self,
+            id="",
+            queue=address.queues[0] if address else "",
+            priority=priority if send.priority is None else send.priority,
+            eta=send.due(),
+            expires=send.expires,
+            ignore_result=send.ignore_result,
+            timelimit=(send.time_limit, send.soft_time_limit),
+            headers=send.headers,
+            link=link,
+            link_error=link_error,
+            chain=send.chain,
+            chord=send.chord,
+            group=send.group_id,
+            group_index=send.group_index,
+            parent_id=running and running[0].id,
+            root_id=running and (running[0].root_id or running[0].id),
+        )
+        if address and (address.exchange or address.routing_key != empty.queue):
+            _put(empty, address)
+        return empty
+
+    def _fill(
+        self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
+    ) -> Message:
+        self.check_arguments(args, kwargs)
+        sent.id = send.task_id or new_id()
+        sent.args = list(args)
+        sent.kwargs = dict(kwargs) if kwargs else {}
+        if not sent.queue:  # the functions of JOBS["TASK_ROUTES"] are to say where it goes
+            given = {name: getattr(send, name) for name in OPTIONS}
+            options = {name: value for name, value in given.items() if value is not None}
+            name, task = registry.routed_as(self.name, sent.kwargs, self)
+            router = routing.get()
+            address, sent.priority = router.find(name, sent.args, sent.kwargs, options, task)
+            _put(sent, address)
+        return sent
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise `TypeError` when the function can't be called with these."""
+        if type(args) is not tuple or kwargs:
+            if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+                raise TypeError(
+                    f"Task {self.name!r}: args must be a tuple or a list, not {told(args)}."
+                )
+            if not isinstance(kwargs, Mapping):
+                raise TypeError(f"Task {self.name!r}: kwargs must be a dict, not {told(kwargs)}.")
+        if not kwargs and self._arity is not None and len(args) in self._arity:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise what sending a call with these options would raise. A call that follows another is
+        sent by a worker: a mistake in it must be told before."""
+        send = self._send(options)
+        if send.queue:
+            named = Route(send.queue, send.exchange or "", send.routing_key or "")
+            routing.get().lead(self.name, named)
+        else:
+            self._address(send)
+        if send.headers:
+            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
+
+    def _address(self, send: Send) -> tuple[Address | None, int]:
+        """Where a call goes and its priority if its options name none. The address is None when
+        functions must be asked, which see the arguments."""
+        router, plan = routing.get(), self._plan
+        if plan is None or plan.router is not router:
+            plan = router.plan(self)
+            if self.name in registry.MAPS:  # whose calls go where the task goes that they name
+                plan = plan._replace(asks=True, address=None, priority=0)
+            self._plan = plan
+        address = plan.address
+        if address is None or send.queue or send.exchange or send.routing_key:
+            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
+            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
+        return address, plan.priority
+
+    # ------------------------------------------------------------------ composing
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """This call as a value, to be sent by somebody else or later."""
+        return Signature(self.name, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """`s`, taking no result of a task before it."""
+        return Signature(self.name, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """`s` with arguments as a sequence and a mapping, and with options."""
+        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
+        return made.set(**options)
+
+    subtask = signature  # Celery's former name
+
+    def map(self, items: Iterable[Any]) -> Signature:
+        """One call that runs this task for each item, one after the other; it returns the list of
+        their results. It goes to this task's queue."""
+        return self._over("celery.map", items)
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
+        """`map`, each item being all positional arguments."""
+        return self._over("celery.starmap", items)
+
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
+        """`starmap` in a group of calls, each for so many items."""
+        check_whole("the size of chunks()", size, 1, 2**31)
+        several = list(items)
+        starts = range(0, len(several), size)
+        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
+
+    def _over(self, name: str, items: Iterable[Any]) -> Signature:
+        if self.is_async:
+            raise TypeError(
+                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
+            )
+        options: dict[str, Any] = {}
+        if self.ignore_result:
+            options["ignore_result"] = True
+        if self.expires is not None:
+            options["expires"] = self.expires
+        kwargs = {"task": self.s().as_dict(), "it": list(items)}
+        return Signature(name, (), kwargs, options, immutable=True)
+
+    def replace(self, call: Composable) -> NoReturn:
+        """End this call, for another one to take its place: that ends under this id, and what was
+        to follow this call follows that.
+
+        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, whose
+        effects that would take back; and what `jobs.canvas.Composable.apply_async` does.
+        """
+        running = current.get()
+        if running is None:
+            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
+        if self.atomic:
+            raise WorkflowError(
+                f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
+                "return, and write what follows as a chain."
+            )
+        raise Replaced(call=replacement(call, running[0]))
+
+    def add_to_chord(self, call: Composable) -> Any:
+        """Make a call a further member of the chord that this one is a member of; its handle.
+
+        Its result comes last in what the body gets. Raises `WorkflowError` in what is no member of
+        a chord, and what `jobs.canvas.Composable.apply_async` does.
+        """
+        return add_to_chord(call)
+
+
+def _put(sent: Message, address: Address) -> None:
+    for name, value in address.fields().items():
+        setattr(sent, name, value)
+
 
 def claim(task: Task[..., Any], sent: Message) -> Lock | None:
     """Have the message of a call name its lock; that lock, None where calls are not unique.
@@ -764,7 +696,12 @@ def claim(task: Task[..., Any], sent: Message) -> Lock | None:
         return None
     if task.uniqueness.quiet and sent.eta is None:
         sent.eta = clock.now() + dt.timedelta(seconds=task.uniqueness.quiet)
-    sent.unique = task._lock_name(sent)
+    assert task._unique_key is not None
+    try:
+        sent.unique = f"{task.name}:{task._unique_key(sent.args, sent.kwargs)}"
+    except (TypeError, ValueError, RecursionError):
+        encode(sent)  # raises by name for an argument that has no form in JSON
+        raise
     return unique.lock_of(sent, task.uniqueness)
 
 

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict, TypeGuard
+from typing import Any, Protocol, TypedDict, TypeGuard
 
 import msgspec
 from django.db import connections
@@ -483,3 +483,53 @@ def _check_headers(headers: Any) -> None:
     for name in headers:
         if not isinstance(name, str):
             raise TypeError(f"headers must have names that are text, not {shown(name)}")
+
+
+# ------------------------------------------------------------------------- making messages
+
+
+class Defaults(Protocol):
+    """What a task says of its calls."""
+
+    expires: Any
+    ignore_result: bool
+    sensitive: frozenset[str]
+
+
+def new_message(
+    name: str,
+    task: Defaults | None,
+    *,
+    expires: When | None = None,
+    ignore_result: bool | None = None,
+    headers: Mapping[str, Any] | None = None,
+    link: Sequence[Any] | None = None,
+    link_error: Sequence[Any] | None = None,
+    chain: Sequence[Any] | None = None,
+    chord: Any = None,
+    **fields: Any,
+) -> Message:
+    """The message of a call: every one that isn't read from the wire is made here.
+
+    What the call's own options leave open, its task says; None: it isn't known here. ``link``,
+    ``link_error``, ``chain`` and ``chord``: JSON forms of what follows the call. ``fields``:
+    others of `Message`, as they are.
+    """
+    if task is not None:
+        expires = task.expires if expires is None else expires
+        ignore_result = task.ignore_result if ignore_result is None else ignore_result
+        fields["sensitive"] = task.sensitive
+    if link or link_error or chain or chord:
+        fields["embed"] = {
+            "callbacks": link or None,
+            "errbacks": link_error or None,
+            "chain": list(chain) if chain else None,
+            "chord": chord,
+        }
+    return Message(
+        task=name,
+        expires=None if expires is None else end(expires),
+        ignore_result=ignore_result,
+        own_headers=dict(headers) if headers else {},
+        **fields,
+    )
