@@ -33,24 +33,6 @@ def dumps(value: Any) -> str:
     return text
 
 
-def dumps_call(args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any] | None) -> bytes:
-    """`dumps` of a message's body, several times as fast for arguments that are plain keys.
-
-    ``embed``: None where nothing follows the call. What follows it has arguments of its own, of
-    any type, which only `dumps` is trusted to write.
-    """
-    if (
-        not embed
-        and _PLAIN.issuperset(map(type, args))
-        and _PLAIN.issuperset(map(type, kwargs.values()))
-    ):
-        try:  # `contextlib.suppress` would be a fifth of the whole
-            return _encode_plain((args, kwargs, _NO_EMBED))
-        except (ValueError, OverflowError):
-            pass  # what only `dumps` can write
-    return dumps([args, kwargs, embed or _NO_EMBED]).encode()
-
-
 def plain(value: Any) -> Any:
     """The value as JSON without our types has it: tagged, with lists for tuples. Raises as `dumps`
     does."""
@@ -185,14 +167,9 @@ def _untag(found: dict[str, Any]) -> Any:
         raise ValueError(f"{found!r} is not a known tagged value") from error
 
 
-#: Types that every encoder writes alike. Not float: msgspec makes NaN null.
-_PLAIN = frozenset({int, str, bool, type(None)})
-#: What is written of a call that nothing follows, as Celery has it.
-_NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 #: What certainly holds no dict.
 _LEAVES = frozenset(
     {int, str, bool, float, type(None), dt.datetime, dt.date, dt.time, decimal.Decimal, uuid.UUID}
 )
-_encode_plain = msgspec.json.Encoder().encode
 # One encoder for all calls: `json.dumps` with arguments builds a new one each time.
 _encode_json = json.JSONEncoder(default=_tag, separators=(",", ":"), allow_nan=False).encode

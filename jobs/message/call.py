@@ -51,8 +51,8 @@ HEADERS = frozenset(
 
 
 class Killed(enum.StrEnum):
-    """Why a message is not run, or no longer: the supervisor ended the process that ran it, or an
-    operator has purged it."""
+    """Why a message is not run, or not run on: the supervisor ended the process that ran it, or an
+    operator purged it."""
 
     TIME_LIMIT = "time limit"
     REVOKED = "revoked"
@@ -69,7 +69,7 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     kwargs: dict[str, Any] = {}
     #: What follows the task, in Celery's terms: callbacks, errbacks, chain, chord.
     embed: dict[str, Any] = {}
-    #: 0 is the most urgent, 9 the least, as Celery has it on Redis.
+    #: From 0, the most urgent, to 9, as Celery has it on Redis.
     priority: int = 0
     #: Not before.
     eta: dt.datetime | None = None
@@ -83,47 +83,49 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     group_index: int | None = None
     #: Hard and soft, in seconds.
     timelimit: tuple[float | None, float | None] = (None, None)
-    #: The caller's own; None: among `wire_headers`, and not looked at yet.
+    #: The caller's own; None: still within `wire_headers`, see `headers`.
     own_headers: dict[str, Any] | None = {}
-    #: Some worker has held it before.
+    #: A worker has held it before.
     redelivered: bool = False
+    #: The ledger has had a row of it since it was sent.
     ledger: bool = False
-    #: What it was published to; the exchange is empty where a queue was named. A message that was
-    #: claimed doesn't say: it belongs to its queue.
+    #: Where it was sent; the exchange is empty when a queue was named. Both are empty in a message
+    #: that was claimed: it belongs to its queue.
     exchange: str = ""
     routing_key: str = ""
-    #: Further queues that get it, each as a message of its own: see `spread`.
+    #: Further queues that get it, each as a message of its own; see `spread`.
     copies: tuple[str, ...] = ()
+    #: How many workers vanished while they held it.
     crashes: int = 0
-    #: The broker sees to the eta, by its own clock.
+    #: The broker keeps it until its eta, by the broker's clock.
     held: bool = False
-    #: With a value of `Killed`: it has run, and was ended from outside.
+    #: A value of `Killed`: it was ended from outside, and is not to be run.
     killed: str = ""
-    #: Unix seconds; 0: no worker has not known the task.
+    #: When a worker first failed to find the task (Unix seconds); 0: never.
     unknown_since: float = 0.0
-    #: The name of its unique lock; "": it is not unique.
+    #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
-    #: The time that is kept for it by a rate limit (Unix seconds), or 0.
+    #: The start time that a rate limit reserves for it (Unix seconds), or 0.
     permit: float = 0.0
-    #: Arguments whose values are not shown: names, and places ("0") of positional ones.
+    #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
     origin: str | None = None
-    #: The wire form of args, kwargs and embed, once known: what is sent again is not encoded again.
+    #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
     body: str | None = None
-    #: All headers in the form in which they came.
+    #: All headers, as they were received.
     wire_headers: bytes = b""
 
     @property
     def shown_args(self) -> list[Any]:
-        """The positional arguments as they may be read: sensitive ones hidden."""
+        """The positional arguments, with sensitive ones hidden."""
         if not self.sensitive:
             return self.args
         return [HIDDEN if str(n) in self.sensitive else v for n, v in enumerate(self.args)]
 
     @property
     def shown_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments as they may be read."""
+        """The keyword arguments, with sensitive ones hidden."""
         if not self.sensitive:
             return self.kwargs
         return {k: HIDDEN if k in self.sensitive else v for k, v in self.kwargs.items()}
@@ -147,7 +149,7 @@ def next_attempt(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Message:
-    """The message of another attempt at the same call, with other arguments if any are given."""
+    """The message of the call's next attempt, with these arguments if any are given."""
     following = msgspec.structs.replace(
         sent,
         retries=sent.retries + 1,
@@ -168,7 +170,7 @@ def next_attempt(
 
 
 def first_attempt(sent: Message) -> Message:
-    """The message of the same call as if it had never been run, now, for ever."""
+    """The message of the same call as if it had never run: due at once, without an end."""
     return msgspec.structs.replace(
         sent,
         retries=0,
@@ -185,10 +187,10 @@ def first_attempt(sent: Message) -> Message:
 
 
 def spread(sent: Message) -> list[Message]:
-    """A message, and one for each further queue that it is to reach.
+    """One message for each queue that a message is for.
 
-    Those are calls of their own, under ids made from its id, so that each is run and recorded once
-    by itself. What follows the call follows the first alone.
+    Those for further queues are calls of their own, with ids made from the first one's, so that
+    each is run and recorded once. What follows the call follows the first only.
     """
     made = int((id_time(sent.id) or 0) * 1000)
     copies = [
@@ -210,8 +212,8 @@ def spread(sent: Message) -> list[Message]:
 
 
 def hidden_by_sender(sent: Message) -> frozenset[str]:
-    """All of a message's arguments if its sender hid one of them, for whoever doesn't know the
-    task: which one it was can't be told."""
+    """Every argument of a message whose sender hid one: where the task isn't known, nobody can tell
+    which one it was."""
     found = msgspec.json.decode(sent.wire_headers or b"{}", type=dict[str, Any])
     shown = f"{found.get('argsrepr')}{found.get('kwargsrepr')}"
     if repr(HIDDEN) not in shown:
@@ -225,18 +227,18 @@ def hidden_by_sender(sent: Message) -> frozenset[str]:
 _YEAR_10000 = 253_402_300_800
 
 
-#: Most characters of an id, and of each other name that is stored.
+#: Most characters of an id, and of any other name that is stored.
 LONGEST = 255
 
 
 def is_name(value: object) -> TypeGuard[str]:
-    """Whether it can be stored as the id of a call or of a group, or as the name of a task."""
+    """Whether it can be stored as the id of a call or a group, or as a task's name."""
     if not isinstance(value, str) or not 0 < len(value) <= LONGEST or "\0" in value:
         return False
     try:
         value.encode()
     except UnicodeEncodeError:
-        return False  # a surrogate by itself
+        return False  # a lone surrogate
     return True
 
 
@@ -255,9 +257,9 @@ def new_id() -> str:
 
 
 def _new_tails() -> list[str]:
-    """What follows the time in so many ids: version, variant and chance.
+    """What follows the time in an id, for 256 of them: version, variant and random bits.
 
-    Many at once, for a call of the operating system for each would be half of the cost of an id.
+    Asking the operating system once for each id would double the cost of making one.
     """
     noise = bytearray(os.urandom(10 * 256))
     noise[0::10] = bytes(0x70 | byte & 0x0F for byte in noise[0::10])
@@ -267,30 +269,30 @@ def _new_tails() -> list[str]:
     return [f"{text[i : i + 4]}-{text[i + 4 : i + 8]}-{text[i + 8 : i + 20]}" for i in starts]
 
 
-#: Each for one id. A list's `pop` and `extend` are atomic.
+#: Ready for one id each. A list's `pop` and `extend` are atomic.
 _tails: list[str] = []
-#: The millisecond of the last id, and its form: a bulk has many ids of one.
+#: The millisecond of the last id, and its text: many ids of a bulk share one.
 _stamp = (-1, "")
 # What two processes would otherwise share after a fork.
 os.register_at_fork(after_in_child=_tails.clear)
 
 
 def id_at(milliseconds: int, noise: bytes) -> str:
-    """The id of this time (since 1970) with these ten bytes where others have chance."""
+    """The id of this time (since 1970), with these ten bytes in place of random ones."""
     value = milliseconds << 80 | int.from_bytes(noise[:10])
     value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62  # version, variant
     return str(uuid.UUID(int=value))
 
 
 def derived_id(task_id: str, what: str) -> str:
-    """The id of something that comes of this call: the same, however often it is asked for."""
+    """The id of something that a call leads to: always the same for the same call."""
     noise = hashlib.sha256(f"{task_id}/{what}".encode()).digest()
     made = id_time(task_id) or time.time()
     return id_at(int(made * 1000), noise)
 
 
 def id_time(task_id: str) -> float | None:
-    """When a version 7 id was made (seconds since 1970), or None for another kind of id."""
+    """When a version 7 id was made (seconds since 1970); None for another kind of id."""
     if len(task_id) != 36 or task_id[14] != "7":
         return None
     try:
@@ -307,7 +309,7 @@ When = float | dt.timedelta | dt.datetime
 
 
 class SharedOptions(TypedDict, total=False):
-    """What the calls of a bulk may have in common; `Send` has the meanings."""
+    """Options that the calls of a bulk may share; `Send` says what they mean."""
 
     countdown: float | dt.timedelta | None
     eta: dt.datetime | None
@@ -328,7 +330,7 @@ class SharedOptions(TypedDict, total=False):
 
 
 class SendOptions(SharedOptions, total=False):
-    """What ``apply_async`` takes; `Send` has the meanings."""
+    """Options of ``apply_async``; `Send` says what they mean."""
 
     task_id: str | uuid.UUID | None
     chain: Sequence[Mapping[str, Any]] | None
@@ -339,48 +341,48 @@ class SendOptions(SharedOptions, total=False):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """Options of a send. Raises `TypeError` or `ValueError` for those that can't be."""
+    """Checked options of ``apply_async``. Raises `TypeError` or `ValueError` for wrong ones."""
 
     #: Seconds from now, or a timedelta; not before.
     countdown: float | None = None
-    #: Not before; a naive one is in the project's time zone. Either this or ``countdown``.
+    #: Not before; a naive moment is in the project's time zone. Give this or ``countdown``.
     eta: dt.datetime | None = None
-    #: Not after: it ends as REVOKED. Spans count from the sending, as in Celery, not from ``eta``;
-    #: a naive moment is in the project's time zone.
+    #: After this it isn't run, but ends as REVOKED. A span counts from the sending, as in Celery,
+    #: not from ``eta``; a naive moment is in the project's time zone.
     expires: When | None = None
     queue: str | None = None
-    #: Without a queue: to the queues that are bound to it with this key. Without an exchange, the
-    #: task's, or JOBS["DEFAULT_EXCHANGE"]. With a queue, that decides, and they go along in
-    #: ``delivery_info``.
+    #: Where it goes if no queue is given: to the queues bound to the exchange with this key. The
+    #: default is the task's exchange, or JOBS["DEFAULT_EXCHANGE"]. With a queue, both only travel
+    #: along in ``delivery_info``.
     exchange: str | None = None
     routing_key: str | None = None
     #: 0 (first) to 9.
     priority: int | None = None
-    #: Instead of a new id: text of 1 to 255 characters, or a UUID. Sending twice under one id runs
-    #: once only if the first has ended before the second starts.
+    #: An id of your own: text of 1 to 255 characters, or a UUID. A second call with the same id is
+    #: skipped only if the first has ended before it starts.
     task_id: str | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
-    #: Seconds, in place of the task's: see `jobs.api.options.Options`.
+    #: Seconds, in place of the task's; see `jobs.api.options.Options`.
     time_limit: float | None = None
     soft_time_limit: float | None = None
     #: Alias of the database whose transaction counts; default: the ledger's.
     using: str | None = None
-    #: Calls (`jobs.Signature`), one or several, to be sent with its result when it has succeeded.
+    #: One call (`jobs.Signature`) or several, sent with its result when it has succeeded.
     link: Any = None
-    #: Likewise, with its id when it has failed.
+    #: The same, sent with its id when it has failed.
     link_error: Any = None
-    #: JSON forms of the calls that follow it, the next one last: see `jobs.canvas.Chain`.
+    #: JSON forms of the calls that follow it in a chain, the next one last.
     chain: Sequence[Mapping[str, Any]] | None = None
-    #: The group that it is a member of: see `jobs.canvas.Group`.
+    #: The group that it is a member of, and its place there.
     group_id: str | None = None
     group_index: int | None = None
-    #: JSON form of the body that follows this group: see `jobs.canvas.Chord`.
+    #: JSON form of the body of the chord whose header that group is.
     chord: Mapping[str, Any] | None = None
-    #: False: with the broker away, don't try again.
+    #: False: don't try again when the broker is away.
     retry: bool = True
-    #: Keys of JOBS["RETRY_POLICY"] in place of the settings', for a broker that is away.
+    #: Keys that replace those of JOBS["RETRY_POLICY"] for this sending.
     retry_policy: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
@@ -402,13 +404,13 @@ class Send:
             check_time_limit(name, getattr(self, name))
 
     def due(self) -> dt.datetime | None:
-        """When it may start, if not at once."""
+        """When it may start; None: at once."""
         if self.countdown is not None:
             return clock.now() + dt.timedelta(seconds=self.countdown)
         return self.eta and aware(self.eta)
 
     def policy(self) -> RetryPolicy | None:
-        """For a broker that is away; None: that of the settings."""
+        """How often to try while the broker is away; None: as the settings say."""
         if not self.retry:
             return RetryPolicy(max_retries=0)
         if not self.retry_policy:
@@ -423,7 +425,7 @@ OPTIONS = frozenset(field.name for field in dataclasses.fields(Send))
 
 
 def end(expires: When) -> dt.datetime:
-    """The moment after which a call that is sent now isn't run."""
+    """The moment after which a call sent now isn't run any more."""
     if isinstance(expires, dt.datetime):
         return aware(expires)
     span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
@@ -431,8 +433,8 @@ def end(expires: When) -> dt.datetime:
 
 
 def check_kinds(send: Send) -> None:
-    """Raise `TypeError` or `ValueError` for options of the wrong kind, which would fail in a worker
-    or in the database, where nobody could be told."""
+    """Raise `TypeError` or `ValueError` for options of the wrong kind: later, in a worker or in the
+    database, the caller could not be told."""
     put = object.__setattr__
     if isinstance(send.task_id, uuid.UUID):
         put(send, "task_id", str(send.task_id))
@@ -445,12 +447,23 @@ def check_kinds(send: Send) -> None:
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)
-    check_times(send)
+    if send.countdown is not None:
+        put(send, "countdown", seconds_ahead("countdown", send.countdown))
+    if send.eta is not None:
+        moment("eta", send.eta)
+    if isinstance(send.expires, dt.datetime):
+        moment("expires", send.expires)
+    elif send.expires is not None:
+        seconds_ahead("expires", send.expires)
     if send.ignore_result is not None:
         check_yes_or_no("ignore_result", send.ignore_result)
     check_yes_or_no("retry", send.retry)
     if send.headers is not None:
-        _check_headers(send.headers)
+        if not isinstance(send.headers, Mapping):
+            raise TypeError(f"headers must be a dict, not {shown(send.headers)}")
+        for name in send.headers:
+            if not isinstance(name, str):
+                raise TypeError(f"headers must have names that are text, not {shown(name)}")
     if send.using is not None and send.using not in connections.settings:
         raise ValueError(
             f"using must be an alias in DATABASES, not {shown(send.using)}."
@@ -463,26 +476,6 @@ def check_kinds(send: Send) -> None:
         or not all(isinstance(one, Mapping) for one in send.chain)
     ):
         raise TypeError(f"chain must be JSON forms of calls, not {shown(send.chain)}; write a | b")
-
-
-def check_times(send: Send) -> None:
-    """The same of its moments and spans."""
-    if send.countdown is not None:
-        object.__setattr__(send, "countdown", seconds_ahead("countdown", send.countdown))
-    if send.eta is not None:
-        moment("eta", send.eta)
-    if isinstance(send.expires, dt.datetime):
-        moment("expires", send.expires)
-    elif send.expires is not None:
-        seconds_ahead("expires", send.expires)
-
-
-def _check_headers(headers: Any) -> None:
-    if not isinstance(headers, Mapping):
-        raise TypeError(f"headers must be a dict, not {shown(headers)}")
-    for name in headers:
-        if not isinstance(name, str):
-            raise TypeError(f"headers must have names that are text, not {shown(name)}")
 
 
 # ------------------------------------------------------------------------- making messages
@@ -500,36 +493,59 @@ def new_message(
     name: str,
     task: Defaults | None,
     *,
+    id: str,  # noqa: A002  the field's name
+    queue: str,
+    copies: tuple[str, ...] = (),
+    exchange: str = "",
+    routing_key: str = "",
+    priority: int = 0,
+    eta: dt.datetime | None = None,
     expires: When | None = None,
     ignore_result: bool | None = None,
+    timelimit: tuple[float | None, float | None] = (None, None),
     headers: Mapping[str, Any] | None = None,
     link: Sequence[Any] | None = None,
     link_error: Sequence[Any] | None = None,
     chain: Sequence[Any] | None = None,
     chord: Any = None,
-    **fields: Any,
+    group: str | None = None,
+    group_index: int | None = None,
+    parent_id: str | None = None,
+    root_id: str | None = None,
 ) -> Message:
-    """The message of a call: every one that isn't read from the wire is made here.
+    """The message of a call but for its arguments.
 
-    What the call's own options leave open, its task says; None: it isn't known here. ``link``,
-    ``link_error``, ``chain`` and ``chord``: JSON forms of what follows the call. ``fields``:
-    others of `Message`, as they are.
+    What the call's own options leave open, its task says; None: a task that isn't known here.
+    ``link``, ``link_error``, ``chain`` and ``chord``: JSON forms of what follows the call.
     """
-    if task is not None:
-        expires = task.expires if expires is None else expires
-        ignore_result = task.ignore_result if ignore_result is None else ignore_result
-        fields["sensitive"] = task.sensitive
+    embed: dict[str, Any] = {}
     if link or link_error or chain or chord:
-        fields["embed"] = {
+        embed = {
             "callbacks": link or None,
             "errbacks": link_error or None,
             "chain": list(chain) if chain else None,
             "chord": chord,
         }
+    if task is not None:
+        expires = task.expires if expires is None else expires
+        ignore_result = task.ignore_result if ignore_result is None else ignore_result
     return Message(
         task=name,
+        id=id,
+        queue=queue,
+        copies=copies,
+        exchange=exchange,
+        routing_key=routing_key,
+        embed=embed,
+        priority=priority,
+        eta=eta,
         expires=None if expires is None else end(expires),
         ignore_result=ignore_result,
+        timelimit=timelimit,
         own_headers=dict(headers) if headers else {},
-        **fields,
+        group=group,
+        group_index=group_index,
+        sensitive=frozenset() if task is None else task.sensitive,
+        parent_id=parent_id,
+        root_id=root_id,
     )
