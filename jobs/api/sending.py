@@ -19,17 +19,17 @@ from jobs.message.call import Send
 from jobs.message.workflow import Call
 from jobs.models import TaskGroup
 
-#: What a call is given in front of its own arguments, by what it follows.
+#: What a call gets in front of its own arguments, depending on what it follows.
 _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
 
-#: What Celery's clients write into options, and nothing here reads.
+#: Options that Celery's clients write and nothing here reads.
 _FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
 
 
 def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of `jobs.message.call.Send`, of what their JSON forms may be."""
+    """Options of `jobs.message.call.Send`, from their JSON forms."""
     given = {name: value for name, value in options.items() if name not in _FOREIGN}
     for name in ("eta", "expires"):
         if isinstance(given.get(name), str):
@@ -38,7 +38,7 @@ def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`workflow.freeze` of the call with these options besides. Raises `WorkflowError`."""
+    """`workflow.freeze` of the call with further options. Raises `WorkflowError`."""
     try:
         frozen = workflow.freeze(workflow.spread(call, options), new_id)
         named = [workflow.options(one).get("task_id") for one in workflow.tasks(frozen)]
@@ -57,12 +57,12 @@ def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") -> None:
-    """A frozen call, to which ``given`` arguments and these keywords will be added; ``what``: those
-    of one argument.
+    """Find mistakes in a frozen call now: a worker would find them too late for the caller.
 
-    Raises `UnknownTask`, `TypeError` for arguments that a task doesn't take, what
-    `jobs.Task.apply_async` does for options, and `WorkflowError` for a chord over calls that
-    ignore their results.
+    It will be given so many arguments in front of its own, and these keywords. ``what`` names the
+    one argument that a call before it gives. Raises `UnknownTask`, `TypeError` for arguments that
+    a task doesn't take, what `jobs.Task.apply_async` raises for options, and `WorkflowError` for a
+    chord over calls that ignore their results.
     """
     kind = workflow.kind(call)
     if kind == "task":
@@ -70,7 +70,14 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
     if kind == "chord":
         for part in workflow.parts(workflow.header(call)):
             check(part, given, kwargs, what=what)
-            _check_result(part)
+            last = workflow.last(part)
+            task, asked = registry.find(last["task"]), workflow.options(last).get("ignore_result")
+            if task.ignore_result if asked is None else asked:
+                raise WorkflowError(
+                    f"Task {task.name!r} ignores its result, which the body of its chord is to be "
+                    "given. Have it keep it, by set(ignore_result=False), or send a group, which "
+                    "has no body."
+                )
         return check(workflow.body(call), 1, {}, what=_RESULTS)
     for n, part in enumerate(workflow.parts(call)):
         if kind == "chain" and n > 0:
@@ -80,7 +87,7 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
 
 
 def check_linked(options: Mapping[str, Any]) -> None:
-    """The callbacks and errbacks that stand in these options; raises as `check` does."""
+    """Check the callbacks and errbacks in these options. Raises what `check` raises."""
     for name, what in (("link", _RESULT), ("link_error", _ID)):
         for part in workflow.listed(options.get(name)):
             if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
@@ -107,17 +114,6 @@ def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) ->
     check_linked(workflow.options(call))
 
 
-def _check_result(member: Call) -> None:
-    """The body is given the result of a member's last task."""
-    last = workflow.last(member)
-    task, asked = registry.find(last["task"]), workflow.options(last).get("ignore_result")
-    if task.ignore_result if asked is None else asked:
-        raise WorkflowError(
-            f"Task {task.name!r} ignores its result, which the body of its chord is to be given. "
-            "Have it keep it, by set(ignore_result=False), or send a group, which has no body."
-        )
-
-
 #: Options of the sending, not of the calls.
 _SENDING = ("using", "retry", "retry_policy")
 
@@ -125,9 +121,9 @@ _SENDING = ("using", "retry", "retry_policy")
 def send(
     form: Call, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
 ) -> Any:
-    """Send what of it starts; the handle of its end. `Composable.apply_async` says what is raised.
+    """Send what starts a composition, and return the handle of its end.
 
-    ``options``: in their JSON forms.
+    ``options``: in their JSON forms. Raises what `Composable.apply_async` raises.
     """
     how = Send(**{name: options[name] for name in _SENDING if name in options})
     of_calls = {name: options[name] for name in options if name not in _SENDING}
@@ -136,10 +132,13 @@ def send(
     start = workflow.start(frozen, args, kwargs)
     messages = [message_of(call) for call in start.calls]
     if start.chords:
-        message.check(messages)  # they have the bodies with them, and name what can't be sent
-        ledger.open_chords(start.chords)  # first: a worker may be quick
+        message.check(messages)  # raises for what can't be sent, the chords' bodies included
+        ledger.open_chords(start.chords)  # first: members may end before all are sent
     try:
-        _publish(messages, start.calls, how)
+        durable = [registry.find(call["task"]).durable for call in start.calls]
+        for kept in {*durable}:
+            some = [sent for sent, one in zip(messages, durable, strict=True) if one is kept]
+            publish.send(some, durable=kept, using=how.using, retry_policy=how.policy())
     except SendError:
         ids = [chord.id for chord in start.chords]
         TaskGroup.objects.using(ledger.alias()).filter(id__in=ids).delete()
@@ -148,21 +147,14 @@ def send(
 
 
 def message_of(call: Call) -> Message:
-    """The message of a call of one task; raises what `jobs.Task.message` does."""
+    """The message of a call of one task. Raises what `jobs.Task.message` raises."""
     options = python_options(workflow.options(call))
     sent: Message = registry.find(call["task"]).message(call["args"], call["kwargs"], **options)
     return sent
 
 
-def _publish(messages: Sequence[Message], calls: Sequence[Call], how: Send) -> None:
-    durable = [registry.find(call["task"]).durable for call in calls]
-    for kept in {*durable}:
-        some = [sent for sent, one in zip(messages, durable, strict=True) if one is kept]
-        publish.send(some, durable=kept, using=how.using, retry_policy=how.policy())
-
-
 def handle_of(call: Call, parent: Handle | None = None) -> Handle:
-    """Of a frozen call that follows ``parent``."""
+    """The handle of a frozen call's end. ``parent``: that of the call before it."""
     kind = workflow.kind(call)
     if kind == "chain":
         for part in workflow.parts(call):

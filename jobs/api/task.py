@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import functools
 import inspect
@@ -514,29 +515,18 @@ class Task(Generic[P, R]):
 
     def _empty(self, send: Send) -> Message:
         """A message with all that the calls of one sending share: `_fill` adds id and arguments."""
-        link = as_dicts(send.link) if send.link else None
-        link_error = as_dicts(send.link_error) if send.link_error else None
-        if link or link_error:
+        if send.link or send.link_error:
+            link, link_error = as_dicts(send.link), as_dicts(send.link_error)
             check_linked({"link": link, "link_error": link_error})
+            send = dataclasses.replace(send, link=link, link_error=link_error)
         running = current.get()
         address, priority = self._address(send)
         empty = new_message(
             self.name,
             self,
-            id="",
+            send,
             queue=address.queues[0] if address else "",
-            priority=priority if send.priority is None else send.priority,
-            eta=send.due(),
-            expires=send.expires,
-            ignore_result=send.ignore_result,
-            timelimit=(send.time_limit, send.soft_time_limit),
-            headers=send.headers,
-            link=link,
-            link_error=link_error,
-            chain=send.chain,
-            chord=send.chord,
-            group=send.group_id,
-            group_index=send.group_index,
+            priority=priority,
             parent_id=running and running[0].id,
             root_id=running and (running[0].root_id or running[0].id),
         )

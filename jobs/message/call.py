@@ -492,60 +492,50 @@ class Defaults(Protocol):
 def new_message(
     name: str,
     task: Defaults | None,
+    send: Send,
     *,
-    id: str,  # noqa: A002  the field's name
     queue: str,
-    copies: tuple[str, ...] = (),
+    priority: int,
     exchange: str = "",
     routing_key: str = "",
-    priority: int = 0,
-    eta: dt.datetime | None = None,
-    expires: When | None = None,
-    ignore_result: bool | None = None,
-    timelimit: tuple[float | None, float | None] = (None, None),
-    headers: Mapping[str, Any] | None = None,
-    link: Sequence[Any] | None = None,
-    link_error: Sequence[Any] | None = None,
-    chain: Sequence[Any] | None = None,
-    chord: Any = None,
-    group: str | None = None,
-    group_index: int | None = None,
+    copies: tuple[str, ...] = (),
     parent_id: str | None = None,
     root_id: str | None = None,
 ) -> Message:
-    """The message of a call but for its arguments.
+    """The message of a call but for its arguments, and its id if ``send`` names none.
 
-    What the call's own options leave open, its task says; None: a task that isn't known here.
-    ``link``, ``link_error``, ``chain`` and ``chord``: JSON forms of what follows the call.
+    What the options of the call leave open, its task says; None: a task that isn't known here.
+    ``send.link`` and the like have JSON forms by now. ``priority``: if the call names none.
     """
-    embed: dict[str, Any] = {}
-    if link or link_error or chain or chord:
-        embed = {
-            "callbacks": link or None,
-            "errbacks": link_error or None,
-            "chain": list(chain) if chain else None,
-            "chord": chord,
-        }
+    expires, ignored = send.expires, send.ignore_result
     if task is not None:
         expires = task.expires if expires is None else expires
-        ignore_result = task.ignore_result if ignore_result is None else ignore_result
+        ignored = task.ignore_result if ignored is None else ignored
+    embed = {}
+    if send.link or send.link_error or send.chain or send.chord:
+        embed = {
+            "callbacks": send.link or None,
+            "errbacks": send.link_error or None,
+            "chain": list(send.chain) if send.chain else None,
+            "chord": send.chord,
+        }
     return Message(
         task=name,
-        id=id,
+        id=send.task_id or "",
         queue=queue,
-        copies=copies,
+        embed=embed,
+        priority=priority if send.priority is None else send.priority,
+        eta=send.due(),
+        expires=None if expires is None else end(expires),
+        ignore_result=ignored,
+        root_id=root_id,
+        parent_id=parent_id,
+        group=send.group_id,
+        group_index=send.group_index,
+        timelimit=(send.time_limit, send.soft_time_limit),
+        own_headers=dict(send.headers) if send.headers else {},
         exchange=exchange,
         routing_key=routing_key,
-        embed=embed,
-        priority=priority,
-        eta=eta,
-        expires=None if expires is None else end(expires),
-        ignore_result=ignore_result,
-        timelimit=timelimit,
-        own_headers=dict(headers) if headers else {},
-        group=group,
-        group_index=group_index,
+        copies=copies,
         sensitive=frozenset() if task is None else task.sensitive,
-        parent_id=parent_id,
-        root_id=root_id,
     )
