@@ -224,8 +224,8 @@ class Task(Generic[P, R]):
 
     @property
     def request(self) -> Request:
-        """The call of this task that is running; of one that is called directly, and outside of
-        any, ``called_directly`` is True."""
+        """The call of this task that is running. Its ``called_directly`` is True if the task was
+        called as a function, or isn't running."""
         for name, request in reversed(direct_calls.get()):
             if name == self.name:
                 return request
@@ -239,8 +239,8 @@ class Task(Generic[P, R]):
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell whoever follows the running call that so much of ``total`` is done.
 
-        It costs some microseconds: at most five a second are sent, always the newest. Outside
-        of a worker it does nothing. Raises `TypeError` for what are no numbers.
+        It costs some microseconds: at most five reports a second are sent, always the newest.
+        Outside of a worker it does nothing. Raises `TypeError` for anything but numbers.
         """
         progress.report(done, total, message)
 
@@ -249,11 +249,10 @@ class Task(Generic[P, R]):
     ) -> None:
         """Give the running call a state of its own until it ends, and JSON that says more.
 
-        Sent as `progress` is. ``task_id``: as Celery has it; no other call's than the running
-        one's. SUCCESS, FAILURE and REVOKED are kept instead if the task raises
-        `Ignore` after it: that is its end then, and ``meta`` its result. Raises `ValueError` for a
-        state that only the worker can give and for another call's id, `NotSerializable`,
-        `MessageTooLarge`.
+        It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are not sent: if the task raises
+        `Ignore` next, that is its end, and ``meta`` its result. ``task_id`` is Celery's, and can
+        only be the running call's. Raises `ValueError` for another call's id and for a state that
+        only the worker can give, `NotSerializable`, `MessageTooLarge`.
         """
         progress.update_state(state, meta, task_id)
 
@@ -265,13 +264,13 @@ class Task(Generic[P, R]):
         size: int = 1000,
         total: int | None = None,
     ) -> Iterator[T]:
-        """Go through items in a loop that another run of this call goes on with where it stopped:
-        after the worker was stopped, after a crash, after an attempt that failed.
+        """Loop over items so that the next run of this call goes on where this one stopped: after
+        a stop of the worker, a crash, or a failed attempt.
 
         ``items``: a queryset, read ``size`` rows at a time in the order of the unique column
-        ``key``; or what gives the same items in the same order each time. ``total``: how many
-        there are, where counting them takes too long. Each step is done once or, after a crash,
-        again. Raises `TypeError` or `ValueError` for what can't be gone through like that.
+        ``key``; or anything that gives the same items in the same order each time. ``total``: how
+        many there are, if counting them takes too long. Each step is done once or, after a crash,
+        again. Raises `TypeError` or `ValueError` for items that can't be looped over like that.
         """
         source = iteration.source_of(items, key, size)
         return iteration.loop(source, iteration.one_by_one, total)
@@ -284,7 +283,7 @@ class Task(Generic[P, R]):
         size: int = 1000,
         total: int | None = None,
     ) -> Iterator[list[T]]:
-        """`iterate`, by lists of ``size`` items, for one transaction each."""
+        """`iterate` in lists of ``size`` items, such as for one transaction each."""
         source = iteration.source_of(items, key, size)
         return iteration.loop(source, iteration.by_pages, total)
 
@@ -300,14 +299,13 @@ class Task(Generic[P, R]):
         expires: When | None = None,
         **celerys: Any,
     ) -> Retry:
-        """End this attempt and have the call tried again, after ``countdown`` seconds, at ``eta``,
-        or after the task's own delay; with other arguments and another end of the time in which it
-        may start, if any are given.
+        """End this attempt and have the call tried again: after ``countdown`` seconds, at ``eta``,
+        or after the task's own delay; with other ``args``, ``kwargs`` and ``expires`` if given.
 
-        Raises `Retry`, which the worker understands; with ``throw=False`` it is returned, and the
-        call is tried again however this attempt ends. With no attempt left, ``exc`` is raised or,
-        without one, `MaxRetriesExceeded`. In a task that was called directly, ``exc`` is raised, or
-        `Retry`. Raises `TypeError` or `ValueError` for what can't be asked for.
+        Raises `Retry`, which the worker understands. With ``throw=False`` that is returned, and the
+        call is tried again however this attempt ends. If no attempt is left, raises ``exc`` or,
+        without one, `MaxRetriesExceeded`. In a task that was called as a function, raises ``exc``
+        or `Retry`. Raises `TypeError` or `ValueError` for wrong arguments.
         """
         handled = sys.exception()
         if celerys:
@@ -374,16 +372,16 @@ class Task(Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
-        """Send this call to a worker, inside a transaction as part of it.
+        """Send this call to a worker; inside a transaction, as part of that.
 
         ``options``: see `jobs.message.call.Send`. Raises `TypeError` for arguments that the task
-        doesn't take, `TypeError` or `ValueError` for options that can't be, `NotSerializable`,
+        doesn't take, `TypeError` or `ValueError` for wrong options, `NotSerializable`,
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
         send = self._send(options)
         sent = self._fill(self._empty(send), args, kwargs or _NO_KWARGS, send)
         if self.uniqueness is not None and not send.chain:
-            # The first of a chain isn't: with its place taken the rest would never come.
+            # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
         return self._handle(sent)
@@ -398,8 +396,8 @@ class Task(Generic[P, R]):
     ) -> AsyncResult[R]:
         """`apply_async`, from async code.
 
-        Runs in the thread in which Django runs synchronous code of this request, whose
-        transaction it joins.
+        It runs in the thread in which Django runs this request's synchronous code, and so joins
+        its transaction.
         """
         return await sync_to_async(self.apply_async)(args, kwargs, **options)
 
@@ -437,7 +435,7 @@ class Task(Generic[P, R]):
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
     ) -> list[AsyncResult[R]]:
-        """Those that no other call stands for; for each the handle of the one that does."""
+        """Send the messages whose key no other call holds; for each, the handle of the holder."""
         assert self.uniqueness is not None
         for sent in messages:
             claim(self, sent)
@@ -484,7 +482,7 @@ class Task(Generic[P, R]):
         try:
             self._send_unique((sent,), Send(), once)
         except AlreadyQueued as error:
-            # Whoever saves a row has not asked for the task: that must not fail.
+            # Saving a row must not fail because of a task that whoever saves it doesn't know of.
             log.info("a trigger of task %s sends nothing: %s", self.name, error)
 
     # ------------------------------------------------------------------ making messages
@@ -541,7 +539,7 @@ class Task(Generic[P, R]):
         sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
-        if not sent.queue:  # the functions of JOBS["TASK_ROUTES"] are to say where it goes
+        if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}
             name, task = registry.routed_as(self.name, sent.kwargs, self)
@@ -584,7 +582,7 @@ class Task(Generic[P, R]):
         router, plan = routing.get(), self._plan
         if plan is None or plan.router is not router:
             plan = router.plan(self)
-            if self.name in registry.MAPS:  # whose calls go where the task goes that they name
+            if self.name in registry.MAPS:  # its calls go where the task in their arguments goes
                 plan = plan._replace(asks=True, address=None, priority=0)
             self._plan = plan
         address = plan.address
@@ -596,11 +594,11 @@ class Task(Generic[P, R]):
     # ------------------------------------------------------------------ composing
 
     def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """This call as a value, to be sent by somebody else or later."""
+        """A call as a value, to be sent later or by somebody else."""
         return Signature(self.name, args, kwargs)
 
     def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """`s`, taking no result of a task before it."""
+        """`s`, for a call that doesn't get the result of the call before it."""
         return Signature(self.name, args, kwargs, immutable=True)
 
     def signature(
@@ -611,23 +609,23 @@ class Task(Generic[P, R]):
         immutable: bool = False,
         **options: Any,
     ) -> Signature:
-        """`s` with arguments as a sequence and a mapping, and with options."""
+        """`s` with a sequence and a mapping of arguments, and with options of sending."""
         made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
         return made.set(**options)
 
     subtask = signature  # Celery's former name
 
     def map(self, items: Iterable[Any]) -> Signature:
-        """One call that runs this task for each item, one after the other; it returns the list of
-        their results. It goes to this task's queue."""
+        """One call that runs this task for each item in turn, and returns the list of results. It
+        goes to this task's queue."""
         return self._over("celery.map", items)
 
     def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
-        """`map`, each item being all positional arguments."""
+        """`map`, where each item is a tuple of all positional arguments."""
         return self._over("celery.starmap", items)
 
     def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
-        """`starmap` in a group of calls, each for so many items."""
+        """A group of `starmap` calls, each for so many items."""
         check_whole("the size of chunks()", size, 1, 2**31)
         several = list(items)
         starts = range(0, len(several), size)
@@ -647,11 +645,11 @@ class Task(Generic[P, R]):
         return Signature(name, (), kwargs, options, immutable=True)
 
     def replace(self, call: Composable) -> NoReturn:
-        """End this call, for another one to take its place: that ends under this id, and what was
-        to follow this call follows that.
+        """End this call and let another one take its place: it ends under this call's id, and what
+        was to follow this call follows it.
 
-        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, whose
-        effects that would take back; and what `jobs.canvas.Composable.apply_async` does.
+        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, since
+        that would take its effects back; and what `Composable.apply_async` raises.
         """
         running = current.get()
         if running is None:
@@ -664,10 +662,10 @@ class Task(Generic[P, R]):
         raise Replaced(call=replacement(call, running[0]))
 
     def add_to_chord(self, call: Composable) -> Any:
-        """Make a call a further member of the chord that this one is a member of; its handle.
+        """Make a call a further member of the running call's chord, and return its handle.
 
-        Its result comes last in what the body gets. Raises `WorkflowError` in what is no member of
-        a chord, and what `jobs.canvas.Composable.apply_async` does.
+        The body gets its result last. Raises `WorkflowError` if the running call is in no chord,
+        and what `Composable.apply_async` raises.
         """
         return add_to_chord(call)
 
@@ -678,9 +676,8 @@ def _put(sent: Message, address: Address) -> None:
 
 
 def claim(task: Task[..., Any], sent: Message) -> Lock | None:
-    """Have the message of a call name its lock; that lock, None where calls are not unique.
-
-    Raises what the function of the key raises.
+    """Write the name of its lock into a unique call's message, and return the lock; None for a
+    task whose calls are not unique. Raises what the function of the key raises.
     """
     if task.uniqueness is None:
         return None
@@ -696,7 +693,7 @@ def claim(task: Task[..., Any], sent: Message) -> Lock | None:
 
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
-    """Limit a task's calls in this worker by this rate, whatever its code says; None: by none."""
+    """Limit a task's calls in this worker by this rate, in place of the code's; None: no limit."""
     task.rate = rate
     task.limited = rate is not None or task.concurrency is not None
 
@@ -740,5 +737,5 @@ shared_task = task
 
 
 def _other(cause: BaseException | None, error: BaseException | None) -> BaseException | None:
-    """The cause of an exception that may be itself what is being handled."""
+    """What to raise an exception from: not from itself, if it is the one being handled."""
     return error.__cause__ if cause is error and error is not None else cause
