@@ -34,8 +34,8 @@ def dumps(value: Any) -> str:
 
 
 def plain(value: Any) -> Any:
-    """The value in plain JSON types: our types as tagged dicts, tuples as lists. Raises what `dumps`
-    raises."""
+    """The value in plain JSON types: other types as tagged dicts, tuples as lists. Raises what
+    `dumps` raises."""
     return json.loads(dumps(value))
 
 
@@ -49,11 +49,15 @@ def _holds_tags(value: Any) -> bool:
     two keys that are the same in JSON: one of their values would be lost."""
     found = False
     if isinstance(value, dict):
-        if any(type(key) is not str for key in value):
-            texts = [key if isinstance(key, str) else _encode_json(key) for key in value]
-            if len(set(texts)) < len(texts):
-                twice = next(text for text in texts if texts.count(text) > 1)
-                raise ValueError(f"it has two keys that are {twice!r} in JSON, whose keys are text")
+        for key in value:
+            if type(key) is not str:
+                texts = [k if isinstance(k, str) else _encode_json(k) for k in value]
+                if len(set(texts)) < len(texts):
+                    twice = next(text for text in texts if texts.count(text) > 1)
+                    raise ValueError(
+                        f"it has two keys that are {twice!r} in JSON, whose keys are text"
+                    )
+                break
         if len(value) == 2 and "__type__" in value and "__value__" in value:
             found = True
         value = value.values()

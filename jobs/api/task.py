@@ -249,8 +249,8 @@ class Task(Generic[P, R]):
     ) -> None:
         """Give the running call a state of its own until it ends, and JSON that says more.
 
-        It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are not sent: if the task raises
-        `Ignore` next, that is its end, and ``meta`` its result. ``task_id`` is Celery's, and can
+        It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are kept until the task raises
+        `Ignore`: then that is its end, and ``meta`` its result. ``task_id`` is Celery's, and can
         only be the running call's. Raises `ValueError` for another call's id and for a state that
         only the worker can give, `NotSerializable`, `MessageTooLarge`.
         """
