@@ -214,7 +214,7 @@ CALLS: Mapping[str, str] = {
     "merge": "write call.set(…)",
     "reprcall": "write repr(call)",
     "election": "send it: the first worker that is free takes it",
-    "type": "jobs.known.find(call.task) is the task",
+    "type": "jobs.registry.find(call.task) is the task",
     "name": "it is call.task",
     "id": "write call.freeze(), whose options have the task_id",
     "flatten_links": "call.options has link",
