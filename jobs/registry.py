@@ -1,4 +1,4 @@
-"""Tasks and queues by name. The table that ``@task`` fills and everybody looks things up in."""
+"""The table of tasks by name, which ``@task`` fills, and the lookup of queues."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ tasks: dict[str, Any] = {}
 
 
 def find(name: str) -> Sendable:
-    """Raises `UnknownTask`."""
+    """The task of this name. Raises `UnknownTask`."""
     try:
         found: Sendable = tasks[name]
     except KeyError:
@@ -47,16 +47,19 @@ def find(name: str) -> Sendable:
 MAPS = frozenset({"celery.map", "celery.starmap"})
 
 
-def routed_as(name: str, kwargs: Mapping[str, Any]) -> tuple[str, Any]:
-    """The name of the task by which a call finds its queue, and that task if it is known here:
-    `map` and `starmap` go where the task goes that they run."""
+def routed_as(name: str, kwargs: Mapping[str, Any], task: Any = None) -> tuple[str, Any]:
+    """Which task decides where a call goes: its name, and the task if it is known here.
+
+    It is the call's own, ``task``. Calls of `map` and `starmap` go where the task goes that they
+    run.
+    """
     if name in MAPS and isinstance(call := kwargs.get("task"), Mapping):
-        name = str(call.get("task"))
-    return name, tasks.get(name)
+        name, task = str(call.get("task")), None
+    return name, task or tasks.get(name)
 
 
 def queue(name: str) -> str:
-    """The same name, of a queue that is declared; raises `UnknownQueue`."""
+    """The name, if a queue of this name is declared. Raises `UnknownQueue`."""
     settings = conf.get()
     if not settings.knows(name):
         near = conf.nearest(name, settings.queues)

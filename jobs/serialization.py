@@ -20,8 +20,8 @@ from django.utils.functional import Promise
 
 
 def dumps(value: Any) -> str:
-    """JSON text; raises `TypeError`, `ValueError` or `RecursionError` for what has no form in
-    it."""
+    """The value as JSON text. Raises `TypeError`, `ValueError` or `RecursionError` for a value that
+    has no form in JSON."""
     try:
         text = _encode_json(value)
         if type(value) not in _LEAVES and _holds_tags(value):
@@ -33,43 +33,30 @@ def dumps(value: Any) -> str:
     return text
 
 
-def dumps_call(args: list[Any], kwargs: dict[str, Any], embed: dict[str, Any] | None) -> bytes:
-    """`dumps` of a message's body, several times as fast for arguments that are plain keys.
-
-    ``embed``: None where nothing follows the call. What follows it has arguments of its own, of
-    any type, which only `dumps` is trusted to write.
-    """
-    if (
-        not embed
-        and _PLAIN.issuperset(map(type, args))
-        and _PLAIN.issuperset(map(type, kwargs.values()))
-    ):
-        try:  # `contextlib.suppress` would be a fifth of the whole
-            return _encode_plain((args, kwargs, _NO_EMBED))
-        except (ValueError, OverflowError):
-            pass  # what only `dumps` can write
-    return dumps([args, kwargs, embed or _NO_EMBED]).encode()
-
-
 def plain(value: Any) -> Any:
-    """The value as JSON without our types has it: tagged, with lists for tuples. Raises as `dumps`
-    does."""
+    """The value in plain JSON types: other types as tagged dicts, tuples as lists. Raises what
+    `dumps` raises."""
     return json.loads(dumps(value))
 
 
 def revived(value: Any) -> Any:
-    """The value that this form of it, made by `plain`, stands for. Raises `ValueError`."""
+    """The value of which `plain` made this form. Raises `ValueError`."""
     return loads(json.dumps(value))
 
 
 def _holds_tags(value: Any) -> bool:
-    """Whether there is a dict in it that looks like a tagged value. Raises `ValueError` for a dict
-    with two keys that are one in JSON, of which a value would be lost."""
+    """Whether it holds a dict that looks like a tagged value. Raises `ValueError` for a dict with
+    two keys that are the same in JSON: one of their values would be lost."""
     found = False
     if isinstance(value, dict):
         for key in value:
             if type(key) is not str:
-                _check_keys(value)
+                texts = [k if isinstance(k, str) else _encode_json(k) for k in value]
+                if len(set(texts)) < len(texts):
+                    twice = next(text for text in texts if texts.count(text) > 1)
+                    raise ValueError(
+                        f"it has two keys that are {twice!r} in JSON, whose keys are text"
+                    )
                 break
         if len(value) == 2 and "__type__" in value and "__value__" in value:
             found = True
@@ -82,15 +69,8 @@ def _holds_tags(value: Any) -> bool:
     return found
 
 
-def _check_keys(value: dict[Any, Any]) -> None:
-    texts = [key if isinstance(key, str) else _encode_json(key) for key in value]
-    if len(set(texts)) < len(texts):
-        twice = next(text for text in texts if texts.count(text) > 1)
-        raise ValueError(f"it has two keys that are {twice!r} in JSON, whose keys are text")
-
-
 def _escaped(value: Any) -> Any:
-    """The same, with what looks like a tagged value in a tag of its own."""
+    """The same, with each dict that looks like a tagged value put into a tag of its own."""
     if isinstance(value, dict):
         inside = {key: _escaped(one) for key, one in value.items()}
         if inside.keys() == {"__type__", "__value__"}:
@@ -122,7 +102,7 @@ def _finite(text: str) -> float:
 
 
 class Encoder(json.JSONEncoder):
-    """Writes what `dumps` does, for who takes an encoder's class."""
+    """Writes what `dumps` writes, for code that takes an encoder's class."""
 
     def default(self, value: Any) -> Any:
         return _tag(value)
@@ -144,18 +124,14 @@ def _tag(value: Any) -> Any:
     if isinstance(value, uuid.UUID):
         return _tagged("uuid", {"hex": value.hex})
     if isinstance(value, bytes | bytearray | memoryview):
-        return _tag_bytes(bytes(value))
+        try:
+            return _tagged("bytes", bytes(value).decode())
+        except UnicodeDecodeError:
+            return _tagged("base64", base64.b64encode(bytes(value)).decode())
     if callable(form := getattr(value, "__json__", None)):
         return form()  # kombu's protocol, which calls that are not sent yet have
     hint = "; send its total_seconds()" if isinstance(value, dt.timedelta) else ""
     raise TypeError(f"{type(value).__name__} has no form in JSON{hint}")
-
-
-def _tag_bytes(value: bytes) -> dict[str, Any]:
-    try:
-        return _tagged("bytes", value.decode())
-    except UnicodeDecodeError:
-        return _tagged("base64", base64.b64encode(value).decode())
 
 
 def _tagged(kind: str, value: Any) -> dict[str, Any]:
@@ -185,14 +161,9 @@ def _untag(found: dict[str, Any]) -> Any:
         raise ValueError(f"{found!r} is not a known tagged value") from error
 
 
-#: Types that every encoder writes alike. Not float: msgspec makes NaN null.
-_PLAIN = frozenset({int, str, bool, type(None)})
-#: What is written of a call that nothing follows, as Celery has it.
-_NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-#: What certainly holds no dict.
+#: Types whose values hold no dict.
 _LEAVES = frozenset(
     {int, str, bool, float, type(None), dt.datetime, dt.date, dt.time, decimal.Decimal, uuid.UUID}
 )
-_encode_plain = msgspec.json.Encoder().encode
 # One encoder for all calls: `json.dumps` with arguments builds a new one each time.
 _encode_json = json.JSONEncoder(default=_tag, separators=(",", ":"), allow_nan=False).encode

@@ -1,4 +1,4 @@
-"""The functions that people write: ``chain``, ``group``, ``chord``, ``signature``."""
+"""Calls as values, and what is composed of them: ``signature``, ``chain``, ``group``, ``chord``."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ from typing import (
 )
 
 from jobs import registry
-from jobs.api.checking import freeze, python_options
 from jobs.api.results import AsyncResult
-from jobs.api.sending import send
+from jobs.api.sending import freeze, python_options, send
 from jobs.exceptions import WorkflowError
 from jobs.message import (
     HIDDEN,
@@ -37,7 +36,7 @@ from jobs.timing.clock import aware
 
 
 class Composable(ABC):
-    """A `Signature`, `Chain`, `Group` or `Chord`: it can be sent, and be a part of others."""
+    """A `Signature`, `Chain`, `Group` or `Chord`: it can be sent, or be a part of another one."""
 
     __slots__ = ()
 
@@ -45,9 +44,8 @@ class Composable(ABC):
 
     @abstractmethod
     def set(self, *, immutable: bool | None = None, **options: Any) -> Self:
-        """The same with these options besides. ``link`` and ``link_error`` are one call or
-        several. ``immutable``: whether the calls that start it take no arguments besides their
-        own."""
+        """A copy with further options. ``link`` and ``link_error`` are one call or several.
+        ``immutable``: whether the calls that start it take no arguments but their own."""
 
     @abstractmethod
     def clone(
@@ -56,19 +54,19 @@ class Composable(ABC):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Self:
-        """The same with these arguments in front of those of the calls that start it, these
-        keywords and options besides; immutable calls keep their arguments."""
+        """A copy with these arguments in front of those of the calls that start it, and further
+        keywords and options. Immutable calls keep their arguments."""
 
     def link(self, callback: Any) -> Any:
         """Have this call, or these, sent with its result when it has succeeded; returns them.
 
-        It changes the value itself, as in Celery; so does `link_error`. `set` makes another one.
+        As in Celery, `link` and `link_error` change the value itself; `set` makes a copy.
         """
         self._append("link", callback)
         return callback
 
     def link_error(self, errback: Any) -> Any:
-        """Have this call, or these, sent with the id of what has failed; returns them."""
+        """Have this call, or these, sent with its id when it has failed; returns them."""
         self._append("link_error", errback)
         return errback
 
@@ -79,7 +77,7 @@ class Composable(ABC):
 
     def _append(self, name: str, calls: Any) -> None:
         further = several(calls)
-        as_dicts(further)  # raises for what is no call
+        as_dicts(further)  # raises for anything that isn't a call
         together = several(self.options.get(name))
         together += [call for call in further if call not in together]
         # Other values may share the old options.
@@ -87,23 +85,28 @@ class Composable(ABC):
 
     @abstractmethod
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-        """The JSON form, that of its parts by ``convert``; options as they are."""
+        """The JSON form. ``convert`` makes that of each part; options stay as they are."""
 
     def as_dict(self) -> dict[str, Any]:
-        """Celery's JSON form, of which `jobs.signature` makes the value again.
+        """Celery's JSON form, from which `jobs.signature` makes the value again.
 
-        Raises `WorkflowError` for what contains itself, and `TypeError` for parts that are no
-        calls.
+        Raises `WorkflowError` if it contains itself, and `TypeError` for a part that isn't a call.
         """
         return to_dict(self)
 
     def __json__(self) -> dict[str, Any]:
-        """As an argument of another call it is its JSON form."""
+        """For a call that is an argument of another one."""
         return self.as_dict()
 
     def keys(self) -> list[str]:
         """With `__getitem__`, for ``dict(call)``."""
         return list(self.as_dict())
+
+    def __getitem__(self, name: str) -> Any:
+        return self.as_dict()[name]
+
+    def __or__(self, other: Composable) -> Composable:
+        return joined(self, other)
 
     def __invert__(self) -> Any:
         """Send it, and wait for what it returns: ``~add.s(2, 2)``."""
@@ -121,22 +124,23 @@ class Composable(ABC):
     def apply_async(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
     ) -> Any:
-        """Send it, inside a transaction as part of it.
+        """Send it; inside a transaction, as part of that.
 
         ``args`` and ``kwargs`` go in front of those of the calls that start it. Raises what
-        `jobs.Task.apply_async` does, `UnknownTask`, `TypeError` for arguments that one of its
-        tasks doesn't take, and `WorkflowError`.
+        `jobs.Task.apply_async` raises, `UnknownTask`, `WorkflowError`, and `TypeError` for
+        arguments that one of its tasks doesn't take.
         """
         return send(to_dict(self), args or (), kwargs or {}, plain_options(options))
 
 
 def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
-    """The JSON form of a call, given as a value or in its JSON form.
+    """The JSON form of a call, which may be a value or a JSON form already.
 
-    ``inside``: identities of what it is a part of. Raises as `Composable.as_dict` says.
+    ``inside``: the `id` of everything it is a part of. Raises what `Composable.as_dict` raises.
     """
     if id(call) in inside:
-        raise WorkflowError(f"{_name(call)} contains itself; take it out of its own parts.")
+        name = str(call.get("task")) if isinstance(call, Mapping) else type(call).__name__
+        raise WorkflowError(f"{name} contains itself; take it out of its own parts.")
 
     def convert(part: Any) -> dict[str, Any]:
         return to_dict(part, (*inside, id(call)))
@@ -146,26 +150,28 @@ def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
     elif isinstance(call, Mapping) and isinstance(call.get("task"), str):
         made = _from_dict(call, convert)
     else:
-        raise TypeError(f"{_shown(call)} is no call; write task.s(…)")
+        # Not repr() of anything: a mistaken call may hold secrets.
+        what = repr(call) if callable(call) or call is None else f"A {type(call).__name__}"
+        raise TypeError(f"{what} is no call; write task.s(…)")
     options = made.get("options") or {}
     return {**made, "options": {name: _plain(value, convert) for name, value in options.items()}}
 
 
 def plain_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as their JSON forms have them."""
+    """Options in their JSON forms."""
     return {name: _plain(value, to_dict) for name, value in options.items()}
 
 
 def as_dicts(calls: Any) -> list[dict[str, Any]]:
-    """The JSON forms of what ``link`` and ``link_error`` are given: one call or several.
+    """The JSON forms of the value of ``link`` or ``link_error``: one call or several.
 
-    Raises `TypeError` for what is no call.
+    Raises `TypeError` for anything that isn't a call.
     """
     return [to_dict(call) for call in several(calls)]
 
 
 def several(calls: Any) -> list[Any]:
-    """None, one call, or what can be gone through for several, as a list."""
+    """The value of ``link`` or ``link_error``, None, one call or several, as a list."""
     if calls is None:
         return []
     if isinstance(calls, Composable | Mapping | str) or not isinstance(calls, Iterable):
@@ -174,7 +180,7 @@ def several(calls: Any) -> list[Any]:
 
 
 def linked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options, of which callbacks and errbacks can be gone through more than once."""
+    """The options, with lists in place of iterators that could be read only once."""
     kept = (Composable, Mapping, str, list, tuple)
     return {
         name: list(value)
@@ -204,7 +210,7 @@ def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[s
 
 
 def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
-    """As JSON and Celery have it."""
+    """The value in its JSON form, as Celery writes it."""
     if isinstance(value, dt.datetime):
         return aware(value).isoformat()
     if isinstance(value, dt.timedelta):
@@ -216,15 +222,6 @@ def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
     if isinstance(value, list | tuple | Set | Iterator):
         return [_plain(one, convert) for one in value]
     return value
-
-
-def _shown(value: Any) -> str:
-    """Values that tell what they are, without what a mistaken call may have of secrets."""
-    return repr(value) if callable(value) or value is None else f"A {type(value).__name__}"
-
-
-def _name(call: Any) -> str:
-    return str(call.get("task")) if isinstance(call, Mapping) else type(call).__name__
 
 
 #: Characters of one argument in the text of a call.
@@ -239,11 +236,11 @@ class Signature(Composable):
     args: tuple[Any, ...] = ()
     kwargs: Mapping[str, Any] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
-    #: ``task.si(…)``: it takes no result of a task before it, nor arguments of the sending.
+    #: ``task.si(…)``: it gets neither the result of a call before it nor arguments when it is sent.
     immutable: bool = False
 
     def __repr__(self) -> str:
-        """As the call is written; values of sensitive arguments are hidden."""
+        """The call as one would write it, with sensitive arguments hidden."""
         task = registry.tasks.get(self.task)
         sensitive = task.sensitive if task else frozenset()
         most = _spare(task, len(self.args)) if task and not self.immutable else 0
@@ -257,11 +254,8 @@ class Signature(Composable):
         ]
         return f"{self.task}({', '.join(values)})"
 
-    def __getitem__(self, name: str) -> Any:
-        return self.as_dict()[name]
-
     def set(self, *, immutable: bool | None = None, **options: Any) -> Signature:
-        """The same call with these options besides."""
+        """A copy with further options."""
         return replace(
             self,
             options={**self.options, **linked(options)},
@@ -274,8 +268,8 @@ class Signature(Composable):
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
     ) -> Signature:
-        """The same call with these arguments in front of its own, these keywords and options
-        besides; one that is immutable keeps its arguments."""
+        """A copy with these arguments in front of its own, and further keywords and options. An
+        immutable call keeps its arguments."""
         call = self.set(**options) if options else self
         if self.immutable:
             return call
@@ -284,11 +278,8 @@ class Signature(Composable):
         )
 
     def freeze(self, task_id: str | None = None) -> Signature:
-        """The same call with an id, by which its result can be asked for before it is sent."""
+        """A copy with an id, under which its result can be asked for before it is sent."""
         return self.set(task_id=task_id or self.options.get("task_id") or new_id())
-
-    def __or__(self, other: Composable) -> Composable:
-        return joined(self, other)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run it here and now."""
@@ -317,8 +308,8 @@ class Signature(Composable):
 
 
 def _spare(task: Any, args: int) -> int:
-    """How many places so many positional arguments may yet move, since others can be put in front
-    of them."""
+    """How far to the right these positional arguments may still move: how many others may be put
+    in front of them."""
     most = max(int(place) + 1 for place in ("-1", *task.sensitive) if place.lstrip("-").isdigit())
     return max(0, (most if task._arity is None else task._arity.stop - 1) - args)
 
@@ -332,25 +323,30 @@ def _short(value: Any) -> str:
 class _Composition(Composable):
     options: Mapping[str, Any] = field(default_factory=dict, kw_only=True)
 
-    def set(self, *, immutable: bool | None = None, **options: Any) -> Any:
-        """The same with these options besides; `apply_async` says what they are for."""
-        made = replace(self, options={**self.options, **linked(options)})
-        return made if immutable is None else made._set_immutable(immutable)
+    @abstractmethod
+    def _with_starts(self, change: Callable[[Composable], Composable]) -> Any:
+        """The same, with this change to the calls that start it."""
 
-    def _set_immutable(self, immutable: bool) -> Any:
-        """The same, of which the calls that start it are immutable, or not."""
-        raise NotImplementedError
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Any:
+        made = replace(self, options={**self.options, **linked(options)})
+        if immutable is None:
+            return made
+        return made._with_starts(lambda call: call.set(immutable=immutable))
+
+    def clone(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Any:
+        made = self._with_starts(lambda call: call.clone(args, kwargs))
+        return replace(made, options={**self.options, **linked(options)})
 
     def freeze(self, task_id: str | None = None) -> dict[str, Any]:
-        """Its JSON form with an id for each of its calls and groups; `jobs.signature` makes a value
-        of it. ``task_id``: that of its end.
-
-        Raises as `as_dict` does.
+        """Its JSON form with an id for each call and group; `jobs.signature` makes a value of it.
+        ``task_id``: the id of its last call. Raises what `as_dict` raises.
         """
         return freeze(self.as_dict(), {"task_id": task_id} if task_id else {})
-
-    def __or__(self, other: Composable) -> Composable:
-        return joined(self, other)
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Send it with these arguments, as in Celery."""
@@ -361,34 +357,21 @@ class _Composition(Composable):
 class Chain(_Composition):
     """Calls one after the other, each given the result of the one before it.
 
-    Sent inside a transaction, all of it is part of that. When one fails, those after it end as that
-    one did; tried again from the admin, or by `jobs.control.retry`, the chain goes on.
+    Inside a transaction, all of it is sent as part of that. When a call fails, those after it end
+    as it did. Retry it, in the admin or by `jobs.control.retry`, and the chain goes on.
 
-    The handle is that of its last call, whose ``parent`` is that of the one before. Options are for
-    the first call, ``link`` and ``task_id`` for the last, ``link_error`` for each.
+    Its handle is that of the last call, whose ``parent`` is that of the call before. Options are
+    for the first call, but ``link`` and ``task_id`` for the last and ``link_error`` for each.
     """
 
     tasks: tuple[Composable, ...]
 
-    def clone(
-        self,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Chain:
+    def _with_starts(self, change: Callable[[Composable], Composable]) -> Chain:
         first, *rest = self.tasks
-        tasks = (first.clone(args, kwargs), *rest)
-        return replace(self, tasks=tasks, options={**self.options, **linked(options)})
-
-    def _set_immutable(self, immutable: bool) -> Chain:
-        first, *rest = self.tasks
-        return replace(self, tasks=(first.set(immutable=immutable), *rest))
+        return replace(self, tasks=(change(first), *rest))
 
     def __repr__(self) -> str:
         return " | ".join(map(repr, self.tasks))
-
-    def __getitem__(self, name: str) -> Any:
-        return self.as_dict()[name]
 
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         return workflow.chain(map(convert, self.tasks), self.options)
@@ -396,31 +379,19 @@ class Chain(_Composition):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Group(_Composition):
-    """Calls beside each other. A group among them is part of this one.
+    """Calls beside each other. Members of a group among them are members of this one.
 
-    The handle is a `GroupResult`. Options are for each call, but for ``task_id``, which is the
-    group's own; ``link`` it can't have: what follows all of them is a chord, ``group | call``.
+    Its handle is a `GroupResult`. Options are for each call, but ``task_id`` is the group's own.
+    It can't have ``link``: for a call after all of them write a chord, ``group | call``.
     """
 
     tasks: tuple[Composable, ...]
 
-    def clone(
-        self,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Group:
-        tasks = tuple(call.clone(args, kwargs) for call in self.tasks)
-        return replace(self, tasks=tasks, options={**self.options, **linked(options)})
-
-    def _set_immutable(self, immutable: bool) -> Group:
-        return replace(self, tasks=tuple(call.set(immutable=immutable) for call in self.tasks))
+    def _with_starts(self, change: Callable[[Composable], Composable]) -> Group:
+        return replace(self, tasks=tuple(map(change, self.tasks)))
 
     def __repr__(self) -> str:
         return f"group([{', '.join(map(repr, self.tasks))}])"
-
-    def __getitem__(self, name: str) -> Any:
-        return self.as_dict()[name]
 
     def link(self, callback: Any) -> NoReturn:
         raise WorkflowError(
@@ -429,12 +400,12 @@ class Group(_Composition):
         )
 
     def group(self) -> Group:
-        """Itself: Celery's ``task.chunks(…)`` has to be made a group first."""
+        """Itself, for code written for Celery, whose ``task.chunks(…)`` is no group yet."""
         return self
 
     def skew(self, start: float = 1.0, stop: float | None = None, step: float = 1.0) -> Group:
-        """The same calls, the first after ``start`` seconds, each ``step`` later than the one
-        before, and none later than after ``stop``."""
+        """A copy whose calls start one after the other: the first after ``start`` seconds, each
+        ``step`` seconds after the one before, none later than ``stop``."""
         waits = (start + n * step for n in range(len(self.tasks)))
         last = math.inf if stop is None else stop
         return replace(
@@ -457,37 +428,25 @@ class Group(_Composition):
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Chord(_Composition):
-    """A header of calls beside each other, and a body, which is given the list of their results in
-    the header's order when all have succeeded.
+    """A header of calls beside each other, and a body: when all have succeeded, it is called with
+    the list of their results, in the header's order.
 
-    When one fails or is revoked, the body ends as FAILURE (`ChordError`) when the others have ended
-    too; tried again, the chord goes on.
+    If one fails or is revoked, the body ends as FAILURE (`ChordError`) once the others have ended
+    too. Retry that call, and the chord goes on.
 
-    The handle is that of the body, whose ``parent`` is the header's `GroupResult`. ``task_id``,
-    ``link`` and ``link_error`` are for the body, ``countdown`` and ``eta`` for the header's calls,
-    other options for both.
+    Its handle is that of the body, whose ``parent`` is the header's `GroupResult`. ``task_id``,
+    ``link`` and ``link_error`` are for the body, ``countdown`` and ``eta`` for the header, other
+    options for both.
     """
 
     header: Group
     body: Composable | None = None
 
-    def clone(
-        self,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Chord:
-        header = self.header.clone(args, kwargs)
-        return replace(self, header=header, options={**self.options, **linked(options)})
-
-    def _set_immutable(self, immutable: bool) -> Chord:
-        return replace(self, header=self.header.set(immutable=immutable))
+    def _with_starts(self, change: Callable[[Composable], Composable]) -> Chord:
+        return replace(self, header=self.header._with_starts(change))
 
     def __repr__(self) -> str:
         return f"chord([{', '.join(map(repr, self.header))}], {self.body!r})"
-
-    def __getitem__(self, name: str) -> Any:
-        return self.as_dict()[name]
 
     def form(self, convert: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
         if self.body is None:
@@ -500,8 +459,8 @@ class Chord(_Composition):
 
 
 def joined(first: Composable, then: Composable) -> Composable:
-    """``first | then``: what follows a group makes a chord of it, what follows a chord follows its
-    body. A group of one call is that call in a chain."""
+    """``first | then``. A group and what follows it make a chord; what follows a chord follows its
+    body. In a chain, a group of one call is that call."""
     if isinstance(first, Group):
         return Chord(first, then)
     if isinstance(first, Chord) and first.body is not None:
@@ -521,9 +480,9 @@ def _calls(call: Composable) -> tuple[Composable, ...]:
 
 def chain(*calls: Composable) -> Composable:
     """Calls one after the other: ``chain(fetch.s(url), parse.s(), store.s())``, or ``a | b | c``.
-    A group of one call among them is that call: what follows gets its result, not a list.
 
-    Raises `WorkflowError` for a chain of nothing.
+    A group of one call among them is that call: what follows gets its result, not a list. Raises
+    `WorkflowError` for a chain without calls.
     """
     several = _listed(calls)
     if not several:
@@ -535,7 +494,7 @@ def chain(*calls: Composable) -> Composable:
 
 
 def group(*calls: Composable | Iterable[Composable]) -> Group:
-    """Calls beside each other: ``group(a.s(1), a.s(2))``, or of one iterable of calls."""
+    """Calls beside each other: ``group(a.s(1), a.s(2))``, or one iterable of calls."""
     return Group(_listed(calls))
 
 
@@ -559,39 +518,29 @@ def signature(
     options: Mapping[str, Any] | None = None,
     **more: Any,
 ) -> Any:
-    """The call of a task by its name, or of a JSON form (`as_dict`), also of a chain, a group or a
-    chord.
+    """A call, by the name of its task or from a JSON form (`as_dict`); that may also be a chain, a
+    group or a chord.
 
-    Raises `WorkflowError` for what is no JSON form of a call.
+    Raises `WorkflowError` for a dict that isn't the JSON form of a call.
     """
     options = linked({**(options or {}), **more})
     if isinstance(task, str):
         return Signature(task, tuple(args), dict(kwargs or {}), options, immutable)
     form = to_dict(task)
-    form["options"] = {**form["options"], **options}
-    return _FROM_DICT[workflow.kind(form)](form)
-
-
-def _signature(form: dict[str, Any]) -> Signature:
-    given = tuple(form.get("args") or ()), dict(form.get("kwargs") or {})
-    return Signature(form["task"], *given, form["options"], bool(form.get("immutable")))
-
-
-def _chain(form: dict[str, Any]) -> Chain:
-    return Chain(tuple(map(signature, workflow.parts(form))), options=form["options"])
-
-
-def _group(form: dict[str, Any]) -> Group:
-    return Group(tuple(map(signature, workflow.parts(form))), options=form["options"])
-
-
-def _chord(form: dict[str, Any]) -> Chord:
-    header, body = _group(workflow.header(form)), signature(workflow.body(form))
-    return Chord(header, body, options=form["options"])
+    options = {**form["options"], **options}
+    what = workflow.kind(form)
+    if what == "task":
+        args, kwargs = tuple(form.get("args") or ()), dict(form.get("kwargs") or {})
+        return Signature(form["task"], args, kwargs, options, bool(form.get("immutable")))
+    if what == "chord":
+        header, body = workflow.header(form), workflow.body(form)
+        return Chord(signature(header), signature(body), options=options)
+    parts = tuple(map(signature, workflow.parts(form)))
+    return Chain(parts, options=options) if what == "chain" else Group(parts, options=options)
 
 
 def _listed(calls: Any) -> tuple[Composable, ...]:
-    """``(a, b)`` and ``([a, b],)`` are the same."""
+    """The calls of ``group(a, b)`` or ``group([a, b])``."""
     if len(calls) == 1 and not isinstance(calls[0], Composable | Mapping):
         (calls,) = calls
     return tuple(map(_call, calls))
@@ -605,6 +554,3 @@ def _call(call: Any) -> Composable:
         return made
     to_dict(call)  # which raises
     raise AssertionError("no call")
-
-
-_FROM_DICT = {"task": _signature, "chain": _chain, "group": _group, "chord": _chord}

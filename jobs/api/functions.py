@@ -1,7 +1,6 @@
-"""What can be made a task, what it is called by default, and whether two of one name are one.
+"""Which functions can be tasks, their default names, and whether two with one name are the same.
 
-A worker finds a task by importing the module that has it. So its name must lead there, and to one
-function only.
+A worker finds a task by importing its module. So the name must lead there, and to one function.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class Origin(NamedTuple):
 
 
 def place_of(run: Callable[..., Any]) -> str:
-    """``module.function``, as far as the function knows them. The module of a script is the name
-    under which it can be imported, if there is one."""
+    """``module.function``, as far as the function knows them. For a script, the module is the name
+    by which it can be imported, if there is one."""
     module, name = getattr(run, "__module__", None), getattr(run, "__qualname__", None)
     if name is None or module is None:
         return name or repr(run)
@@ -49,14 +48,14 @@ def place_of(run: Callable[..., Any]) -> str:
 
 def is_async(run: Callable[..., Any]) -> bool:
     """Whether calling it makes a coroutine, as far as that can be told."""
-    # A callable object says so of its method.
+    # For a callable object, its method says so.
     return iscoroutinefunction(run) or (
         not inspect.isroutine(run) and iscoroutinefunction(getattr(run, "__call__", None))  # noqa: B004
     )
 
 
 def check(run: Any, *, named: bool, bind: bool) -> None:
-    """Raise `ConfigurationError` for what can't be a task. ``named``: it is given a name."""
+    """Raise `ConfigurationError` if this can't be a task. ``named``: the decorator names it."""
     problem = _problem(run, named=named, bind=bind)
     if problem:
         raise ConfigurationError(f"@task of {place_of(run)}, {origin().line}: {problem}")
@@ -70,7 +69,9 @@ def _problem(run: Any, *, named: bool, bind: bool) -> str:
             "only a function can be a task. Put @task on a function of the module, above its "
             "other decorators."
         )
-    if not named and (inspect.ismethod(run) or not isinstance(_qualname(run), str)):
+    if not named and (
+        inspect.ismethod(run) or not isinstance(getattr(run, "__qualname__", None), str)
+    ):
         return (
             "a method of an object, a partial or a callable object has no name of its own by "
             "which a worker could find it. Write a function that calls it, or give a name: "
@@ -96,13 +97,9 @@ def _names(run: Any) -> Mapping[str, Any]:
     return getattr(run, "__globals__", None) or vars(sys.modules["__main__"])
 
 
-def _qualname(run: Any) -> Any:
-    return getattr(run, "__qualname__", None)
-
-
 def _is_method(run: Any) -> bool:
-    """Whether it is a function of a class body that expects an object: its first argument is called
-    ``self`` or ``cls``."""
+    """Whether it is defined in a class and expects an object: its first argument is called ``self``
+    or ``cls``."""
     if not inspect.isfunction(run):
         return False
     class_or_function = run.__qualname__.rpartition(".")[0]
@@ -113,8 +110,8 @@ def _is_method(run: Any) -> bool:
 
 
 def _importable(module: str, names: Mapping[str, Any]) -> str | None:
-    """The name by which a module can be imported; None for a script or a console. ``names``: what
-    is defined in it."""
+    """The name by which a module can be imported; None for a script or a console. ``names``: the
+    module's globals."""
     if module not in _SCRIPTS:
         return module
     spec = names.get("__spec__")
@@ -154,8 +151,8 @@ def check_same(
     one: tuple[Callable[..., Any], Origin],
     two: tuple[Callable[..., Any], Origin],
 ) -> None:
-    """Raise `ConfigurationError` unless the second function is the first one, or its new version:
-    of a module that was loaded again, or of a function that was called again."""
+    """Raise `ConfigurationError` unless the second function is the first one, or a new version of
+    it: its module was loaded again, or the function that defines it was called again."""
     (first, there), (second, here) = one, two
     if first is second:
         return

@@ -1,5 +1,5 @@
-"""What a running call does about its own workflow: be replaced by another call, and add to its
-chord."""
+"""What a running call can do to its own workflow: have another call take its place, or add a call
+to its chord."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ from jobs import (
     message,
     serialization,
 )
-from jobs.api.checking import check, freeze
 from jobs.api.compositions import Composable, to_dict
-from jobs.api.sending import handle_of, message_of
+from jobs.api.sending import check, freeze, handle_of, message_of
 from jobs.exceptions import WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, workflow
@@ -27,7 +26,7 @@ from jobs.message.workflow import Call
 from jobs.models import TaskGroup, TaskResult
 from jobs.running.request import current
 
-#: The place of what is added where the number of members is not known: behind all of them.
+#: The index of an added member if the number of members isn't known: behind all of them.
 _LAST = 1_000_000
 
 #: How many calls the running one has added to its chord.
@@ -37,9 +36,9 @@ _added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
 
 
 def replacement(call: Composable, sent: Message) -> dict[str, Any]:
-    """The call that ends under the id of this one, and is followed by what would follow it.
+    """The call that ends under the running call's id, and is followed by what was to follow that.
 
-    Its own first call always has another id, by which a second run knows that it was sent.
+    Its first call always has an id of its own, by which a second run knows that it was sent.
     """
     form = _with_one_end(to_dict(call))
     check(freeze(form, {}), 0, {})
@@ -66,17 +65,20 @@ def _with_one_end(call: Call) -> Call:
 
 
 def add_to_chord(call: Composable) -> Any:
-    """Make the call a further member of the chord that the running call is a member of; its
-    handle. Run a second time, the same call adds nothing again.
+    """Make a call a further member of the running call's chord, and return its handle. A second run
+    of the running call adds nothing again.
 
-    Raises `WorkflowError` when it is no member, and what `Composable.apply_async` does.
+    Raises `WorkflowError` outside of a chord, and what `Composable.apply_async` raises.
     """
     running = current.get()
     sent = running[0] if running else None
     if sent is None or sent.group is None or not sent.embed.get("chord"):
         raise WorkflowError("The running call is no member of a chord that could be added to.")
-    form = workflow.group([to_dict(call)])  # which sees to it that it has one end
-    (frozen,) = workflow.parts(workflow.freeze(form, _ids(sent, f"added {_number(running)}")))
+    last, number = _added.get()
+    number = number + 1 if last is running else 0
+    _added.set((running, number))
+    form = workflow.group([to_dict(call)])  # a member of a group gets one end
+    (frozen,) = workflow.parts(workflow.freeze(form, _ids(sent, f"added {number}")))
     check(frozen, 0, {})
     with transaction.atomic(using=ledger.alias()):
         _add(frozen, sent)
@@ -92,7 +94,7 @@ def _add(frozen: Call, sent: Message) -> None:
     group = groups.select_for_update().first()
     if group is None:
         raise WorkflowError(f"Chord {group_id} has ended, or was never counted here.")
-    # What of a client's chord isn't known is how many members come before this one.
+    # Of a client's chord, nobody here knows how many members come before this one.
     index = group.size or _LAST
     start = workflow.start(
         workflow.member(frozen, group_id, index, serialization.loads(group.body))
@@ -105,13 +107,6 @@ def _add(frozen: Call, sent: Message) -> None:
     groups.update(remaining=F("remaining") + 1, **sizes)
     ledger.open_chords(start.chords)
     publish.send(messages, using=ledger.alias())
-
-
-def _number(running: object) -> int:
-    last, number = _added.get()
-    number = number + 1 if last is running else 0
-    _added.set((running, number))
-    return number
 
 
 def _ids(sent: Message, what: str) -> Callable[[], str]:

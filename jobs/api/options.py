@@ -35,20 +35,20 @@ from jobs.timing.periodic import (
     check_rule,
 )
 
-#: Seconds before the next attempt for this exception and the number of attempts that came before
-#: this one, or None: no other attempt.
+#: Given an exception and the number of earlier attempts: the seconds before the next attempt, or
+#: None for no further one.
 Policy = Callable[[BaseException, int], float | None]
 
-#: What `autoretry_for` takes, and makes a tuple.
+#: What `autoretry_for` takes; it is kept as a tuple.
 Kinds = type[BaseException] | Collection[type[BaseException]]
 
-#: No task is tried more often: its message has no room for a larger number.
+#: No task is tried more often: a message can't hold a larger count.
 MOST_RETRIES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Retries:
-    """How often and when a task is tried again; the names are those of Celery's options."""
+    """How often and when a task is tried again, by Celery's names."""
 
     #: Attempts after the first; None: no limit.
     max_retries: int | None = 3
@@ -71,8 +71,8 @@ class Retries:
     retry_when: Policy | None = None
 
     def check_retries(self) -> None:
-        """Raise `TypeError` or `ValueError` for what can't be, and give the rest its own form:
-        what is accepted here can't fail when a task has."""
+        """Check the options, and give them their final form: what passes here can't fail later,
+        while a worker handles a task's failure. Raises `TypeError` or `ValueError`."""
         put = object.__setattr__
         for name, value in _of_celery(self.retry_kwargs).items():
             if getattr(self, name) != _DEFAULTS[name]:
@@ -92,15 +92,15 @@ class Retries:
             raise TypeError(f"retry_when must be a function, not {shown(self.retry_when)}")
 
     def exhausted(self, retries: int, max_retries: int | None = None) -> bool:
-        """Whether an attempt after ``retries`` others was the last."""
+        """Whether no attempt may follow one that came after ``retries`` others."""
         most = self.max_retries if max_retries is None else max_retries
         return retries >= (MOST_RETRIES if most is None else most)
 
     def delay(self, error: BaseException, retries: int) -> float | None:
-        """Seconds until the attempt that follows by itself, or None when none does.
+        """Seconds until the automatic retry after this error; None: there is none.
 
-        Raises what ``retry_when`` raises, and `TypeError` or `ValueError` for an answer of it that
-        is no delay.
+        Raises what ``retry_when`` raises, and `TypeError` or `ValueError` if it returns anything
+        but seconds or None.
         """
         if self.exhausted(retries):
             return None
@@ -112,7 +112,7 @@ class Retries:
         return self.pause(retries)
 
     def pause(self, retries: int, rand: Callable[[float, float], float] = random.uniform) -> float:
-        """Seconds before the attempt that follows ``retries`` others."""
+        """Seconds to wait after an attempt that came after ``retries`` others."""
         if not self.retry_backoff:
             return self.default_retry_delay
         factor = 1.0 if self.retry_backoff is True else float(self.retry_backoff)
@@ -165,10 +165,9 @@ def _seconds(name: str, value: Any) -> float:
 
 
 def due(now: float, countdown: Any, eta: Any) -> float | None:
-    """When the next attempt is asked for (Unix seconds); None: the task's own delay decides.
+    """When `Task.retry` asks for the next attempt (Unix seconds); None: after the task's own delay.
 
-    ``countdown`` and ``eta``: what a task gave to `Task.retry`, anything at all. Raises
-    `TypeError` or `ValueError`.
+    ``countdown`` and ``eta`` are unchecked. Raises `TypeError` or `ValueError`.
     """
     if eta is not None:
         return max(0.0, moment("eta of retry()", eta).timestamp())
@@ -187,7 +186,7 @@ def check_asked(
     kwargs: Any,
     expires: Any,
 ) -> None:
-    """Raise `TypeError` or `ValueError` for what a task can't ask for by `Task.retry`."""
+    """Raise `TypeError` or `ValueError` for wrong arguments of `Task.retry`."""
     due(0.0, countdown, eta)
     exception_of(exc)
     if isinstance(expires, dt.datetime):
@@ -211,7 +210,7 @@ def no_attempt_left(task: str, task_id: str, retries: int) -> MaxRetriesExceeded
 
 
 def exception_of(exc: Any) -> BaseException | None:
-    """An exception class is as good as an exception without arguments. Raises `TypeError`."""
+    """The exception; a class stands for an instance without arguments. Raises `TypeError`."""
     if isinstance(exc, type) and issubclass(exc, BaseException):
         exc = exc()
     if exc is None or isinstance(exc, BaseException):
@@ -354,11 +353,14 @@ class Options(Retries):
         if self.schedule is not None and not isinstance(self.schedule, Periodic):
             check_rule(self.schedule)
         if self.result_expires != "settings":
-            _check_age(self.result_expires)
+            try:
+                seconds_or_none(self.result_expires)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"result_expires {error}") from None
         self._check_limits()
 
     def _check_kinds(self) -> None:
-        """What the decorator lets through can't fail at a call, nor in a worker."""
+        """What the decorator accepts can fail neither at a call nor in a worker."""
         for name in ("name", "queue", "exchange", "routing_key"):
             value = getattr(self, name)
             if value is None:  # as in Celery: none is named
@@ -410,18 +412,11 @@ class Options(Retries):
 
 
 def check_concurrency(most: object) -> None:
-    """Raises `TypeError` or `ValueError` for what is no number of slots."""
+    """Raise `TypeError` or `ValueError` for anything but a number of slots."""
     if isinstance(most, bool) or not isinstance(most, int):
         raise TypeError(f"concurrency must be a whole number, not {most!r}")
     if most < 1:
         raise ValueError(f"concurrency must be at least 1, not {most!r}; None is no limit")
-
-
-def _check_age(age: object) -> None:
-    try:
-        seconds_or_none(age)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"result_expires {error}") from None
 
 
 # ------------------------------------------------------------------------- Celery's options
@@ -478,9 +473,9 @@ _PAGE = "docs/reference/tasks.md has all options, docs/coming-from-celery.md tho
 
 
 def understood(given: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of `Options` that were meant by these, of which some may be Celery's.
+    """The options of `Options` that are meant by these, some of which may be Celery's.
 
-    Raises `TypeError` or `ValueError` for those that are nobody's, or can't be followed here.
+    Raises `TypeError` or `ValueError` for options that don't exist, or can't be followed here.
     """
     options = dict(given)
     if "acks_late" in options:

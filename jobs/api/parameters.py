@@ -12,8 +12,8 @@ from jobs.exceptions import ConfigurationError
 
 
 def signature_of(run: Callable[..., Any], *, bind: bool) -> tuple[inspect.Signature, range | None]:
-    """The signature that callers see, and the numbers of positional arguments that fit it alone;
-    None where only binding can tell."""
+    """The signature that callers see, and how many positional arguments fit it by themselves; None:
+    only binding can tell."""
     try:
         signature = inspect.signature(run)
     except (TypeError, ValueError) as error:  # some of what is written in C
@@ -33,14 +33,14 @@ def signature_of(run: Callable[..., Any], *, bind: bool) -> tuple[inspect.Signat
 def _anything(*args: Any, **kwargs: Any) -> None: ...
 
 
-#: As `signature_of` has it: of what takes any arguments.
+#: What `signature_of` returns for a function that takes any arguments.
 ANY: tuple[inspect.Signature, range | None] = (inspect.signature(_anything), None)
 
 _ANY_NUMBER = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
 def shown(signature: inspect.Signature) -> str:
-    """A signature as a message shows it: without annotations, which may be texts of any length."""
+    """A signature for an error message: without annotations, which may be very long."""
     bare = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
     return str(signature.replace(parameters=bare, return_annotation=signature.empty))
 
@@ -62,7 +62,7 @@ def places_of(signature: inspect.Signature, sensitive: Sequence[str], name: str)
     return frozenset(sensitive) | {str(order.index(parameter)) for parameter in sensitive}
 
 
-#: Longer keys are told apart by a digest of theirs.
+#: Longer keys are replaced by a digest.
 _KEY_MAX = 200
 
 
@@ -77,9 +77,9 @@ class Key:
         task: str,
     ) -> None:
         """``function``: takes those of the task's arguments that it names; None: the key is made
-        of all arguments. ``option``: how it was given, for the messages.
+        of all arguments. ``option``: the option that gave it, for error messages.
 
-        Raises `ConfigurationError` when it names what is no parameter of the task.
+        Raises `ConfigurationError` when it has a parameter that the task doesn't have.
         """
         self._signature = signature
         self._function = function
@@ -117,15 +117,15 @@ class Key:
         bound.apply_defaults()
         given = {name: bound.arguments[name] for name in self._names}
         if self._function is None:
-            return _digest(serialization.dumps([_ordered(value) for value in given.values()]))
-        # What has no form in UTF-8, nor so on Redis, has one here.
+            # Keyword arguments in whatever order are the same.
+            values = [
+                sorted(value.items(), key=str) if isinstance(value, dict) else value
+                for value in given.values()
+            ]
+            return _digest(serialization.dumps(values))
+        # Lone surrogates have no form in UTF-8, which Redis needs.
         text = str(self._function(**given)).encode("utf-8", "backslashreplace").decode()
         return text if len(text) <= _KEY_MAX else _digest(text)
-
-
-def _ordered(value: object) -> object:
-    """Keyword arguments in whatever order are the same."""
-    return sorted(value.items(), key=str) if isinstance(value, dict) else value
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Reading the result of one call, and waiting for it."""
+"""The handles of calls and groups: reading their results, and waiting for them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import sys
 import time
 import uuid
 from collections.abc import (
-    Callable,
     Iterator,
     Mapping,
     Sequence,
@@ -57,12 +56,12 @@ from jobs.states import TERMINAL, State
 
 R = TypeVar("R")
 
-#: Whether the code that runs may wait for results within a task.
+#: Whether this code may wait for results within a task.
 _may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
-#: An element for each block that lets them. A thread that was started in one knows no other way.
+#: An element for each open `allow_join_result`: threads started within one don't see the variable.
 _letting: list[None] = []
 
-#: Seconds after which the ledger is read although nothing was heard: a connection may have died.
+#: Seconds after which the ledger is read although nothing was heard: the connection may be dead.
 _DEAF = 30.0
 #: Seconds between two reads of the ledger while the broker can't tell that a task has ended.
 _WITHOUT_BROKER = 1.0
@@ -72,8 +71,8 @@ _WITHOUT_BROKER = 1.0
 def allow_join_result() -> Iterator[None]:
     """Let `AsyncResult.get` and its like wait within a task.
 
-    A task that waits keeps its place in the worker: when all of them wait for calls that have none,
-    nothing goes on.
+    A waiting task keeps its place in the worker. Once all places are held by tasks that wait for
+    calls without one, nothing goes on.
     """
     token = _may_wait.set(True)
     _letting.append(None)
@@ -85,7 +84,7 @@ def allow_join_result() -> Iterator[None]:
 
 
 def assert_will_not_block() -> None:
-    """Raises `WaitInTask` in a task that may not wait, and in a thread that it has started."""
+    """Raise `WaitInTask` in a task that may not wait, or in a thread that such a task started."""
     running = current.get()
     if _may_wait.get():
         return
@@ -143,10 +142,14 @@ class AsyncResult(Generic[R]):
         ignored: bool = False,
         parent: Handle | None = None,
     ) -> None:
-        """``ignored``: the task keeps no result, so waiting for it would never end: `get` gives
-        None. ``parent``: of what it follows."""
+        """``ignored``: the task keeps no result, so `get` gives None at once: waiting would never
+        end. ``parent``: the handle of what it follows."""
         if type(id) is not str or not id:
-            id = _id_of(id)  # noqa: A001
+            if isinstance(id, uuid.UUID):
+                id = str(id)  # noqa: A001
+            elif not isinstance(id, str) or not id:
+                # Waiting for it would never end.
+                raise ValueError(f"The id of a call is text, not {shown(id)}.")
         self.id = id
         self._parent = parent
         self._ignored = ignored
@@ -173,14 +176,14 @@ class AsyncResult(Generic[R]):
 
     @property
     def ignored(self) -> bool:
-        """Whether it is known here that the call keeps no result."""
+        """Whether this handle knows that the call keeps no result."""
         return self._ignored
 
     # ------------------------------------------------------------------ its relatives
 
     @property
     def parent(self) -> Handle | None:
-        """Of what it follows; of the call that sent it, if the ledger knows one."""
+        """The handle of what it follows, or of the call that sent it if the ledger knows one."""
         if self._parent is None:
             row = self._row()
             self._parent = AsyncResult(row.parent_id) if row and row.parent_id else None
@@ -188,22 +191,22 @@ class AsyncResult(Generic[R]):
 
     @property
     def root_id(self) -> str:
-        """Of the first call of that line: its own, if the ledger knows no other."""
+        """The id of the first in its line of parents; its own, if the ledger knows no other."""
         row = self._row()
         return row.root_id or self.id if row else self.id
 
     @property
     def children(self) -> list[AsyncResult[Any]]:
-        """Of the calls that it has sent, or that followed it, as far as they are in the ledger:
-        from their end on, or from when they were sent in a transaction."""
+        """The calls that it sent, or that followed it, as far as the ledger knows them: from their
+        end on, or from the sending if that was in a transaction."""
         rows = _rows().filter(root_id=self.root_id, parent_id=self.id).order_by("id")
         return [AsyncResult(task_id) for task_id in rows.values_list("id", flat=True)]
 
     def collect(self, *, intermediate: bool = False) -> Iterator[tuple[AsyncResult[Any], Any]]:
-        """It and all that followed it, each with what it returned, parents first.
+        """This call and all that followed it, each with what it returned, parents first.
 
-        Raises what one of them raised; `ResultError` when one has not ended, unless
-        ``intermediate``, which leaves those out.
+        Raises what one of them raised, or `ResultError` when one has not ended; ``intermediate``
+        leaves those out.
         """
         waiting: collections.deque[AsyncResult[Any]] = collections.deque([self])
         while waiting:
@@ -220,8 +223,8 @@ class AsyncResult(Generic[R]):
 
     @property
     def state(self) -> str:
-        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED, or while it runs what the task
-        calls it; an unknown id is PENDING."""
+        """PENDING, STARTED, RETRY, SUCCESS, FAILURE or REVOKED; while it runs, perhaps a state of
+        the task's own. An unknown id is PENDING."""
         row = self._row()
         said = reports.read(self.id, row)
         return said.state if said else _recorded(row)
@@ -230,8 +233,8 @@ class AsyncResult(Generic[R]):
 
     @property
     def result(self) -> R | BaseException | None:
-        """What the task returned, or the exception that ended it; while it runs, the ``meta`` that
-        it gave to `update_state`, or None."""
+        """What the task returned, or the exception that ended it; until then, the ``meta`` that it
+        gave to `update_state`, or None."""
         row = self._row()
         if row is None or row.state not in TERMINAL:
             said = reports.read(self.id, row)
@@ -240,7 +243,7 @@ class AsyncResult(Generic[R]):
 
     @property
     def progress(self) -> Progress | None:
-        """How far it is, by what the task says; None when it says nothing, and after the end."""
+        """What the task last said of its progress; None if it said nothing, and after the end."""
         return reports.read(self.id, self._row())
 
     @property
@@ -265,8 +268,8 @@ class AsyncResult(Generic[R]):
         return _recorded(self._row()) == State.FAILURE
 
     def forget(self) -> None:
-        """Delete what is recorded of an ended call; one that hasn't ended stays, since its row is
-        what makes sure that it runs."""
+        """Delete the record of a call that has ended. Otherwise it stays: its row makes sure that
+        it runs."""
         _rows().filter(id=self.id, state__in=TERMINAL).delete()
         self._ended = None
 
@@ -289,11 +292,13 @@ class AsyncResult(Generic[R]):
     ) -> R:
         """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
 
-        ``interval``, and further options of Celery's, are taken and not needed: an end is told of.
-        None at once, as in Celery, from a call that ignores its result. Raises the task's own
-        exception (returns it with ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or
-        `ResultError` where waiting could never end, or the result can't be read; in a task
-        `WaitInTask`, but with ``disable_sync_subtasks=False`` or in `allow_join_result`.
+        As in Celery, None at once if the call ignores its result. ``interval`` and further options
+        of Celery's are accepted and do nothing: an end wakes whoever waits.
+
+        Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
+        `ResultTimeout`, and `ResultError` where waiting could never end or the result can't be
+        read. Within a task it raises `WaitInTask`, unless ``disable_sync_subtasks=False`` is given
+        or `allow_join_result` is open.
         """
         if disable_sync_subtasks:
             assert_will_not_block()
@@ -333,7 +338,7 @@ class AsyncResult(Generic[R]):
         return await sync_to_async(get, thread_sensitive=False)()
 
     def follow(self, timeout: float | None = None) -> Iterator[Progress]:
-        """What the task says of its progress, as it comes, until its end or for ``timeout``
+        """What the task says of its progress, as it says it, until its end or for ``timeout``
         seconds. Raises `BrokerUnavailable`."""
         ends = None if timeout is None else time.monotonic() + timeout
         last = None
@@ -350,25 +355,18 @@ class AsyncResult(Generic[R]):
         self._refuse_hopeless_wait()
         ends = None if timeout is None else time.monotonic() + timeout
         while True:
-            row = self._wait_once(ends)
-            if row is not None:
+            try:
+                with broker.get().listen(self.id) as heard:
+                    # Look only now: from here on an end can't pass unheard.
+                    if row := self._row_if_ended():
+                        return row
+                    heard(_left(ends, _DEAF))
+            except BrokerUnavailable:
+                time.sleep(_left(ends, _WITHOUT_BROKER))
+            if row := self._row_if_ended():
                 return row
             if ends is not None and time.monotonic() >= ends:
                 raise ResultTimeout(f"Task {self.id} has not ended within {timeout:g} seconds.")
-
-    def _wait_once(self, ends: float | None) -> TaskResult | None:
-        """The ended row, or None after one notification, one time-out or one broken connection."""
-        try:
-            with broker.get().listen(self.id) as heard:
-                # Read only now: from here on an end can't pass unnoticed.
-                return self._row_if_ended() or self._hear(heard, ends)
-        except BrokerUnavailable:
-            time.sleep(_left(ends, _WITHOUT_BROKER))
-            return self._row_if_ended()
-
-    def _hear(self, heard: Callable[[float], bool], ends: float | None) -> TaskResult | None:
-        heard(_left(ends, _DEAF))
-        return self._row_if_ended()
 
     def _refuse_hopeless_wait(self) -> None:
         if connections[ledger.alias()].in_atomic_block:
@@ -395,18 +393,9 @@ class AsyncResult(Generic[R]):
 def refuse_others(
     given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
 ) -> None:
-    """Raise `TypeError` for options that are neither ours nor taken for Celery's sake."""
+    """Raise `TypeError` for options that are not accepted for Celery's sake."""
     for name in celery_names.left_of(given, known):
         raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
-
-
-def _id_of(given: Any) -> str:
-    """Of what isn't plainly an id: waiting for what can't be one would never end."""
-    if isinstance(given, uuid.UUID):
-        return str(given)
-    if not isinstance(given, str) or not given:
-        raise ValueError(f"The id of a call is text, not {shown(given)}.")
-    return given
 
 
 def _recorded(row: TaskResult | None) -> str:
@@ -424,8 +413,8 @@ def _left(ends: float | None, at_most: float) -> float:
 def value_of(row: TaskResult) -> Any:
     """What an ended task returned, or the exception that ended it.
 
-    Raises `ResultError` for a result that can't be read: another program, or a later version of
-    this one, may have written it.
+    Raises `ResultError` for a result that can't be read: another program or a later version of
+    this one may have written it.
     """
     if row.state != State.SUCCESS:
         return rebuild(row)
@@ -440,8 +429,8 @@ def value_of(row: TaskResult) -> Any:
 
 
 def rebuild(row: TaskResult) -> BaseException:
-    """The exception that ended a task: of its own class where that is imported here and can be
-    made from its arguments, else `TaskFailed`."""
+    """The exception that ended a task. It has its own class if that is imported here and can be
+    made of its arguments, else it is a `TaskFailed`."""
     if row.state == State.REVOKED:
         return TaskRevoked(f"Task {row.id} did not run: {row.error}")
     try:
@@ -455,13 +444,13 @@ def rebuild(row: TaskResult) -> BaseException:
             if isinstance(made, Exception):
                 return made
     except (Exception, SystemExit):  # noqa: BLE001  whatever a foreign constructor raises
-        pass  # there is an answer
+        pass  # `TaskFailed` says it
     return TaskFailed(f"{row.error_type}: {row.error}")
 
 
-#: Longest time, in seconds, between two looks at the ledger for ends that nobody has told of.
+#: Longest time, in seconds, between two looks at the ledger for ends that were not heard of.
 _LOOK = 0.5
-#: Rows of one query that asks for them by their ids.
+#: Most ids in one query.
 _BATCH = 500
 
 
@@ -477,9 +466,9 @@ class GroupResult:
         *,
         parent: Handle | None = None,
     ) -> None:
-        """``results``: the handles of its members; by default of those that the ledger knows, which
-        are all when it was sent in a transaction, or when all have ended. ``parent``: of the call
-        before it."""
+        """``results``: the handles of its members; by default those that the ledger knows, which
+        are all of them if it was sent in a transaction or all have ended. ``parent``: the handle of
+        the call before it."""
         self.id = id
         self.parent = parent
         if results is None:
@@ -521,12 +510,11 @@ class GroupResult:
         return _rows_of_group(self.id).filter(state=State.SUCCESS).count()
 
     def ready(self) -> bool:
-        """Whether all members have ended, but for those that keep no result: of them nobody
-        knows."""
+        """Whether all members have ended. Those that keep no result don't count: nobody knows."""
         return self._all(*TERMINAL)
 
     def successful(self) -> bool:
-        """Whether all members have succeeded, but for those that keep no result."""
+        """Whether all members have succeeded; those that keep no result don't count."""
         return self._all(State.SUCCESS)
 
     def _all(self, *states: str) -> bool:
@@ -545,7 +533,7 @@ class GroupResult:
         return not self.ready()
 
     def forget(self) -> None:
-        """Delete what is recorded of members that have ended."""
+        """Delete the records of members that have ended."""
         _rows_of_group(self.id).filter(state__in=TERMINAL).delete()
 
     def revoke(self, *, terminate: bool = False, **celerys: Any) -> None:
@@ -567,11 +555,10 @@ class GroupResult:
         **celerys: Any,
     ) -> list[Any]:
         """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
-        ever). ``interval``, and further options of Celery's, are taken and not needed.
+        ever). ``interval`` and further options of Celery's are accepted and do nothing.
 
-        Raises what a member raised as soon as that is known (puts it into the list with
-        ``propagate=False``), `TaskRevoked`, `ResultTimeout`, or `ResultError` where waiting could
-        never end; in a task `WaitInTask`, as `AsyncResult.get` does.
+        Raises what a member raised as soon as that is known (with ``propagate=False`` it is in the
+        list), and what `AsyncResult.get` raises.
         """
         if disable_sync_subtasks:
             assert_will_not_block()
@@ -612,8 +599,8 @@ class GroupResult:
         disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> Iterator[Any]:
-        """What the members returned, each as soon as it has ended; takes and raises what `get`
-        does."""
+        """What the members returned, each as soon as it has ended. Takes and raises what `get`
+        takes and raises."""
         if disable_sync_subtasks:
             assert_will_not_block()
         if celerys:
@@ -642,11 +629,11 @@ class GroupResult:
                     f"{len(waiting)} of the {len(self)} members of group {self.id} have not ended "
                     f"within {timeout:g} seconds."
                 )
-            # The last one ends when most others have.
+            # By the end of the last one, most others have ended, too.
             _wait(next(reversed(waiting.values())), _LOOK if left is None else min(left, _LOOK))
 
     def _ended(self, waiting: dict[str, Handle]) -> Iterator[TaskResult]:
-        """Those that have ended since the last look, which wait no more."""
+        """The members that have ended since the last look; they leave ``waiting``."""
         rows = _rows_of_group(self.id).filter(state__in=TERMINAL)
         new = [one for one in rows.values_list("id", flat=True).iterator() if one in waiting]
         for start in range(0, len(new), _BATCH):

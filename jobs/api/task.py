@@ -1,8 +1,9 @@
-"""Tasks: what the decorator makes of a function, and the table of those known here."""
+"""What ``@task`` makes of a function: a `Task`, whose calls are sent, composed and tried again."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime as dt
 import functools
 import inspect
@@ -32,9 +33,8 @@ from django.db.models import Model
 from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
-from jobs import conf, exceptions, registry, routing
+from jobs import conf, registry, routing
 from jobs.api import functions, triggers
-from jobs.api.checking import check_linked
 from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
@@ -54,8 +54,8 @@ from jobs.api.parameters import (
     signature_of,
 )
 from jobs.api.results import AsyncResult
+from jobs.api.sending import check_linked
 from jobs.broker.limiting import Lock, Rate
-from jobs.conf import values
 from jobs.conf.values import check_text, check_whole, sentence
 from jobs.exceptions import (
     AlreadyQueued,
@@ -66,15 +66,16 @@ from jobs.exceptions import (
     Retry,
     WorkflowError,
 )
+from jobs.exceptions import shown as told
 from jobs.ledger import publish, unique
 from jobs.message import Message, celery_names, encode, new_id
-from jobs.message.send import (
+from jobs.message.call import (
     OPTIONS,
     Send,
     SendOptions,
     SharedOptions,
     When,
-    end,
+    new_message,
 )
 from jobs.routing import Address, Plan, Route
 from jobs.running import iteration, progress
@@ -89,333 +90,18 @@ from jobs.running.request import (
 )
 from jobs.timing import clock
 
-_PAGE = "docs/reference/tasks.md has all of them"
-
-#: No keyword arguments.
-NONE: Mapping[str, Any] = {}
-
-#: A send without options.
-_PLAINLY = Send()
-
-
-class Calling:
-    """The part of `jobs.Task` that makes messages of calls."""
-
-    name: str
-    route: Route
-    ignore_result: bool
-    expires: When | None
-    sensitive: frozenset[str]
-    _signature: inspect.Signature
-    #: How many positional arguments do alone; None: to be asked each time.
-    _arity: range | None
-    #: Where calls go that name no queue, as long as the router is the same.
-    _plan: Plan | None = None
-
-    def message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        **options: Unpack[SendOptions],
-    ) -> Message:
-        """The message of a call, checked and not sent."""
-        send = self._send(options)
-        return self._message(args, kwargs, self._shared(send), send)
-
-    def _message(
-        self,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        shared: Message,
-        send: Send,
-    ) -> Message:
-        self.check_arguments(args, kwargs)
-        # What `copy.copy` does, after a search for it that takes longer.
-        sent: Message = shared.__copy__()  # type: ignore[attr-defined]
-        sent.id = send.task_id or new_id()
-        sent.args = list(args)
-        sent.kwargs = dict(kwargs) if kwargs else {}
-        if not sent.queue:
-            self._ask(sent, send)
-        return sent
-
-    def _send(self, options: Mapping[str, Any]) -> Send:
-        if not options:
-            return _PLAINLY
-        try:
-            if not options.keys() <= OPTIONS:
-                options = self._without_celerys(options)
-            return Send(**options)
-        except (TypeError, ValueError) as error:
-            told = values.sentence(error)
-            raise type(error)(f"Task {self.name!r} can't be sent: {told}") from None
-
-    def _without_celerys(self, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        left = celery_names.left_of(options, celery_names.CALL)
-        for name in left:
-            if name not in OPTIONS:
-                near = conf.nearest(name, [*OPTIONS, *celery_names.CALL])
-                raise TypeError(f"{name!r} is no option of a call.{near} {_PAGE}")
-        return left
-
-    def _shared(self, send: Send) -> Message:
-        """What all messages of one bulk have in common; a copy is several times as quick to make
-        as a new message."""
-        eta = send.due()
-        expires = self.expires if send.expires is None else send.expires
-        ignored = self.ignore_result if send.ignore_result is None else send.ignore_result
-        running = current.get()
-        address, priority = self._address(send)
-        shared = Message(
-            task=self.name,
-            id="",
-            queue=address.queues[0] if address else "",
-            priority=priority if send.priority is None else send.priority,
-            eta=eta,
-            expires=None if expires is None else end(expires),
-            ignore_result=ignored,
-            timelimit=(send.time_limit, send.soft_time_limit),
-            own_headers=dict(send.headers) if send.headers else {},
-            embed=_embed(send),
-            group=send.group_id,
-            group_index=send.group_index,
-            sensitive=self.sensitive,
-            parent_id=running and running[0].id,
-            root_id=running and (running[0].root_id or running[0].id),
-        )
-        if address and (address.exchange or address.routing_key != shared.queue):
-            _put(shared, address)
-        return shared
-
-    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
-        """Raise `TypeError` when the function can't be called with these."""
-        if type(args) is not tuple or kwargs:
-            self._check_kinds(args, kwargs)
-        if not kwargs and self._arity is not None and len(args) in self._arity:
-            return
-        try:
-            self._signature.bind(*args, **kwargs)
-        except TypeError as error:
-            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
-
-    def _check_kinds(self, args: Any, kwargs: Any) -> None:
-        if isinstance(args, str | bytes) or not isinstance(args, Sequence):
-            raise TypeError(
-                f"Task {self.name!r}: args must be a tuple or a list, not {exceptions.shown(args)}."
-            )
-        if not isinstance(kwargs, Mapping):
-            raise TypeError(
-                f"Task {self.name!r}: kwargs must be a dict, not {exceptions.shown(kwargs)}."
-            )
-
-    def check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise for those with which it can't be sent what sending it would: a call that follows
-        another is sent by a worker, where nobody could be told."""
-        send = self._send(options)
-        if send.queue:
-            named = Route(send.queue, send.exchange or "", send.routing_key or "")
-            routing.get().lead(self.name, named)
-        else:
-            self._address(send)
-        if send.headers:
-            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
-
-    def _address(self, send: Send) -> tuple[Address | None, int]:
-        """Where a call goes, None when functions are to be asked with its arguments; and its
-        priority if it names none."""
-        router, plan = routing.get(), self._plan
-        if plan is None or plan.router is not router:
-            plan = router.plan(self)
-            if self.name in registry.MAPS:  # whose calls go where the task goes that they name
-                plan = plan._replace(asks=True, address=None, priority=0)
-            self._plan = plan
-        address = plan.address
-        if address is None or send.queue or send.exchange or send.routing_key:
-            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
-            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
-        return address, plan.priority
-
-    def _ask(self, sent: Message, send: Send) -> None:
-        """Have the functions of JOBS["TASK_ROUTES"] say where a call goes."""
-        given = {name: getattr(send, name) for name in OPTIONS}
-        options = {name: value for name, value in given.items() if value is not None}
-        name: str = self.name
-        task: Any = self
-        if name in registry.MAPS:
-            name, task = registry.routed_as(name, sent.kwargs)
-        address, sent.priority = routing.get().find(name, sent.args, sent.kwargs, options, task)
-        _put(sent, address)
-
-
-def _put(sent: Message, address: Address) -> None:
-    for name, value in address.fields().items():
-        setattr(sent, name, value)
-
-
-def _embed(send: Send) -> dict[str, Any]:
-    """What follows the call, in the form of its message."""
-    if not (send.link or send.link_error or send.chain or send.chord):
-        return {}
-    link = as_dicts(send.link) if send.link else None
-    link_error = as_dicts(send.link_error) if send.link_error else None
-    check_linked({"link": link, "link_error": link_error})
-    return {
-        "callbacks": link,
-        "errbacks": link_error,
-        "chain": list(send.chain) if send.chain else None,
-        "chord": send.chord,
-    }
-
-
-T = TypeVar("T")
-
-
-class Running:
-    """The part of `jobs.Task` that concerns the call that is running."""
-
-    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
-        """Tell whoever follows the running call that so much of ``total`` is done.
-
-        It costs some microseconds: at most five a second are sent, always the newest. Outside
-        of a worker it does nothing. Raises `TypeError` for what are no numbers.
-        """
-        progress.report(done, total, message)
-
-    def update_state(
-        self, task_id: str | None = None, state: str | None = None, meta: Any = None
-    ) -> None:
-        """Give the running call a state of its own until it ends, and JSON that says more.
-
-        Sent as `progress` is. ``task_id``: as Celery has it; no other call's than the running
-        one's. SUCCESS, FAILURE and REVOKED are kept instead if the task raises
-        `Ignore` after it: that is its end then, and ``meta`` its result. Raises `ValueError` for a
-        state that only the worker can give and for another call's id, `NotSerializable`,
-        `MessageTooLarge`.
-        """
-        progress.update_state(state, meta, task_id)
-
-    def iterate(
-        self,
-        items: Iterable[T],
-        *,
-        key: str = "pk",
-        size: int = 1000,
-        total: int | None = None,
-    ) -> Iterator[T]:
-        """Go through items in a loop that another run of this call goes on with where it stopped:
-        after the worker was stopped, after a crash, after an attempt that failed.
-
-        ``items``: a queryset, read ``size`` rows at a time in the order of the unique column
-        ``key``; or what gives the same items in the same order each time. ``total``: how many
-        there are, where counting them takes too long. Each step is done once or, after a crash,
-        again. Raises `TypeError` or `ValueError` for what can't be gone through like that.
-        """
-        source = iteration.source_of(items, key, size)
-        return iteration.loop(source, iteration.one_by_one, total)
-
-    def iterate_batches(
-        self,
-        items: Iterable[T],
-        *,
-        key: str = "pk",
-        size: int = 1000,
-        total: int | None = None,
-    ) -> Iterator[list[T]]:
-        """`iterate`, by lists of ``size`` items, for one transaction each."""
-        source = iteration.source_of(items, key, size)
-        return iteration.loop(source, iteration.by_pages, total)
-
-
-class Composing:
-    """A part of `jobs.Task`."""
-
-    name: str
-    atomic: bool
-    is_async: bool
-    ignore_result: bool
-    expires: Any
-
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
-        """This call as a value, to be sent by somebody else or later."""
-        return Signature(self.name, args, kwargs)
-
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
-        """`s`, taking no result of a task before it."""
-        return Signature(self.name, args, kwargs, immutable=True)
-
-    def signature(
-        self,
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-        *,
-        immutable: bool = False,
-        **options: Any,
-    ) -> Signature:
-        """`s` with arguments as a sequence and a mapping, and with options."""
-        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
-        return made.set(**options)
-
-    subtask = signature  # Celery's former name
-
-    def map(self, items: Iterable[Any]) -> Signature:
-        """One call that runs this task for each item, one after the other; it returns the list of
-        their results. It goes to this task's queue."""
-        return self._over("celery.map", items)
-
-    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
-        """`map`, each item being all positional arguments."""
-        return self._over("celery.starmap", items)
-
-    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
-        """`starmap` in a group of calls, each for so many items."""
-        check_whole("the size of chunks()", size, 1, 2**31)
-        several = list(items)
-        starts = range(0, len(several), size)
-        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
-
-    def _over(self, name: str, items: Iterable[Any]) -> Signature:
-        if self.is_async:
-            raise TypeError(
-                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
-            )
-        options: dict[str, Any] = {}
-        if self.ignore_result:
-            options["ignore_result"] = True
-        if self.expires is not None:
-            options["expires"] = self.expires
-        kwargs = {"task": self.s().as_dict(), "it": list(items)}
-        return Signature(name, (), kwargs, options, immutable=True)
-
-    def replace(self, call: Composable) -> NoReturn:
-        """End this call, for another one to take its place: that ends under this id, and what was
-        to follow this call follows that.
-
-        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, whose
-        effects that would take back; and what `jobs.canvas.Composable.apply_async` does.
-        """
-        running = current.get()
-        if running is None:
-            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
-        if self.atomic:
-            raise WorkflowError(
-                f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
-                "return, and write what follows as a chain."
-            )
-        raise Replaced(call=replacement(call, running[0]))
-
-    def add_to_chord(self, call: Composable) -> Any:
-        """Make a call a further member of the chord that this one is a member of; its handle.
-
-        Its result comes last in what the body gets. Raises `WorkflowError` in what is no member of
-        a chord, and what `jobs.canvas.Composable.apply_async` does.
-        """
-        return add_to_chord(call)
-
-
 log = logging.getLogger("jobs.publish")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
+
+_PAGE = "docs/reference/tasks.md has all of them"
+
+_NO_KWARGS: Mapping[str, Any] = {}
+
+#: A send without options.
+_PLAINLY = Send()
 
 
 def autodiscover() -> None:
@@ -423,8 +109,16 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Calling, Running, Composing, Generic[P, R]):
+class Task(Generic[P, R]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
+
+    name: str
+    #: The signature that callers see, and how many positional arguments fit it by themselves;
+    #: None: only binding can tell.
+    _signature: inspect.Signature
+    _arity: range | None
+    #: Where calls go that name no queue, as long as the router is the same.
+    _plan: Plan | None = None
 
     def __init_subclass__(cls) -> NoReturn:
         raise ConfigurationError(
@@ -437,67 +131,60 @@ class Task(Calling, Running, Composing, Generic[P, R]):
             raise ConfigurationError(
                 f"@task of {run.name!r}: that is a task already. Give all options to one @task."
             )
+        place = functions.place_of(run)
         try:
-            self.options = Options(**understood(options))
+            own = self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"@task of {functions.place_of(run)}: {sentence(error)}"
-            ) from error
-        functions.check(run, named=bool(self.options.name), bind=self.options.bind)
+            raise ConfigurationError(f"@task of {place}: {sentence(error)}") from error
+        functions.check(run, named=bool(own.name), bind=own.bind)
         functools.update_wrapper(self, run, updated=())
         self.__dict__.update(functions.attributes(run, Task))
         self.run = run
         self._origin = functions.origin()
-        self.name = self.options.name or functions.place_of(run)
+        self.name = own.name or place
         try:
             check_text("the name", self.name)
         except ValueError as error:
             raise ConfigurationError(
-                f"@task of {functions.place_of(run)}: {error}. Give it another: @task(name=…)."
+                f"@task of {place}: {error}. Give it another: @task(name=…)."
             ) from None
-        # Asked for at every call.
-        self.queue = self.options.queue
-        self.priority = self.options.priority or 0
-        self.route = Route(
-            self.queue,
-            self.options.exchange,
-            self.options.routing_key,
-            self.options.priority,
-        )
-        self.bind = self.options.bind
-        self.ignore_result = self.options.ignore_result
-        self.durable = self.options.durable
-        self.expires = self.options.expires
-        self.atomic = self.options.atomic
-        self.acks_early = self.options.acks == "early"
-        self.time_limit = self.options.time_limit
-        self.soft_time_limit = self.options.soft_time_limit
-        self.batch = self.options.batch or 0
-        self.max_retries = self.options.max_retries
-        self.default_retry_delay = self.options.default_retry_delay
         self.is_async = functions.is_async(run)
-        place = functions.place_of(run)
-        if self.is_async and self.options.atomic:
+        if self.is_async and own.atomic:
             raise ConfigurationError(
                 f"@task of {place}: Django's transactions are not for 'async def'; an atomic task "
                 "is an ordinary function."
             )
-        if self.is_async and self.batch:
+        if self.is_async and own.batch:
             raise ConfigurationError(
                 f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
-        # What a function that gets many calls wants of each, it alone knows.
-        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
-        self.sensitive = places_of(self._signature, self.options.sensitive, self.name)
-        self.concurrency = self.options.concurrency
-        # Asked for at every delivery: whether there is any limit, then which.
+        # These options are public attributes, as in Celery,
+        self.queue = own.queue
+        self.priority = own.priority or 0
+        self.bind = own.bind
+        self.ignore_result = own.ignore_result
+        self.durable = own.durable
+        self.expires = own.expires
+        self.time_limit = own.time_limit
+        self.soft_time_limit = own.soft_time_limit
+        self.max_retries = own.max_retries
+        self.default_retry_delay = own.default_retry_delay
+        # and these a worker reads at every delivery. All others are read from `options`.
+        self.atomic = own.atomic
+        self.acks_early = own.acks == "early"
+        self.batch = own.batch or 0
+        self.concurrency = own.concurrency
         self.rate: Rate | None
         self.limited: bool
-        use_rate(self, self.options.rate())
-        self.key = self.options.key and Key(self._signature, self.options.key, "key", self.name)
-        self.uniqueness = self.options.uniqueness()
+        use_rate(self, own.rate())
+        self.route = Route(own.queue, own.exchange, own.routing_key, own.priority)
+        # Only the function of a batch knows what arguments each of its calls must have.
+        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
+        self.sensitive = places_of(self._signature, own.sensitive, self.name)
+        self.key = own.key and Key(self._signature, own.key, "key", self.name)
+        self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
-            self._signature, self.options.unique_key, "unique_key", self.name
+            self._signature, own.unique_key, "unique_key", self.name
         )
 
     def __repr__(self) -> str:
@@ -536,8 +223,8 @@ class Task(Calling, Running, Composing, Generic[P, R]):
 
     @property
     def request(self) -> Request:
-        """The call of this task that is running; of one that is called directly, and outside of
-        any, ``called_directly`` is True."""
+        """The call of this task that is running. Its ``called_directly`` is True if the task was
+        called as a function, or isn't running."""
         for name, request in reversed(direct_calls.get()):
             if name == self.name:
                 return request
@@ -545,6 +232,59 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         if running is None or running[0].task != self.name:
             return direct()
         return request_of(*running)
+
+    # ------------------------------------------------------------------ running here
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell whoever follows the running call that so much of ``total`` is done.
+
+        It costs some microseconds: at most five reports a second are sent, always the newest.
+        Outside of a worker it does nothing. Raises `TypeError` for anything but numbers.
+        """
+        progress.report(done, total, message)
+
+    def update_state(
+        self, task_id: str | None = None, state: str | None = None, meta: Any = None
+    ) -> None:
+        """Give the running call a state of its own until it ends, and JSON that says more.
+
+        It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are kept until the task raises
+        `Ignore`: then that is its end, and ``meta`` its result. ``task_id`` is Celery's, and can
+        only be the running call's. Raises `ValueError` for another call's id and for a state that
+        only the worker can give, `NotSerializable`, `MessageTooLarge`.
+        """
+        progress.update_state(state, meta, task_id)
+
+    def iterate(
+        self,
+        items: Iterable[T],
+        *,
+        key: str = "pk",
+        size: int = 1000,
+        total: int | None = None,
+    ) -> Iterator[T]:
+        """Loop over items so that the next run of this call goes on where this one stopped: after
+        a stop of the worker, a crash, or a failed attempt.
+
+        ``items``: a queryset, read ``size`` rows at a time in the order of the unique column
+        ``key``; or anything that gives the same items in the same order each time. ``total``: how
+        many there are, if counting them takes too long. Each step is done once or, after a crash,
+        again. Raises `TypeError` or `ValueError` for items that can't be looped over like that.
+        """
+        source = iteration.source_of(items, key, size)
+        return iteration.loop(source, iteration.one_by_one, total)
+
+    def iterate_batches(
+        self,
+        items: Iterable[T],
+        *,
+        key: str = "pk",
+        size: int = 1000,
+        total: int | None = None,
+    ) -> Iterator[list[T]]:
+        """`iterate` in lists of ``size`` items, such as for one transaction each."""
+        source = iteration.source_of(items, key, size)
+        return iteration.loop(source, iteration.by_pages, total)
 
     def retry(
         self,
@@ -558,14 +298,13 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         expires: When | None = None,
         **celerys: Any,
     ) -> Retry:
-        """End this attempt and have the call tried again, after ``countdown`` seconds, at ``eta``,
-        or after the task's own delay; with other arguments and another end of the time in which it
-        may start, if any are given.
+        """End this attempt and have the call tried again: after ``countdown`` seconds, at ``eta``,
+        or after the task's own delay; with other ``args``, ``kwargs`` and ``expires`` if given.
 
-        Raises `Retry`, which the worker understands; with ``throw=False`` it is returned, and the
-        call is tried again however this attempt ends. With no attempt left, ``exc`` is raised or,
-        without one, `MaxRetriesExceeded`. In a task that was called directly, ``exc`` is raised, or
-        `Retry`. Raises `TypeError` or `ValueError` for what can't be asked for.
+        Raises `Retry`, which the worker understands. With ``throw=False`` that is returned, and the
+        call is tried again however this attempt ends. If no attempt is left, raises ``exc`` or,
+        without one, `MaxRetriesExceeded`. In a task that was called as a function, raises ``exc``
+        or `Retry`. Raises `TypeError` or `ValueError` for wrong arguments.
         """
         handled = sys.exception()
         if celerys:
@@ -632,16 +371,16 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
     ) -> AsyncResult[R]:
-        """Send this call to a worker, inside a transaction as part of it.
+        """Send this call to a worker; inside a transaction, as part of that.
 
-        ``options``: see `jobs.message.send.Send`. Raises `TypeError` for arguments that the task
-        doesn't take, `TypeError` or `ValueError` for options that can't be, `NotSerializable`,
+        ``options``: see `jobs.message.call.Send`. Raises `TypeError` for arguments that the task
+        doesn't take, `TypeError` or `ValueError` for wrong options, `NotSerializable`,
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
         send = self._send(options)
-        sent = self._message(args, kwargs or NONE, self._shared(send), send)
+        sent = self._fill(self._empty(send), args, kwargs or _NO_KWARGS, send)
         if self.uniqueness is not None and not send.chain:
-            # The first of a chain isn't: with its place taken the rest would never come.
+            # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
         return self._handle(sent)
@@ -656,8 +395,8 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     ) -> AsyncResult[R]:
         """`apply_async`, from async code.
 
-        Runs in the thread in which Django runs synchronous code of this request, whose
-        transaction it joins.
+        It runs in the thread in which Django runs this request's synchronous code, and so joins
+        its transaction.
         """
         return await sync_to_async(self.apply_async)(args, kwargs, **options)
 
@@ -676,13 +415,13 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         if "task_id" in options:
             raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
         send = self._send(options)
-        shared = self._shared(send)
+        empty = self._empty(send)
         sent = []
         for call in calls:
-            if isinstance(call, Mapping):
-                sent.append(self._message((), call, shared, send))
-            else:
-                sent.append(self._message(call, NONE, shared, send))
+            args, kwargs = ((), call) if isinstance(call, Mapping) else (call, _NO_KWARGS)
+            # What `copy.copy` does, after a search for it that takes longer.
+            one: Message = empty.__copy__()  # type: ignore[attr-defined]
+            sent.append(self._fill(one, args, kwargs, send))
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
@@ -695,7 +434,7 @@ class Task(Calling, Running, Composing, Generic[P, R]):
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
     ) -> list[AsyncResult[R]]:
-        """Those that no other call stands for; for each the handle of the one that does."""
+        """Send the messages whose key no other call holds; for each, the handle of the holder."""
         assert self.uniqueness is not None
         for sent in messages:
             claim(self, sent)
@@ -709,14 +448,6 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         )
         ignored = bool(messages[0].ignore_result)
         return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
-
-    def _lock_name(self, sent: Message) -> str:
-        assert self._unique_key is not None
-        try:
-            return f"{self.name}:{self._unique_key(sent.args, sent.kwargs)}"
-        except (TypeError, ValueError, RecursionError):
-            encode(sent)  # raises by name for an argument that has no form in JSON
-            raise
 
     def on(
         self,
@@ -750,25 +481,218 @@ class Task(Calling, Running, Composing, Generic[P, R]):
         try:
             self._send_unique((sent,), Send(), once)
         except AlreadyQueued as error:
-            # Whoever saves a row has not asked for the task: that must not fail.
+            # Saving a row must not fail because of a task that whoever saves it doesn't know of.
             log.info("a trigger of task %s sends nothing: %s", self.name, error)
+
+    # ------------------------------------------------------------------ making messages
+
+    def message(
+        self,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        **options: Unpack[SendOptions],
+    ) -> Message:
+        """The message of a call, checked and not sent."""
+        send = self._send(options)
+        return self._fill(self._empty(send), args, kwargs, send)
+
+    def _send(self, options: Mapping[str, Any]) -> Send:
+        """The options of a call, checked."""
+        if not options:
+            return _PLAINLY
+        try:
+            if not options.keys() <= OPTIONS:
+                options = celery_names.left_of(options, celery_names.CALL)
+                if unknown := [name for name in options if name not in OPTIONS]:
+                    near = conf.nearest(unknown[0], [*OPTIONS, *celery_names.CALL])
+                    raise TypeError(f"{unknown[0]!r} is not an option of a call.{near} {_PAGE}")
+            return Send(**options)
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"Task {self.name!r} can't be sent: {sentence(error)}") from None
+
+    def _empty(self, send: Send) -> Message:
+        """A message with all that the calls of one sending share: `_fill` adds id and arguments."""
+        if send.link or send.link_error:
+            link, link_error = as_dicts(send.link), as_dicts(send.link_error)
+            check_linked({"link": link, "link_error": link_error})
+            send = dataclasses.replace(send, link=link, link_error=link_error)
+        running = current.get()
+        address, priority = self._address(send)
+        empty = new_message(
+            self.name,
+            self,
+            send,
+            queue=address.queues[0] if address else "",
+            priority=priority,
+            parent_id=running and running[0].id,
+            root_id=running and (running[0].root_id or running[0].id),
+        )
+        if address and (address.exchange or address.routing_key != empty.queue):
+            _put(empty, address)
+        return empty
+
+    def _fill(
+        self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
+    ) -> Message:
+        self.check_arguments(args, kwargs)
+        sent.id = send.task_id or new_id()
+        sent.args = list(args)
+        sent.kwargs = dict(kwargs) if kwargs else {}
+        if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
+            given = {name: getattr(send, name) for name in OPTIONS}
+            options = {name: value for name, value in given.items() if value is not None}
+            name, task = registry.routed_as(self.name, sent.kwargs, self)
+            router = routing.get()
+            address, sent.priority = router.find(name, sent.args, sent.kwargs, options, task)
+            _put(sent, address)
+        return sent
+
+    def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise `TypeError` when the function can't be called with these."""
+        if type(args) is not tuple or kwargs:
+            if isinstance(args, str | bytes) or not isinstance(args, Sequence):
+                raise TypeError(
+                    f"Task {self.name!r}: args must be a tuple or a list, not {told(args)}."
+                )
+            if not isinstance(kwargs, Mapping):
+                raise TypeError(f"Task {self.name!r}: kwargs must be a dict, not {told(kwargs)}.")
+        if not kwargs and self._arity is not None and len(args) in self._arity:
+            return
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"Task {self.name}{shown(self._signature)} {error}.") from None
+
+    def check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise what sending a call with these options would raise. A call that follows another is
+        sent by a worker: a mistake in it must be told before."""
+        send = self._send(options)
+        if send.queue:
+            named = Route(send.queue, send.exchange or "", send.routing_key or "")
+            routing.get().lead(self.name, named)
+        else:
+            self._address(send)
+        if send.headers:
+            encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
+
+    def _address(self, send: Send) -> tuple[Address | None, int]:
+        """Where a call goes and its priority if its options name none. The address is None when
+        functions must be asked, which see the arguments."""
+        router, plan = routing.get(), self._plan
+        if plan is None or plan.router is not router:
+            plan = router.plan(self)
+            if self.name in registry.MAPS:  # its calls go where the task in their arguments goes
+                plan = plan._replace(asks=True, address=None, priority=0)
+            self._plan = plan
+        address = plan.address
+        if address is None or send.queue or send.exchange or send.routing_key:
+            named = Route(send.queue or "", send.exchange or "", send.routing_key or "")
+            address = None if plan.asks else router.lead(self.name, named.over(plan.route))
+        return address, plan.priority
+
+    # ------------------------------------------------------------------ composing
+
+    def s(self, *args: Any, **kwargs: Any) -> Signature:
+        """A call as a value, to be sent later or by somebody else."""
+        return Signature(self.name, args, kwargs)
+
+    def si(self, *args: Any, **kwargs: Any) -> Signature:
+        """`s`, for a call that doesn't get the result of the call before it."""
+        return Signature(self.name, args, kwargs, immutable=True)
+
+    def signature(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        immutable: bool = False,
+        **options: Any,
+    ) -> Signature:
+        """`s` with a sequence and a mapping of arguments, and with options of sending."""
+        made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
+        return made.set(**options)
+
+    subtask = signature  # Celery's former name
+
+    def map(self, items: Iterable[Any]) -> Signature:
+        """One call that runs this task for each item in turn, and returns the list of results. It
+        goes to this task's queue."""
+        return self._over("celery.map", items)
+
+    def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
+        """`map`, where each item is a tuple of all positional arguments."""
+        return self._over("celery.starmap", items)
+
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
+        """A group of `starmap` calls, each for so many items."""
+        check_whole("the size of chunks()", size, 1, 2**31)
+        several = list(items)
+        starts = range(0, len(several), size)
+        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
+
+    def _over(self, name: str, items: Iterable[Any]) -> Signature:
+        if self.is_async:
+            raise TypeError(
+                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
+            )
+        options: dict[str, Any] = {}
+        if self.ignore_result:
+            options["ignore_result"] = True
+        if self.expires is not None:
+            options["expires"] = self.expires
+        kwargs = {"task": self.s().as_dict(), "it": list(items)}
+        return Signature(name, (), kwargs, options, immutable=True)
+
+    def replace(self, call: Composable) -> NoReturn:
+        """End this call and let another one take its place: it ends under this call's id, and what
+        was to follow this call follows it.
+
+        Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, since
+        that would take its effects back; and what `Composable.apply_async` raises.
+        """
+        running = current.get()
+        if running is None:
+            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
+        if self.atomic:
+            raise WorkflowError(
+                f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
+                "return, and write what follows as a chain."
+            )
+        raise Replaced(call=replacement(call, running[0]))
+
+    def add_to_chord(self, call: Composable) -> Any:
+        """Make a call a further member of the running call's chord, and return its handle.
+
+        The body gets its result last. Raises `WorkflowError` if the running call is in no chord,
+        and what `Composable.apply_async` raises.
+        """
+        return add_to_chord(call)
+
+
+def _put(sent: Message, address: Address) -> None:
+    for name, value in address.fields().items():
+        setattr(sent, name, value)
 
 
 def claim(task: Task[..., Any], sent: Message) -> Lock | None:
-    """Have the message of a call name its lock; that lock, None where calls are not unique.
-
-    Raises what the function of the key raises.
+    """Write the name of its lock into a unique call's message, and return the lock; None for a
+    task whose calls are not unique. Raises what the function of the key raises.
     """
     if task.uniqueness is None:
         return None
     if task.uniqueness.quiet and sent.eta is None:
         sent.eta = clock.now() + dt.timedelta(seconds=task.uniqueness.quiet)
-    sent.unique = task._lock_name(sent)
+    assert task._unique_key is not None
+    try:
+        sent.unique = f"{task.name}:{task._unique_key(sent.args, sent.kwargs)}"
+    except (TypeError, ValueError, RecursionError):
+        encode(sent)  # raises by name for an argument that has no form in JSON
+        raise
     return unique.lock_of(sent, task.uniqueness)
 
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
-    """Limit a task's calls in this worker by this rate, whatever its code says; None: by none."""
+    """Limit a task's calls in this worker by this rate, in place of the code's; None: no limit."""
     task.rate = rate
     task.limited = rate is not None or task.concurrency is not None
 
@@ -812,5 +736,5 @@ shared_task = task
 
 
 def _other(cause: BaseException | None, error: BaseException | None) -> BaseException | None:
-    """The cause of an exception that may be itself what is being handled."""
+    """What to raise an exception from: not from itself, if it is the one being handled."""
     return error.__cause__ if cause is error and error is not None else cause

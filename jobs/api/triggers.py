@@ -18,8 +18,8 @@ from django.db.models import Model
 from django.dispatch import Signal
 
 
-class Send(Protocol):
-    """Sends a task with these arguments, once a transaction for equal ``once``."""
+class Sender(Protocol):
+    """Sends a task with these arguments, once in a transaction for equal ``once``."""
 
     def __call__(self, args: Sequence[Any], *, once: Hashable | None) -> None: ...
 
@@ -29,7 +29,7 @@ def by_primary_key(instance: Model, **_: Any) -> tuple[Any, ...]:
 
 
 def connect(
-    send: Send,
+    send: Sender,
     name: str,
     signal: Signal,
     *,
@@ -37,19 +37,19 @@ def connect(
     when: Callable[..., bool] | None,
     args: Callable[..., Sequence[Any]],
 ) -> None:
-    """Call ``send`` at each of these signals for which ``when`` holds.
+    """Call ``send`` at each of these signals for which ``when`` is true.
 
-    ``name`` tells this trigger from others: connecting it again replaces it.
+    ``name`` identifies the trigger: connecting one of the same name replaces it.
     """
 
     def receiver(instance: Model, **named: Any) -> None:
         if named.get("raw"):
             return  # loaddata: what the instance refers to may not be there yet
         if when is None or when(instance=instance, **named):
-            # The model belongs to the key: two models have rows with equal keys.
-            # A row without a key, not saved yet, is equal to no other.
+            # With the model, since rows of two models have equal keys. A row that isn't saved yet
+            # has no key, and equals no other.
             once = None if instance.pk is None else (name, type(instance), instance.pk)
             send(args(instance=instance, **named), once=once)
 
-    # A model signal takes the sender as "app.Model" as well; strong, since nobody else holds it.
+    # A model signal also takes "app.Model" as sender. Not weak: nobody else holds the receiver.
     signal.connect(receiver, sender=sender, weak=False, dispatch_uid=f"jobs.trigger:{name}")

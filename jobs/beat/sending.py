@@ -23,7 +23,7 @@ from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.ledger import publish
 from jobs.message import LONGEST, Message, id_at, new_id
-from jobs.message.send import end
+from jobs.message.call import end
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
 from jobs.states import State

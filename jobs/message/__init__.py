@@ -20,15 +20,20 @@ message back. What lies in the properties is set on foreign messages too, for wh
 
 from jobs.message.call import (
     HIDDEN,
+    LONGEST,
     UNMARKED,
     Killed,
     Message,
+    derived_id,
     first_attempt,
     hidden_by_sender,
+    id_at,
+    id_time,
+    is_name,
+    new_id,
     next_attempt,
     spread,
 )
-from jobs.message.ids import LONGEST, derived_id, id_at, id_time, is_name, new_id
 from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered
 
 __all__ = [

@@ -1,17 +1,36 @@
-"""One call of a task, as a value."""
+"""One call of a task, as a value: its message, its id, and the options that it is sent with."""
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 import enum
 import hashlib
+import os
+import time
+import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, TypedDict, TypeGuard
 
 import msgspec
+from django.db import connections
 
-from jobs import serialization
-from jobs.message.ids import id_at, id_time
+from jobs import conf, serialization
+from jobs.conf import RetryPolicy
+from jobs.conf.values import (
+    check_place,
+    check_priority,
+    check_text,
+    check_time_limit,
+    check_whole,
+    check_yes_or_no,
+    moment,
+    seconds_ahead,
+)
+from jobs.exceptions import shown
+from jobs.timing import clock
+from jobs.timing.clock import aware
 
 #: Stands where a sensitive argument would.
 HIDDEN = "…"
@@ -32,8 +51,8 @@ HEADERS = frozenset(
 
 
 class Killed(enum.StrEnum):
-    """Why a message is not run, or no longer: the supervisor ended the process that ran it, or an
-    operator has purged it."""
+    """Why a message is not run, or not run on: the supervisor ended the process that ran it, or an
+    operator purged it."""
 
     TIME_LIMIT = "time limit"
     REVOKED = "revoked"
@@ -50,7 +69,7 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     kwargs: dict[str, Any] = {}
     #: What follows the task, in Celery's terms: callbacks, errbacks, chain, chord.
     embed: dict[str, Any] = {}
-    #: 0 is the most urgent, 9 the least, as Celery has it on Redis.
+    #: From 0, the most urgent, to 9, as Celery has it on Redis.
     priority: int = 0
     #: Not before.
     eta: dt.datetime | None = None
@@ -64,47 +83,49 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     group_index: int | None = None
     #: Hard and soft, in seconds.
     timelimit: tuple[float | None, float | None] = (None, None)
-    #: The caller's own; None: among `wire_headers`, and not looked at yet.
+    #: The caller's own; None: still within `wire_headers`, see `headers`.
     own_headers: dict[str, Any] | None = {}
-    #: Some worker has held it before.
+    #: A worker has held it before.
     redelivered: bool = False
+    #: The ledger has had a row of it since it was sent.
     ledger: bool = False
-    #: What it was published to; the exchange is empty where a queue was named. A message that was
-    #: claimed doesn't say: it belongs to its queue.
+    #: Where it was sent; the exchange is empty when a queue was named. Both are empty in a message
+    #: that was claimed: it belongs to its queue.
     exchange: str = ""
     routing_key: str = ""
-    #: Further queues that get it, each as a message of its own: see `spread`.
+    #: Further queues that get it, each as a message of its own; see `spread`.
     copies: tuple[str, ...] = ()
+    #: How many workers vanished while they held it.
     crashes: int = 0
-    #: The broker sees to the eta, by its own clock.
+    #: The broker keeps it until its eta, by the broker's clock.
     held: bool = False
-    #: With a value of `Killed`: it has run, and was ended from outside.
+    #: A value of `Killed`: it was ended from outside, and is not to be run.
     killed: str = ""
-    #: Unix seconds; 0: no worker has not known the task.
+    #: When a worker first failed to find the task (Unix seconds); 0: never.
     unknown_since: float = 0.0
-    #: The name of its unique lock; "": it is not unique.
+    #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
-    #: The time that is kept for it by a rate limit (Unix seconds), or 0.
+    #: The start time that a rate limit reserves for it (Unix seconds), or 0.
     permit: float = 0.0
-    #: Arguments whose values are not shown: names, and places ("0") of positional ones.
+    #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
     origin: str | None = None
-    #: The wire form of args, kwargs and embed, once known: what is sent again is not encoded again.
+    #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
     body: str | None = None
-    #: All headers in the form in which they came.
+    #: All headers, as they were received.
     wire_headers: bytes = b""
 
     @property
     def shown_args(self) -> list[Any]:
-        """The positional arguments as they may be read: sensitive ones hidden."""
+        """The positional arguments, with sensitive ones hidden."""
         if not self.sensitive:
             return self.args
         return [HIDDEN if str(n) in self.sensitive else v for n, v in enumerate(self.args)]
 
     @property
     def shown_kwargs(self) -> dict[str, Any]:
-        """The keyword arguments as they may be read."""
+        """The keyword arguments, with sensitive ones hidden."""
         if not self.sensitive:
             return self.kwargs
         return {k: HIDDEN if k in self.sensitive else v for k, v in self.kwargs.items()}
@@ -128,7 +149,7 @@ def next_attempt(
     args: Sequence[Any] | None = None,
     kwargs: Mapping[str, Any] | None = None,
 ) -> Message:
-    """The message of another attempt at the same call, with other arguments if any are given."""
+    """The message of the call's next attempt, with these arguments if any are given."""
     following = msgspec.structs.replace(
         sent,
         retries=sent.retries + 1,
@@ -149,7 +170,7 @@ def next_attempt(
 
 
 def first_attempt(sent: Message) -> Message:
-    """The message of the same call as if it had never been run, now, for ever."""
+    """The message of the same call as if it had never run: due at once, without an end."""
     return msgspec.structs.replace(
         sent,
         retries=0,
@@ -166,10 +187,10 @@ def first_attempt(sent: Message) -> Message:
 
 
 def spread(sent: Message) -> list[Message]:
-    """A message, and one for each further queue that it is to reach.
+    """One message for each queue that a message is for.
 
-    Those are calls of their own, under ids made from its id, so that each is run and recorded once
-    by itself. What follows the call follows the first alone.
+    Those for further queues are calls of their own, with ids made from the first one's, so that
+    each is run and recorded once. What follows the call follows the first only.
     """
     made = int((id_time(sent.id) or 0) * 1000)
     copies = [
@@ -191,10 +212,330 @@ def spread(sent: Message) -> list[Message]:
 
 
 def hidden_by_sender(sent: Message) -> frozenset[str]:
-    """All of a message's arguments if its sender hid one of them, for whoever doesn't know the
-    task: which one it was can't be told."""
+    """Every argument of a message whose sender hid one: where the task isn't known, nobody can tell
+    which one it was."""
     found = msgspec.json.decode(sent.wire_headers or b"{}", type=dict[str, Any])
     shown = f"{found.get('argsrepr')}{found.get('kwargsrepr')}"
     if repr(HIDDEN) not in shown:
         return frozenset()
     return frozenset([*map(str, range(len(sent.args))), *sent.kwargs])
+
+
+# --------------------------------------------------------------------------------------------- ids
+
+#: Seconds since 1970 that no datetime can hold.
+_YEAR_10000 = 253_402_300_800
+
+
+#: Most characters of an id, and of any other name that is stored.
+LONGEST = 255
+
+
+def is_name(value: object) -> TypeGuard[str]:
+    """Whether it can be stored as the id of a call or a group, or as a task's name."""
+    if not isinstance(value, str) or not 0 < len(value) <= LONGEST or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False  # a lone surrogate
+    return True
+
+
+def new_id() -> str:
+    """A UUID of version 7 (RFC 9562, 5.7): ids sort by time, so rows arrive in index order."""
+    global _stamp
+    now, stamp = time.time_ns() // 1_000_000, _stamp
+    if now != stamp[0]:
+        digits = f"{now:012x}"
+        stamp = _stamp = now, f"{digits[:8]}-{digits[8:]}-"
+    try:
+        return stamp[1] + _tails.pop()
+    except IndexError:
+        _tails.extend(_new_tails())
+        return stamp[1] + _tails.pop()
+
+
+def _new_tails() -> list[str]:
+    """What follows the time in an id, for 256 of them: version, variant and random bits.
+
+    Asking the operating system once for each id would double the cost of making one.
+    """
+    noise = bytearray(os.urandom(10 * 256))
+    noise[0::10] = bytes(0x70 | byte & 0x0F for byte in noise[0::10])
+    noise[2::10] = bytes(0x80 | byte & 0x3F for byte in noise[2::10])
+    text = noise.hex()
+    starts = range(0, len(text), 20)
+    return [f"{text[i : i + 4]}-{text[i + 4 : i + 8]}-{text[i + 8 : i + 20]}" for i in starts]
+
+
+#: Ready for one id each. A list's `pop` and `extend` are atomic.
+_tails: list[str] = []
+#: The millisecond of the last id, and its text: many ids of a bulk share one.
+_stamp = (-1, "")
+# What two processes would otherwise share after a fork.
+os.register_at_fork(after_in_child=_tails.clear)
+
+
+def id_at(milliseconds: int, noise: bytes) -> str:
+    """The id of this time (since 1970), with these ten bytes in place of random ones."""
+    value = milliseconds << 80 | int.from_bytes(noise[:10])
+    value = value & ~(0xF << 76 | 0b11 << 62) | 0x7 << 76 | 0b10 << 62  # version, variant
+    return str(uuid.UUID(int=value))
+
+
+def derived_id(task_id: str, what: str) -> str:
+    """The id of something that a call leads to: always the same for the same call."""
+    noise = hashlib.sha256(f"{task_id}/{what}".encode()).digest()
+    made = id_time(task_id) or time.time()
+    return id_at(int(made * 1000), noise)
+
+
+def id_time(task_id: str) -> float | None:
+    """When a version 7 id was made (seconds since 1970); None for another kind of id."""
+    if len(task_id) != 36 or task_id[14] != "7":
+        return None
+    try:
+        seconds = int(task_id[:8] + task_id[9:13], 16) / 1000
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < _YEAR_10000 else None
+
+
+# -------------------------------------------------------------------------- the options of sending
+
+#: Seconds from now, a span, or a moment.
+When = float | dt.timedelta | dt.datetime
+
+
+class SharedOptions(TypedDict, total=False):
+    """Options that the calls of a bulk may share; `Send` says what they mean."""
+
+    countdown: float | dt.timedelta | None
+    eta: dt.datetime | None
+    expires: When | None
+    queue: str | None
+    exchange: str | None
+    routing_key: str | None
+    priority: int | None
+    headers: Mapping[str, Any] | None
+    ignore_result: bool | None
+    time_limit: float | None
+    soft_time_limit: float | None
+    using: str | None
+    retry: bool
+    retry_policy: Mapping[str, Any] | None
+    link: Any
+    link_error: Any
+
+
+class SendOptions(SharedOptions, total=False):
+    """Options of ``apply_async``; `Send` says what they mean."""
+
+    task_id: str | uuid.UUID | None
+    chain: Sequence[Mapping[str, Any]] | None
+    group_id: str | None
+    group_index: int | None
+    chord: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Checked options of ``apply_async``. Raises `TypeError` or `ValueError` for wrong ones."""
+
+    #: Seconds from now, or a timedelta; not before.
+    countdown: float | None = None
+    #: Not before; a naive moment is in the project's time zone. Give this or ``countdown``.
+    eta: dt.datetime | None = None
+    #: After this it isn't run, but ends as REVOKED. A span counts from the sending, as in Celery,
+    #: not from ``eta``; a naive moment is in the project's time zone.
+    expires: When | None = None
+    queue: str | None = None
+    #: Where it goes if no queue is given: to the queues bound to the exchange with this key. The
+    #: default is the task's exchange, or JOBS["DEFAULT_EXCHANGE"]. With a queue, both only travel
+    #: along in ``delivery_info``.
+    exchange: str | None = None
+    routing_key: str | None = None
+    #: 0 (first) to 9.
+    priority: int | None = None
+    #: An id of your own: text of 1 to 255 characters, or a UUID. A second call with the same id is
+    #: skipped only if the first has ended before it starts.
+    task_id: str | None = None
+    #: The caller's own, for ``self.request.headers``.
+    headers: Mapping[str, Any] | None = None
+    ignore_result: bool | None = None
+    #: Seconds, in place of the task's; see `jobs.api.options.Options`.
+    time_limit: float | None = None
+    soft_time_limit: float | None = None
+    #: Alias of the database whose transaction counts; default: the ledger's.
+    using: str | None = None
+    #: One call (`jobs.Signature`) or several, sent with its result when it has succeeded.
+    link: Any = None
+    #: The same, sent with its id when it has failed.
+    link_error: Any = None
+    #: JSON forms of the calls that follow it in a chain, the next one last.
+    chain: Sequence[Mapping[str, Any]] | None = None
+    #: The group that it is a member of, and its place there.
+    group_id: str | None = None
+    group_index: int | None = None
+    #: JSON form of the body of the chord whose header that group is.
+    chord: Mapping[str, Any] | None = None
+    #: False: don't try again when the broker is away.
+    retry: bool = True
+    #: Keys that replace those of JOBS["RETRY_POLICY"] for this sending.
+    retry_policy: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("queue", "exchange", "routing_key"):
+            check_place(name, getattr(self, name))
+        check_kinds(self)
+        if self.countdown is not None and self.eta is not None:
+            raise TypeError("countdown and eta are given; give one of them")
+        if self.retry_policy is not None:
+            try:
+                conf.options_of(RetryPolicy, self.retry_policy)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"retry_policy {error}") from None
+        if self.priority is not None and (
+            isinstance(self.priority, bool) or self.priority not in range(10)
+        ):
+            raise ValueError(f"priority must be 0 (first) to 9, not {self.priority!r}")
+        for name in ("time_limit", "soft_time_limit"):
+            check_time_limit(name, getattr(self, name))
+
+    def due(self) -> dt.datetime | None:
+        """When it may start; None: at once."""
+        if self.countdown is not None:
+            return clock.now() + dt.timedelta(seconds=self.countdown)
+        return self.eta and aware(self.eta)
+
+    def policy(self) -> RetryPolicy | None:
+        """How often to try while the broker is away; None: as the settings say."""
+        if not self.retry:
+            return RetryPolicy(max_retries=0)
+        if not self.retry_policy:
+            return None
+        checked = conf.options_of(RetryPolicy, self.retry_policy)
+        given = {name: getattr(checked, name) for name in self.retry_policy}
+        return dataclasses.replace(conf.get().retry_policy, **given)
+
+
+#: Names of `Send`'s options.
+OPTIONS = frozenset(field.name for field in dataclasses.fields(Send))
+
+
+def end(expires: When) -> dt.datetime:
+    """The moment after which a call sent now isn't run any more."""
+    if isinstance(expires, dt.datetime):
+        return aware(expires)
+    span = expires if isinstance(expires, dt.timedelta) else dt.timedelta(seconds=expires)
+    return clock.now() + span
+
+
+def check_kinds(send: Send) -> None:
+    """Raise `TypeError` or `ValueError` for options of the wrong kind: later, in a worker or in the
+    database, the caller could not be told."""
+    put = object.__setattr__
+    if isinstance(send.task_id, uuid.UUID):
+        put(send, "task_id", str(send.task_id))
+    for name in ("task_id", "group_id", "queue", "exchange", "routing_key"):
+        value = getattr(send, name)
+        if value is not None and (value != "" or name in ("task_id", "group_id")):
+            check_text(name, value)
+            if type(value) is not str:  # safe text, a member of an enum: JSON takes str alone
+                put(send, name, str.__str__(value))
+    if send.group_index is not None:
+        check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
+    check_priority(send.priority)
+    if send.countdown is not None:
+        put(send, "countdown", seconds_ahead("countdown", send.countdown))
+    if send.eta is not None:
+        moment("eta", send.eta)
+    if isinstance(send.expires, dt.datetime):
+        moment("expires", send.expires)
+    elif send.expires is not None:
+        seconds_ahead("expires", send.expires)
+    if send.ignore_result is not None:
+        check_yes_or_no("ignore_result", send.ignore_result)
+    check_yes_or_no("retry", send.retry)
+    if send.headers is not None:
+        if not isinstance(send.headers, Mapping):
+            raise TypeError(f"headers must be a dict, not {shown(send.headers)}")
+        for name in send.headers:
+            if not isinstance(name, str):
+                raise TypeError(f"headers must have names that are text, not {shown(name)}")
+    if send.using is not None and send.using not in connections.settings:
+        raise ValueError(
+            f"using must be an alias in DATABASES, not {shown(send.using)}."
+            f"{conf.nearest(str(send.using), connections.settings)}"
+        )
+    if send.chord is not None and not isinstance(send.chord, Mapping):
+        raise TypeError(f"chord must be the JSON form of a call, not {shown(send.chord)}")
+    if send.chain is not None and (
+        not isinstance(send.chain, list | tuple)
+        or not all(isinstance(one, Mapping) for one in send.chain)
+    ):
+        raise TypeError(f"chain must be JSON forms of calls, not {shown(send.chain)}; write a | b")
+
+
+# ------------------------------------------------------------------------- making messages
+
+
+class Defaults(Protocol):
+    """What a task says of its calls."""
+
+    expires: Any
+    ignore_result: bool
+    sensitive: frozenset[str]
+
+
+def new_message(
+    name: str,
+    task: Defaults | None,
+    send: Send,
+    *,
+    queue: str,
+    priority: int,
+    exchange: str = "",
+    routing_key: str = "",
+    copies: tuple[str, ...] = (),
+    parent_id: str | None = None,
+    root_id: str | None = None,
+) -> Message:
+    """The message of a call but for its arguments, and its id if ``send`` names none.
+
+    What the options of the call leave open, its task says; None: a task that isn't known here.
+    ``send.link`` and the like have JSON forms by now. ``priority``: if the call names none.
+    """
+    expires, ignored = send.expires, send.ignore_result
+    if task is not None:
+        expires = task.expires if expires is None else expires
+        ignored = task.ignore_result if ignored is None else ignored
+    embed = {}
+    if send.link or send.link_error or send.chain or send.chord:
+        embed = {
+            "callbacks": send.link or None,
+            "errbacks": send.link_error or None,
+            "chain": list(send.chain) if send.chain else None,
+            "chord": send.chord,
+        }
+    return Message(
+        task=name,
+        id=send.task_id or "",
+        queue=queue,
+        embed=embed,
+        priority=priority if send.priority is None else send.priority,
+        eta=send.due(),
+        expires=None if expires is None else end(expires),
+        ignore_result=ignored,
+        root_id=root_id,
+        parent_id=parent_id,
+        group=send.group_id,
+        group_index=send.group_index,
+        timelimit=(send.time_limit, send.soft_time_limit),
+        own_headers=dict(send.headers) if send.headers else {},
+        exchange=exchange,
+        routing_key=routing_key,
+        copies=copies,
+        sensitive=frozenset() if task is None else task.sensitive,
+    )

@@ -1,8 +1,8 @@
-"""Options and attributes of Celery's that are not needed here, and what to write instead.
+"""Options and attributes of Celery's that don't exist here, and what to write instead.
 
-A value of an option that asks for what is done anyway is taken. Any other is refused in a sentence
-that says what to write, and so are attributes. `jobs.api.options` has those of the decorator.
-Pure.
+An option whose value asks for what is done anyway is accepted. Any other value, and every
+attribute, is refused in a sentence that says what to write. `jobs.api.options` has the options of
+the decorator. Pure.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ PAGE = "docs/coming-from-celery.md has what differs on purpose"
 class Known(NamedTuple):
     """An option of Celery's."""
 
-    #: Values that ask for what is done anyway; None is always one of them.
+    #: Values that ask for what is done anyway, and so are accepted; None always is.
     harmless: tuple[object, ...]
-    #: What to write in place of others.
+    #: What to write in place of any other value.
     instead: str
 
 
@@ -214,7 +214,7 @@ CALLS: Mapping[str, str] = {
     "merge": "write call.set(…)",
     "reprcall": "write repr(call)",
     "election": "send it: the first worker that is free takes it",
-    "type": "jobs.known.find(call.task) is the task",
+    "type": "jobs.registry.find(call.task) is the task",
     "name": "it is call.task",
     "id": "write call.freeze(), whose options have the task_id",
     "flatten_links": "call.options has link",
@@ -250,22 +250,20 @@ MODULE: Mapping[str, str] = {
 
 
 def left_of(given: Mapping[str, Any], known: Mapping[str, Known], ours: Any = ()) -> dict[str, Any]:
-    """The options without Celery's that change nothing.
+    """These options, without those of Celery's that ask for what is done anyway.
 
-    Raises `TypeError` for those of Celery's that ask for something else.
+    Raises `TypeError` for one of Celery's that asks for something else.
     """
     left = {}
     for name, value in given.items():
         option = known.get(name)
         if option is None or name in ours:
             left[name] = value
-        elif value is not None and not _is_one_of(value, option.harmless):
+        elif value is not None and not any(
+            type(value) is type(one) and value == one for one in option.harmless
+        ):
             raise TypeError(f"{name}={value!r} can't be followed here: {option.instead}. {PAGE}")
     return left
-
-
-def _is_one_of(value: object, several: tuple[object, ...]) -> bool:
-    return any(type(value) is type(one) and value == one for one in several)
 
 
 def no_attribute(whose: object, name: str, known: Mapping[str, str]) -> str:

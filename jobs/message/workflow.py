@@ -1,4 +1,7 @@
-"""What of a call is sent now, and what travels along to be sent later."""
+"""Calls in Celery's JSON form: which of a composition are sent now, and which travel along.
+
+A call is frozen first: every task and group gets its id. Then `start` says what is sent now.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from jobs import message
 
 Call = Mapping[str, Any]
 
-#: Returns its arguments. It ends what is a member of a group and has a group for its own end.
+#: Returns its arguments: put behind a group that must have one result, such as a group's member.
 ACCUMULATE = "celery.accumulate"
 
 _KINDS = frozenset({"task", "chain", "group", "chord"})
@@ -49,18 +52,14 @@ def chord(header: Call, body: Call, options: Mapping[str, Any] | None = None) ->
 
 
 def kind(call: Call) -> str:
-    """``task``, ``chain``, ``group`` or ``chord``. Raises `ValueError` for what is none."""
+    """``task``, ``chain``, ``group`` or ``chord``. Raises `ValueError` for anything else."""
     found = call.get("subtask_type") or "task"
     if found in ("xmap", "xstarmap"):
         return "task"  # Celery's names for calls of its builtin tasks
     if found not in _KINDS or not isinstance(call.get("task"), str):
-        raise ValueError(f"what calls itself {_name(call)!r}, of the kind {found!r}, is no call")
+        name = str(call.get("task"))[:100]  # and no argument: it may be secret
+        raise ValueError(f"what calls itself {name!r}, of the kind {found!r}, is no call")
     return str(found)
-
-
-def _name(call: Call) -> str:
-    """What may be shown of it: its arguments may be secret."""
-    return str(call.get("task"))[:100]
 
 
 def options(call: Call) -> Mapping[str, Any]:
@@ -68,18 +67,18 @@ def options(call: Call) -> Mapping[str, Any]:
 
 
 def parts(call: Call) -> list[Call]:
-    """Of a chain or a group."""
+    """The calls of a chain, or the members of a group."""
     return list((call.get("kwargs") or {}).get("tasks") or ())
 
 
 def header(call: Call) -> dict[str, Any]:
-    """Of a chord: a group."""
+    """A chord's header, as a group."""
     found = (call.get("kwargs") or {}).get("header") or []
     return dict(found) if isinstance(found, Mapping) else group(found)
 
 
 def body(call: Call) -> Call:
-    """Of a chord. Raises `ValueError` when it has none."""
+    """A chord's body. Raises `ValueError` when it has none."""
     found = (call.get("kwargs") or {}).get("body")
     if not isinstance(found, Mapping):
         raise ValueError("a chord has no body; write chord(header, body)")
@@ -91,14 +90,14 @@ def with_options(call: Call, **changes: Any) -> dict[str, Any]:
 
 
 def listed(calls: Any) -> list[Any]:
-    """What ``link`` and ``link_error`` are given: none, one or several."""
+    """The value of ``link`` or ``link_error``, none, one call or several, as a list."""
     if not calls:
         return []
     return list(calls) if isinstance(calls, list | tuple) else [calls]
 
 
 def tasks(call: Call) -> Iterator[Call]:
-    """Every task of a call, those that start first."""
+    """Every task of a call, in the order in which they start."""
     what = kind(call)
     if what == "task":
         yield call
@@ -120,7 +119,7 @@ def ends_in_group(call: Call) -> bool:
 
 
 def last(call: Call) -> Call:
-    """The task with which a call that has one end ends."""
+    """The last task of a call that doesn't end in a group."""
     what = kind(call)
     if what == "chain":
         return last(parts(call)[-1])
@@ -131,42 +130,36 @@ def last(call: Call) -> Call:
 
 
 def freeze(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
-    """The same call in the form that is described above. One that has it already stays as it is,
-    ids included.
+    """The same call with an id for each of its tasks and groups. Ids that it has stay.
 
-    Raises `ValueError` for what can't be: ``link`` of a group, which has no one end.
+    A chain becomes flat, and what follows a group in it becomes the body of a chord. Raises
+    `ValueError` for what can't be: ``link`` of a group, which has no one end.
     """
-    return _FREEZE[kind(call)](call, new_id)
-
-
-def _freeze_task(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
-    if options(call).get("task_id"):
-        return dict(call)
-    return with_options(call, task_id=new_id())
-
-
-def _freeze_chain(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
-    steps = _steps(call)
-    if not steps:
-        raise ValueError("a chain needs a call at least")
-    frozen = [freeze(step, new_id) for step in steps]
-    return frozen[0] if len(frozen) == 1 else chain(frozen)
-
-
-def _freeze_group(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
-    members = [freeze(_with_one_end(member), new_id) for member in _flat(call)]
+    what = kind(call)
+    if what == "task":
+        if options(call).get("task_id"):
+            return dict(call)
+        return with_options(call, task_id=new_id())
+    if what == "chain":
+        steps = [freeze(step, new_id) for step in _steps(call)]
+        if not steps:
+            raise ValueError("a chain needs a call at least")
+        return steps[0] if len(steps) == 1 else chain(steps)
+    if what == "chord":
+        call = over_chord(call)
+        frozen = freeze(header(call), new_id)
+        return chord(frozen, freeze(body(call), new_id))
+    members = []
+    for one in _flat(call):
+        if ends_in_group(one):  # a member has one end, whose result is its own
+            one = chain([one, task(ACCUMULATE, (), {"index": 0})])
+        members.append(freeze(one, new_id))
     return group(members, {"task_id": options(call).get("task_id") or new_id()})
 
 
-def _freeze_chord(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
-    call = over_chord(call)
-    frozen = freeze(header(call), new_id)
-    return chord(frozen, freeze(body(call), new_id))
-
-
 def _steps(call: Call) -> list[Call]:
-    """A chain's parts, one after the other: what follows a group makes a chord of it, what follows
-    a chord goes with its body."""
+    """A chain's parts in order: a group and what follows it become a chord, what follows a chord
+    goes into its body."""
     steps: list[Call] = []
     for part in parts(over_chain(call)):
         step = _unrolled(part)
@@ -178,8 +171,8 @@ def _steps(call: Call) -> list[Call]:
 
 
 def _unrolled(step: Call) -> Call:
-    """A group of one call is that call in a chain, as in Celery; one with an id of its own, which
-    somebody may wait for, stays a group."""
+    """In a chain, a group of one call is that call, as in Celery. A group with an id stays one:
+    somebody may wait for it."""
     while kind(step) == "group" and len(parts(step)) == 1 and not options(step).get("task_id"):
         (step,) = parts(over_group(step))
     return step
@@ -196,23 +189,11 @@ def _before(step: Call, rest: list[Call]) -> Call:
 
 
 def _flat(call: Call) -> list[Call]:
-    """A group's members; groups among them are taken apart."""
+    """A group's members, with the members of groups among them."""
     found: list[Call] = []
     for member in parts(over_group(call)):
         found += _flat(member) if kind(member) == "group" else [member]
     return found
-
-
-def _with_one_end(member: Call) -> Call:
-    return chain([member, task(ACCUMULATE, (), {"index": 0})]) if ends_in_group(member) else member
-
-
-_FREEZE: dict[str, Callable[[Call, Callable[[], str]], dict[str, Any]]] = {
-    "task": _freeze_task,
-    "chain": _freeze_chain,
-    "group": _freeze_group,
-    "chord": _freeze_chord,
-}
 
 
 #: Options of a chord that say when its header starts.
@@ -220,7 +201,7 @@ _STARTS = ("countdown", "eta")
 
 
 def spread(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with these options besides; callbacks are added to those that it has."""
+    """The call with further options; callbacks are added to those that it has."""
     own = dict(options(call))
     for name, value in given.items():
         adds = name in ("link", "link_error")
@@ -235,8 +216,8 @@ def _split(given: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[
 
 
 def over_chain(call: Call) -> Call:
-    """``link`` and ``task_id`` are for its last call, ``link_error`` for each, others for the
-    first."""
+    """Hand a chain's options to its calls: ``link`` and ``task_id`` to the last, ``link_error`` to
+    each, others to the first."""
     if not options(call) or not parts(call):
         return call
     last, others = _split(options(call), "link", "task_id")
@@ -248,7 +229,7 @@ def over_chain(call: Call) -> Call:
 
 
 def over_group(call: Call) -> Call:
-    """``task_id`` is its own, others for each member."""
+    """Hand a group's options to its members, all but ``task_id``."""
     own, each = _split(options(call), "task_id")
     if not each:
         return call
@@ -258,8 +239,8 @@ def over_group(call: Call) -> Call:
 
 
 def over_chord(call: Call) -> Call:
-    """``link``, ``link_error`` and ``task_id`` are for its body, times of starting for the header,
-    others for both."""
+    """Hand a chord's options on: ``link``, ``link_error`` and ``task_id`` to the body, times of
+    starting to the header, others to both."""
     given = options(call)
     if not given:
         return call
@@ -271,7 +252,7 @@ def over_chord(call: Call) -> Call:
 
 
 class Counted(NamedTuple):
-    """A chord whose header is sent: its members are counted."""
+    """A chord whose header is sent, and whose members are counted as they end."""
 
     id: str
     size: int
@@ -279,8 +260,10 @@ class Counted(NamedTuple):
 
 
 def of_client(group_id: str, found: Call) -> Counted:
-    """The chord of a Celery client, of which its members have brought the body; how many there are
-    is not known yet. Raises what `freeze` and `start` do for what is no body."""
+    """The chord of a Celery client, whose members carry its body. How many there are is not known.
+
+    Raises what `freeze` and `start` raise for a body that isn't a call.
+    """
     ids = (message.derived_id(group_id, f"body/{n}") for n in itertools.count())
     frozen = freeze(found, ids.__next__)
     start(frozen, [[]])
@@ -288,14 +271,14 @@ def of_client(group_id: str, found: Call) -> Counted:
 
 
 class Start(NamedTuple):
-    """What is sent now: calls of single tasks, with all that follows them in their options."""
+    """What is sent now: calls of single tasks. What follows each is in its options."""
 
     calls: list[dict[str, Any]]
     chords: list[Counted]
 
 
 def start(call: Call, before: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None) -> Start:
-    """What of a frozen call is sent now, with these arguments in front of its own."""
+    """What a frozen call sends now, with these arguments in front of its own."""
     made = Start([], [])
     _start(call, list(before), kwargs or {}, made)
     return made
@@ -305,39 +288,28 @@ def _start(call: Call, before: list[Any], kwargs: Mapping[str, Any], made: Start
     what = kind(call)
     if what == "chain":
         first, *rest = parts(call)
-        earlier = options(first).get("chain") or ()
-        behind = [*reversed(rest), *earlier]
+        behind = [*reversed(rest), *(options(first).get("chain") or ())]
         _start(with_options(first, chain=behind) if behind else first, before, kwargs, made)
     elif what == "group":
         for n, part in enumerate(parts(call)):
             _start(member(part, options(call)["task_id"], n), before, kwargs, made)
     elif what == "chord":
-        _start_chord(call, before, kwargs, made)
+        group_id, members = options(header(call))["task_id"], parts(header(call))
+        if not members:
+            return _start(body(call), [[]], {}, made)
+        made.chords.append(Counted(group_id, len(members), body(call)))
+        for n, part in enumerate(members):
+            _start(member(part, group_id, n, body(call)), before, kwargs, made)
     else:
-        made.calls.append(_given(call, before, kwargs))
-
-
-def _start_chord(call: Call, before: list[Any], kwargs: Mapping[str, Any], made: Start) -> None:
-    group_id, members = options(header(call))["task_id"], parts(header(call))
-    if not members:
-        return _start(body(call), [[]], {}, made)
-    made.chords.append(Counted(group_id, len(members), body(call)))
-    for n, part in enumerate(members):
-        _start(member(part, group_id, n, body(call)), before, kwargs, made)
+        args, own = list(call.get("args") or ()), call.get("kwargs") or {}
+        if not call.get("immutable"):
+            args, own = [*before, *args], {**own, **kwargs}
+        made.calls.append({**call, "args": args, "kwargs": {**own}})
     return None
 
 
-def _given(call: Call, before: list[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    own = list(call.get("args") or ())
-    return {
-        **call,
-        "args": own if call.get("immutable") else [*before, *own],
-        "kwargs": {**(call.get("kwargs") or {}), **({} if call.get("immutable") else kwargs)},
-    }
-
-
 def member(call: Call, group_id: str, index: int, of_chord: Call | None = None) -> dict[str, Any]:
-    """The call as a member of a group: its last task is."""
+    """The call as a member of a group: its last task carries the group and the place in it."""
     what = kind(call)
     if what == "chain":
         *calls, last = parts(call)
@@ -352,11 +324,11 @@ def member(call: Call, group_id: str, index: int, of_chord: Call | None = None) 
 
 
 def tasks_in_place(call: Call) -> Iterator[Call]:
-    """Every task of a frozen call that is not sent, those that would start first, each as the
-    member of the group that it would be sent as.
+    """Every task of a frozen call that will not be sent, in the order in which they would start,
+    each as the member of the group that it would have been sent in.
 
-    No chord waits for them but the one that the call as a whole is a member of: those in it have
-    not begun to count.
+    A chord within the call has not begun to count, so none of them is its member: only the chord
+    that the whole call belongs to waits for them.
     """
     what = kind(call)
     if what == "task":

@@ -28,7 +28,7 @@ from jobs.broker.base import Outgoing
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
 from jobs.ledger import publish
-from jobs.message.send import Send
+from jobs.message.call import Send
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.models import Run

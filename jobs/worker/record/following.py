@@ -23,7 +23,7 @@ from jobs import (
 from jobs.exceptions import JobsError, SendError
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
-from jobs.message.send import end
+from jobs.message.call import end
 from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State

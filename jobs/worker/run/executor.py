@@ -48,7 +48,7 @@ from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import sqlstate
 from jobs.loops import vital
 from jobs.message import Message
-from jobs.message.send import end
+from jobs.message.call import end
 from jobs.running.request import (
     Ended,
     current,

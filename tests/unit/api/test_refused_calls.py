@@ -22,8 +22,8 @@ from jobs import (
     registry,
     task,
 )
-from jobs.api.checking import check as check_call
-from jobs.api.checking import freeze
+from jobs.api.sending import check as check_call
+from jobs.api.sending import freeze
 from jobs.exceptions import (
     ConfigurationError,
     MessageTooLarge,

@@ -21,7 +21,7 @@ from jobs.api.compositions import (
     Group,
 )
 from jobs.message import celery_names
-from jobs.message.send import OPTIONS
+from jobs.message.call import OPTIONS
 from tests.tasks import add
 
 

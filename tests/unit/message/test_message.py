@@ -180,7 +180,9 @@ def test_ids_differ_and_carry_their_time() -> None:
 def test_ids_sort_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = []
     for ms in (1, 1_000, 1_700_000_000_000, 1_700_000_000_001, 2**47):
-        monkeypatch.setattr("jobs.message.ids.time.time_ns", lambda ms=ms: ms * 1_000_000 + 999_999)
+        monkeypatch.setattr(
+            "jobs.message.call.time.time_ns", lambda ms=ms: ms * 1_000_000 + 999_999
+        )
         ids += [message.new_id()]
         assert message.id_time(ids[-1]) == ms / 1000
     assert ids == sorted(ids)

@@ -10,7 +10,6 @@ from django.db.models import Count, F, Window
 from django.db.models.functions import Lower, RowNumber
 
 from jobs import message
-from jobs.api.task import Running
 from jobs.message import Message
 from jobs.running.iteration import (
     Items,
@@ -23,6 +22,7 @@ from jobs.running.iteration import (
     source_of,
 )
 from tests.models import Author, Badge, Book
+from tests.tasks import add
 
 
 class Unsized:
@@ -103,8 +103,8 @@ def test_the_first_step_of_an_outer_loop_has_its_own_place(loops: Loops) -> None
 
 
 def test_outside_of_a_worker_it_is_a_plain_loop() -> None:
-    assert list(Running().iterate("abc", size=2)) == ["a", "b", "c"]
-    assert list(Running().iterate_batches("abc", size=2)) == [["a", "b"], ["c"]]
+    assert list(add.iterate("abc", size=2)) == ["a", "b", "c"]
+    assert list(add.iterate_batches("abc", size=2)) == [["a", "b"], ["c"]]
 
 
 @pytest.mark.parametrize(
