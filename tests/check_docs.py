@@ -75,9 +75,10 @@ def _as_released() -> bool:
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     tag = git("describe", "--tags", "--abbrev=0")
-    return tag.returncode == 0 and not git(
-        "diff", "--quiet", tag.stdout.strip(), "--", "jobs"
-    ).returncode
+    return (
+        tag.returncode == 0
+        and not git("diff", "--quiet", tag.stdout.strip(), "--", "jobs").returncode
+    )
 
 
 def main() -> int:

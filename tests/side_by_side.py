@@ -24,11 +24,8 @@ def main(args: list[str]) -> int:
                 statuses = [foreground.wait(), background.wait()]
             except KeyboardInterrupt:
                 statuses = [130]  # both got the same Ctrl-C; leaving the block waits for their ends
-        print(f"\n==> {shlex.join(first)}", flush=True)
         printed.seek(0)
-        while part := printed.read(1 << 16):
-            sys.stdout.buffer.write(part)
-        sys.stdout.flush()
+        sys.stdout.write(f"\n==> {shlex.join(first)}\n{printed.read().decode(errors='replace')}")
     return next((abs(status) for status in statuses if status), 0)
 
 
