@@ -4,8 +4,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
-# How many processes share the tests, on SQLite and on PostgreSQL: more than cores, since tests wait
-# for other processes for about half of their time.
+# How many processes share the tests, on SQLite and on PostgreSQL: more than cores, since many tests
+# wait for other processes.
 PARALLEL ?= 4
 PARALLEL_POSTGRES ?= 2
 
