@@ -19,3 +19,5 @@ class JobsConfig(AppConfig):
 
         # Web processes need the tasks too: the triggers stand beside them.
         autodiscover()
+
+        from jobs import checks  # noqa: F401  they register
