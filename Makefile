@@ -4,11 +4,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 PORT ?= 8000
-# How many processes share the tests: more than cores, since many tests wait for other processes.
-PARALLEL ?= 3
+# How many processes share the tests, on SQLite and on PostgreSQL: more than cores, since many tests
+# wait for other processes.
+PARALLEL ?= 4
+PARALLEL_POSTGRES ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n $(PARALLEL) --dist loadgroup
+PYTEST := $(BIN)/python -m pytest --dist loadgroup --durations=10
 INSTALLED := $(VENV)/.installed
 # Checks and tests don't depend on a developer's own .env.
 HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
@@ -18,11 +20,12 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test test-sqlite storm check lint format clean
+.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version storm check \
+	lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) PARALLEL=$(PARALLEL) STORM='--tasks 20000 --kills 45'"
+	@echo "Variables: PYTHON=$(PYTHON) VENV=$(VENV) PORT=$(PORT) PARALLEL=$(PARALLEL) PARALLEL_POSTGRES=$(PARALLEL_POSTGRES) STORM='--tasks 20000 --kills 45'"
 
 run: $(INSTALLED) .env ## Start web server, worker, beat and broker together
 	@exec $(BIN)/python -m jobsite.dev --port $(PORT)
@@ -39,28 +42,49 @@ beat: $(INSTALLED) .env ## Start beat alone
 broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
 	@exec $(BIN)/python manage.py runbroker
 
-# What runs the same on every database, or needs none.
+# What runs the same on every database, or needs none. Single tests in other files have the mark
+# `one_database`. What is left is what writes rows in a way of its own, locks them, or reads them
+# with queries of its own, and worker and beat as a whole.
 ONE_DATABASE := unit browser integration/admin integration/broker integration/celery_guides \
-	integration/commands integration/demo integration/test_captured_commits.py \
-	integration/test_celery_canvas_guide.py integration/test_celery_forms.py \
-	integration/test_embedded.py integration/test_every_call_ends.py \
+	integration/commands integration/demo integration/test_canvas_page.py \
+	integration/test_captured_commits.py integration/test_celery_canvas_guide.py \
+	integration/test_celery_forms.py integration/test_embedded.py \
+	integration/test_every_call_ends.py integration/test_foreign_messages.py \
+	integration/test_inspecting.py integration/test_limits_page.py \
+	integration/test_long_tasks_page.py integration/test_moving.py \
+	integration/test_rate_limits.py integration/test_rate_overrides.py \
+	integration/test_refused_queues.py integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
-	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_dev.py e2e/test_limits.py \
-	e2e/test_processes.py e2e/test_second_project.py e2e/test_signals.py \
-	faults/test_network.py faults/test_outages.py faults/test_refusals.py faults/test_security.py
+	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_control.py e2e/test_dev.py \
+	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_processes.py \
+	e2e/test_second_project.py e2e/test_signals.py faults/test_batches.py \
+	faults/test_iteration.py faults/test_network.py faults/test_outages.py \
+	faults/test_refusals.py faults/test_security.py
 
-# The whole suite comes last, so that its summary is what one sees at the end.
-test: $(INSTALLED) ## Run all tests: those that depend on the database on PostgreSQL, then all on SQLite
-	$(BIN)/python -m tests.with_postgres $(PYTEST) $(addprefix --ignore=tests/,$(ONE_DATABASE))
-	@$(MAKE) --no-print-directory test-sqlite
+# What depends on the version of Python or Django: all but killing and cutting off, the pages in a
+# browser, and most of what only starts processes.
+EVERY_VERSION := unit integration e2e/test_beat.py e2e/test_processes.py e2e/test_project_fixture.py \
+	e2e/test_worker.py
+
+test: $(INSTALLED) ## Run all tests on SQLite, and beside them those that depend on the database on PostgreSQL
+	@$(BIN)/python -m tests.side_by_side $(MAKE) --no-print-directory test-postgres \
+		-- $(MAKE) --no-print-directory test-sqlite
 
 test-sqlite: $(INSTALLED) ## Run all tests on SQLite alone
-	$(PYTEST)
+	$(PYTEST) -n $(PARALLEL)
+
+test-postgres: $(INSTALLED) ## Run those that depend on the database on PostgreSQL alone
+	$(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) -m "not one_database" \
+		$(addprefix --ignore=tests/,$(ONE_DATABASE))
+
+test-version: $(INSTALLED) ## Run those that depend on the version of Python or Django, on SQLite
+	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))
 
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
 	$(BIN)/python -m tests.storm $(STORM)
 
-check: $(INSTALLED) lint ## Check style, types, settings and migrations
+check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings and migrations
+	$(BIN)/python -m tests.check_docs
 	$(BIN)/mypy
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run

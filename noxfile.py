@@ -14,6 +14,6 @@ PAIRS = [("3.11", "5.2"), ("3.12", "6.0"), ("3.13", "6.1")]
 )
 def tests(session: nox.Session, django: str) -> None:
     session.install("--quiet", "-r", "requirements-dev.txt", f"django~={django}.0")
-    on_postgres = ["--ignore=tests/unit", "--ignore=tests/browser"]
+    on_postgres = ["-m", "not one_database", "--ignore=tests/unit", "--ignore=tests/browser"]
     session.run("python", "-m", "tests.with_postgres", "pytest", *on_postgres, *session.posargs)
     session.run("pytest", *session.posargs)

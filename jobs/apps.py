@@ -20,3 +20,5 @@ class JobsConfig(AppConfig):
 
         # Web processes need the tasks as well, since triggers are declared beside them.
         autodiscover()
+
+        from jobs import checks  # noqa: F401  they register

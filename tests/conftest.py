@@ -46,13 +46,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Show with a failed test what the processes of its project have printed."""
+    """Show with a failed test what the processes of its project have printed, and what the database
+    and the broker hold."""
     report = yield
     running = getattr(item, "funcargs", {}).get("project")
     if report.failed and isinstance(running, Project):
         for process in running.processes:
             title = f"{shlex.join(process.args)} ({process.poll()})"  # type: ignore[arg-type]
             report.sections.append((title, process.output()))
+        if report.when == "call":
+            try:
+                report.sections.append(("database and broker", running.state()))
+            except Exception as error:  # noqa: BLE001  the test may have taken either away
+                report.sections.append(("database and broker", repr(error)))
     return report
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -14,7 +15,11 @@ from urllib.parse import quote
 from django.conf import settings
 from django.db import connection
 
+from jobs.models import Schedule, ScheduleRun, TaskResult
 from tests import services
+
+#: Rows of each kind that a report shows.
+_ROWS = 20
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -114,6 +119,19 @@ class Project:
         process = self.manage(*args, **env)
         assert process.wait(timeout=timeout) == status, process.output()
         return process.output()
+
+    def state(self) -> str:
+        """What the database and the broker hold, for the report of a test that failed."""
+        lines = [
+            f"{model.__name__}: {row}"
+            for model in (Schedule, ScheduleRun, TaskResult)
+            for row in model.objects.order_by("-pk").values()[:_ROWS]
+        ]
+        with self.valkey.client() as client:
+            client.connection_pool.connection_kwargs["socket_timeout"] = 1.0
+            keys = client.scan_iter(count=1000)
+            lines += [f"Valkey: {key!r}" for key in itertools.islice(keys, _ROWS)]
+        return "\n".join(lines)
 
     def __enter__(self) -> Project:
         return self

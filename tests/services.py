@@ -174,7 +174,7 @@ class Postgres:
         self._options = options
         self._binaries, self._as_user = _postgres_binaries(folder)
         self._process: subprocess.Popen[bytes] | None = None
-        initdb = [self._binaries / "initdb", "-D", folder / "data", "-U", "postgres"]
+        initdb = [str(self._binaries / "initdb"), "-D", str(folder / "data"), "-U", "postgres"]
         initdb += ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **self._as_user)
 
@@ -207,7 +207,7 @@ class Postgres:
             "max_connections": 200,
             **self._options,
         }
-        command = [self._binaries / "postgres", "-D", self.folder / "data"]
+        command = [str(self._binaries / "postgres"), "-D", str(self.folder / "data")]
         command += [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
         with (self.folder / "log").open("a") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user)

@@ -13,6 +13,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
@@ -66,11 +67,17 @@ def browser(chromium: Chrome, transactional_db: None, live_server: LiveServer) -
     chromium.set_window_size(1280, 900)
     chromium.get(live_server.url + "/static/demo/icon.svg")  # cookies belong to the open page
     chromium.delete_all_cookies()
-    chromium.get_log("browser")
+    _console(chromium)
     yield chromium
-    entries = [e["message"] for e in chromium.get_log("browser") if e["level"] == "SEVERE"]
+    entries = [e["message"] for e in _console(chromium) if e["level"] == "SEVERE"]
     chromium.get("about:blank")  # ends the page's own polling
     assert [e for e in entries if "favicon.ico" not in e] == []
+
+
+def _console(chromium: Chrome) -> list[dict[str, Any]]:
+    """What the console has shown since it was last asked."""
+    entries: list[dict[str, Any]] = chromium.get_log("browser")  # type: ignore[no-untyped-call]
+    return entries
 
 
 @pytest.fixture

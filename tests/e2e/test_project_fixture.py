@@ -38,3 +38,8 @@ def test_the_server_keeps_its_data_and_its_address_through_a_crash(project: Proj
 def test_a_process_that_ends_is_told_from_one_that_is_slow(project: Project) -> None:
     printed = project.run("migrate", "--nonsense", status=2)
     assert "unrecognized arguments" in printed
+
+
+def test_django_s_checks_are_those_of_jobs_too(project: Project) -> None:
+    """In a process of its own: the tests of checks import what registers them."""
+    assert "(jobs.E001)" in project.run("check", status=1, REDIS_URL="localhost:6379")

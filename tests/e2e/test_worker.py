@@ -96,6 +96,7 @@ def test_threads(project: Project, gate: Gate) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.one_database
 def test_concurrency_is_a_limit(project: Project, gate: Gate) -> None:
     ready_worker(project, *ONE, "--concurrency", "3")
     blocked = [async_wait_at.delay(gate.path) for _ in range(5)]
@@ -106,6 +107,7 @@ def test_concurrency_is_a_limit(project: Project, gate: Gate) -> None:
         result.get(timeout=60)
 
 
+@pytest.mark.one_database
 def test_the_request(project: Project) -> None:
     ready_worker(project, *ONE, "--name", "w1")
     with transaction.atomic():
@@ -132,6 +134,7 @@ def test_the_request(project: Project) -> None:
 # -------------------------------------------------------------------------- when tasks run
 
 
+@pytest.mark.one_database
 def test_countdown_eta_and_expiry(project: Project) -> None:
     # When something is due has to be waited for, not to be met by chance.
     ready_worker(project, *ONE, jobs={"POLL_SECONDS": 300.0})
@@ -155,6 +158,7 @@ def test_countdown_eta_and_expiry(project: Project) -> None:
         expired.get(timeout=60)
 
 
+@pytest.mark.one_database
 def test_priorities_and_queues_in_order(project: Project) -> None:
     for queue in ("low", "default", "high"):
         for priority in (9, 0, 3, 6):
@@ -170,6 +174,7 @@ def test_priorities_and_queues_in_order(project: Project) -> None:
     assert on_redis("low") == (4, 0)
 
 
+@pytest.mark.one_database
 def test_queues_by_weight(project: Project) -> None:
     for queue in ("low", "high"):
         trace.enqueue_many([(queue,)] * 60, queue=queue)
@@ -179,6 +184,7 @@ def test_queues_by_weight(project: Project) -> None:
     assert runs().index("high") < 60  # in strict order, all of the first would be first
 
 
+@pytest.mark.one_database
 def test_an_undeclared_queue_is_named(project: Project) -> None:
     printed = project.run("runworker", "--queues", "hihg", status=1)
     assert "Queue 'hihg' is not declared" in printed
@@ -212,6 +218,7 @@ def test_sigterm_drains(project: Project, gate: Gate) -> None:
     assert broker.get().consumers("default")[0].name == "reader"  # the worker's have left
 
 
+@pytest.mark.one_database
 def test_sigterm_twice_ends_now(project: Project, gate: Gate) -> None:
     running = wait_at.delay(gate.path)
     worker = ready_worker(project, *ONE)
@@ -229,6 +236,7 @@ def test_sigterm_twice_ends_now(project: Project, gate: Gate) -> None:
     assert (again.id, again.redelivered) == (running.id, True)
 
 
+@pytest.mark.one_database
 def test_the_grace_period_ends(project: Project, gate: Gate) -> None:
     wait_at.delay(gate.path)
     worker = ready_worker(project, *ONE, jobs={"GRACE_SECONDS": 0.3})
@@ -238,6 +246,7 @@ def test_the_grace_period_ends(project: Project, gate: Gate) -> None:
     assert on_redis() == (1, 0)
 
 
+@pytest.mark.one_database
 def test_ctrl_c_is_as_sigterm(project: Project, gate: Gate) -> None:
     running = wait_at.delay(gate.path)
     worker = ready_worker(project, *ONE)
@@ -262,6 +271,7 @@ def test_burst_ends_when_the_queues_are_empty(project: Project) -> None:
 # --------------------------------------------------------------------------- children
 
 
+@pytest.mark.one_database
 def test_reload_restarts_the_children(project: Project, tmp_path: Path) -> None:
     app = tmp_path / "fresh_app"
     app.mkdir()
@@ -294,6 +304,7 @@ def result_of(task_id: str) -> str:
     return str(TaskResult.objects.get(id=task_id).result)
 
 
+@pytest.mark.one_database
 def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
     worker = ready_worker(project, *ONE, jobs={"MAX_TASKS_PER_CHILD": 10})
     pids = []
@@ -306,6 +317,7 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.one_database
 def test_a_long_task_holds_up_nothing_behind_it(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, "--processes", "2")
     # Short ones first, so that both children claim many at a time.
@@ -325,6 +337,7 @@ def test_a_long_task_holds_up_nothing_behind_it(project: Project, gate: Gate) ->
 # ------------------------------------------------------------------------------ outages
 
 
+@pytest.mark.one_database
 def test_redis_is_away_at_the_start(project: Project) -> None:
     project.valkey.kill()
     worker = start_worker(project, *ONE)
@@ -338,6 +351,7 @@ def test_redis_is_away_at_the_start(project: Project) -> None:
     assert worker.stop() == 0
 
 
+@pytest.mark.one_database
 def test_redis_restarts_in_the_middle(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, *ONE)
     assert add.delay(1, 2).get(timeout=60) == 3

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests import services
-from tests.services import Valkey, wait_for
+from tests.services import Postgres, Valkey, own_postgres, wait_for
 from tests.storm import __doc__ as purpose
-from tests.storm.database import Postgres, note_ends, postgres
+from tests.storm.database import note_ends
 
 #: What is left over at the end may take as long as this (seconds).
 SETTLE = 90.0
@@ -56,7 +56,7 @@ def _database(kind: str, folder: Path) -> Iterator[Postgres | None]:
         os.environ["DATABASE_URL"] = f"sqlite:///{folder / 'db.sqlite3'}"
         yield None
     else:
-        with postgres() as server:
+        with own_postgres() as server:
             os.environ["DATABASE_URL"] = server.url
             yield server
 

@@ -20,8 +20,7 @@ from django.db.models import Max
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable
 from tests.project import Process, Project
-from tests.services import Valkey, wait_for
-from tests.storm.database import Postgres
+from tests.services import Postgres, Valkey, wait_for
 from tests.storm.models import Effect
 from tests.storm.sender import OVER, PROMISED
 from tests.workers import alive, children

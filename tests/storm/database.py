@@ -1,16 +1,6 @@
-"""The databases of a storm, and the triggers that note each end."""
+"""The triggers with which the database of a storm notes each end."""
 
 from __future__ import annotations
-
-import contextlib
-import signal
-import subprocess
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from urllib.parse import quote
-
-from tests import services
 
 _ENDS = "('SUCCESS', 'FAILURE', 'REVOKED')"
 
@@ -35,57 +25,3 @@ def note_ends() -> None:
     with connection.cursor() as cursor:
         for statement in _SQLITE if connection.vendor == "sqlite" else _POSTGRESQL:
             cursor.execute(statement)
-
-
-class Postgres:
-    """A PostgreSQL server that can be killed and started again."""
-
-    def __init__(self, folder: Path) -> None:
-        """``folder``: one that other users may be let into; see `tests.services.postgres`."""
-        self._folder = folder
-        self._binaries, self._as_user = services._postgres_binaries(folder)
-        self._server: subprocess.Popen[bytes] | None = None
-        initdb = [self._binaries / "initdb", "-D", folder / "data", "-U", "postgres"]
-        initdb += ["--auth=trust", "--no-sync", "--encoding=UTF8", "--locale=C"]
-        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL, **self._as_user)
-
-    @property
-    def url(self) -> str:
-        return f"postgres://postgres@/postgres?host={quote(str(self._folder), safe='')}"
-
-    def start(self) -> None:
-        options = {
-            "listen_addresses": "",
-            "unix_socket_directories": self._folder,
-            # Processes are killed here, not machines: what was written stays written.
-            "fsync": "off",
-            "max_connections": 200,
-        }
-        command = [self._binaries / "postgres", "-D", self._folder / "data"]
-        command += [part for key, value in options.items() for part in ("-c", f"{key}={value}")]
-        with (self._folder / "log").open("a") as log:
-            self._server = subprocess.Popen(command, stdout=log, stderr=log, **self._as_user)
-        server = self._server
-        services.wait_for(
-            lambda: services._postgres_answers(server, self._folder),
-            services.START_SECONDS,
-            what="PostgreSQL",
-        )
-
-    def kill(self) -> None:
-        """End it without a goodbye, as a crash does: it recovers from its log at the next start."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGQUIT)
-            self._server.wait(timeout=30)
-            self._server = None
-
-
-@contextlib.contextmanager
-def postgres() -> Iterator[Postgres]:
-    with tempfile.TemporaryDirectory(prefix="storm-pg-", ignore_cleanup_errors=True) as name:
-        server = Postgres(Path(name))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from django.db import models
 
 
@@ -10,6 +12,8 @@ class Sent(models.Model):
 
     id = models.CharField(primary_key=True, max_length=40)
     kind = models.CharField(max_length=20)
+
+    objects: ClassVar[models.Manager[Sent]] = models.Manager()
 
     def __str__(self) -> str:
         return self.id
@@ -21,6 +25,8 @@ class Effect(models.Model):
     task = models.CharField(max_length=40, db_index=True)
     kind = models.CharField(max_length=20)
 
+    objects: ClassVar[models.Manager[Effect]] = models.Manager()
+
     def __str__(self) -> str:
         return self.task
 
@@ -29,6 +35,8 @@ class End(models.Model):
     """An end that was written into the ledger; see `tests.storm.database`."""
 
     task = models.CharField(max_length=40)
+
+    objects: ClassVar[models.Manager[End]] = models.Manager()
 
     def __str__(self) -> str:
         return self.task

@@ -148,7 +148,7 @@ def retries_with_nonsense(self: Task[..., Any]) -> None:
     nonsense: list[Callable[[], Any]] = [
         lambda: self.retry(countdown="soon"),  # type: ignore[arg-type]
         lambda: self.retry(countdown=float("inf")),
-        lambda: self.retry(exc=ValueError, countdown=0),  # type: ignore[arg-type]
+        lambda: self.retry(exc=ValueError, countdown=0),
         lambda: self.retry(args=[object()]),
     ]
     nonsense[hash(self.request.id) % len(nonsense)]()

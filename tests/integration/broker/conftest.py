@@ -32,7 +32,8 @@ def redis_broker(broker_url: str) -> Iterator[RedisBroker]:
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
-    return request.getfixturevalue("redis_broker")
+    redis: RedisBroker = request.getfixturevalue("redis_broker")
+    return redis
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import redis
@@ -26,7 +26,8 @@ def dump(client: redis.Redis) -> Callable[[], dict[str, Any]]:
     """Everything on the server: key → its value, each in the shape of its type."""
 
     def everything() -> dict[str, Any]:
-        return {key.decode(): _value(client, key) for key in client.keys("*")}
+        keys = cast("list[bytes]", client.keys("*"))
+        return {key.decode(): _value(client, key) for key in keys}
 
     return everything
 
@@ -49,9 +50,9 @@ def _value(client: redis.Redis, key: bytes) -> Any:
     if kind == b"hash":
         return client.hgetall(key)
     if kind == b"zset":
-        return dict(client.zrange(key, 0, -1, withscores=True))
+        return dict(cast("Any", client.zrange(key, 0, -1, withscores=True)))
     if kind == b"stream":
-        return [fields for _, fields in client.xrange(key)]
+        return [fields for _, fields in cast("Any", client.xrange(key))]
     raise AssertionError(f"{key!r} is a {kind!r}")
 
 
