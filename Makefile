@@ -53,7 +53,7 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_inspecting.py integration/test_limits_page.py \
 	integration/test_long_tasks_page.py integration/test_moving.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
-	integration/test_refused_queues.py integration/test_routing.py \
+	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_control.py e2e/test_dev.py \
 	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_processes.py \

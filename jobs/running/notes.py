@@ -80,7 +80,8 @@ class Sender:
         self._notes = Thinned()
         #: True: there are notes; a queue: send, and put there whether it worked; False: end.
         self._wake: queue.SimpleQueue[queue.SimpleQueue[bool] | bool] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
+        #: Runs from the first note on.
+        self.thread: threading.Thread | None = None
         self._starting = threading.Lock()
         #: Sends that failed in a row.
         self._failed = 0
@@ -89,17 +90,17 @@ class Sender:
         self._notes.put(key, value)
         if self._wake.empty():
             self._wake.put(True)
-        if self._thread is None:
+        if self.thread is None:
             with self._starting:
-                if self._thread is None:
-                    self._thread = threading.Thread(
+                if self.thread is None:
+                    self.thread = threading.Thread(
                         target=self._run, name="jobs-notes", daemon=True
                     )
-                    self._thread.start()
+                    self.thread.start()
 
     def flush(self, timeout: float = 2.0) -> bool:
         """Wait until everything is sent; False if that fails or takes more seconds."""
-        if self._thread is None:
+        if self.thread is None:
             return True
         answer: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._wake.put(answer)
@@ -110,10 +111,10 @@ class Sender:
 
     def stop(self) -> None:
         """Try once to send what is left, and end the thread."""
-        if self._thread is not None:
+        if self.thread is not None:
             self._wake.put(False)
-            self._thread.join()
-            self._thread, self._notes = None, Thinned()
+            self.thread.join()
+            self.thread, self._notes = None, Thinned()
 
     def _run(self) -> None:
         asked: queue.SimpleQueue[bool] | bool = True

@@ -210,7 +210,8 @@ class Child:
             self.sync.join()
             self.loop.stop()
             self.recorder.stop()
-            notes.sender.stop()
+            if notes.sender.thread:
+                notes.sender.stop()
             connections.close_all()
             try:
                 for name in self.options.queues:

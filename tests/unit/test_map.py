@@ -30,7 +30,6 @@ LEVELS: tuple[dict[str, str], ...] = (
         "broker/": "who hands messages out",
         "timing/": "when something is due",
         "registry.py": "tasks by their names",
-        "loops.py": "how a thread's loop goes on through outages",
     },
     {
         "message/": "one call, as a value and on the wire",

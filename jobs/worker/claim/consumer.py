@@ -21,11 +21,11 @@ from django.db import connections
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
-from jobs.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
+from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.run.isolation import Care

@@ -29,10 +29,10 @@ from jobs import (
 from jobs.broker.base import Later, Outgoing, Returned
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.refusals import is_cut, is_refusal
-from jobs.loops import AWAY, Backoff, vital
 from jobs.running import notes
 from jobs.timing import clock
 from jobs.worker.claim import admission
+from jobs.worker.loops import AWAY, Backoff, vital
 from jobs.worker.record import joining
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (

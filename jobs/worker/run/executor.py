@@ -46,7 +46,6 @@ from jobs.exceptions import (
 )
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import sqlstate
-from jobs.loops import vital
 from jobs.message import Message
 from jobs.message.call import end
 from jobs.running.request import (
@@ -57,6 +56,7 @@ from jobs.running.request import (
 )
 from jobs.states import State
 from jobs.worker.claim import admission
+from jobs.worker.loops import vital
 from jobs.worker.record import joining
 from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import (

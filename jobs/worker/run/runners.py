@@ -25,10 +25,10 @@ from django.db import connections
 
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable
-from jobs.loops import end, vital
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
+from jobs.worker.loops import end, vital
 from jobs.worker.record.outcome import (
     Delivery,
     Kind,

@@ -22,9 +22,9 @@ from types import FrameType
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, QueueRefused
-from jobs.loops import Backoff
 from jobs.worker.board import place_of
 from jobs.worker.child import Options
+from jobs.worker.loops import Backoff
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Trial, Watch
 from jobs.worker.supervisor.slot import Left, Slot

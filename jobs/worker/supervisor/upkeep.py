@@ -18,11 +18,11 @@ from jobs import (
 from jobs.broker.base import Returned
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
-from jobs.loops import AWAY, Backoff
 from jobs.message import Killed, Message
 from jobs.models import TaskResult
 from jobs.registry import tasks
 from jobs.worker.board import key
+from jobs.worker.loops import AWAY, Backoff
 from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
 from jobs.worker.record.outcome import (

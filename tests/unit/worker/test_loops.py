@@ -8,7 +8,7 @@ import pytest
 from django.db import OperationalError
 
 from jobs.exceptions import BrokerUnavailable
-from jobs.loops import Backoff
+from jobs.worker.loops import Backoff
 
 BROKER = BrokerUnavailable("nobody listens")
 DATABASE = OperationalError("the server has closed the connection")
