@@ -1,7 +1,11 @@
 """What an operator does: each act is a `Verb`, and `VerbAdmin` runs it.
 
 To add one, write it in ``results/verbs.py``, ``queues/verbs.py`` or ``schedules/verbs.py``: a
-function that acts, with `verb` above it, and its name in the list at the end of that file.
+function that acts, with `verb` above it, and its name in the list at the end of that file. List
+action, address, button, question, permission and log entry follow from that. What the act does to
+broker and ledger belongs to `jobs.control`. A new permission goes into the model's ``Meta``, with a
+migration; new texts go into ``jobs/locale``. The tables of ``tests/unit/admin/test_verbs.py`` and
+``tests/integration/admin/test_actions.py`` name every verb.
 """
 
 from __future__ import annotations

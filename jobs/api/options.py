@@ -60,7 +60,7 @@ class Retries:
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
     #: Celery's: ``max_retries`` and ``countdown`` (our default_retry_delay) in a dict.
     retry_kwargs: Mapping[str, Any] | None = None
-    #: True or a factor (seconds): wait factor × 2ⁿ before attempt n + 1.
+    #: True or a factor (seconds): wait factor × 2ⁿ after n retries.
     retry_backoff: bool | float = False
     #: Longest such wait, in seconds.
     retry_backoff_max: float = 600.0

@@ -81,7 +81,8 @@ def send(
         _put_into_outbox(messages, connection, durable=durable, once=once, locks=locks)
     else:
         if len(messages) > 1:
-            # All are sent or none, and the first ones go before the last are encoded.
+            # All are sent or none. Encoding is lazy: the first ones would be on the broker when a
+            # later one turns out to be invalid.
             message.check(messages)
             if len(queues := {sent.queue for sent in messages}) > 1:
                 broker.get().check_queues(queues)
@@ -147,7 +148,7 @@ def _is_retried(error: BaseException, policy: RetryPolicy, before: BaseException
     wanted = policy.retry_errors
     if wanted is None or any(issubclass(one, BrokerUnavailable) for one in wanted):
         return True
-    # Ours is a ConnectionError whatever it came from.
+    # `BrokerUnavailable` is a ConnectionError itself, so its cause is what counts.
     cause: BaseException | None = error.__cause__ or error
     while cause is not None and cause is not before:
         kinds = [type(cause), *(meant for own, meant in _MEANT.items() if isinstance(cause, own))]
@@ -245,7 +246,8 @@ class _Publish:
         if self.done:
             return
         row = [self]
-        # In an atomic block it is no commit that calls, but a test that has captured this hook.
+        # A real commit calls this outside of any atomic block. Inside of one, a test has captured
+        # this hook and calls it: publish its messages alone.
         if not connections[self.alias].in_atomic_block:
             while (following := row[-1].next) is not None:
                 row.append(following)
@@ -294,16 +296,15 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
     """Publish after the commit. Never raises: the caller's transaction has succeeded, and the relay
     sends what fails here.
 
-    It doesn't take long either: the broker has one second to answer, and those who commit within
-    the next three don't ask it again. Messages that aren't durable have only this chance. They are
-    tried in any case and, where the broker fails at once, as often as the settings' retry policy
-    says.
+    It is quick: it waits one second for the broker at most. After a time-out, other commits of
+    this process don't try at all for three seconds. The relay never sees messages that aren't
+    durable, so these are always tried, with the settings' retry policy.
     """
-    light = any(p.id is None for p in pending)
-    policy = conf.peek().retry_policy if light else _ONE_TRY
+    any_not_durable = any(p.id is None for p in pending)
+    policy = conf.peek().retry_policy if any_not_durable else _ONE_TRY
     unsent: Collection[int] = ()
     try:
-        with broker.get().briefly(insist=light):
+        with broker.get().briefly(insist=any_not_durable):
             pending = _with_locks(_kept(pending, connections[alias]), alias)
             try:
                 _push(lambda: [p.outgoing for p in pending], policy)
@@ -399,7 +400,7 @@ _refusals = _Refusals()
 # ------------------------------------------------------------------------------- the relay
 
 
-#: Ends a call whose message can't be on the broker, by why not.
+#: Called with the row and the error, to end a call whose message can never be sent.
 GiveUp = Callable[[TaskResult, Exception], None]
 
 
@@ -522,7 +523,7 @@ def _find_what_breaks(
         )
 
 
-#: Calls whose messages break the connection → at how many passes they have.
+#: Call id → in how many passes of the relay its message broke the connection.
 _breaking: Counter[str] = Counter()
-#: Passes after which such a message is given up: an accident of the network hits one of them.
+#: After so many passes the call is given up. One is not enough: it may have been the network.
 _HOPELESS = 3

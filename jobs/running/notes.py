@@ -93,9 +93,7 @@ class Sender:
         if self.thread is None:
             with self._starting:
                 if self.thread is None:
-                    self.thread = threading.Thread(
-                        target=self._run, name="jobs-notes", daemon=True
-                    )
+                    self.thread = threading.Thread(target=self._run, name="jobs-notes", daemon=True)
                     self.thread.start()
 
     def flush(self, timeout: float = 2.0) -> bool:

@@ -29,8 +29,8 @@ from tests.workers import work
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: Longest, in seconds, that a commit may take while the broker does not answer. On an idle machine it is
-#: half of that; without the limit on waiting it was 20.
+#: Longest, in seconds, that a commit may take while the broker does not answer. On an idle machine
+#: it is half of that; without the limit on waiting it was 20.
 MOST = 6.0
 
 

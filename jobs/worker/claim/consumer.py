@@ -33,13 +33,14 @@ from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 
 log = logging.getLogger("jobs.worker")
 
-#: Cap on a claim while most messages end without running: the few that run must not wait long.
-_LEAST_MOST = 100
+#: While most messages of the claims end without running, the least size of a claim grows, up to
+#: this: the few that do run must not wait behind many.
+_LEAST_CAP = 100
 
 #: While one kind of runner is busy, the child claims for the other and gives back what it can't
-#: run. Pauses, in seconds, between two such claims: the shortest, the longest, and at least so
-#: many times as long as the claim took.
+#: run. The shortest and the longest pause between two such claims, in seconds.
 _PAUSES = (0.05, 0.5)
+#: Such a pause also lasts at least so many times as long as the claim took.
 _REST = 8
 #: Most messages of one such claim.
 _FARTHEST = 5000
@@ -165,7 +166,7 @@ class Quarantine:
         self._sync = sync
         self._async = loop
         self.held: deque[Delivery] = deque()
-        #: The count of finished synchronous tasks once the one that runs alone has ended.
+        #: What ``sync.finished`` will be when the call that runs alone on a runner has ended.
         self._finished = 0
         #: The one that runs alone is on the event loop.
         self._on_loop = False
@@ -288,7 +289,7 @@ class ClaimSize:
 
     def learn(self, *, run: int, ended: int) -> None:
         """Note how many of a claim are to run, and how many have ended without running."""
-        self._least = min(_LEAST_MOST, 2 * ended) if ended > 3 * run else 0
+        self._least = min(_LEAST_CAP, 2 * ended) if ended > 3 * run else 0
 
     def _sync_room(self) -> int:
         if self._sync.overrun():
@@ -317,9 +318,9 @@ class Cursor:
         self.queue = queue
         #: Whether unsigned messages are trusted.
         self.open = conf.get().queue(queue).open
-        #: The next delivery's. A claim whose answer was lost is repeated with the same number.
+        #: The number of the next delivery. A claim whose answer was lost is repeated with it.
         self.number = 1
-        #: When to ask again (monotonic), since the broker refused the queue; 0.0: it didn't.
+        #: While the broker refuses this queue: when to ask again (monotonic). 0.0: not refused.
         self.refused_until = 0.0
 
 
@@ -421,7 +422,7 @@ class Consumer:
         """Claim once, or wait for a reason to."""
         self._answered = False
         if self._returning:
-            self._give_back([])
+            self._return()
         if self._patience.missing == DATABASE:
             # Claim nothing while the ledger can't be asked about it: it would only come back.
             ledger.ended([""])
@@ -497,7 +498,7 @@ class Consumer:
                 break
         if searching:
             returned = len(self._returning)
-            self._give_back([])
+            self._return()
             self._size.searched(began, kept=kept, returned=returned)
         elif claimed:
             self._size.last = claimed
@@ -594,8 +595,12 @@ class Consumer:
             self._give_back(back)  # last: should the broker be away, the others run all the same
 
     def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Return these to their queues, with all that is still on its way back."""
+        """Return these to their queues."""
         self._returning += each(deliveries)
+        self._return()
+
+    def _return(self) -> None:
+        """Return to their queues all that is on its way back."""
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
             form = admission.unstarted(d)
@@ -633,7 +638,8 @@ class Consumer:
             timeout = min(timeout, self._gathering.wait(time.monotonic()))
         if self._patience.missing:
             timeout = 0.0  # only to learn whether waiting works again
-        # Should it be told to stop now, it has to give back itself what it holds for the runners.
+        # While this is true, `join` lets the process end without waiting for this thread. So it
+        # must be false while there is something that this thread would have to give back.
         self.waiting = not (self._sync.unstarted or self._gathering)
         try:
             if self._stopping:
@@ -666,7 +672,7 @@ class Consumer:
         self._empty = not claim.messages
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
-            self._give_back([])
+            self._return()
 
     def _terminate_revoked(self) -> None:
         """Once a second, have this process killed if it runs a task that is to be terminated."""

@@ -138,8 +138,8 @@ class Recorder:
             return True
         if not self._refused:
             return False
-        waiting = sum(len(waiting.outcomes) for waiting in self._refused.copy().values())
-        return waiting > 10 * _REFUSED_FULL
+        total = sum(len(waiting.outcomes) for waiting in self._refused.copy().values())
+        return total > 10 * _REFUSED_FULL
 
     def stuck(self, queue: str) -> bool:
         """Whether the broker refuses this queue, and so much waits for it that no more should be
@@ -158,7 +158,8 @@ class Recorder:
 
     def waiting(self) -> set[str]:
         """The ids of calls whose records are not written yet. Other threads may ask."""
-        # In the order in which outcomes pass through these, so that none is missed.
+        # An outcome may move meanwhile: from _outcomes to _batch, to _aside and to _outcomes again.
+        # Read in that order, none is missed.
         found = [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
         return {o.record.id for o in found if o.record is not None}
 
@@ -252,7 +253,7 @@ class Recorder:
                 self._bytes -= sum(o.size for o in batch)
         return batch
 
-    def _persist(self, step: Callable[[], _T]) -> _T:
+    def _persist(self, step: Callable[..., _T], *args: Any) -> _T:
         """Repeat a step that is safe to repeat until it succeeds.
 
         Raises what another try may never end: `QueueRefused`, which must not hold up other queues,
@@ -260,7 +261,7 @@ class Recorder:
         """
         while True:
             try:
-                found = step()
+                found = step(*args)
             except QueueRefused:
                 raise
             except AWAY as error:
@@ -289,12 +290,11 @@ class Recorder:
         #: (queue, number) of what is gone → whether it was taken away.
         gone: dict[tuple[str, int], bool] = {}
         for queue, numbers in asked.items():
-            held = functools.partial(broker.get().held, queue, self._consumer, numbers)
-            taken = functools.partial(broker.get().taken, queue, self._consumer)
             # While the broker refuses the queue nobody can tell: the ledger takes the first end.
             with contextlib.suppress(QueueRefused):
-                if missing := set(numbers) - self._persist(held):
-                    was_taken = self._persist(taken)
+                held = self._persist(broker.get().held, queue, self._consumer, numbers)
+                if missing := set(numbers) - held:
+                    was_taken = self._persist(broker.get().taken, queue, self._consumer)
                     gone |= {(queue, number): was_taken for number in missing}
         if not gone:
             return batch
@@ -317,8 +317,8 @@ class Recorder:
         return kept
 
     def _with_own_ends(self, batch: list[Outcome]) -> list[Outcome]:
-        """Let dead letters without a valid signature end their calls, where the ledger vouches for
-        them: the row of the call holds the same message, signed with a former key."""
+        """Add the ends of calls whose messages were signed with a former SECRET_KEY. They are dead
+        letters here, but they are ours if the ledger's row for that id holds the same message."""
         found: dict[int, str] = {}
         for n, o in enumerate(batch):
             if o.kind is Kind.DEAD and o.record is None and o.raw:
@@ -327,7 +327,7 @@ class Recorder:
         if not found:
             return batch
         try:
-            known = self._persist(functools.partial(ledger.messages, list(found.values())))
+            known = self._persist(ledger.messages, list(found.values()))
         except DatabaseError:
             log.exception("the database refuses a step of the recorder, which is skipped")
             return batch
@@ -380,7 +380,8 @@ class Recorder:
         return done
 
     def _try(self, part: list[Outcome]) -> list[Outcome] | Exception:
-        """The outcomes as they are written, or why they are not, although the database answers."""
+        """Write these outcomes, and wait while the database is away. Returns them as they are
+        written, or the error if the database answers and doesn't take them."""
         again = False
         while True:
             try:
@@ -434,14 +435,14 @@ class Recorder:
         alone: they expire."""
         name = verb.__name__
         try:
-            self._persist(functools.partial(verb, things))
+            self._persist(verb, things)
         except QueueRefused as error:
             if name not in self._limits_refused:
                 log.error("slots or locks of finished tasks stay held until they expire: %s", error)
                 self._limits_refused.add(name)
             for one in things:
                 with contextlib.suppress(QueueRefused):
-                    self._persist(functools.partial(verb, [one]))
+                    self._persist(verb, [one])
         else:
             self._limits_refused.discard(name)
 
@@ -515,7 +516,7 @@ class Recorder:
                 refused = error
                 # They are recorded already: what waits keeps only what the broker needs.
                 left += [replace(o, record=None, attempt=None, following=NOTHING) for o in some]
-        return left, refused if left else None
+        return left, (refused if left else None)
 
     def _settle_one(self, outcome: Outcome) -> None:
         """Give a delivery back, or bury it. If it was acknowledged early, its message is pushed or
@@ -537,8 +538,8 @@ class Recorder:
 
 
 def _write(outcomes: list[Outcome]) -> list[Outcome]:
-    """Write outcomes and what follows them in one transaction. Returns them, with the ids of other
-    calls that have ended by that."""
+    """Write outcomes and what follows them in one transaction. Returns them; ``told`` of those with
+    followers has the ids of other calls that have ended by this."""
     records = [o.record for o in outcomes if o.record is not None]
     attempts = [o.attempt for o in outcomes if o.attempt is not None]
     followed = [o for o in outcomes if o.following is not NOTHING]
@@ -563,7 +564,7 @@ def _write(outcomes: list[Outcome]) -> list[Outcome]:
     if not followed:
         return outcomes
     told = [[end.id for end in o.following.ends] for o in followed]
-    told[0] += joined
+    told[0] += joined  # waiters are told once, whichever outcome carries the ids
     alone = [o for o in outcomes if o.following is NOTHING]
     return alone + [replace(o, told=ids) for o, ids in zip(followed, told, strict=True)]
 
