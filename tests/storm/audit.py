@@ -42,18 +42,18 @@ def noted(logs: Iterable[Path]) -> Noted:
     return Noted(promised, said["trying"] | promised, set(said["rolled-back"]))
 
 
-def settled() -> bool:
-    """Whether nothing waits, runs or is due anywhere."""
+def left() -> int | None:
+    """How much still waits, runs or is due, as messages and as calls without an end; None while
+    nobody can be asked."""
     try:
         queues = [broker.get().stats(queue) for queue in conf.get().queues]
-        if any(q.waiting or q.in_flight or q.due for q in queues):
-            return False
-        return not TaskResult.objects.exclude(state__in=TERMINAL).exists()
+        messages = sum(q.waiting + q.in_flight + q.due for q in queues)
+        return messages + TaskResult.objects.exclude(state__in=TERMINAL).count()
     except BrokerUnavailable:
         pass  # this process's connections were cut as well
     except DatabaseError:
         connection.close()
-    return False
+    return None
 
 
 def violations(known: Noted) -> dict[str, list[str]]:
