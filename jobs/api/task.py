@@ -375,13 +375,13 @@ class Task(Generic[P, R]):
         doesn't take, `TypeError` or `ValueError` for wrong options, `NotSerializable`,
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
-        send = self._send(options)
+        send = self._send(options) if options else PLAINLY
         sent = self._fill(self._empty(send), args, kwargs or _NO_KWARGS, send)
         if self.uniqueness is not None and not send.chain:
             # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
-        return self._handle(sent)
+        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
     apply_async_on_commit = apply_async
 
@@ -424,10 +424,8 @@ class Task(Generic[P, R]):
             return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
-        return [self._handle(message) for message in sent]
-
-    def _handle(self, sent: Message) -> AsyncResult[R]:
-        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
+        ignored = bool(empty.ignore_result)
+        return [AsyncResult(message.id, ignored=ignored) for message in sent]
 
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
