@@ -29,6 +29,7 @@ from jobs.ledger.unique import (
     Until,
     uniqueness,
 )
+from jobs.timing.clock import growing_pause
 from jobs.timing.periodic import (
     Periodic,
     Rule,
@@ -116,8 +117,7 @@ class Retries:
         if not self.retry_backoff:
             return self.default_retry_delay
         factor = 1.0 if self.retry_backoff is True else float(self.retry_backoff)
-        # Not 2 ** retries: with no limit on attempts that would become too large to compute.
-        wait = min(self.retry_backoff_max, factor * 2.0 ** min(retries, 64))
+        wait = growing_pause(retries, factor, self.retry_backoff_max)
         return rand(0.0, wait) if self.retry_jitter else wait
 
 

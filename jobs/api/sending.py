@@ -125,7 +125,7 @@ def send(
 
     ``options``: in their JSON forms. Raises what `Composable.apply_async` raises.
     """
-    how = Send(**{name: options[name] for name in _SENDING if name in options})
+    how = Send(**{name: options[name] for name in _SENDING if name in options}).checked()
     of_calls = {name: options[name] for name in options if name not in _SENDING}
     frozen = freeze(form, of_calls)
     check(frozen, len(args), kwargs)

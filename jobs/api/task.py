@@ -71,6 +71,7 @@ from jobs.ledger import publish, unique
 from jobs.message import Message, celery_names, encode, new_id
 from jobs.message.call import (
     OPTIONS,
+    PLAINLY,
     Send,
     SendOptions,
     SharedOptions,
@@ -99,9 +100,6 @@ T = TypeVar("T")
 _PAGE = "docs/reference/tasks.md has all of them"
 
 _NO_KWARGS: Mapping[str, Any] = {}
-
-#: A send without options.
-_PLAINLY = Send()
 
 
 def autodiscover() -> None:
@@ -377,13 +375,13 @@ class Task(Generic[P, R]):
         doesn't take, `TypeError` or `ValueError` for wrong options, `NotSerializable`,
         `MessageTooLarge`, `UnknownQueue`, `NoRoute`, and outside a transaction `BrokerUnavailable`.
         """
-        send = self._send(options)
+        send = self._send(options) if options else PLAINLY
         sent = self._fill(self._empty(send), args, kwargs or _NO_KWARGS, send)
         if self.uniqueness is not None and not send.chain:
             # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
-        return self._handle(sent)
+        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
     apply_async_on_commit = apply_async
 
@@ -426,10 +424,8 @@ class Task(Generic[P, R]):
             return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
-        return [self._handle(message) for message in sent]
-
-    def _handle(self, sent: Message) -> AsyncResult[R]:
-        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
+        ignored = bool(empty.ignore_result)
+        return [AsyncResult(message.id, ignored=ignored) for message in sent]
 
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
@@ -479,7 +475,7 @@ class Task(Generic[P, R]):
             publish.send((sent,), durable=self.durable, once=once)
             return
         try:
-            self._send_unique((sent,), Send(), once)
+            self._send_unique((sent,), PLAINLY, once)
         except AlreadyQueued as error:
             # Saving a row must not fail because of a task that whoever saves it doesn't know of.
             log.info("a trigger of task %s sends nothing: %s", self.name, error)
@@ -499,14 +495,14 @@ class Task(Generic[P, R]):
     def _send(self, options: Mapping[str, Any]) -> Send:
         """The options of a call, checked."""
         if not options:
-            return _PLAINLY
+            return PLAINLY
         try:
             if not options.keys() <= OPTIONS:
                 options = celery_names.left_of(options, celery_names.CALL)
                 if unknown := [name for name in options if name not in OPTIONS]:
                     near = conf.nearest(unknown[0], [*OPTIONS, *celery_names.CALL])
                     raise TypeError(f"{unknown[0]!r} is not an option of a call.{near} {_PAGE}")
-            return Send(**options)
+            return Send(**options).checked()
         except (TypeError, ValueError) as error:
             raise type(error)(f"Task {self.name!r} can't be sent: {sentence(error)}") from None
 
@@ -522,13 +518,13 @@ class Task(Generic[P, R]):
             self.name,
             self,
             send,
-            queue=address.queues[0] if address else "",
-            priority=priority,
-            parent_id=running and running[0].id,
-            root_id=running and (running[0].root_id or running[0].id),
+            address.queues[0] if address else "",
+            priority,
+            running and running[0].id,
+            running and (running[0].root_id or running[0].id),
         )
         if address and (address.exchange or address.routing_key != empty.queue):
-            _put(empty, address)
+            address.write(empty)
         return empty
 
     def _fill(
@@ -541,10 +537,7 @@ class Task(Generic[P, R]):
         if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}
-            name, task = registry.routed_as(self.name, sent.kwargs, self)
-            router = routing.get()
-            address, sent.priority = router.find(name, sent.args, sent.kwargs, options, task)
-            _put(sent, address)
+            routing.get().place(sent, options, self)
         return sent
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
@@ -667,11 +660,6 @@ class Task(Generic[P, R]):
         and what `Composable.apply_async` raises.
         """
         return add_to_chord(call)
-
-
-def _put(sent: Message, address: Address) -> None:
-    for name, value in address.fields().items():
-        setattr(sent, name, value)
 
 
 def claim(task: Task[..., Any], sent: Message) -> Lock | None:

@@ -37,7 +37,7 @@ class Bell:
         self._news: Subscription | None = None
         self._entered = contextlib.ExitStack()
         self._again_at = 0.0
-        self._pause = 0.0
+        self._failures = 0
 
     def ring(self) -> None:
         """End `wait`. May be called by a signal handler or a thread."""
@@ -52,9 +52,9 @@ class Bell:
             except Exception as error:  # noqa: BLE001  whatever it is, beat can do without
                 self._lose(error)
             else:
-                if self._pause:
+                if self._failures:
                     log.info("beat hears of edited schedules at once again")
-                self._pause = 0.0
+                self._failures = 0
                 return  # nobody heard of edits between the last look and now
         waited = [self._out] if self._news is None else [self._out, self._news.fileno()]
         if not select.select(waited, [], [], seconds)[0] or self._news is None:
@@ -73,10 +73,11 @@ class Bell:
     def _lose(self, error: Exception) -> None:
         self._entered.close()
         self._news = None
-        if not self._pause:
+        if not self._failures:
             log.warning("beat sees edited schedules only when it looks, each second: %s", error)
-        self._pause = min(max(1.0, 2 * self._pause), self.most_seconds)
-        self._again_at = time.monotonic() + self._pause
+        pause = clock.growing_pause(self._failures, 1.0, self.most_seconds)
+        self._failures += 1
+        self._again_at = time.monotonic() + pause
 
 
 class Beat:
@@ -143,9 +144,9 @@ class Beat:
         reset_queries()  # with DEBUG on, Django keeps every statement
         ticked, due = self._attempt("send what is due", lambda: tick(clock.now()))
         if not ticked:
+            pause = clock.growing_pause(self._failures, 0.5, self.retry_seconds)
             self._failures += 1
-            most = min(self.retry_seconds, 0.25 * 2.0 ** min(self._failures, 10))
-            return most * random.uniform(0.5, 1.0)  # noqa: S311  several beats: not all at once
+            return pause * random.uniform(0.5, 1.0)  # noqa: S311  several beats: not all at once
         self._failures = 0
         if time.monotonic() >= self._upkeep_at:
             self._upkeep_at = time.monotonic() + self.upkeep_seconds

@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db import router, transaction
@@ -23,7 +23,7 @@ from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.ledger import publish
 from jobs.message import LONGEST, Message, id_at, new_id
-from jobs.message.call import end
+from jobs.message.call import Send, end, new_message
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
 from jobs.states import State
@@ -95,13 +95,8 @@ def send(runs: Sequence[Message], alias: str) -> None:
 def _send_together(messages: Sequence[Message], alias: str) -> None:
     for one in messages:
         if not one.queue or not conf.get().knows(one.queue):
-            options = {
-                "queue": one.queue or None,
-                "exchange": one.exchange or None,
-                "routing_key": one.routing_key or None,
-            }
             # Raises the error again that `_message` has passed over.
-            _find(one.task, one.args, one.kwargs, options)
+            routing.get().place(one, _address(one))
     locks = {one.id: lock for one in messages if (lock := _lock(one))}
     with transaction.atomic(using=alias):
         publish.send(messages, using=alias, locks=locks)
@@ -131,12 +126,8 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     own = schedule.headers if isinstance(schedule.headers, dict) else {}
     headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
     eta = start_of(schedule, due) if due and schedule.jitter else None
-    options: dict[str, Any] = {
-        "queue": schedule.queue or None,
-        "exchange": schedule.exchange or None,
-        "routing_key": schedule.routing_key or None,
-        "priority": schedule.priority,
-    }
+    expires = _end(schedule, due)
+    options = {**_address(schedule), "priority": schedule.priority}
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
             # Functions that route the call see its values, not the tagged form that rows have.
@@ -147,27 +138,27 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
                 task_id=task_id,
                 headers=headers,
                 eta=eta,
-                expires=_end(schedule, due),
+                expires=expires,
                 **options,
             )
             return one
     # The worker decides whether it can be run, since its code may be newer than what this process
     # has loaded. If it can't, the message becomes a dead letter there.
+    send = Send(task_id=task_id, headers=headers, eta=eta, expires=expires)
+    one = new_message(schedule.task, None, send)
+    one.args, one.kwargs = schedule.args, schedule.kwargs
     try:
-        place = _find(schedule.task, schedule.args, schedule.kwargs, options)
+        routing.get().place(one, options)
     except (UnknownQueue, NoRoute):
         # `_send_together` raises it when the call is sent.
-        place = {name: options[name] or "" for name in ("queue", "exchange", "routing_key")}
-    return Message(
-        task=schedule.task,
-        id=task_id,
-        **place,
-        args=schedule.args,
-        kwargs=schedule.kwargs,
-        own_headers=headers,
-        eta=eta,
-        expires=_end(schedule, due),
-    )
+        one.queue, one.exchange = schedule.queue, schedule.exchange
+        one.routing_key = schedule.routing_key
+    return one
+
+
+def _address(said: Schedule | Message) -> dict[str, Any]:
+    """What a schedule says about where its calls go, or its message does, as options of a call."""
+    return {name: getattr(said, name) or None for name in ("queue", "exchange", "routing_key")}
 
 
 def _end(schedule: Schedule, due: dt.datetime | None) -> dt.datetime | None:
@@ -177,16 +168,6 @@ def _end(schedule: Schedule, due: dt.datetime | None) -> dt.datetime | None:
     if due is not None and schedule.expires_from == ExpiresFrom.DUE:
         return due + schedule.expires
     return end(schedule.expires)
-
-
-def _find(
-    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Where a call goes and its priority, as fields of its message. Raises `UnknownQueue` or
-    `NoRoute`."""
-    decides, task = registry.routed_as(name, kwargs)
-    address, priority = routing.get().find(decides, args, kwargs, options, task)
-    return {**address.fields(), "priority": min(priority, 9)}
 
 
 def record_failure(schedule: Schedule, task_id: str, error: Exception, alias: str) -> None:

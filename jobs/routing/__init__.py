@@ -12,9 +12,10 @@ from typing import Any, NamedTuple, Protocol
 
 from django.core.signals import setting_changed
 
-from jobs import conf
+from jobs import conf, registry
 from jobs.conf import Conf
 from jobs.exceptions import NoRoute, UnknownQueue
+from jobs.message import Message
 from jobs.routing.exchanges import Address, Exchanges
 from jobs.routing.routes import Route, Routes, route_of
 
@@ -102,6 +103,16 @@ class Router:
         named = {key: options[key] for key in Route._fields if options.get(key) is not None}
         route = Route(**named).over(decorated.over(said))
         return self.lead(name, route), route.priority or 0
+
+    def place(
+        self, sent: Message, options: Mapping[str, Any], task: Routable | None = None
+    ) -> None:
+        """Write into a message where it goes, and its priority. ``options``: those of the call.
+        ``task``: its own, by default the one that is known here. Raises as `find` does."""
+        name, decides = registry.routed_as(sent.task, sent.kwargs, task)
+        address, priority = self.find(name, sent.args, sent.kwargs, options, decides)
+        sent.priority = min(max(int(priority), 0), 9)  # a foreign call's is anything
+        address.write(sent)
 
     def problems(self, tasks: Iterable[Routable]) -> Iterator[tuple[str, str]]:
         """What can't be sent, whatever a call says: a task's name, or "" for a route of the

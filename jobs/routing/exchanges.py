@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from jobs.conf import Conf, Queue
 from jobs.conf.values import LONGEST_KEY, nearest
 from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
+from jobs.message import Message
 from jobs.routing.topics import Topics
 
 
@@ -21,14 +22,10 @@ class Address(NamedTuple):
     exchange: str = ""
     routing_key: str = ""
 
-    def fields(self) -> dict[str, Any]:
-        """Those of a message that is sent there."""
-        return {
-            "queue": self.queues[0],
-            "copies": self.queues[1:],
-            "exchange": self.exchange,
-            "routing_key": self.routing_key,
-        }
+    def write(self, sent: Message) -> None:
+        """Into a message that is sent there."""
+        sent.queue, sent.copies = self.queues[0], self.queues[1:]
+        sent.exchange, sent.routing_key = self.exchange, self.routing_key
 
 
 class Exchange:

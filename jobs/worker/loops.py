@@ -15,6 +15,7 @@ from django.db import Error as DatabaseError
 
 from jobs import signals
 from jobs.exceptions import BrokerUnavailable
+from jobs.timing.clock import growing_pause
 
 log = logging.getLogger("jobs.worker")
 
@@ -56,8 +57,7 @@ class Backoff:
             self.back()
             self.missing = what
             self._log.warning("%s: %s", self._away.replace("{what}", what), error)
-        # The exponent is limited as well: an outage of hours takes thousands of tries.
-        pause = min(self._longest, self._shortest * 2.0 ** min(self._tries, 10))
+        pause = growing_pause(self._tries, self._shortest, self._longest)
         self._tries += 1
         # At random, so that many processes don't come back all at once.
         return pause * random.uniform(0.5, 1)  # noqa: S311

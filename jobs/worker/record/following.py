@@ -17,13 +17,12 @@ from typing import Any
 from jobs import (
     conf,
     message,
-    registry,
     routing,
 )
 from jobs.exceptions import JobsError, SendError
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
-from jobs.message.call import end
+from jobs.message.call import Send, new_message
 from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State
@@ -116,17 +115,19 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
     root_id = ended.root_id or ended.id
     foreign = conf.get().queue(ended.queue).open
     for one in _tasks(call):
-        options = workflow.options(one)
+        name, options = str(one.get("task")), workflow.options(one)
         task_id, group_id = options.get("task_id"), options.get("group_id")
         if not message.is_name(task_id):
             continue
         if not message.is_name(group_id):
             group_id = None
+        args, kwargs = one.get("args") or [], one.get("kwargs") or {}
+        sent = Message(task=name, id=task_id, queue="", args=args, kwargs=kwargs)
         ends.append(
             ended._replace(
                 id=task_id,
-                task=str(one.get("task")).replace("\0", "")[: message.LONGEST],
-                queue=_address(one)["queue"],
+                task=name.replace("\0", "")[: message.LONGEST],
+                queue=_placed(sent, options).queue,
                 args="[]",
                 kwargs="{}",
                 traceback="",
@@ -180,39 +181,44 @@ def _check(call: Call) -> None:
 
 
 def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
-    """The message of a call of a single task."""
+    """The message of a call of a single task. A foreign client may have written it, so its options
+    are not checked: those that mean nothing are left out, and others go as they are."""
     options = workflow.options(call)
-    task = tasks.get(call["task"])
     if options.get("countdown") is None:
         eta = _moment(options.get("eta"))
     else:
         eta = clock.now() + dt.timedelta(seconds=float(options["countdown"]))
     expires = options.get("expires")
-    if expires is None and task is not None:
-        expires = task.expires
-    return Message(
-        task=call["task"],
-        id=options["task_id"],
-        **_address(call),
-        args=list(call["args"]),
-        kwargs=dict(call["kwargs"]),
-        embed={
-            "callbacks": workflow.listed(options.get("link")) or None,
-            "errbacks": workflow.listed(options.get("link_error")) or None,
-            "chain": list(options.get("chain") or ()) or None,
-            "chord": options.get("chord"),
-        },
+    send = Send(
         eta=eta,
-        expires=end(expires) if isinstance(expires, _ENDS) else _moment(expires),
-        timelimit=(_seconds(options, "time_limit"), _seconds(options, "soft_time_limit")),
-        ignore_result=options.get("ignore_result", task.ignore_result if task else None),
-        root_id=root_id,
-        parent_id=parent_id,
-        group=options["group_id"] if message.is_name(options.get("group_id")) else None,
+        expires=expires if isinstance(expires, _ENDS) else _moment(expires),
+        task_id=options["task_id"],
+        headers=options.get("headers"),
+        ignore_result=options.get("ignore_result"),
+        time_limit=_seconds(options, "time_limit"),
+        soft_time_limit=_seconds(options, "soft_time_limit"),
+        link=workflow.listed(options.get("link")),
+        link_error=workflow.listed(options.get("link_error")),
+        chain=options.get("chain"),
+        group_id=options["group_id"] if message.is_name(options.get("group_id")) else None,
         group_index=_index(options),
-        own_headers=dict(options.get("headers") or {}),
-        sensitive=task.sensitive if task else frozenset(),
+        chord=options.get("chord"),
     )
+    name = call["task"]
+    sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
+    sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
+    return _placed(sent, options)
+
+
+def _placed(sent: Message, options: Mapping[str, Any]) -> Message:
+    """The same message with its queue and priority. Routes see the call's own arguments and those
+    of the call before it."""
+    try:
+        routing.get().place(sent, options)
+    except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
+        sent.queue = conf.get().default_queue
+        log.error("%s is sent to queue %r: %s", sent.task, sent.queue, error)
+    return sent
 
 
 def _tasks(call: Call) -> list[Call]:
@@ -240,21 +246,6 @@ def _membership(sent: Message) -> list[Member]:
 
 def _root(sent: Message) -> str:
     return sent.root_id or sent.id
-
-
-def _address(call: Call) -> dict[str, Any]:
-    """The queue and priority of a call, as fields of its message. Routes see its own arguments, not
-    what the call before gives it."""
-    name, options = str(call.get("task")), workflow.options(call)
-    args, kwargs = call.get("args") or (), call.get("kwargs") or {}
-    try:
-        decides, task = registry.routed_as(name, kwargs)
-        address, priority = routing.get().find(decides, args, kwargs, options, task)
-        return {**address.fields(), "priority": min(max(int(priority), 0), 9)}
-    except (SendError, TypeError, ValueError) as error:  # a foreign call's options are anything
-        default = conf.get().default_queue
-        log.error("%s is sent to queue %r: %s", name, default, error)
-        return {"queue": default}
 
 
 def _index(options: Mapping[str, Any]) -> int | None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from jobs.message import Killed
+from jobs.timing.clock import growing_pause
 from jobs.worker.board import Board
 from jobs.worker.child import Options
 
@@ -158,8 +159,8 @@ class Slot:
             os.killpg(process.pid, signal.SIGKILL)
 
     def _schedule(self, too_soon: bool) -> None:
+        pause = growing_pause(self._failures, 0.5, _LONGEST_PAUSE) if too_soon else 0.0
         self._failures = self._failures + 1 if too_soon else 0
-        pause = min(_LONGEST_PAUSE, 0.25 * 2**self._failures) if too_soon else 0.0
         self.start_at = time.monotonic() + pause
 
     def signal(self, signum: signal.Signals) -> None:

@@ -107,8 +107,9 @@ def test_routes(routes: Any, name: str, queues: list[str], info: tuple[str, str]
     assert list(address.queues) == queues
     assert (address.exchange, address.routing_key) == (info or ("", queues[0]))
     assert priority == (9 if "priority" in str(routes) else 0)
-    raw = message.encode(Message(task=name, id=new_id(), **address.fields()))
-    told = json.loads(raw)["properties"]["delivery_info"]
+    sent = Message(task=name, id=new_id(), queue="")
+    address.write(sent)
+    told = json.loads(message.encode(sent))["properties"]["delivery_info"]
     assert told == {"exchange": address.exchange, "routing_key": address.routing_key or queues[0]}
 
 

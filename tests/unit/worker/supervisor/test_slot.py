@@ -1,0 +1,26 @@
+"""A child that can't be started."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+
+import pytest
+
+from jobs.worker.child import Options
+from jobs.worker.supervisor.slot import Slot
+
+
+def test_a_machine_that_lacks_the_means_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_args: object, **_options: object) -> None:
+        raise OSError("no process left")
+
+    monkeypatch.setattr(subprocess, "Popen", refuse)
+    slot = Slot(1, Options(queues=("default",), name="here"))
+    pauses = []
+    for _ in range(1100):
+        slot.start()
+        pauses.append(slot.start_at - time.monotonic())
+    assert pauses[:7] == pytest.approx([0.5, 1, 2, 4, 8, 16, 30], abs=0.1)
+    assert pauses[-1] == pytest.approx(30, abs=0.1)
+    assert slot.failed == "no process left"
