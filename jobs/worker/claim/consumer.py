@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
+from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
@@ -26,7 +27,7 @@ from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
-from jobs.worker.record.outcome import Delivery, Outcome, Run, each
+from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
@@ -537,8 +538,7 @@ class Consumer:
                 trusted=cursor.open,
             )
             if isinstance(one, Outcome):
-                one.claimed = claimed
-                self._recorder.add(one.weigh())
+                self._recorder.add(weighed(replace(one, claimed=claimed)))
             elif self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
                 self._returning.append(one)
@@ -556,7 +556,7 @@ class Consumer:
         finally:
             self._care.between_tasks()
         for outcome in answer.outcomes:
-            self._recorder.add(outcome.weigh())
+            self._recorder.add(weighed(outcome))
         self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
         deliveries = self._quarantine.hold(answer.deliveries)
         if self._gathering.wanted:

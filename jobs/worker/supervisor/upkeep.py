@@ -23,14 +23,8 @@ from jobs.models import TaskResult
 from jobs.registry import tasks
 from jobs.worker.board import key
 from jobs.worker.loops import AWAY, Backoff
-from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
-from jobs.worker.record.outcome import (
-    Kind,
-    Outcome,
-    Run,
-    lock_of,
-)
+from jobs.worker.record.outcome import Done, Run, failure, lock_of
 from jobs.worker.record.recorder import Recorder
 
 log = logging.getLogger("jobs.worker")
@@ -104,12 +98,18 @@ def give_up(row: TaskResult, error: Exception) -> None:
         sent.root_id, sent.parent_id = row.root_id, row.parent_id
     why = JobsError(f"Its message, of {len(raw):,} bytes, can't be put on its queue: {error}")
     log.error("task %s[%s] ends, for it can't be sent: %s", sent.task, sent.id, error)
-    outcome = Outcome(Kind.DONE, row.queue, 0, held=False, ended=row.id)
-    outcome.record = rows.failure(sent, raw, run, why)
-    outcome.following = after_end(sent, raw, run, why)
-    outcome.lock = lock_of(sent, tasks.get(sent.task))
     recorder = Recorder("relay")
-    recorder.add(outcome)
+    recorder.add(
+        Done(
+            row.queue,
+            0,
+            held=False,
+            lock=lock_of(sent, tasks.get(sent.task)),
+            record=failure(sent, raw, run, why),
+            following=after_end(sent, raw, run, why),
+            ended=row.id,
+        )
+    )
     recorder.step()
 
 
