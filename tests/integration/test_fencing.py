@@ -56,7 +56,7 @@ def lost_outcome(task_name: str, *args: Any, claimed: float = 3600) -> tuple[Rec
     put_message(task=task_name, args=list(args))
     ((number, raw),) = claim("slow").messages
     outcome = outcome_of("slow", number, raw, claimed=claimed)
-    assert upkeep.give_back(["default"], "slow", blamed=None) == 1
+    assert upkeep.return_deliveries(["default"], "slow", blamed="all") == 1
     return Recorder("slow"), outcome
 
 
@@ -87,7 +87,7 @@ def test_a_lost_outcome_changes_nothing(
 
 def test_others_of_its_batch_are_written() -> None:
     ids = [put_message(task=add.name, args=[n, n]) for n in range(3)]
-    upkeep.give_back(["default"], "slow")  # its lease has ended once
+    upkeep.return_deliveries(["default"], "slow")  # its lease has ended once
     messages = claim("slow").messages
     outcomes = [outcome_of("slow", number, raw, claimed=3600) for number, raw in messages]
     broker.get().ack("default", "slow", [2])  # as if it had been taken away
@@ -121,7 +121,7 @@ def test_one_that_is_acknowledged_early_does_not_start() -> None:
     ((number, raw),) = claim("slow").messages
     prepared = admission.prepare("default", number, raw, worker="slow", now=time.time())
     assert isinstance(prepared, Delivery)
-    upkeep.give_back(["default"], "slow")
+    upkeep.return_deliveries(["default"], "slow")
     assert ack_early(prepared, "slow") is False
     assert on_redis() == (1, 0)
 

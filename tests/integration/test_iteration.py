@@ -146,7 +146,7 @@ def test_a_call_that_is_interrupted_goes_back_as_it_is(acks: str) -> None:
     if not held:
         broker.get().ack("default", "w/1", [number])
     recorder = Recorder("w/1")
-    back = Back("default", number, raw=raw, held=held)
+    back = Back("default", number, raw=raw, priority=0, held=held)
     recorder.add(back)
     recorder.step()
     assert on_redis() == (1, 0)

@@ -153,7 +153,7 @@ def test_a_worker_ends_although_a_queue_is_refused(
     made.stop()
     assert "1 finished tasks of queue high are recorded, but stay" in caplog.text
     mend()
-    upkeep.give_back(["high"], "w")
+    upkeep.return_deliveries(["high"], "w")
     work()
     assert on_redis("high") == (0, 0)
     assert len(dead_letters("high")) == 1
@@ -195,7 +195,7 @@ def test_killed_between_record_and_letter_it_is_buried_by_the_next(
     states = TaskResult.objects.order_by("state").values_list("state", flat=True)
     assert list(states) == [State.FAILURE, State.FAILURE, State.SUCCESS]
     assert dead_letters() == []
-    upkeep.give_back(["default"], "w")
+    upkeep.return_deliveries(["default"], "w")
     work()
     letters = dead_letters()
     assert sorted(letter.reason.partition(":")[0] for letter in letters) == [

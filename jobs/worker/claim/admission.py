@@ -271,7 +271,7 @@ def ask(deliveries: list[Delivery], run: Run) -> Answer:
             left, ended = step(left, run)
             outcomes += ended
     except BrokerUnavailable:
-        lose([slot for d in left for slot in d.slots])  # they go back without
+        limits.keeper.forget([slot for d in left for slot in d.slots])  # they go back without
         raise
     return Answer(left, outcomes)
 
@@ -323,7 +323,7 @@ def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
             else:
                 given.add(d.number)
     if slots := [slot for d in asked if d.number not in given for slot in d.slots]:
-        give_up(slots)
+        limits.keeper.free(slots)
     left = []
     for d in deliveries:
         if d.task.rate is None:
@@ -392,8 +392,8 @@ def unstarted(delivery: Delivery) -> bytes | None:
     return message.mark(delivery.raw, jobs_permit=GIVEN_BACK) if delivery.permit else None
 
 
-def give_back(deliveries: Sequence[Delivery]) -> None:
-    """Give back unused permits, if the broker answers now: to repeat it might give them twice."""
+def return_permits(deliveries: Sequence[Delivery]) -> None:
+    """Return unused permits, if the broker answers now: to repeat it might give them twice."""
     unused: dict[str, list[Delivery]] = {}
     for d in deliveries:
         if d.permit:
@@ -406,27 +406,6 @@ def give_back(deliveries: Sequence[Delivery]) -> None:
     if wishes:
         with contextlib.suppress(BrokerUnavailable):
             broker.get().permits(wishes)
-
-
-def give_up(slots: Sequence[Slot]) -> None:
-    """Give back the slots of calls that don't run any more."""
-    limits.keeper.forget(slots)
-    broker.get().free_slots(slots)
-
-
-def lose(slots: Sequence[Slot]) -> None:
-    """Stop holding these slots: their calls run elsewhere, and hold them under the same names."""
-    limits.keeper.forget(slots)
-
-
-def wait_for(slots: Sequence[Slot]) -> None:
-    """Have calls go on as soon as there is a slot. Their messages must be among the due ones."""
-    broker.get().wait_for_slots(slots)
-
-
-def unlock(locks: Sequence[Lock]) -> None:
-    """Let other calls of these unique keys be sent: the calls that kept them away have ended."""
-    broker.get().unlock(locks)
 
 
 class Overrides:

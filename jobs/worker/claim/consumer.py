@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.limits import keeper
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
@@ -411,7 +412,7 @@ class Consumer:
                     self._patience.back()
         try:
             held = (self._sync, self._quarantine, self._gathering)
-            self._give_back([delivery for holder in held for delivery in holder.take_back()])
+            self._return([delivery for holder in held for delivery in holder.take_back()])
         except BrokerUnavailable as error:
             text = "%s: the broker is away; the supervisor gives back what this child holds: %s"
             log.warning(text, self.name, error)
@@ -435,7 +436,7 @@ class Consumer:
             return
         if self._sync.unstarted and self._sync.overrun():
             self._size.came_back(sync=True)  # what would be claimed now would come back, too
-            self._give_back(self._sync.take_back())
+            self._return(self._sync.take_back())
         self._quarantine.step()
         if self._gathering:
             self._submit(self._gathering.due(time.monotonic()))
@@ -548,7 +549,7 @@ class Consumer:
         try:
             answer = admission.admit(cursor.queue, claim, deliveries, run, self._ids_here)
         except DatabaseError:
-            self._give_back(deliveries)
+            self._return(deliveries)
             raise
         except BrokerUnavailable:
             self._returning += deliveries
@@ -592,22 +593,18 @@ class Consumer:
                 self._size.came_back(sync=False)
                 back = back + on_loop[free:]
         if back:
-            self._give_back(back)  # last: should the broker be away, the others run all the same
+            self._return(back)  # last: should the broker be away, the others run all the same
 
-    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Return these to their queues."""
+    def _return(self, deliveries: Sequence[Delivery] = ()) -> None:
+        """Return these to their queues, with all that is on its way back already."""
         self._returning += each(deliveries)
-        self._return()
-
-    def _return(self) -> None:
-        """Return to their queues all that is on its way back."""
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
             form = admission.unstarted(d)
             by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
         # First: another worker that gets them takes their slots under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
-            admission.give_up(slots)
+            keeper.free(slots)
         stay = set()
         for queue, some in by_queue.items():
             try:
@@ -619,7 +616,7 @@ class Consumer:
         # Had the broker been away, all would have stayed for the next step to try again.
         returned = [d for d in self._returning if d.queue not in stay]
         self._returning = [d for d in self._returning if d.queue in stay]
-        admission.give_back(returned)
+        admission.return_permits(returned)
 
     # ------------------------------------------------------------------ idling
 

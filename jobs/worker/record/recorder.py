@@ -31,9 +31,9 @@ from jobs.broker.base import Outgoing, Returned
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
+from jobs.limits import keeper
 from jobs.running import notes
 from jobs.timing import clock
-from jobs.worker.claim import admission
 from jobs.worker.loops import AWAY, Backoff, vital
 from jobs.worker.record import joining
 from jobs.worker.record.following import after_end
@@ -225,12 +225,13 @@ class Recorder:
             batch = self._record(batch)
             # Before the acknowledgement, for the same reason.
             if slots := [slot for o in batch for slot in o.slots]:
-                self._tell_all(admission.give_up, slots)
+                self._tell_all(keeper.free, slots)
             if locks := [o.lock for o in batch if o.lock and isinstance(o, _ENDS)]:
-                self._tell_all(admission.unlock, locks)
+                self._tell_all(broker.get().unlock, locks)
             self._settle(batch)
             if waiting := [o.waits_for for o in batch if isinstance(o, Later) and o.waits_for]:
-                self._tell_all(admission.wait_for, waiting)
+                # Now that their messages are among the due ones.
+                self._tell_all(broker.get().wait_for_slots, waiting)
             for o in batch:
                 if o.reported and isinstance(o, _ENDS):
                     notes.forget(o.queue, o.reported, failed=o.failed)
@@ -314,7 +315,7 @@ class Recorder:
                     "task %s was taken over by another worker; its outcome here is dropped",
                     o.ended or o.number,
                 )
-                admission.lose(o.slots)
+                keeper.forget(o.slots)
             else:
                 log.warning(
                     "the broker has lost task %s while it ran; its outcome is recorded",

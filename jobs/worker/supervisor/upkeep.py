@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from django.db import close_old_connections, connections
 
@@ -33,24 +34,24 @@ log = logging.getLogger("jobs.worker")
 _LOOK = 60.0
 
 
-def give_back(
+def return_deliveries(
     queues: Sequence[str],
     consumer: str,
     *,
-    blamed: Collection[int] | None = (),
+    blamed: Collection[int] | Literal["all"] = (),
     killed: Mapping[int, Killed] | None = None,
 ) -> int:
-    """Give back to their queues what a vanished consumer held. How many messages.
+    """Return to their queues the deliveries of a vanished consumer. How many messages.
 
     ``blamed``: the deliveries (keys of the board) that were running when the process died by
-    itself; None: unknown, so all of them. ``killed``: those for which it was killed.
+    itself; "all" when nobody knows. ``killed``: those for which it was killed.
     """
     killed = killed or {}
 
     def returned(queue: str, number: int, raw: bytes) -> Returned:
         place = key(queue, number)
         try:
-            crashed = blamed is None or place in blamed
+            crashed = blamed == "all" or place in blamed
             marked, priority = message.mark_redelivered(raw, crashed=crashed)
             if place in killed:
                 marked = message.mark(marked, jobs_killed=killed[place])
@@ -65,7 +66,7 @@ def give_back(
 
 
 def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
-    """Give back what consumers held whose lease has ended, as on a vanished machine. How many
+    """Return what consumers held whose lease has ended, as on a vanished machine. How many
     messages.
 
     ``alive``: consumers to leave alone. This process may have been suspended since it renewed
@@ -76,7 +77,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
         for consumer in broker.get().expired(queue):
             if consumer in alive:
                 continue
-            returned = give_back([queue], consumer, blamed=None)
+            returned = return_deliveries([queue], consumer, blamed="all")
             log.warning(
                 "the lease of %s has ended; %d of its messages are back in queue %s",
                 consumer,
@@ -87,7 +88,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
     return count
 
 
-def give_up(row: TaskResult, error: Exception) -> None:
+def end_unsendable(row: TaskResult, error: Exception) -> None:
     """End a call whose message the broker can't take, with all that follows its end."""
     raw, run = bytes(row.message), Run("", time.time())
     try:
@@ -151,7 +152,7 @@ class Relay:
     def step(self) -> None:
         """One pass. Whatever fails is tried again in the next: no error must end this thread."""
         try:
-            count = publish.relay(give_up=give_up)
+            count = publish.relay(end_unsendable=end_unsendable)
             close_old_connections()
         except AWAY as error:
             self._patience.away(error)
