@@ -11,7 +11,7 @@ import time
 import traceback
 import types
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -95,8 +95,8 @@ _SMALL = 4096
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of one delivery, decided once. Its class says what the broker is to do with the
-    delivery; what is the same for all classes is written down first."""
+    """What became of one delivery, decided once and never changed. Its class says what the broker
+    is to do with the delivery."""
 
     queue: str
     number: int
@@ -106,7 +106,7 @@ class Outcome(msgspec.Struct, frozen=True):
     held: bool = True
     #: Slots of concurrency limits that its delivery held.
     slots: tuple[Slot, ...] = ()
-    #: The unique lock that its call gives up when it has ended.
+    #: The unique lock of its call, which is freed when the call has ended.
     lock: Lock | None = None
     #: The call's row, if it gets one.
     record: Record | None = None
@@ -174,10 +174,7 @@ def buried(outcome: Outcome, why: str) -> Dead:
     )
 
 
-_Outcome = TypeVar("_Outcome", bound=Outcome)
-
-
-def weighed(outcome: _Outcome) -> _Outcome:
+def weighed(outcome: Outcome) -> Outcome:
     """The outcome with its size, if that is large."""
     size = len(outcome.raw) if isinstance(outcome, Dead | Later | Back) else 0
     if (record := outcome.record) is not None:
@@ -209,7 +206,7 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
 def origin(
     delivery: Delivery,
 ) -> tuple[str, int, float, bool, tuple[Slot, ...], Lock | None]:
-    """What an outcome has from its delivery: the first values of each."""
+    """The first values of any outcome: those that come from its delivery."""
     sent, task = delivery.message, delivery.task
     return (
         delivery.queue,
