@@ -72,6 +72,8 @@ _REFUSED, _REFUSED_MOST = 1.0, 30.0
 #: when ten times as many of all queues wait, none is.
 _REFUSED_FULL = 1000
 
+# Below, `type(o) is` stands where every outcome passes: `isinstance` takes three times as long.
+
 #: What ends a call, or its message.
 _ENDS = (Done, Dead)
 
@@ -229,7 +231,7 @@ class Recorder:
             if locks := [o.lock for o in batch if o.lock and isinstance(o, _ENDS)]:
                 self._tell_all(broker.get().unlock, locks)
             self._settle(batch)
-            if waiting := [o.waits_for for o in batch if isinstance(o, Later) and o.waits_for]:
+            if waiting := [o.waits_for for o in batch if type(o) is Later and o.waits_for]:
                 # Now that their messages are among the due ones.
                 self._tell_all(broker.get().wait_for_slots, waiting)
             for o in batch:
@@ -292,7 +294,7 @@ class Recorder:
         asked: dict[str, list[int]] = defaultdict(list)
         for o in batch:
             # An outcome that goes on through the broker needs its delivery, however new.
-            goes_on = isinstance(o, Back) or (isinstance(o, Later) and o.attempt is not None)
+            goes_on = type(o) is Back or (type(o) is Later and o.attempt is not None)
             if o.held and (o.claimed < since or goes_on):
                 asked[o.queue].append(o.number)
         #: (queue, number) of what is gone → whether it was taken away.
@@ -329,7 +331,7 @@ class Recorder:
         letters here, but they are ours if the ledger's row for that id holds the same message."""
         found: dict[int, tuple[Dead, str]] = {}
         for n, o in enumerate(batch):
-            if isinstance(o, Dead) and o.record is None and o.raw:
+            if o.record is None and isinstance(o, Dead) and o.raw:
                 with contextlib.suppress(MessageError):
                     found[n] = o, message.decode(o.raw, o.queue, trusted=True).id
         if not found:
@@ -549,7 +551,7 @@ def _write(outcomes: list[Outcome]) -> list[Outcome]:
     """Write outcomes and what follows them in one transaction. Returns them; ``told`` of those with
     followers has the ids of other calls that have ended by this."""
     records = [o.record for o in outcomes if o.record is not None]
-    attempts = [o.attempt for o in outcomes if isinstance(o, Later) and o.attempt is not None]
+    attempts = [o.attempt for o in outcomes if type(o) is Later and o.attempt is not None]
     followed = [o for o in outcomes if o.following is not NOTHING]
     records += [end for o in followed for end in o.following.ends]
     members = [member for o in followed for member in o.following.members]
