@@ -18,7 +18,7 @@ import os
 import random
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 from jobs import broker
@@ -143,9 +143,15 @@ class Keeper:
                 threading.Thread(target=self._loop, name="jobs-slots", daemon=True).start()
 
     def forget(self, slots: Iterable[Slot]) -> None:
+        """Hold these no longer: another process may have them under the same names."""
         with self._changed:
             for slot in slots:
                 self._slots.pop((slot.limit, slot.holder), None)
+
+    def free(self, slots: Sequence[Slot]) -> None:
+        """Forget slots that are no longer used, and let others have them."""
+        self.forget(slots)
+        broker.get().free_slots(slots)
 
     def _loop(self) -> None:
         while True:

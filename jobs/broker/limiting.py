@@ -150,8 +150,8 @@ def at_rate(bucket: Bucket, rate: Rate, now: float) -> Bucket:
     return bucket._replace(interval=rate.interval)
 
 
-def give_back(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
-    """Give back permits that were granted and not used."""
+def return_permits(bucket: Bucket, rate: Rate, unused: int) -> Bucket:
+    """Return permits that were granted and not used."""
     return bucket._replace(granted=bucket.granted - unused * rate.interval)
 
 

@@ -449,7 +449,7 @@ class MemoryBroker(Broker):
             now = self._clock()
             for limit, rate, before, within, unused in wishes:
                 bucket = limiting.at_rate(self._buckets[limit], rate, now)
-                bucket = limiting.give_back(bucket, rate, unused)
+                bucket = limiting.return_permits(bucket, rate, unused)
                 given = []
                 for time_kept in before:
                     bucket, permit = limiting.ask(bucket, rate, time_kept, now, within)

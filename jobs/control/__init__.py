@@ -108,7 +108,7 @@ def discard(queue: str, key: str) -> bool:
     # Or `jobs.ledger.recovery` would find a call that should run and has no message.
     with contextlib.suppress(MessageError):  # not signed: the ledger isn't touched
         sent = message.decode(found, queue, trusted=conf.get().queue(queue).open)
-        ledger.give_up(sent.id, "discarded")
+        ledger.mark_revoked([sent.id], "discarded")
     return broker.get().discard(queue, key)
 
 

@@ -43,11 +43,11 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     """
     registry.queue(queue)
 
-    def give_up(messages: Sequence[Waiting]) -> Sequence[str]:
+    def end_calls(messages: Sequence[Waiting]) -> Sequence[str]:
         read = [(found, sent) for found in messages if (sent := _read(queue, found))]
         alone = [sent.id for _, sent in read if not (sent.embed or sent.unique)]
         # The ledger first, or it would wait for calls that have no message.
-        ledger.give_up_all(alone, "purged")
+        ledger.mark_revoked(alone, "purged")
         # Only a worker knows what follows the end of the others.
         others = [
             Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
@@ -57,7 +57,7 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
         broker.get().push(others)
         return alone
 
-    count = _waiting(queue, give_up) if waiting else 0
+    count = _waiting(queue, end_calls) if waiting else 0
     seen, goal = 0, broker.get().stats(queue).due if due else 0
     while seen < goal:
         # From the beginning each time, since what was there is gone. Each message stays where it
@@ -65,7 +65,7 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
         page = list(itertools.islice(broker.get().browse(queue, due=True), min(_PAGE, goal - seen)))
         if not page:
             break
-        ended = give_up(page)
+        ended = end_calls(page)
         count += broker.get().withdraw(queue, page)
         seen += len(page)
         broker.get().ack(queue, "", [], ended)

@@ -240,13 +240,8 @@ def forget(ids: Sequence[str]) -> None:
     _open(ids).update(message=b"", published_at=clock.now())
 
 
-def give_up(task_id: str, why: str) -> None:
-    """End a call that will never run as REVOKED, if it has not ended."""
-    give_up_all([task_id], why)
-
-
-def give_up_all(ids: Sequence[str], why: str) -> None:
-    """`give_up` of several calls."""
+def mark_revoked(ids: Sequence[str], why: str) -> None:
+    """End calls that will never run as REVOKED, if they have not ended."""
     _open(ids).update(state=State.REVOKED, error=why, finished_at=clock.now())
 
 

@@ -401,16 +401,16 @@ _refusals = _Refusals()
 
 
 #: Called with the row and the error, to end a call whose message can never be sent.
-GiveUp = Callable[[TaskResult, Exception], None]
+EndUnsendable = Callable[[TaskResult, Exception], None]
 
 
-def relay(now: dt.datetime | None = None, give_up: GiveUp | None = None) -> int:
+def relay(now: dt.datetime | None = None, end_unsendable: EndUnsendable | None = None) -> int:
     """Publish what was committed ``RELAY_AFTER_SECONDS`` ago and is still unpublished, and return
     how many messages that were. Any number of processes may do so at once.
 
-    A message that the broker refuses stays for a later pass, and holds up no other. ``give_up`` is
-    called for one that never will be on the broker: it can't be read, or breaks the connection at
-    several passes. Raises `BrokerUnavailable` when the broker is away.
+    A message that the broker refuses stays for a later pass, and holds up no other.
+    ``end_unsendable`` is called for one that never will be on the broker: it can't be read, or
+    breaks the connection at several passes. Raises `BrokerUnavailable` when the broker is away.
     """
     grace = dt.timedelta(seconds=conf.get().relay_after_seconds)
     before = (now or dt.datetime.now(dt.UTC)) - grace
@@ -422,9 +422,9 @@ def relay(now: dt.datetime | None = None, give_up: GiveUp | None = None) -> int:
         # Not within the transaction that holds the rows.
         while passed.hopeless:
             row, error = passed.hopeless.pop()
-            if give_up is not None:
+            if end_unsendable is not None:
                 _breaking.pop(row.id, None)
-                give_up(row, error)
+                end_unsendable(row, error)
         if found < _BATCH:
             return total
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from jobs import broker, conf, task
 from jobs.broker.base import Claim
@@ -14,8 +15,9 @@ from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
+    Dead,
     Delivery,
-    Kind,
+    Later,
     Outcome,
 )
 from jobs.worker.record.recorder import Recorder
@@ -46,8 +48,7 @@ def outcome_of(worker: str, number: int, raw: bytes, *, claimed: float) -> Outco
     if isinstance(prepared, Outcome):
         return prepared
     outcome = executor.run(prepared, worker, LIMITS)
-    outcome.claimed = time.monotonic() - claimed
-    return outcome
+    return replace(outcome, claimed=time.monotonic() - claimed)
 
 
 def lost_outcome(task_name: str, *args: Any, claimed: float = 3600) -> tuple[Recorder, Outcome]:
@@ -55,7 +56,7 @@ def lost_outcome(task_name: str, *args: Any, claimed: float = 3600) -> tuple[Rec
     put_message(task=task_name, args=list(args))
     ((number, raw),) = claim("slow").messages
     outcome = outcome_of("slow", number, raw, claimed=claimed)
-    assert upkeep.give_back(["default"], "slow", blamed=None) == 1
+    assert upkeep.return_deliveries(["default"], "slow", blamed="all") == 1
     return Recorder("slow"), outcome
 
 
@@ -73,7 +74,7 @@ def test_a_lost_outcome_changes_nothing(
     args = {add.name: (1, 2), fail.name: ("wrong",)}.get(name, ())
     recorder, outcome = lost_outcome(name, *args)
     # Where a message that was never run came back its claim's time isn't known.
-    outcome.claimed = time.monotonic() - 3600
+    outcome = replace(outcome, claimed=time.monotonic() - 3600)
     if claimed_by_another:
         claim("quick")
     write(recorder, outcome)
@@ -86,7 +87,7 @@ def test_a_lost_outcome_changes_nothing(
 
 def test_others_of_its_batch_are_written() -> None:
     ids = [put_message(task=add.name, args=[n, n]) for n in range(3)]
-    upkeep.give_back(["default"], "slow")  # its lease has ended once
+    upkeep.return_deliveries(["default"], "slow")  # its lease has ended once
     messages = claim("slow").messages
     outcomes = [outcome_of("slow", number, raw, claimed=3600) for number, raw in messages]
     broker.get().ack("default", "slow", [2])  # as if it had been taken away
@@ -107,10 +108,10 @@ def test_what_was_just_claimed_is_not_asked_for(monkeypatch: pytest.MonkeyPatch)
 
 def test_its_verbs_do_nothing() -> None:
     recorder, outcome = lost_outcome(fails_and_waits.name, claimed=0.0)
-    assert outcome.kind is Kind.LATER
+    assert isinstance(outcome, Later)
     recorder._settle([outcome])
     assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
-    dead = Outcome(Kind.DEAD, "default", outcome.number, reason="why")
+    dead = Dead("default", outcome.number, reason="why")
     recorder._settle([dead])
     assert broker.get().stats("default")[:4] == (1, 0, 0, 0)
 
@@ -120,7 +121,7 @@ def test_one_that_is_acknowledged_early_does_not_start() -> None:
     ((number, raw),) = claim("slow").messages
     prepared = admission.prepare("default", number, raw, worker="slow", now=time.time())
     assert isinstance(prepared, Delivery)
-    upkeep.give_back(["default"], "slow")
+    upkeep.return_deliveries(["default"], "slow")
     assert ack_early(prepared, "slow") is False
     assert on_redis() == (1, 0)
 
@@ -130,8 +131,7 @@ def test_one_that_was_acknowledged_early_is_recorded_however_late() -> None:
     ((number, raw),) = claim("slow").messages
     outcome = outcome_of("slow", number, raw, claimed=3600)
     broker.get().ack("default", "slow", [number])
-    outcome.held = False
-    write(Recorder("slow"), outcome)
+    write(Recorder("slow"), replace(outcome, held=False))
     assert TaskResult.objects.get().state == State.SUCCESS
 
 

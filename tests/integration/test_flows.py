@@ -26,7 +26,7 @@ from jobs.beat import tick
 from jobs.message import Killed
 from jobs.models import Schedule
 from jobs.worker.board import key
-from jobs.worker.supervisor.upkeep import give_back
+from jobs.worker.supervisor.upkeep import return_deliveries
 from tests.integration.beats import NOON, scheduled
 from tests.project import ROOT
 from tests.tasks import add
@@ -112,7 +112,7 @@ def terminate(killed: str) -> None:
     result = add.delay(1, 2)
     [(number, _)] = broker.get().claim("default", killed, 1, 1, 60.0).messages
     control.revoke(result.id, terminate=True)
-    give_back(["default"], killed, killed={key("default", number): Killed.REVOKED})
+    return_deliveries(["default"], killed, killed={key("default", number): Killed.REVOKED})
     work()
     assert result.state == "REVOKED"
 

@@ -18,7 +18,7 @@ from jobs.exceptions import MalformedMessage
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.worker.claim import admission
-from jobs.worker.record.outcome import Kind, Outcome
+from jobs.worker.record.outcome import Dead, Later, Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
 from jobs.worker.run.executor import Limits, ThreadTimer
@@ -164,7 +164,7 @@ def test_whatever_decodes_is_recorded(
     # What stands beside it in its batch.
     beside = message.new_id()
     recorder.add(outcome_of(raw_of({"id": beside})))
-    dead = outcome.kind is Kind.DEAD
+    dead = isinstance(outcome, Dead)
     record = outcome.record
     recorder.step()
     assert recorder.idle
@@ -259,8 +259,8 @@ def test_an_unknown_task_is_not_offered_for_ever() -> None:
     raw = raw_of({"id": "foreign-1", "task": "nobody's"}, jobs_unknown_since=1e300)
     broker.get().push([Outgoing("default", raw)])
     outcome = outcome_of(raw)
-    assert outcome.kind in (Kind.DEAD, Kind.LATER)
-    if outcome.kind is Kind.LATER:
+    assert type(outcome) in (Dead, Later)
+    if isinstance(outcome, Later):
         assert json.loads(outcome.raw)["properties"]["jobs_unknown_since"] <= time.time()
 
 

@@ -29,7 +29,7 @@ from jobs.running.iteration import (
 )
 from jobs.running.request import current
 from jobs.states import State
-from jobs.worker.record.outcome import Kind, Outcome
+from jobs.worker.record.outcome import Back
 from jobs.worker.record.recorder import Recorder
 from tests.models import Author, Badge, Book, Genre, Novel, Run, Seat
 from tests.tasks import greet_all, walk
@@ -146,7 +146,7 @@ def test_a_call_that_is_interrupted_goes_back_as_it_is(acks: str) -> None:
     if not held:
         broker.get().ack("default", "w/1", [number])
     recorder = Recorder("w/1")
-    back = Outcome(Kind.BACK, "default", number, raw=raw, held=held)
+    back = Back("default", number, raw=raw, priority=0, held=held)
     recorder.add(back)
     recorder.step()
     assert on_redis() == (1, 0)

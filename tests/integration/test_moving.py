@@ -70,10 +70,10 @@ def test_what_is_due_is_purged(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_comes_meanwhile_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     send(3)
 
-    def give_up_all(ids: list[str], why: str) -> None:
+    def mark_revoked(ids: list[str], why: str) -> None:
         put(b"another")
 
-    monkeypatch.setattr("jobs.ledger.give_up_all", give_up_all)
+    monkeypatch.setattr("jobs.ledger.mark_revoked", mark_revoked)
     monkeypatch.setattr(moving, "_PAGE", 1)
     assert control.purge("default") == 3
     assert on_redis() == (3, 0)
@@ -128,7 +128,7 @@ def test_a_purge_that_is_killed_on_the_way_loses_nothing(monkeypatch: pytest.Mon
     def die(*args: object) -> None:
         raise Killed
 
-    monkeypatch.setattr("jobs.ledger.give_up_all", die)
+    monkeypatch.setattr("jobs.ledger.mark_revoked", die)
     monkeypatch.setattr(moving._Hands, "leave", lambda hands: None)
     with pytest.raises(Killed):
         control.purge("default")
@@ -145,7 +145,7 @@ def test_a_purge_that_fails_gives_back_what_it_took(monkeypatch: pytest.MonkeyPa
     def fail(*args: object) -> None:
         raise RuntimeError("database away")
 
-    monkeypatch.setattr("jobs.ledger.give_up_all", fail)
+    monkeypatch.setattr("jobs.ledger.mark_revoked", fail)
     with pytest.raises(RuntimeError, match="database away"):
         control.purge("default")
     assert on_redis() == (3, 0)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from jobs import broker, message, task
 from jobs.broker.base import Outgoing
@@ -17,7 +18,7 @@ from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.claim import admission
 from jobs.worker.record import recorder
-from jobs.worker.record.outcome import Delivery, Outcome
+from jobs.worker.record.outcome import Delivery, Outcome, after_run, buried_types
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor
 from jobs.worker.run.executor import Limits, ThreadTimer
@@ -57,7 +58,7 @@ def outcomes(queue: str, *names: str, count: int | None = None) -> list[Outcome]
     for number, raw in broker.get().claim(queue, "w", 1, 100, 60).messages:
         found = admission.prepare(queue, number, raw, worker="w", now=time.time())
         if isinstance(found, Delivery):
-            found = executor.run(found, "w", LIMITS).of(found, held=True)
+            found = after_run(executor.run(found, "w", LIMITS), found)
         made.append(found)
     assert len(made) == (count or len(names))
     return made
@@ -105,8 +106,8 @@ def test_a_refused_queue_holds_up_no_other(
 ) -> None:
     names = [add.name, fails_and_waits.name, rejects.name]
     bad, good = outcomes("high", *names), outcomes("default", *names)
-    for outcome in bad:
-        outcome.claimed = 0.0  # so long ago that they may have been taken away
+    # So long ago that they may have been taken away.
+    bad = [replace(outcome, claimed=0.0) for outcome in bad]
     mend = refuse(client, key)
     made = written(*bad, *good, *outcomes("low", add.name))
     states = sorted(TaskResult.objects.values_list("state", flat=True))
@@ -152,7 +153,7 @@ def test_a_worker_ends_although_a_queue_is_refused(
     made.stop()
     assert "1 finished tasks of queue high are recorded, but stay" in caplog.text
     mend()
-    upkeep.give_back(["high"], "w")
+    upkeep.return_deliveries(["high"], "w")
     work()
     assert on_redis("high") == (0, 0)
     assert len(dead_letters("high")) == 1
@@ -162,10 +163,10 @@ def test_limits_that_are_refused_hold_up_nothing(
     client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     some = outcomes("default", add.name, add.name)
-    for n, one in enumerate(some):
-        one.lock = Lock(f"lock {n}", one.ended)
+    locked = [replace(one, lock=Lock(f"lock {n}", one.ended)) for n, one in enumerate(some)]
+    for n in range(len(some)):
         client.lpush(f"{{unique:lock {n}}}", "no text")
-    written(*some)
+    written(*locked)
     assert on_redis() == (0, 0)
     assert caplog.text.count("stay held") == 1
 
@@ -194,7 +195,7 @@ def test_killed_between_record_and_letter_it_is_buried_by_the_next(
     states = TaskResult.objects.order_by("state").values_list("state", flat=True)
     assert list(states) == [State.FAILURE, State.FAILURE, State.SUCCESS]
     assert dead_letters() == []
-    upkeep.give_back(["default"], "w")
+    upkeep.return_deliveries(["default"], "w")
     work()
     letters = dead_letters()
     assert sorted(letter.reason.partition(":")[0] for letter in letters) == [
@@ -212,7 +213,7 @@ def test_killed_between_record_and_letter_it_is_buried_by_the_next(
 
 
 def test_ends_that_leave_a_letter() -> None:
-    found = admission.buried_types()
+    found = buried_types()
     assert {f"jobs.exceptions.{one}" for one in ("WorkerLost", "Reject", "WrongArguments")} <= found
     assert f"{__name__}.RejectsAlike" in found
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from msgspec.structs import replace
 
 from jobs import broker, ledger, task
 from jobs.models import TaskAttempt, TaskResult
@@ -17,8 +18,9 @@ from jobs.worker.record import recorder
 from jobs.worker.record.outcome import (
     Delivery,
     Following,
-    Kind,
+    Later,
     Outcome,
+    weighed,
 )
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.run import executor
@@ -72,11 +74,10 @@ def outcomes(count: int, **fields: Any) -> list[Outcome]:
     return made
 
 
-def with_record(outcome: Outcome, **fields: Any) -> str:
-    """Its id; the fields of its record are others from now on."""
+def with_record(outcome: Outcome, **fields: Any) -> Outcome:
+    """The same with other fields of its record."""
     assert outcome.record is not None
-    outcome.record = outcome.record._replace(**fields)
-    return outcome.ended
+    return replace(outcome, record=outcome.record._replace(**fields))
 
 
 def write(*some: Outcome) -> Recorder:
@@ -91,10 +92,9 @@ def write(*some: Outcome) -> Recorder:
 @pytest.mark.parametrize("fields", [pytest.param(v, id=k) for k, v in REFUSED.items()])
 def test_one_that_is_refused_is_stored_as_far_as_it_can_be(fields: dict[str, Any]) -> None:
     bad, good = outcomes(2)
-    task_id = with_record(bad, **fields)
-    write(bad, good)
+    write(with_record(bad, **fields), good)
     assert set(TaskResult.objects.values_list("state", flat=True)) == {State.SUCCESS}
-    assert TaskResult.objects.filter(id__in=[task_id, good.ended]).count() == 2
+    assert TaskResult.objects.filter(id__in=[bad.ended, good.ended]).count() == 2
     assert on_redis() == (0, 0)
 
 
@@ -102,17 +102,15 @@ def test_one_that_is_refused_is_stored_as_far_as_it_can_be(fields: dict[str, Any
 @pytest.mark.parametrize("fields", [pytest.param(v, id=k) for k, v in ON_POSTGRESQL.items()])
 def test_one_that_postgresql_refuses(fields: dict[str, Any]) -> None:
     bad, good = outcomes(2)
-    task_id = with_record(bad, **fields)
-    write(bad, good)
-    assert TaskResult.objects.filter(id__in=[task_id, good.ended]).count() == 2
+    write(with_record(bad, **fields), good)
+    assert TaskResult.objects.filter(id__in=[bad.ended, good.ended]).count() == 2
     assert on_redis() == (0, 0)
 
 
 def test_what_can_be_kept_is() -> None:
     (bad,) = outcomes(1)
-    task_id = with_record(bad, group_index=-1, root_id="root")
-    write(bad)
-    row = TaskResult.objects.get(id=task_id)
+    write(with_record(bad, group_index=-1, root_id="root"))
+    row = TaskResult.objects.get(id=bad.ended)
     assert (row.state, row.result, row.args, row.root_id, row.error) == (
         *(State.SUCCESS, "0", "[0,0]", "root", ""),
     )
@@ -120,8 +118,7 @@ def test_what_can_be_kept_is() -> None:
 
 def test_one_of_which_no_row_can_be_made_is_a_dead_letter() -> None:
     bad, good = outcomes(2)
-    with_record(bad, id="\ud800")
-    write(bad, good)
+    write(with_record(bad, id="\ud800"), good)
     assert TaskResult.objects.get().id == good.ended
     assert on_redis() == (0, 0)
     (letter,) = dead_letters()
@@ -131,7 +128,7 @@ def test_one_of_which_no_row_can_be_made_is_a_dead_letter() -> None:
 def test_a_batch_that_is_refused_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
     made = outcomes(FULL)
     for place in (0, 100, 250):
-        with_record(made[place], group_index=-1)
+        made[place] = with_record(made[place], group_index=-1)
     statements = []
     monkeypatch.setattr(recorder, "_write", _counting(recorder._write, statements))
     write(*made)
@@ -149,7 +146,7 @@ def _counting(call: Any, calls: list[Any]) -> Any:
 
 def test_a_fault_of_our_own_in_one_does_not_end_the_process() -> None:
     bad, good = outcomes(2)
-    bad.following = Following(ends=[None])  # type: ignore[list-item]
+    bad = replace(bad, following=Following(ends=[None]))  # type: ignore[list-item]
     write(bad, good)
     assert TaskResult.objects.get().id == good.ended
     assert len(dead_letters()) == 1
@@ -173,7 +170,7 @@ def test_a_missing_table_holds_up_only_what_needs_it(caplog: pytest.LogCaptureFi
     prepared = admission.prepare("default", number, raw, worker="w", now=time.time())
     assert isinstance(prepared, Delivery)
     retried = executor.run(prepared, "w", LIMITS)
-    assert retried.kind is Kind.LATER
+    assert isinstance(retried, Later)
     (good,) = outcomes_from(2)
     made = write(retried, good)
     assert TaskResult.objects.get().id == good.ended
@@ -245,9 +242,7 @@ def test_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_large_row_is_weighed() -> None:
     small, large = outcomes(2)
-    with_record(large, result="x" * 3_000_000)
-    small.weigh()
-    large.weigh()
+    small, large = weighed(small), weighed(with_record(large, result="x" * 3_000_000))
     assert small.size == 0
     assert large.size > 3_000_000
     made = Recorder("w")

@@ -30,7 +30,7 @@ def held_by_one(*labels: str, queue: str = "default") -> None:
 
 def test_only_what_was_running_is_blamed() -> None:
     held_by_one("a", "b", "c")
-    assert upkeep.give_back(["default"], "gone", blamed={key("default", 2)}) == 3
+    assert upkeep.return_deliveries(["default"], "gone", blamed={key("default", 2)}) == 3
     assert [(one.args, one.crashes, one.redelivered) for one in again()] == [
         (["a"], 0, True),
         (["b"], 1, True),
@@ -41,14 +41,14 @@ def test_only_what_was_running_is_blamed() -> None:
 def test_a_number_of_another_queue_is_another_delivery() -> None:
     held_by_one("a", queue="default")
     held_by_one("b", queue="low")
-    assert upkeep.give_back(["default", "low"], "gone", blamed={key("low", 1)}) == 2
+    assert upkeep.return_deliveries(["default", "low"], "gone", blamed={key("low", 1)}) == 2
     assert [one.crashes for one in again() + again("low")] == [0, 1]
 
 
 def test_what_it_was_killed_for() -> None:
     held_by_one("a", "b", "c")
     killed = {key("default", 1): Killed.TIME_LIMIT, key("default", 3): Killed.REVOKED}
-    upkeep.give_back(["default"], "gone", killed=killed)
+    upkeep.return_deliveries(["default"], "gone", killed=killed)
     assert [(one.crashes, one.killed) for one in again()] == [
         (0, "time limit"),
         (0, ""),
@@ -74,5 +74,5 @@ def test_nothing_is_taken_from_who_is_known_to_live() -> None:
 def test_what_cannot_be_read_comes_back_as_it_is() -> None:
     put(b"not json")
     claim("gone")
-    assert upkeep.give_back(["default"], "gone", blamed=None) == 1
+    assert upkeep.return_deliveries(["default"], "gone", blamed="all") == 1
     assert claim("reader") == [(1, b"not json")]

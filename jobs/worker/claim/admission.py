@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,7 +26,6 @@ from jobs.exceptions import (
     MalformedMessage,
     MessageError,
     QueueRefused,
-    Reject,
     TaskEnded,
     TaskRevoked,
     TimeLimitExceeded,
@@ -36,24 +36,23 @@ from jobs.ledger import unique
 from jobs.ledger.refusals import is_refusal
 from jobs.message import Message
 from jobs.registry import tasks
-from jobs.states import State
-from jobs.worker.record import outcome as rows
-from jobs.worker.record.following import after_end
+from jobs.worker.record.following import dead_letter, end_of
 from jobs.worker.record.outcome import (
+    Dead,
     Delivery,
-    Kind,
+    Later,
     Outcome,
     Run,
+    already_ended,
+    buried_types,
+    is_kept,
     limit_of,
-    lock_of,
+    most_crashes,
     reason,
-    slots_of,
+    undecided,
 )
 
 log = logging.getLogger("jobs.worker")
-
-#: The ends of calls whose messages are kept as dead letters.
-_BURIED = (WorkerLost, MessageError, Reject)
 
 #: Seconds until a message whose task is unknown here is offered again.
 _OFFER_AGAIN = 5.0
@@ -82,7 +81,7 @@ def prepare(
     *,
     worker: str,
     now: float,
-    claimed: float = 0.0,
+    claimed: float = math.inf,
     trusted: bool | None = None,
 ) -> Delivery | Outcome:
     """The delivery to run or, for a message that is not to run now, its outcome.
@@ -97,23 +96,23 @@ def prepare(
             sent = message.decode(raw, queue, trusted=trusted)
         except MessageError as error:
             if isinstance(error, MalformedMessage) and error.call is not None:
-                return _dead(queue, number, raw, error.call, Run(worker, now), error)
+                return dead_letter(queue, number, raw, error.call, Run(worker, now), error)
             # No signature says whose call it is; the recorder asks whether the ledger knows it.
-            return Outcome(Kind.DEAD, queue, number, reason=reason(error), raw=raw)
+            return Dead(queue, number, reason=reason(error), raw=raw)
         task = tasks.get(sent.task)
         if task is None:
             return _unknown(queue, number, raw, sent, Run(worker, now))
         sent.sensitive = task.sensitive
         delivery = Delivery(queue, number, raw, sent, task, claimed)
         if (sent.crashes or sent.killed) and (why := _lost(sent, task)):
-            return end(delivery, Run(worker, now), why)
+            return end_of(delivery, Run(worker, now), why)
         if sent.expires is not None and sent.expires.timestamp() <= now:
-            return end(delivery, Run(worker, now), TaskRevoked("expired"))
+            return end_of(delivery, Run(worker, now), TaskRevoked("expired"))
         if sent.eta is not None and not sent.held and sent.eta.timestamp() > now:
             # From a producer that doesn't know of due messages (Celery).
             return _later(delivery, message.mark(raw, jobs_due=True), sent.eta.timestamp())
     except Exception as error:  # noqa: BLE001  it is logged there
-        return given_up(queue, number, raw, trusted, Run(worker, now), error)
+        return undecided(queue, number, raw, trusted, Run(worker, now), error)
     return delivery
 
 
@@ -134,26 +133,24 @@ def _lost(sent: Message, task: Task[..., Any]) -> TaskEnded | TaskRevoked | None
     return None
 
 
-def most_crashes(task: Task[..., Any]) -> int:
-    own = task.options.max_crashes
-    return conf.get().max_crashes if own is None else own
-
-
 def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Outcome:
     """While new code is being rolled out, other workers may know the task: offer the message
     again. Later it is a dead letter."""
     # No signature covers this mark: a time in the future would have it offered for ever.
     first_seen = min(sent.unknown_since or run.started, run.started)
     if run.started - first_seen < conf.get().unknown_task_seconds:
-        again = Outcome(Kind.LATER, queue, number, priority=sent.priority)
-        again.raw = message.mark(raw, jobs_unknown_since=first_seen, jobs_due=True)
-        again.due = time.time() + _OFFER_AGAIN
-        return again
+        return Later(
+            queue,
+            number,
+            raw=message.mark(raw, jobs_unknown_since=first_seen, jobs_due=True),
+            priority=sent.priority,
+            due=time.time() + _OFFER_AGAIN,
+        )
     error = UnknownTask(
         f"No task {sent.task!r} is known here.{conf.nearest(sent.task, tasks)} Deploy the code "
         "that has it and requeue the message, or discard it."
     )
-    return _dead(queue, number, raw, sent, run, error)
+    return dead_letter(queue, number, raw, sent, run, error)
 
 
 # --------------------------------------------------------------------------------- claim by claim
@@ -178,7 +175,7 @@ def admit(
             said = broker.get().revoked(queue, [d.message.id for d in left])
             revoked = {d.number for d, found in zip(left, said, strict=True) if found}
             gone = [d for d in left if d.number in revoked]
-            outcomes += [end(d, run, TaskRevoked("revoked")) for d in gone]
+            outcomes += [end_of(d, run, TaskRevoked("revoked")) for d in gone]
             left = [d for d in left if d.number not in revoked]
         if left and claim.paused_tasks:
             # The broker keeps them among what is due until their task is resumed.
@@ -194,7 +191,7 @@ def admit(
             raise
         if len(deliveries) == 1:
             (d,) = deliveries
-            return Answer([], [given_up(queue, d.number, d.raw, True, run, error)])
+            return Answer([], [undecided(queue, d.number, d.raw, True, run, error)])
     answers = [admit(queue, claim, [d], run, here) for d in deliveries]
     return Answer(
         [d for answer in answers for d in answer.deliveries],
@@ -217,7 +214,7 @@ def _without_ended(
     for d in deliveries:
         if d.message.redelivered:
             doubtful.add(d.message.id)
-        elif rows.is_kept(d.message, d.task):
+        elif is_kept(d.message, d.task):
             sent = message.id_time(d.message.id)
             if sent is None or sent < old:
                 doubtful.add(d.message.id)
@@ -232,7 +229,7 @@ def _without_ended(
         if d.message.id in ended:
             why = reasons.get(d.message.id) if d.message.redelivered else None
             outcomes.append(already_ended(d, why))
-        elif d.message.id in begun and rows.is_kept(d.message, d.task):
+        elif d.message.id in begun and is_kept(d.message, d.task):
             # Its copy is running here. This one comes again when that may have ended, and runs
             # should it come to nothing.
             raw, _ = message.mark_redelivered(d.raw, crashed=False)
@@ -274,7 +271,7 @@ def ask(deliveries: list[Delivery], run: Run) -> Answer:
             left, ended = step(left, run)
             outcomes += ended
     except BrokerUnavailable:
-        lose([slot for d in left for slot in d.slots])  # they go back without
+        limits.keeper.forget([slot for d in left for slot in d.slots])  # they go back without
         raise
     return Answer(left, outcomes)
 
@@ -326,7 +323,7 @@ def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
             else:
                 given.add(d.number)
     if slots := [slot for d in asked if d.number not in given for slot in d.slots]:
-        give_up(slots)
+        limits.keeper.free(slots)
     left = []
     for d in deliveries:
         if d.task.rate is None:
@@ -358,7 +355,7 @@ def _with_locks(deliveries: list[Delivery], run: Run) -> Answer:
     if not others:
         return Answer(deliveries, [])
     outcomes = [
-        end(d, run, TaskRevoked(f"call {others[d.number]} of the same unique key is there"))
+        end_of(d, run, TaskRevoked(f"call {others[d.number]} of the same unique key is there"))
         for d in deliveries
         if d.number in others
     ]
@@ -372,15 +369,21 @@ def _names(asked: list[Delivery], run: Run) -> tuple[dict[int, str], list[Outcom
         try:
             names[d.number] = limit_of(d)
         except Exception as error:  # noqa: BLE001  the task's own function
-            outcomes.append(end(d, run, error))
+            outcomes.append(end_of(d, run, error))
     return names, outcomes
 
 
 def _later(delivery: Delivery, raw: bytes, due: float, slot: Slot | None = None) -> Outcome:
     """Put it among the due messages: neither an attempt nor a redelivery, since it didn't begin."""
-    later = Outcome(Kind.LATER, delivery.queue, delivery.number, raw=raw, due=due, waits_for=slot)
-    later.priority = delivery.message.priority
-    return later
+    return Later(
+        delivery.queue,
+        delivery.number,
+        delivery.claimed,
+        raw=raw,
+        priority=delivery.message.priority,
+        due=due,
+        waits_for=slot,
+    )
 
 
 def unstarted(delivery: Delivery) -> bytes | None:
@@ -389,8 +392,8 @@ def unstarted(delivery: Delivery) -> bytes | None:
     return message.mark(delivery.raw, jobs_permit=GIVEN_BACK) if delivery.permit else None
 
 
-def give_back(deliveries: Sequence[Delivery]) -> None:
-    """Give back unused permits, if the broker answers now: to repeat it might give them twice."""
+def return_permits(deliveries: Sequence[Delivery]) -> None:
+    """Return unused permits, if the broker answers now: to repeat it might give them twice."""
     unused: dict[str, list[Delivery]] = {}
     for d in deliveries:
         if d.permit:
@@ -403,27 +406,6 @@ def give_back(deliveries: Sequence[Delivery]) -> None:
     if wishes:
         with contextlib.suppress(BrokerUnavailable):
             broker.get().permits(wishes)
-
-
-def give_up(slots: Sequence[Slot]) -> None:
-    """Give back the slots of calls that don't run any more."""
-    limits.keeper.forget(slots)
-    broker.get().free_slots(slots)
-
-
-def lose(slots: Sequence[Slot]) -> None:
-    """Stop holding these slots: their calls run elsewhere, and hold them under the same names."""
-    limits.keeper.forget(slots)
-
-
-def wait_for(slots: Sequence[Slot]) -> None:
-    """Have calls go on as soon as there is a slot. Their messages must be among the due ones."""
-    broker.get().wait_for_slots(slots)
-
-
-def unlock(locks: Sequence[Lock]) -> None:
-    """Let other calls of these unique keys be sent: the calls that kept them away have ended."""
-    broker.get().unlock(locks)
 
 
 class Overrides:
@@ -465,96 +447,3 @@ class Overrides:
         for task in map(tasks.get, self._known):
             if task:
                 use_rate(task, task.options.rate())
-
-
-# ------------------------------------------------------------- outcomes of calls that don't go on
-
-
-def end(delivery: Delivery, run: Run, why: Exception) -> Outcome:
-    """The outcome of a call that doesn't run, or runs no longer: REVOKED or FAILURE. A message
-    that kills workers, can't be read or was rejected becomes a dead letter besides."""
-    state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
-    kind = Kind.DEAD if isinstance(why, _BURIED) else Kind.DONE
-    sent = delivery.message
-    keeps = kind is Kind.DEAD or rows.is_kept(sent, delivery.task)
-    row = rows.failure(sent, delivery.raw, run, why, state) if keeps else None
-    return Outcome(
-        kind,
-        delivery.queue,
-        delivery.number,
-        record=row,
-        ended=sent.id,
-        reason=reason(why) if kind is Kind.DEAD else "",
-        raw=delivery.raw if kind is Kind.DEAD else b"",
-        following=after_end(sent, delivery.raw, run, why, state),
-        slots=slots_of(delivery),
-        lock=lock_of(sent, delivery.task),
-    )
-
-
-def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
-    """The outcome of a call whose end an earlier delivery has recorded. ``unburied``: why the
-    message is to be a dead letter, if that delivery did not get so far as to make it one."""
-    sent = delivery.message
-    done = Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id)
-    if unburied is not None:
-        done.kind, done.reason, done.raw = Kind.DEAD, unburied, delivery.raw
-    done.slots, done.lock = slots_of(delivery), lock_of(sent, delivery.task)
-    return done
-
-
-def _dead(
-    queue: str, number: int, raw: bytes, sent: Message, run: Run, error: MessageError
-) -> Outcome:
-    """A dead letter, whose call ends in the ledger whether or not it wants its result kept."""
-    task = tasks.get(sent.task)
-    if task is not None:
-        sent.sensitive = task.sensitive
-    return Outcome(
-        Kind.DEAD,
-        queue,
-        number,
-        record=rows.failure(sent, raw, run, error),
-        ended=sent.id,
-        reason=reason(error),
-        following=after_end(sent, raw, run, error),
-        lock=lock_of(sent, task),
-    )
-
-
-def given_up(
-    queue: str, number: int, raw: bytes, trusted: bool, run: Run, error: Exception
-) -> Outcome:
-    """`undecided`; the ledger records a failure if it can be told whose call it is."""
-    outcome = undecided(queue, number, "", error, raw)
-    try:
-        try:
-            sent = message.decode(raw, queue, trusted=trusted)
-        except MalformedMessage as malformed:
-            if not isinstance(malformed.call, Message):
-                raise
-            sent = malformed.call
-        outcome.record = ledger.bounded(rows.failure(sent, raw, run, error))
-    except Exception:
-        text = "message %s of queue %s: the end of its call can't be recorded"
-        log.exception(text, number, queue)
-    else:
-        outcome.ended = sent.id
-    return outcome
-
-
-def undecided(queue: str, number: int, task_id: str, error: Exception, raw: bytes = b"") -> Outcome:
-    """A dead letter, since deciding what becomes of the message failed. Were the process to end
-    instead, the next one would claim the message and end, too."""
-    text = "message %s of queue %s becomes a dead letter: its outcome can't be decided"
-    log.error(text, task_id or number, queue, exc_info=error)
-    why = f"Its outcome can't be decided: {reason(error)}"
-    return Outcome(Kind.DEAD, queue, number, ended=task_id, reason=why, raw=raw, failed=True)
-
-
-def buried_types() -> set[str]:
-    """The `error_type` of ends whose messages are dead letters."""
-    found: list[type[BaseException]] = list(_BURIED)
-    for one in found:  # it grows meanwhile
-        found += one.__subclasses__()
-    return {rows.kind_of(one) for one in found}

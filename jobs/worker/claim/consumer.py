@@ -17,16 +17,18 @@ from collections.abc import Callable, Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
+from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
 from jobs.broker.base import Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.limits import keeper
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
-from jobs.worker.record.outcome import Delivery, Outcome, Run, each
+from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import FULL, Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
@@ -410,7 +412,7 @@ class Consumer:
                     self._patience.back()
         try:
             held = (self._sync, self._quarantine, self._gathering)
-            self._give_back([delivery for holder in held for delivery in holder.take_back()])
+            self._return([delivery for holder in held for delivery in holder.take_back()])
         except BrokerUnavailable as error:
             text = "%s: the broker is away; the supervisor gives back what this child holds: %s"
             log.warning(text, self.name, error)
@@ -434,7 +436,7 @@ class Consumer:
             return
         if self._sync.unstarted and self._sync.overrun():
             self._size.came_back(sync=True)  # what would be claimed now would come back, too
-            self._give_back(self._sync.take_back())
+            self._return(self._sync.take_back())
         self._quarantine.step()
         if self._gathering:
             self._submit(self._gathering.due(time.monotonic()))
@@ -537,8 +539,7 @@ class Consumer:
                 trusted=cursor.open,
             )
             if isinstance(one, Outcome):
-                one.claimed = claimed
-                self._recorder.add(one.weigh())
+                self._recorder.add(weighed(replace(one, claimed=claimed)))
             elif self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
                 self._returning.append(one)
@@ -548,7 +549,7 @@ class Consumer:
         try:
             answer = admission.admit(cursor.queue, claim, deliveries, run, self._ids_here)
         except DatabaseError:
-            self._give_back(deliveries)
+            self._return(deliveries)
             raise
         except BrokerUnavailable:
             self._returning += deliveries
@@ -556,7 +557,7 @@ class Consumer:
         finally:
             self._care.between_tasks()
         for outcome in answer.outcomes:
-            self._recorder.add(outcome.weigh())
+            self._recorder.add(weighed(outcome))
         self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
         deliveries = self._quarantine.hold(answer.deliveries)
         if self._gathering.wanted:
@@ -592,22 +593,18 @@ class Consumer:
                 self._size.came_back(sync=False)
                 back = back + on_loop[free:]
         if back:
-            self._give_back(back)  # last: should the broker be away, the others run all the same
+            self._return(back)  # last: should the broker be away, the others run all the same
 
-    def _give_back(self, deliveries: Sequence[Delivery]) -> None:
-        """Return these to their queues."""
+    def _return(self, deliveries: Sequence[Delivery] = ()) -> None:
+        """Return these to their queues, with all that is on its way back already."""
         self._returning += each(deliveries)
-        self._return()
-
-    def _return(self) -> None:
-        """Return to their queues all that is on its way back."""
         by_queue: dict[str, list[Returned]] = {}
         for d in self._returning:
             form = admission.unstarted(d)
             by_queue.setdefault(d.queue, []).append(Returned(d.number, d.message.priority, form))
         # First: another worker that gets them takes their slots under the same names.
         if slots := [slot for d in self._returning for slot in d.slots]:
-            admission.give_up(slots)
+            keeper.free(slots)
         stay = set()
         for queue, some in by_queue.items():
             try:
@@ -619,7 +616,7 @@ class Consumer:
         # Had the broker been away, all would have stayed for the next step to try again.
         returned = [d for d in self._returning if d.queue not in stay]
         self._returning = [d for d in self._returning if d.queue in stay]
-        admission.give_back(returned)
+        admission.return_permits(returned)
 
     # ------------------------------------------------------------------ idling
 

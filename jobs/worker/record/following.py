@@ -19,7 +19,7 @@ from jobs import (
     message,
     routing,
 )
-from jobs.exceptions import JobsError, SendError
+from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
 from jobs.message.call import Send, new_message
@@ -28,11 +28,20 @@ from jobs.registry import tasks
 from jobs.states import State
 from jobs.timing import clock
 from jobs.worker.record.outcome import (
+    BURIED,
     NOTHING,
+    Dead,
+    Delivery,
+    Done,
     Following,
     Member,
+    Outcome,
     Run,
     failure,
+    is_kept,
+    lock_of,
+    origin,
+    reason,
 )
 
 log = logging.getLogger("jobs.worker")
@@ -90,6 +99,44 @@ def after_end(
         ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
         parts.append(Following(ends=ends, members=members))
     return _together(parts, _membership(sent))
+
+
+def end_of(delivery: Delivery, run: Run, why: Exception) -> Outcome:
+    """The outcome of a call that doesn't run, or runs no longer: REVOKED or FAILURE. A message
+    that kills workers, can't be read or was rejected becomes a dead letter besides."""
+    sent, raw = delivery.message, delivery.raw
+    state = State.REVOKED if isinstance(why, TaskRevoked) else State.FAILURE
+    buried = isinstance(why, BURIED)
+    row = failure(sent, raw, run, why, state) if buried or is_kept(sent, delivery.task) else None
+    following = after_end(sent, raw, run, why, state)
+    if buried:
+        return Dead(
+            *origin(delivery),
+            record=row,
+            following=following,
+            ended=sent.id,
+            reason=reason(why),
+            raw=raw,
+        )
+    return Done(*origin(delivery), record=row, following=following, ended=sent.id)
+
+
+def dead_letter(
+    queue: str, number: int, raw: bytes, sent: Message, run: Run, error: MessageError
+) -> Outcome:
+    """A dead letter, whose call ends in the ledger whether or not it wants its result kept."""
+    task = tasks.get(sent.task)
+    if task is not None:
+        sent.sensitive = task.sensitive
+    return Dead(
+        queue,
+        number,
+        lock=lock_of(sent, task),
+        record=failure(sent, raw, run, error),
+        following=after_end(sent, raw, run, error),
+        ended=sent.id,
+        reason=reason(error),
+    )
 
 
 def after_replacing(sent: Message, call: Call) -> Following:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import datetime as dt
-import enum
 import inspect
+import logging
 import math
 import time
 import traceback
@@ -14,11 +14,19 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
+from msgspec.structs import replace
 
-from jobs import conf, limits, serialization
+from jobs import conf, ledger, limits, message, serialization
 from jobs.api.task import Task
 from jobs.broker.limiting import Lock, Slot
-from jobs.exceptions import ResultNotSerializable, shown
+from jobs.exceptions import (
+    MalformedMessage,
+    MessageError,
+    Reject,
+    ResultNotSerializable,
+    WorkerLost,
+    shown,
+)
 from jobs.ledger import unique
 from jobs.ledger.outcomes import Attempt, Record
 from jobs.message import Message, id_time
@@ -26,6 +34,8 @@ from jobs.message.workflow import Call, Counted
 from jobs.running import progress
 from jobs.running.request import said
 from jobs.states import State
+
+log = logging.getLogger("jobs.worker")
 
 
 class Delivery(NamedTuple):
@@ -36,8 +46,10 @@ class Delivery(NamedTuple):
     raw: bytes
     message: Message
     task: Task[..., Any]
-    #: When it was claimed (monotonic seconds).
-    claimed: float = 0.0
+    #: When it was claimed (monotonic seconds); infinite: just now.
+    claimed: float = math.inf
+    #: False: it was acknowledged before it ran.
+    held: bool = True
     #: The other deliveries of its batch, which run with it.
     others: tuple[Delivery, ...] = ()
     #: Slots of concurrency limits that it holds while it runs.
@@ -82,88 +94,128 @@ NOTHING = Following()
 _SMALL = 4096
 
 
-class Kind(enum.Enum):
-    """What the broker is to do with the delivery."""
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one delivery, decided once and never changed. Its class says what the broker
+    is to do with the delivery."""
 
-    #: Acknowledge it: it is finished.
-    DONE = enum.auto()
-    #: Give it back as it is: it isn't finished.
-    BACK = enum.auto()
-    #: Put it among the due ones.
-    LATER = enum.auto()
-    #: Keep it as a dead letter: it can't be run.
-    DEAD = enum.auto()
-
-
-class Outcome(msgspec.Struct):
-    """What became of one delivery. The recorder changes none: it makes changed copies."""
-
-    kind: Kind
     queue: str
     number: int
-    #: The call's row, if it gets one.
-    record: Record | None = None
-    #: The attempt that has failed, when another will follow.
-    attempt: Attempt | None = None
-    #: The id of the call, when those who wait for its result are to be woken.
-    ended: str = ""
-    #: When its delivery was claimed (monotonic seconds).
+    #: When its delivery was claimed (monotonic seconds); infinite: just now.
     claimed: float = math.inf
     #: False: it was acknowledged before it ran.
     held: bool = True
+    #: Slots of concurrency limits that its delivery held.
+    slots: tuple[Slot, ...] = ()
+    #: The unique lock of its call, which is freed when the call has ended.
+    lock: Lock | None = None
+    #: The call's row, if it gets one.
+    record: Record | None = None
+    #: What is sent, or ends too, when this is recorded.
+    following: Following = NOTHING
+    #: The id of the call, when those who wait for its result are to be woken.
+    ended: str = ""
+    #: Ids of other calls that have ended with it: those who wait for them are woken as well.
+    told: Sequence[str] = ()
     #: The task raised: it may have left its database connection in any state.
     failed: bool = False
     #: The id of the call, when it has notes on the broker.
     reported: str = ""
-    #: With DEAD: why.
-    reason: str = ""
-    #: With LATER: the message, its priority, and when (Unix seconds). With BACK: the first two.
-    #: With DEAD: the message.
-    raw: bytes = b""
-    priority: int = 0
-    #: What is sent, or ends too, when this is recorded.
-    following: Following = NOTHING
-    #: Ids of other calls that have ended with it: those who wait for them are woken as well.
-    told: Sequence[str] = ()
-    due: float = 0.0
-    #: Slots of concurrency limits that its delivery held.
-    slots: tuple[Slot, ...] = ()
-    #: The slot that it waits for, when it is among the due ones.
-    waits_for: Slot | None = None
-    #: The unique lock that its call gives up when it has ended.
-    lock: Lock | None = None
-    #: About how many bytes it holds, when they are many.
+    #: About how many bytes it holds, when they are many: see `weighed`.
     size: int = 0
 
-    def weigh(self) -> Outcome:
-        """Set the size; returns itself."""
-        size = len(self.raw)
-        if self.record is not None:
-            size += sum(map(len, filter(None, self.record[4:10]))) + len(self.record.message)
-        if self.attempt is not None:
-            size += len(self.attempt.error) + len(self.attempt.traceback)
-        if self.following is not NOTHING:
-            size += sum(len(one.body or "") for one in self.following.messages)
-        self.size = size if size > _SMALL else 0
-        return self
 
-    def of(self, delivery: Delivery, *, held: bool) -> Outcome:
-        """Copy claim time, slots and lock from the delivery that was run; returns itself."""
-        self.claimed, self.held, self.slots = delivery.claimed, held, delivery.slots
-        self.lock = lock_of(delivery.message, delivery.task)
-        if said:
-            said.pop(delivery.message.id, None)
-        if progress.told:
-            self.reported = progress.over(delivery.message.id)
-        # Only what may be long is weighed. Arguments are no longer than the message.
-        if (
-            self.failed
-            or self.following is not NOTHING
-            or len(delivery.raw) > _SMALL
-            or (self.record is not None and len(self.record.result or "") > _SMALL)
-        ):
-            self.weigh()
-        return self
+class Done(Outcome, frozen=True):
+    """Acknowledge it: it is finished."""
+
+
+class Dead(Outcome, frozen=True, kw_only=True):
+    """Keep it as a dead letter: it can't be run."""
+
+    reason: str
+    #: The message, to be buried if its delivery isn't held.
+    raw: bytes = b""
+
+
+class Later(Outcome, frozen=True, kw_only=True):
+    """Put a message among the due ones in its place."""
+
+    raw: bytes
+    priority: int
+    #: When (Unix seconds).
+    due: float
+    #: The attempt that has failed, if this is another one.
+    attempt: Attempt | None = None
+    #: The slot that it waits for.
+    waits_for: Slot | None = None
+
+
+class Back(Outcome, frozen=True, kw_only=True):
+    """Give it back as it is: it isn't finished."""
+
+    raw: bytes
+    priority: int
+
+
+def buried(outcome: Outcome, why: str) -> Dead:
+    """A dead letter in place of an outcome that can't be recorded."""
+    raw = outcome.raw if isinstance(outcome, Dead | Later | Back) else b""
+    return Dead(
+        outcome.queue,
+        outcome.number,
+        outcome.claimed,
+        outcome.held,
+        outcome.slots,
+        outcome.lock,
+        ended=outcome.ended,
+        failed=True,
+        reported=outcome.reported,
+        reason=why,
+        raw=raw,
+    )
+
+
+def weighed(outcome: Outcome) -> Outcome:
+    """The outcome with its size, if that is large."""
+    size = len(outcome.raw) if isinstance(outcome, Dead | Later | Back) else 0
+    if (record := outcome.record) is not None:
+        size += sum(map(len, filter(None, record[4:10]))) + len(record.message)
+    if isinstance(outcome, Later) and outcome.attempt is not None:
+        size += len(outcome.attempt.error) + len(outcome.attempt.traceback)
+    if outcome.following is not NOTHING:
+        size += sum(len(one.body or "") for one in outcome.following.messages)
+    return replace(outcome, size=size) if size > _SMALL else outcome
+
+
+def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
+    """The outcome of a delivery that has run: with its size, and with what it has reported."""
+    if said:
+        said.pop(delivery.message.id, None)
+    if progress.told and (reported := progress.over(delivery.message.id)):
+        outcome = replace(outcome, reported=reported)
+    # Only what may be long is weighed. Arguments are no longer than the message.
+    if (
+        outcome.failed
+        or outcome.following is not NOTHING
+        or len(delivery.raw) > _SMALL
+        or (outcome.record is not None and len(outcome.record.result or "") > _SMALL)
+    ):
+        return weighed(outcome)
+    return outcome
+
+
+def origin(
+    delivery: Delivery,
+) -> tuple[str, int, float, bool, tuple[Slot, ...], Lock | None]:
+    """The first values of any outcome: those that come from its delivery."""
+    sent, task = delivery.message, delivery.task
+    return (
+        delivery.queue,
+        delivery.number,
+        delivery.claimed,
+        delivery.held,
+        delivery.slots if task.concurrency is None else slots_of(delivery),
+        lock_of(sent, task) if sent.unique else None,
+    )
 
 
 def limit_of(delivery: Delivery) -> str:
@@ -192,6 +244,12 @@ def lock_of(sent: Message, task: Task[..., Any] | None) -> Lock | None:
     if asked and asked.window:
         return None
     return unique.lock_of(sent, asked) if asked else Lock(sent.unique, sent.id)
+
+
+def most_crashes(task: Task[..., Any]) -> int:
+    """How many processes may die while running a call of this task."""
+    own = task.options.max_crashes
+    return conf.get().max_crashes if own is None else own
 
 
 # ------------------------------------------------------------------------------- the row
@@ -473,3 +531,59 @@ def _arguments(given: Any) -> str:
 def _clean(text: str) -> str:
     """Escape what PostgreSQL can't store in a text."""
     return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+# ----------------------------------------------------------------- of messages that do not run
+
+#: The ends of calls whose messages are kept as dead letters.
+BURIED = (WorkerLost, MessageError, Reject)
+
+
+def buried_types() -> set[str]:
+    """The `error_type` of ends whose messages are dead letters."""
+    found: list[type[BaseException]] = list(BURIED)
+    for one in found:  # it grows meanwhile
+        found += one.__subclasses__()
+    return {kind_of(one) for one in found}
+
+
+def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
+    """The outcome of a call whose end an earlier delivery has recorded. ``unburied``: why the
+    message is to be a dead letter, if that delivery did not get so far as to make it one."""
+    task_id = delivery.message.id
+    if unburied is None:
+        return Done(*origin(delivery), ended=task_id)
+    return Dead(*origin(delivery), ended=task_id, reason=unburied, raw=delivery.raw)
+
+
+def undecided(
+    queue: str, number: int, raw: bytes, trusted: bool, run: Run, error: Exception
+) -> Outcome:
+    """A dead letter, since deciding what becomes of the message failed. The ledger records a
+    failure if it can be told whose call it is.
+
+    Were the process to end instead, the next one would claim the message and end, too.
+    """
+    text = "message %s of queue %s becomes a dead letter: its outcome can't be decided"
+    log.error(text, number, queue, exc_info=error)
+    row = None
+    try:
+        try:
+            sent = message.decode(raw, queue, trusted=trusted)
+        except MalformedMessage as malformed:
+            if not isinstance(malformed.call, Message):
+                raise
+            sent = malformed.call
+        row = ledger.bounded(failure(sent, raw, run, error))
+    except Exception:
+        text = "message %s of queue %s: the end of its call can't be recorded"
+        log.exception(text, number, queue)
+    return Dead(
+        queue,
+        number,
+        record=row,
+        ended=sent.id if row else "",
+        failed=True,
+        reason=f"Its outcome can't be decided: {reason(error)}",
+        raw=raw,
+    )

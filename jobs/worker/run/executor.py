@@ -44,7 +44,7 @@ from jobs.exceptions import (
     WrongArguments,
     WrongResults,
 )
-from jobs.ledger.outcomes import Record
+from jobs.ledger.outcomes import Attempt, Record
 from jobs.ledger.refusals import sqlstate
 from jobs.message import Message
 from jobs.message.call import end
@@ -55,7 +55,6 @@ from jobs.running.request import (
     said,
 )
 from jobs.states import State
-from jobs.worker.claim import admission
 from jobs.worker.loops import vital
 from jobs.worker.record import joining
 from jobs.worker.record import outcome as rows
@@ -63,13 +62,18 @@ from jobs.worker.record.following import (
     after_end,
     after_replacing,
     after_success,
+    end_of,
 )
 from jobs.worker.record.outcome import (
     NOTHING,
+    Back,
     Delivery,
-    Kind,
+    Done,
+    Following,
+    Later,
     Outcome,
     Run,
+    origin,
 )
 from jobs.worker.run import isolation
 from jobs.worker.run.isolation import setitimer
@@ -206,7 +210,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
                 joining.send([after])
                 told = joining.join(after.members, {sent.id})
     except _EndedBefore:
-        return admission.already_ended(delivery)
+        return rows.already_ended(delivery)
     except (InterfaceError, OperationalError) as error:
         if not returned:
             raise  # the task's own affair
@@ -215,7 +219,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, ended=sent.id, told=told)
+    return Done(*origin(delivery), ended=sent.id, told=told)
 
 
 def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
@@ -224,7 +228,7 @@ def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
     only so many are allowed."""
     sent, task = delivery.message, delivery.task
     own = _may_be_its_own(error)
-    if own and sent.crashes >= admission.most_crashes(task):
+    if own and sent.crashes >= rows.most_crashes(task):
         times = sent.crashes + 1
         why = TransactionLeftOpen(
             f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
@@ -333,10 +337,7 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    ended = sent.id if row else ""
-    return Outcome(
-        Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, following=following
-    )
+    return Done(*origin(delivery), row, following, sent.id if row else "")
 
 
 def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
@@ -357,7 +358,7 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
                 return _returned(delivery, attempt, told.meta)
             text = rows.text_of(told.meta)
             if told.state == State.REVOKED:
-                return admission.end(delivery, attempt, TaskRevoked(text))
+                return end_of(delivery, attempt, TaskRevoked(text))
             return _failed(delivery, attempt, TaskFailed(text))
         elif told is not None and told is error:
             return _failed(delivery, attempt, error)
@@ -375,20 +376,17 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     if isinstance(error, Retry):
         return _asked_again(delivery, attempt, error)
     if isinstance(error, Interrupted):
-        return Outcome(
-            Kind.BACK, delivery.queue, delivery.number, raw=delivery.raw, priority=sent.priority
-        )
+        return Back(*origin(delivery), raw=delivery.raw, priority=sent.priority)
     if isinstance(error, Ignore):
         why = "The task raised Ignore, so nothing else was recorded"
         if error.args != Ignore().args:
             why += f": {rows.text_of(error)}"
-        return admission.end(delivery, attempt, TaskRevoked(why))
+        return end_of(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
-        following = after_replacing(sent, error.call)
-        return Outcome(Kind.DONE, delivery.queue, delivery.number, following=following)
+        return Done(*origin(delivery), following=after_replacing(sent, error.call))
     if isinstance(error, Reject):
         if not error.requeue:
-            return admission.end(delivery, attempt, error)
+            return end_of(delivery, attempt, error)
         raw, _ = message.mark_redelivered(delivery.raw, crashed=False)
         return _later(delivery, raw, time.time())
     if isinstance(error, TypeError):
@@ -396,7 +394,7 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         try:
             task.check_arguments(sent.args, sent.kwargs)
         except TypeError as mismatch:
-            return admission.end(delivery, attempt, WrongArguments(str(mismatch)))
+            return end_of(delivery, attempt, WrongArguments(str(mismatch)))
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)
@@ -455,16 +453,24 @@ def _again(
     return _later(delivery, raw, due, record=row, attempt=over, failed=True)
 
 
-def _later(delivery: Delivery, raw: bytes, due: float, **more: Any) -> Outcome:
+def _later(
+    delivery: Delivery,
+    raw: bytes,
+    due: float,
+    *,
+    record: Record | None = None,
+    attempt: Attempt | None = None,
+    failed: bool = False,
+) -> Outcome:
     """Have this message claimed again at ``due`` (Unix seconds)."""
-    return Outcome(
-        Kind.LATER,
-        delivery.queue,
-        delivery.number,
+    return Later(
+        *origin(delivery),
+        record=record,
+        failed=failed,
         raw=raw,
         priority=delivery.message.priority,
         due=due,
-        **more,
+        attempt=attempt,
     )
 
 
@@ -473,10 +479,7 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     row = rows.of_failure(sent, task, delivery.raw, attempt, error)
     runtime = time.time() - attempt.started
     _announce(signals.task_failed, delivery, attempt, exception=error, runtime=runtime)
-    outcome = _failure(delivery, row)
-    if sent.embed:
-        outcome.following = after_end(sent, delivery.raw, attempt, error)
-    return outcome
+    return _failure(delivery, row, after_end(sent, delivery.raw, attempt, error))
 
 
 def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
@@ -491,19 +494,18 @@ def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
     except BaseException:  # noqa: BLE001  the first error says more
         strange = JobsError(f"An error that can't be described: {type(error).__name__}")
         row = rows.of_failure(sent, delivery.task, delivery.raw, attempt, strange)
-    outcome = _failure(delivery, row)
-    if sent.embed:
-        try:
-            outcome.following = after_end(sent, delivery.raw, attempt, error)
-        except Exception as another:  # noqa: BLE001  the call itself has its end
-            text = "what follows task %s[%s] is lost"
-            signals.log_error(log, text, name, sent.id, error=another)
-    return outcome
+    try:
+        following = after_end(sent, delivery.raw, attempt, error)
+    except Exception as another:  # noqa: BLE001  the call itself has its end
+        following = NOTHING
+        text = "what follows task %s[%s] is lost"
+        signals.log_error(log, text, name, sent.id, error=another)
+    return _failure(delivery, row, following)
 
 
-def _failure(delivery: Delivery, row: Record | None) -> Outcome:
+def _failure(delivery: Delivery, row: Record | None, following: Following) -> Outcome:
     ended = delivery.message.id if row else ""
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, record=row, ended=ended, failed=True)
+    return Done(*origin(delivery), record=row, following=following, ended=ended, failed=True)
 
 
 # ---------------------------------------------------------------------------- time limits

@@ -22,17 +22,19 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db import connections
+from msgspec.structs import replace
 
 from jobs import broker
 from jobs.exceptions import BrokerUnavailable
+from jobs.limits import keeper
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
-from jobs.worker.claim import admission
 from jobs.worker.loops import end, vital
 from jobs.worker.record.outcome import (
     Delivery,
-    Kind,
+    Done,
     Outcome,
+    after_run,
     each,
 )
 from jobs.worker.run import executor, isolation
@@ -198,18 +200,19 @@ class SyncRunners:
         self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
         self.running[place] = delivery
         try:
-            early = delivery.task.acks_early
-            if early and not ack_early(delivery, self._worker):
-                return lost(delivery)
+            if delivery.task.acks_early:
+                if not ack_early(delivery, self._worker):
+                    return lost(delivery)
+                delivery = delivery._replace(held=False)
             outcome = executor.run(delivery, self._worker, self._limits)
         finally:
             self._board.end(place)
             del self.running[place]
-        return outcome.of(delivery, held=not early)
+        return after_run(outcome, delivery)
 
     def _run_batch(self, first: Delivery, place: int, now: float) -> Outcome:
         """Hand on the outcomes of all calls but the last, and return that one's."""
-        deliveries, early = each([first]), first.task.acks_early
+        deliveries = each([first])
         gone: list[Outcome] = []
         # On the board, the runner's own place and those set aside for its batches.
         aside = self.width + place * (self._batch - 1)
@@ -220,21 +223,19 @@ class SyncRunners:
             self._board.begin(at, key(delivery.queue, delivery.number), ends, now)
         self.running[place] = first
         try:
-            if early:
+            if first.task.acks_early:
                 mine = [ack_early(d, self._worker) for d in deliveries]
                 gone = [lost(d) for d, held in zip(deliveries, mine, strict=True) if not held]
-                deliveries = list(itertools.compress(deliveries, mine))
+                deliveries = [d._replace(held=False) for d in itertools.compress(deliveries, mine)]
             ran = executor.run_batch(deliveries, self._worker, self._limits) if deliveries else []
         finally:
             for at in places:
                 self._board.end(at)
             del self.running[place]
-        decided = zip(deliveries, ran, strict=True)
-        *others, last = [*gone, *(o.of(d, held=not early) for d, o in decided)]
+        *others, last = [*gone, *map(after_run, ran, deliveries)]
         for outcome in others:
             self.done(outcome)
-        last.failed |= any(outcome.failed for outcome in others)
-        return last
+        return replace(last, failed=any(outcome.failed for outcome in [*others, last]))
 
 
 class AsyncRunner:
@@ -334,12 +335,13 @@ class AsyncRunner:
         self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
         self.deliveries[place] = delivery
         try:
-            early = delivery.task.acks_early
-            if early and not await asyncio.to_thread(ack_early, delivery, self._worker):
-                self.done(lost(delivery))
-                return
+            if delivery.task.acks_early:
+                if not await asyncio.to_thread(ack_early, delivery, self._worker):
+                    self.done(lost(delivery))
+                    return
+                delivery = delivery._replace(held=False)
             outcome = await executor.run_async(delivery, self._worker, self._limits)
-            self.done(outcome.of(delivery, held=not early))
+            self.done(after_run(outcome, delivery))
             self.finished += 1
             self._look_after_connections(failed=outcome.failed)
         except BaseException as error:  # noqa: BLE001  it is logged there
@@ -373,8 +375,8 @@ class AsyncRunner:
 
 def lost(delivery: Delivery) -> Outcome:
     """The outcome of a delivery that another worker has now, with the slots that it held."""
-    admission.lose(delivery.slots)
-    return Outcome(Kind.DONE, delivery.queue, delivery.number, held=False, failed=True)
+    keeper.forget(delivery.slots)
+    return Done(delivery.queue, delivery.number, held=False, failed=True)
 
 
 def ack_early(delivery: Delivery, consumer: str) -> bool:

@@ -225,10 +225,10 @@ class Supervisor:
             return
         try:
             for consumer, blamed, killed in list(self._left):
-                give_back = functools.partial(
-                    upkeep.give_back, consumer=consumer, blamed=blamed, killed=killed
+                return_deliveries = functools.partial(
+                    upkeep.return_deliveries, consumer=consumer, blamed=blamed, killed=killed
                 )
-                if self._each_queue("give back what a child held", give_back):
+                if self._each_queue("give back what a child held", return_deliveries):
                     self._left = [left for left in self._left if left.consumer != consumer]
             if time.monotonic() >= self._next_renewal:
                 self._renew()

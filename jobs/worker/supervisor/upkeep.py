@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from typing import Literal
 
 from django.db import close_old_connections, connections
 
@@ -23,14 +24,8 @@ from jobs.models import TaskResult
 from jobs.registry import tasks
 from jobs.worker.board import key
 from jobs.worker.loops import AWAY, Backoff
-from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import after_end
-from jobs.worker.record.outcome import (
-    Kind,
-    Outcome,
-    Run,
-    lock_of,
-)
+from jobs.worker.record.outcome import Done, Run, failure, lock_of
 from jobs.worker.record.recorder import Recorder
 
 log = logging.getLogger("jobs.worker")
@@ -39,24 +34,24 @@ log = logging.getLogger("jobs.worker")
 _LOOK = 60.0
 
 
-def give_back(
+def return_deliveries(
     queues: Sequence[str],
     consumer: str,
     *,
-    blamed: Collection[int] | None = (),
+    blamed: Collection[int] | Literal["all"] = (),
     killed: Mapping[int, Killed] | None = None,
 ) -> int:
-    """Give back to their queues what a vanished consumer held. How many messages.
+    """Return to their queues the deliveries of a vanished consumer. How many messages.
 
     ``blamed``: the deliveries (keys of the board) that were running when the process died by
-    itself; None: unknown, so all of them. ``killed``: those for which it was killed.
+    itself; "all" when nobody knows. ``killed``: those for which it was killed.
     """
     killed = killed or {}
 
     def returned(queue: str, number: int, raw: bytes) -> Returned:
         place = key(queue, number)
         try:
-            crashed = blamed is None or place in blamed
+            crashed = blamed == "all" or place in blamed
             marked, priority = message.mark_redelivered(raw, crashed=crashed)
             if place in killed:
                 marked = message.mark(marked, jobs_killed=killed[place])
@@ -71,7 +66,7 @@ def give_back(
 
 
 def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
-    """Give back what consumers held whose lease has ended, as on a vanished machine. How many
+    """Return what consumers held whose lease has ended, as on a vanished machine. How many
     messages.
 
     ``alive``: consumers to leave alone. This process may have been suspended since it renewed
@@ -82,7 +77,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
         for consumer in broker.get().expired(queue):
             if consumer in alive:
                 continue
-            returned = give_back([queue], consumer, blamed=None)
+            returned = return_deliveries([queue], consumer, blamed="all")
             log.warning(
                 "the lease of %s has ended; %d of its messages are back in queue %s",
                 consumer,
@@ -93,7 +88,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
     return count
 
 
-def give_up(row: TaskResult, error: Exception) -> None:
+def end_unsendable(row: TaskResult, error: Exception) -> None:
     """End a call whose message the broker can't take, with all that follows its end."""
     raw, run = bytes(row.message), Run("", time.time())
     try:
@@ -104,12 +99,18 @@ def give_up(row: TaskResult, error: Exception) -> None:
         sent.root_id, sent.parent_id = row.root_id, row.parent_id
     why = JobsError(f"Its message, of {len(raw):,} bytes, can't be put on its queue: {error}")
     log.error("task %s[%s] ends, for it can't be sent: %s", sent.task, sent.id, error)
-    outcome = Outcome(Kind.DONE, row.queue, 0, held=False, ended=row.id)
-    outcome.record = rows.failure(sent, raw, run, why)
-    outcome.following = after_end(sent, raw, run, why)
-    outcome.lock = lock_of(sent, tasks.get(sent.task))
     recorder = Recorder("relay")
-    recorder.add(outcome)
+    recorder.add(
+        Done(
+            row.queue,
+            0,
+            held=False,
+            lock=lock_of(sent, tasks.get(sent.task)),
+            record=failure(sent, raw, run, why),
+            following=after_end(sent, raw, run, why),
+            ended=row.id,
+        )
+    )
     recorder.step()
 
 
@@ -151,7 +152,7 @@ class Relay:
     def step(self) -> None:
         """One pass. Whatever fails is tried again in the next: no error must end this thread."""
         try:
-            count = publish.relay(give_up=give_up)
+            count = publish.relay(end_unsendable=end_unsendable)
             close_old_connections()
         except AWAY as error:
             self._patience.away(error)

@@ -16,8 +16,10 @@ from jobs.message import Killed, Message
 from jobs.states import State
 from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
+    Dead,
     Delivery,
-    Kind,
+    Done,
+    Later,
     Outcome,
 )
 
@@ -72,7 +74,7 @@ def test_a_good_message_is_a_delivery() -> None:
 def test_an_unknown_task() -> None:
     prepared = prepared_of(sent("dubble"))
     assert isinstance(prepared, Outcome)
-    assert prepared.kind is Kind.DEAD
+    assert isinstance(prepared, Dead)
     assert "Did you mean 'double'?" in prepared.reason
     assert record_of(prepared).state == State.FAILURE
     # Whoever looks for a dead letter's call finds its end.
@@ -86,7 +88,7 @@ def test_expiry() -> None:
     assert isinstance(prepared_of(one, now.timestamp() - 0.001), Delivery)
     late = prepared_of(one, now.timestamp())
     assert isinstance(late, Outcome)
-    assert (late.kind, late.ended) == (Kind.DONE, one.id)
+    assert (type(late), late.ended) == (Done, one.id)
     assert (record_of(late).state, record_of(late).error) == (State.REVOKED, "expired")
     quiet = prepared_of(sent(expires=now, ignore_result=True), now.timestamp())
     assert isinstance(quiet, Outcome)
@@ -101,7 +103,7 @@ def test_an_eta_that_the_broker_does_not_hold() -> None:
     foreign = ours.replace(b'"jobs_due":true', b'"jobs_due":false')
     found = admission.prepare("default", 7, foreign, worker="w", now=eta.timestamp() - 1)
     assert isinstance(found, Outcome)
-    assert (found.kind, found.due, found.priority) == (Kind.LATER, eta.timestamp(), 6)
+    assert (type(found), found.due, found.priority) == (Later, eta.timestamp(), 6)
     assert message.decode(found.raw, "default").held
     due = admission.prepare("default", 7, foreign, worker="w", now=eta.timestamp())
     assert isinstance(due, Delivery)
@@ -119,26 +121,26 @@ def test_crashes_are_allowed_up_to_a_number(settings: Settings) -> None:
     assert isinstance(prepared_of(sent(crashes=2)), Delivery)
     one = sent(crashes=3)
     lost = ended(one)
-    assert (lost.kind, lost.ended) == (Kind.DEAD, one.id)
+    assert (type(lost), lost.ended) == (Dead, one.id)
     assert lost.reason.startswith(
         f"WorkerLost: 3 processes died while running task 'double'[{one.id}]"
     )
     assert record_of(lost).error_type == "jobs.exceptions.WorkerLost"
     # The task's own number counts more.
     assert isinstance(prepared_of(sent("frail")), Delivery)
-    assert ended(sent("frail", crashes=1)).kind is Kind.DEAD
+    assert isinstance(ended(sent("frail", crashes=1)), Dead)
 
 
 def test_killed_for_its_time_limit() -> None:
     one = ended(sent(), jobs_killed=Killed.TIME_LIMIT)
-    assert (one.kind, record_of(one).state) == (Kind.DONE, State.FAILURE)
+    assert (type(one), record_of(one).state) == (Done, State.FAILURE)
     assert record_of(one).error_type == "jobs.exceptions.TimeLimitExceeded"
     assert record_of(one).message != b""  # kept, to be retried
 
 
 def test_killed_for_its_revocation() -> None:
     one = ended(sent(), jobs_killed=Killed.REVOKED)
-    assert (one.kind, record_of(one).state) == (Kind.DONE, State.REVOKED)
+    assert (type(one), record_of(one).state) == (Done, State.REVOKED)
     assert record_of(one).error == "terminated"
 
 
@@ -155,17 +157,17 @@ def test_an_unknown_task_is_offered_again(
     settings.JOBS = {**settings.JOBS, "UNKNOWN_TASK_SECONDS": 60}
     one = sent("newer", priority=6)
     first = ended(one, 1_000_000.0)
-    assert (first.kind, first.priority, first.record) == (Kind.LATER, 6, None)
+    assert (type(first), first.priority, first.record) == (Later, 6, None)
     assert 0 < first.due - time.time() <= 5
     # Since then, not since it was offered last; and it is held by the broker.
     again = admission.prepare("default", 8, first.raw, worker="w/2", now=1_000_059.9)
     assert isinstance(again, Outcome)
-    assert again.kind is Kind.LATER
+    assert isinstance(again, Later)
     seen = message.decode(again.raw, "default")
     assert (seen.unknown_since, seen.held) == (1_000_000.0, True)
     last = admission.prepare("default", 9, again.raw, worker="w/1", now=1_000_060.0)
     assert isinstance(last, Outcome)
-    assert (last.kind, last.ended) == (Kind.DEAD, one.id)
+    assert (type(last), last.ended) == (Dead, one.id)
     assert record_of(last).state == State.FAILURE
     tasks["newer"] = tasks["double"]
     assert isinstance(admission.prepare("default", 9, again.raw, worker="w/1", now=0.0), Delivery)

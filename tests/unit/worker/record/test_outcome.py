@@ -1,6 +1,8 @@
-"""How an exception is stored."""
+"""Outcomes as values, and how an exception is stored."""
 
 from __future__ import annotations
+
+import pytest
 
 from jobs import serialization
 from jobs.worker.record import outcome
@@ -22,3 +24,24 @@ def test_a_short_error_is_stored_as_it_is() -> None:
     told = outcome.describe(ValueError("why", 3))
     assert told.text == "('why', 3)"
     assert serialization.loads(told.stored)["exc_message"] == ["why", 3]
+
+
+def test_an_outcome_never_changes() -> None:
+    done = outcome.Done("default", 1)
+    with pytest.raises(AttributeError):
+        done.held = False  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("found", "raw"),
+    [
+        (outcome.Done("default", 1, held=False, ended="a", reported="a"), b""),
+        (outcome.Later("default", 1, held=False, raw=b"again", priority=3, due=1.0), b"again"),
+        (outcome.Dead("default", 1, held=False, reason="first", raw=b"bad"), b"bad"),
+    ],
+    ids=["done", "later", "dead"],
+)
+def test_what_cannot_be_recorded_is_a_dead_letter(found: outcome.Outcome, raw: bytes) -> None:
+    dead = outcome.buried(found, "why")
+    assert (dead.reason, dead.raw, dead.failed, dead.held) == ("why", raw, True, False)
+    assert (dead.ended, dead.reported) == (found.ended, found.reported)

@@ -20,8 +20,10 @@ from jobs.message import Message
 from jobs.running.request import current
 from jobs.states import State
 from jobs.worker.record.outcome import (
+    Dead,
     Delivery,
-    Kind,
+    Done,
+    Later,
     Outcome,
 )
 from jobs.worker.run import executor
@@ -61,8 +63,8 @@ def record_of(outcome: Outcome) -> Record:
 def test_success() -> None:
     outcome = outcome_of(double)
     item = record_of(outcome)
-    assert (outcome.kind, outcome.number, outcome.ended, outcome.failed) == (
-        Kind.DONE,
+    assert (type(outcome), outcome.number, outcome.ended, outcome.failed) == (
+        Done,
         7,
         item.id,
         False,
@@ -92,7 +94,7 @@ def test_failure() -> None:
 
     outcome = outcome_of(broken, retries=2)
     item = record_of(outcome)
-    assert (outcome.kind, outcome.failed) == (Kind.DONE, True)
+    assert (type(outcome), outcome.failed) == (Done, True)
     assert (item.state, item.error_type, item.attempts) == (State.FAILURE, "builtins.ValueError", 3)
     assert item.message != b""  # kept, to be retried
     assert "in broken" in item.traceback
@@ -138,14 +140,14 @@ def test_an_ignored_result_needs_no_form_in_json() -> None:
 
 def test_wrong_arguments() -> None:
     outcome = outcome_of(double, args=[1, 2])
-    assert outcome.kind is Kind.DEAD
+    assert isinstance(outcome, Dead)
     assert outcome.reason.startswith("WrongArguments: Task made(")
     assert record_of(outcome).error_type == "jobs.exceptions.WrongArguments"
 
 
 def test_a_type_error_of_the_tasks_own() -> None:
     outcome = outcome_of(lambda n: n + "x")
-    assert (outcome.kind, record_of(outcome).error_type) == (Kind.DONE, "builtins.TypeError")
+    assert (type(outcome), record_of(outcome).error_type) == (Done, "builtins.TypeError")
 
 
 def test_the_request_is_known_only_while_the_task_runs() -> None:
@@ -166,7 +168,7 @@ def test_the_request_is_known_only_while_the_task_runs() -> None:
 
 
 def again_of(outcome: Outcome) -> Message:
-    assert outcome.kind is Kind.LATER
+    assert isinstance(outcome, Later)
     return message.decode(outcome.raw, "default")
 
 
@@ -211,7 +213,7 @@ def test_arguments_that_cannot_be_sent() -> None:
         self.retry(args=[object()])
 
     outcome = outcome_of(ask, options={"bind": True})
-    assert outcome.kind is Kind.DONE
+    assert isinstance(outcome, Done)
     assert record_of(outcome).error_type == "jobs.exceptions.NotSerializable"
 
 
@@ -247,14 +249,14 @@ def test_no_attempt_left() -> None:
         self.retry(max_retries=9)
 
     options = {"bind": True, "max_retries": 1}
-    assert outcome_of(ask, options=options, retries=0).kind is Kind.LATER
+    assert isinstance(outcome_of(ask, options=options, retries=0), Later)
     spent = record_of(outcome_of(ask, options=options, retries=1))
     assert (spent.state, spent.error_type) == (State.FAILURE, "jobs.exceptions.MaxRetriesExceeded")
     assert "has had 2 attempts" in spent.error
     spent = record_of(outcome_of(ask_for, options=options, retries=1))
     assert (spent.error_type, spent.error) == ("builtins.LookupError", "gone")
-    assert outcome_of(ask_more, options=options, retries=8).kind is Kind.LATER
-    assert outcome_of(ask_more, options=options, retries=9).kind is Kind.DONE
+    assert isinstance(outcome_of(ask_more, options=options, retries=8), Later)
+    assert isinstance(outcome_of(ask_more, options=options, retries=9), Done)
 
 
 def test_by_itself() -> None:
@@ -265,16 +267,16 @@ def test_by_itself() -> None:
     outcome = outcome_of(broken, options=options)
     assert record_of(outcome).error_type == "builtins.ConnectionResetError"
     assert 0 < outcome.due - time.time() <= 7
-    assert outcome_of(broken, options=options, retries=3).kind is Kind.DONE
+    assert isinstance(outcome_of(broken, options=options, retries=3), Done)
     options["dont_autoretry_for"] = (ConnectionError,)
-    assert outcome_of(broken, options=options).kind is Kind.DONE
+    assert isinstance(outcome_of(broken, options=options), Done)
 
 
 def test_an_async_task_by_itself() -> None:
     async def broken(n: int) -> None:
         raise OSError(n)
 
-    assert outcome_of(broken, options={"autoretry_for": (OSError,)}).kind is Kind.LATER
+    assert isinstance(outcome_of(broken, options={"autoretry_for": (OSError,)}), Later)
 
 
 def test_a_call_that_keeps_no_row_is_tried_again_without_one() -> None:
@@ -282,12 +284,12 @@ def test_a_call_that_keeps_no_row_is_tried_again_without_one() -> None:
         raise OSError(n)
 
     outcome = outcome_of(broken, options={"autoretry_for": (OSError,), "ignore_result": True})
-    assert (outcome.kind, outcome.record, outcome.attempt) == (Kind.LATER, None, None)
+    assert (type(outcome), outcome.record, outcome.attempt) == (Later, None, None)
 
 
 def test_wrong_arguments_are_not_tried_again() -> None:
     outcome = outcome_of(double, args=[1, 2], options={"autoretry_for": (Exception,)})
-    assert outcome.kind is Kind.DEAD
+    assert isinstance(outcome, Dead)
 
 
 # ------------------------------------------------------------------- the task's own word
@@ -298,7 +300,7 @@ def test_reject() -> None:
         raise Reject("not mine")
 
     outcome = outcome_of(refuse)
-    assert (outcome.kind, outcome.reason) == (Kind.DEAD, "Reject: not mine")
+    assert (type(outcome), outcome.reason) == (Dead, "Reject: not mine")
     assert record_of(outcome).state == State.FAILURE
 
 
@@ -318,7 +320,7 @@ def test_ignore() -> None:
         raise Ignore
 
     outcome = outcome_of(forget, ledger=True)
-    assert outcome.kind is Kind.DONE
+    assert isinstance(outcome, Done)
     assert outcome.record is not None
     assert (outcome.record.state, outcome.record.error) == (
         State.REVOKED,
