@@ -45,6 +45,9 @@ FAILURES = (*TROUBLE, MessageError, SendError)
 #: Most rows that are acted on at once, and most that a question names.
 _MOST, _NAMED = 1000, 10
 
+#: Characters of the reason that somebody gives for an act.
+LONGEST = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -62,6 +65,8 @@ class Question:
     when: Callable[[Any], bool] = lambda thing: True
     #: A checkbox: its name in the request, and its label.
     option: tuple[str, Text] | None = None
+    #: Whether the common page also asks for the reason.
+    why: bool = False
     template: str = "admin/jobs/confirm.html"
     context: Callable[[str, HttpRequest], dict[str, Any]] = lambda thing, request: {}
 
@@ -124,6 +129,11 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
 
     action.__name__ = verb.action or verb.name
     return action
+
+
+def why(request: HttpRequest) -> str:
+    """The reason that somebody gives for an act; empty: none."""
+    return request.POST.get("why", "").strip()[:LONGEST]
 
 
 class VerbAdmin(_ModelAdmin):
@@ -212,7 +222,8 @@ class VerbAdmin(_ModelAdmin):
         """The page with the question about so many things."""
         assert verb.question is not None
         text = verb.question.text % {"n": count, **context}
-        context = {"title": _("Are you sure?"), "verb": verb, "text": text, **context}
+        context = {"verb": verb, "text": text, "longest": LONGEST, **context}
+        context = {"title": _("Are you sure?"), **context}
         return self.page(request, verb.question.template, context)
 
     def act(self, request: HttpRequest, verb: Verb, things: Sequence[Any]) -> None:
@@ -223,19 +234,23 @@ class VerbAdmin(_ModelAdmin):
                 said = verb.act(thing, request)
             except ValidationError as error:
                 text = _("“%(name)s” is left as it is: %(why)s")
-                why = " ".join(error.messages)
-                messages.error(request, text % {"name": thing, "why": why})
+                values = {"name": thing, "why": " ".join(error.messages)}
+                messages.error(request, text % values)
                 continue
             except FAILURES as error:
                 messages.error(request, str(error))
                 break
-            if said and isinstance(thing, Model):
-                self.log_change(request, thing, str(said))
+            if said:
+                self.log(request, verb, thing, str(said))
             done, gone = done + bool(said), gone + (not said)
         if gone:
             messages.warning(request, verb.gone % {"n": gone})
         if done:
             messages.success(request, verb.done % {"n": done, "verb": verb.title})
+
+    def log(self, request: HttpRequest, verb: Verb, thing: Any, said: str) -> None:
+        """Write to the admin's log what was done to this row."""
+        self.log_change(request, thing, said)
 
     def name_of(self, thing: Any) -> str:
         """How a question names it; empty: not at all."""

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -26,7 +28,8 @@ from jobs.admin.queues.verbs import (
     pause_task,
     resume_task,
 )
-from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin
+from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin, why
+from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues
 
 #: Seconds after which the overview asks the broker again.
@@ -34,6 +37,9 @@ REFRESH = 2
 
 #: Dead letters on one page.
 _PAGE = 50
+
+#: Entries of the log on one page.
+_ENTRIES = 100
 
 #: Most dead letters that one press of a button puts back or discards.
 ALL = 1000
@@ -48,10 +54,10 @@ class QueuesAdmin(VerbAdmin):
         pages: list[tuple[str, Callable[..., HttpResponse], str]] = [
             ("", self.changelist_view, "changelist"),
             ("live/", self.live_view, "live"),
+            ("history/", self.log_view, "history"),
             ("dead/<path:queue>/", self.dead_view, "dead"),
             ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
-            # The task is chosen on the page.
-            ("pause-task/", partial(self.act_view, verb=pause_task), "pause_task"),
+            ("pause-task/", self.pause_task_view, "pause_task"),
         ]
         for verb in (*QUEUE_VERBS, resume_task):
             route = f"{verb.name.replace('_', '-')}/<path:name>/"
@@ -145,6 +151,23 @@ class QueuesAdmin(VerbAdmin):
         }
         return self.page(request, "admin/jobs/queues/letter.html", context)
 
+    def log_view(self, request: HttpRequest) -> HttpResponse:
+        """What was done here to queues, tasks and dead letters, by whom and why; newest first."""
+        self._check_may_view(request)
+        entries = LogEntry.objects.filter(content_type=self._content_type()).order_by("-pk")
+        before = request.GET.get("before", "")
+        paged = bool(KEY.fullmatch(before)) and "-" not in before
+        if paged:
+            entries = entries.filter(pk__lt=int(before))
+        found = list(entries.select_related("user")[: _ENTRIES + 1])
+        context = {
+            "title": _("History"),
+            "entries": found[:_ENTRIES],
+            "older": found[_ENTRIES - 1].pk if len(found) > _ENTRIES else "",
+            "paged": paged,
+        }
+        return self.page(request, "admin/jobs/queues/history.html", context)
+
     def _check_may_view(self, request: HttpRequest, queue: str | None = None) -> None:
         if not self.has_view_permission(request):
             raise PermissionDenied
@@ -169,10 +192,19 @@ class QueuesAdmin(VerbAdmin):
             if request.method != "POST":
                 context = verb.question.context(name, request)
                 return self.page(request, verb.question.template, context)
-            messages.success(request, str(verb.act(name, request)))
+            said = str(verb.act(name, request))
+            messages.success(request, said)
+            self.log(request, verb, name, said)
         except FAILURES as error:
             messages.error(request, str(error))
+            if request.method == "POST" and isinstance(error, BrokerUnavailable):
+                said = _("%(verb)s: not done, or in part only.") % {"verb": verb.title}
+                self.log(request, verb, name, f"{said} {error}")
         return HttpResponseRedirect(self.url("changelist"))
+
+    def pause_task_view(self, request: HttpRequest) -> HttpResponse:
+        """The task is chosen on the page."""
+        return self.act_view(request, pause_task, request.POST.get("task", ""))
 
     def _act_on_letters(self, request: HttpRequest, queue: str) -> HttpResponse | None:
         """The question; None when the verb has acted on the chosen letters, or on all of them."""
@@ -226,6 +258,35 @@ class QueuesAdmin(VerbAdmin):
 
     def name_of(self, thing: Letter) -> str:
         return ""  # a key says nothing to a person
+
+    # ------------------------------------------------------------------ the log
+
+    def log(self, request: HttpRequest, verb: Verb, thing: Any, said: str) -> None:
+        """Queues, tasks and dead letters have no row. Their entries are of the type *queue*, with
+        the queue's name, the task's, or the id of the letter's call as the id."""
+        if isinstance(thing, Letter):
+            text = _("dead letter %(id)s of queue “%(queue)s”")
+            known, name = said, text % {"id": said, "queue": thing.queue}
+            said = verb.done % {"n": 1}
+        elif verb in QUEUE_VERBS:
+            known, name = thing, _("queue “%(queue)s”") % {"queue": thing}
+        else:
+            known, name = thing, _("task “%(task)s”") % {"task": thing}
+        if reason := why(request):
+            said = _("%(said)s Reason: %(why)s") % {"said": said, "why": reason}
+        assert request.user.is_authenticated  # or it had no permission
+        LogEntry.objects.create(
+            user=request.user,
+            content_type=self._content_type(),
+            object_id=known,
+            object_repr=name[:200],
+            action_flag=DELETION if verb.destroys else CHANGE,
+            change_message=said,
+        )
+
+    def _content_type(self) -> ContentType:
+        # Its own, not that of the results, of which it is a proxy.
+        return ContentType.objects.get_for_model(self.model, for_concrete_model=False)
 
 
 def _not_declared(queue: str) -> Http404:

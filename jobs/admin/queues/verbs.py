@@ -16,14 +16,11 @@ from django.http import Http404, HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
-from jobs import broker, conf, control, registry
+from jobs import broker, conf, control, message, registry
 from jobs.admin.queues.snapshot import PauseRow
-from jobs.admin.verbs import Question, verb
+from jobs.admin.verbs import LONGEST, Question, verb, why
 from jobs.control import Pause
-from jobs.exceptions import UnknownTask
-
-#: Characters of the reason for a pause.
-_LONGEST = 500
+from jobs.exceptions import MessageError, UnknownTask
 
 _verb = partial(verb, permission="manage")
 
@@ -33,8 +30,7 @@ def is_declared(queue: str) -> bool:
 
 
 def _who_and_why(request: HttpRequest) -> dict[str, str]:
-    why = request.POST.get("why", "").strip()[:_LONGEST]
-    return {"by": request.user.get_username(), "why": why}
+    return {"by": request.user.get_username(), "why": why(request)}
 
 
 def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
@@ -52,7 +48,7 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
         context=lambda queue, request: {
             "title": _("Pause queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "longest": _LONGEST,
+            "longest": LONGEST,
         },
     ),
 )
@@ -71,6 +67,7 @@ def pause(queue: str, request: HttpRequest) -> str:
             "queue": queue,
             "paused": _pause_of(queue, control.paused()),
             "waiting": broker.get().stats(queue).waiting,
+            "longest": LONGEST,
         },
     ),
 )
@@ -89,6 +86,7 @@ def resume(queue: str, request: HttpRequest) -> str:
             "title": _("Purge queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
             "stats": broker.get().stats(queue),
+            "longest": LONGEST,
         },
     ),
     destroys=True,
@@ -105,17 +103,16 @@ def purge(queue: str, request: HttpRequest) -> str:
     label=gettext_lazy("Pause a task…"),
     question=Question(
         template="admin/jobs/queues/pause_task.html",
-        context=lambda name, request: {
+        context=lambda task, request: {
             "title": _("Pause a task"),
             "tasks": sorted(registry.tasks),
             "chosen": request.GET.get("task", ""),
-            "longest": _LONGEST,
+            "longest": LONGEST,
         },
     ),
 )
-def pause_task(name: str, request: HttpRequest) -> str:
+def pause_task(task: str, request: HttpRequest) -> str:
     """The task is chosen on the page; ``?task=`` chooses one in advance."""
-    task = request.POST.get("task", "")
     if task not in registry.tasks:
         raise UnknownTask(_("There is no task “%(task)s”.") % {"task": task})
     control.pause_task(task, **_who_and_why(request))
@@ -127,7 +124,7 @@ def _before_resuming(task: str, request: HttpRequest) -> dict[str, Any]:
     if paused is None and task not in registry.tasks:
         raise Http404(f"Task {task!r} is not known, and not paused.")
     title = _("Resume task “%(task)s”") % {"task": task}
-    return {"title": title, "task": task, "paused": paused}
+    return {"title": title, "task": task, "paused": paused, "longest": LONGEST}
 
 
 @_verb(
@@ -149,6 +146,16 @@ class Letter(NamedTuple):
     queue: str
     key: str
 
+    def call(self) -> str:
+        """The id of its call; its key if it can't be read. Empty: there is no such letter."""
+        found = broker.get().dead_letter_at(*self) if KEY.fullmatch(self.key) else None
+        if found is None:
+            return ""
+        try:
+            return message.decode(found.raw, self.queue, trusted=True).id
+        except MessageError:
+            return self.key
+
 
 #: The form of a dead letter's key. No letter has another key, which only an address written by hand
 #: contains; Redis would answer it with an error.
@@ -165,7 +172,8 @@ _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any
     gone=_GONE,
 )
 def requeue(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.requeue(*letter) else ""
+    call = letter.call()
+    return call if call and control.requeue(*letter) else ""
 
 
 _LOST = Question(
@@ -177,6 +185,7 @@ _LOST = Question(
         "n",
     ),
     yes=gettext_lazy("Yes, discard"),
+    why=True,
 )
 
 
@@ -188,7 +197,8 @@ _LOST = Question(
     gone=_GONE,
 )
 def discard(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.discard(*letter) else ""
+    call = letter.call()
+    return call if call and control.discard(*letter) else ""
 
 
 requeue_all = replace(
@@ -204,6 +214,7 @@ requeue_all = replace(
             "n",
         ),
         yes=gettext_lazy("Yes, put all back"),
+        why=True,
     ),
 )
 discard_all = replace(
