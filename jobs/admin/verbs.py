@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -133,7 +133,8 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
 
 def why(request: HttpRequest) -> str:
     """The reason that somebody gives for an act; empty: none."""
-    return request.POST.get("why", "").strip()[:LONGEST]
+    # PostgreSQL stores no NUL.
+    return request.POST.get("why", "").replace("\0", "").strip()[:LONGEST]
 
 
 class VerbAdmin(_ModelAdmin):
@@ -161,6 +162,34 @@ class VerbAdmin(_ModelAdmin):
         hidden = {v.action or v.name for v in self.verbs if not self.may(request, v)}
         found = super().get_actions(request, *args, **kwargs)
         return {name: action for name, action in found.items() if name not in hidden}
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        # PostgreSQL can't be asked for it.
+        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        # Filters compare with what stands in the address. No link has a NUL, nor does PostgreSQL.
+        if any("\0" in value for value in request.GET.values()):
+            raise BadRequest("NUL in a parameter")
+        # Django would ask the database for chosen rows whose keys can't be keys.
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        possible = [key for key in chosen if self._may_be_key(key)]
+        if len(possible) < len(chosen):
+            sent = request.POST.copy()
+            sent.setlist(ACTION_CHECKBOX_NAME, possible)
+            request.POST = sent  # type: ignore[assignment]
+        return super().changelist_view(request, extra_context)
+
+    def _may_be_key(self, text: str) -> bool:
+        try:
+            self.opts.pk.clean(text, None)
+        except ValidationError:
+            return False
+        return "\0" not in text
 
     def may(self, request: HttpRequest, verb: Verb) -> bool:
         return request.user.has_perm(

@@ -278,10 +278,11 @@ class QueuesAdmin(VerbAdmin):
         LogEntry.objects.create(
             user=request.user,
             content_type=self._content_type(),
-            object_id=known,
-            object_repr=name[:200],
+            # An address can name a task that there isn't, and PostgreSQL stores no NUL.
+            object_id=known.replace("\0", ""),
+            object_repr=name.replace("\0", "")[:200],
             action_flag=DELETION if verb.destroys else CHANGE,
-            change_message=said,
+            change_message=said.replace("\0", ""),
         )
 
     def _content_type(self) -> ContentType:
