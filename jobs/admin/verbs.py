@@ -145,7 +145,7 @@ class VerbAdmin(_ModelAdmin):
     not_there: Text = ""
 
     def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
-        self.actions = [_action_of(verb) for verb in self.verbs]
+        self.actions = [*(self.actions or ()), *map(_action_of, self.verbs)]
         super().__init__(model, admin_site)
 
     def get_urls(self) -> list[URLPattern]:
