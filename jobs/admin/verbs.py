@@ -78,7 +78,7 @@ class Verb:
     #: The end of its address, and of the id of its button.
     name: str
     label: Text
-    #: "<permission>_<model>" is what a person needs.
+    #: The code name of what a person needs.
     permission: str
     #: Acts on one thing, and says what it did; empty when the thing has changed or gone meanwhile.
     #: Raises `ValidationError` when it can't be done to this thing.
@@ -192,9 +192,7 @@ class VerbAdmin(_ModelAdmin):
         return "\0" not in text
 
     def may(self, request: HttpRequest, verb: Verb) -> bool:
-        return request.user.has_perm(
-            f"{self.opts.app_label}.{verb.permission}_{self.opts.model_name}"
-        )
+        return request.user.has_perm(f"{self.opts.app_label}.{verb.permission}")
 
     def verb_view(self, request: HttpRequest, object_id: str, verb: Verb) -> HttpResponse:
         """Where the button of a row's page leads."""

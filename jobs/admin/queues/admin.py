@@ -70,10 +70,18 @@ class QueuesAdmin(VerbAdmin):
     # ------------------------------------------------------------------ permissions
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("jobs.view_queues") or self.may_manage(request)
+        """Whoever may do something here may look as well."""
+        verbs = (*QUEUE_VERBS, *LETTER_VERBS)
+        return request.user.has_perm("jobs.view_queues") or any(
+            self.may(request, verb) for verb in verbs
+        )
 
-    def may_manage(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("jobs.manage_queues")
+    def may(self, request: HttpRequest, verb: Verb) -> bool:
+        return request.user.has_perm("jobs.manage_queues") or super().may(request, verb)
+
+    def may_on_queues(self, request: HttpRequest) -> dict[str, bool]:
+        """By the name of a verb."""
+        return {verb.name: self.may(request, verb) for verb in QUEUE_VERBS}
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -94,7 +102,7 @@ class QueuesAdmin(VerbAdmin):
         context = {
             "title": _("Queues"),
             "refresh": REFRESH,
-            "may_manage": self.may_manage(request),
+            "may": self.may_on_queues(request),
             **snapshot(),
             **(extra_context or {}),
         }
@@ -103,7 +111,7 @@ class QueuesAdmin(VerbAdmin):
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self._check_may_view(request)
-        context = {**snapshot(), "may_manage": self.may_manage(request)}
+        context = {**snapshot(), "may": self.may_on_queues(request)}
         return TemplateResponse(request, "admin/jobs/queues/live.html", context)
 
     def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
@@ -125,9 +133,8 @@ class QueuesAdmin(VerbAdmin):
             "rows": letter_rows(queue, letters[:_PAGE]),
             "older": letters[_PAGE - 1].key if len(letters) > _PAGE else "",
             "paged": paged,
-            "may_manage": self.may_manage(request),
-            "verbs": LETTER_VERBS,
-            "verbs_for_all": ALL_LETTERS_VERBS,
+            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
+            "verbs_for_all": [verb for verb in ALL_LETTERS_VERBS if self.may(request, verb)],
         }
         return self.page(request, "admin/jobs/queues/dead.html", context)
 
@@ -145,8 +152,7 @@ class QueuesAdmin(VerbAdmin):
         context = {
             "title": _("Dead letter of queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "may_manage": self.may_manage(request),
-            "verbs": LETTER_VERBS,
+            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
             **letter_page(queue, letter),
         }
         return self.page(request, "admin/jobs/queues/letter.html", context)
@@ -208,9 +214,11 @@ class QueuesAdmin(VerbAdmin):
 
     def _act_on_letters(self, request: HttpRequest, queue: str) -> HttpResponse | None:
         """The question; None when the verb has acted on the chosen letters, or on all of them."""
-        if not self.may_manage(request):
-            raise PermissionDenied
         action = request.POST.get("action", "")
+        known = {verb.name: verb for verb in (*LETTER_VERBS, *ALL_LETTERS_VERBS)}
+        allowed = [verb for verb in known.values() if self.may(request, verb)]
+        if not allowed or (action in known and known[action] not in allowed):
+            raise PermissionDenied
         context: dict[str, Any] = {
             "queue": queue,
             "parent": _("Dead letters of queue “%(queue)s”") % {"queue": queue},

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from django.http import Http404, HttpRequest
@@ -21,8 +20,6 @@ from jobs.admin.queues.snapshot import PauseRow
 from jobs.admin.verbs import LONGEST, Question, verb, why
 from jobs.control import Pause
 from jobs.exceptions import MessageError, UnknownTask
-
-_verb = partial(verb, permission="manage")
 
 
 def is_declared(queue: str) -> bool:
@@ -40,7 +37,8 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
 # ------------------------------------------------------------------------------ queues
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Pause…"),
     fits=is_declared,
     question=Question(
@@ -57,7 +55,8 @@ def pause(queue: str, request: HttpRequest) -> str:
     return _("Queue “%(queue)s” is paused.") % {"queue": queue}
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Resume…"),
     fits=is_declared,
     question=Question(
@@ -77,7 +76,8 @@ def resume(queue: str, request: HttpRequest) -> str:
     return _("Queue “%(queue)s” was not paused.") % {"queue": queue}
 
 
-@_verb(
+@verb(
+    permission="purge_queues",
     label=gettext_lazy("Purge…"),
     fits=is_declared,
     question=Question(
@@ -99,7 +99,8 @@ def purge(queue: str, request: HttpRequest) -> str:
 # ------------------------------------------------------------------------------ tasks
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Pause a task…"),
     question=Question(
         template="admin/jobs/queues/pause_task.html",
@@ -127,7 +128,8 @@ def _before_resuming(task: str, request: HttpRequest) -> dict[str, Any]:
     return {"title": title, "task": task, "paused": paused, "longest": LONGEST}
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Resume…"),
     question=Question(template="admin/jobs/queues/resume_task.html", context=_before_resuming),
 )
@@ -164,7 +166,8 @@ KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
 
 
-@_verb(
+@verb(
+    permission="requeue_deadletters",
     label=gettext_lazy("Put back on the queue"),
     done=ngettext_lazy(
         "%(n)d message is back on the queue.", "%(n)d messages are back on the queue.", "n"
@@ -189,7 +192,8 @@ _LOST = Question(
 )
 
 
-@_verb(
+@verb(
+    permission="discard_deadletters",
     label=gettext_lazy("Discard…"),
     question=_LOST,
     destroys=True,

@@ -245,13 +245,15 @@ class ResultAdmin(VerbAdmin):
         if row is not None:
             context["buttons"] = self.buttons(request, row)
             site, user = self.admin_site.name, request.user
-            may_look = user.has_perm("jobs.view_queues") or user.has_perm("jobs.manage_queues")
+            acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
+            may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
             given_up = row.state == State.FAILURE and row.error_type in words.DEAD
             if may_look and given_up and row.queue in conf.get().queues:
                 context["dead_url"] = reverse(
                     "admin:jobs_queues_dead", args=[row.queue], current_app=site
                 )
-            if row.task in registry.tasks and user.has_perm("jobs.manage_queues"):
+            may_pause = user.has_perm("jobs.manage_queues") or user.has_perm("jobs.pause_queues")
+            if row.task in registry.tasks and may_pause:
                 url = reverse("admin:jobs_queues_pause_task", current_app=site)
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
         return super().render_change_form(request, context, *args, **kwargs)
