@@ -95,9 +95,6 @@ def revoke(row: TaskResult, request: HttpRequest) -> str:
     remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
     terminate = "terminate" in request.POST
     control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
-    if row.state == State.RETRY:
-        # A worker then ends it now, and not when it is due.
-        control.retry_now(row.pk)
     return _("Revoked.")
 
 
