@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.utils import quote, unquote
-from django.core.exceptions import PermissionDenied, ValidationError
+from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -45,6 +45,9 @@ FAILURES = (*TROUBLE, MessageError, SendError)
 #: Most rows that are acted on at once, and most that a question names.
 _MOST, _NAMED = 1000, 10
 
+#: Characters of the reason that somebody gives for an act.
+LONGEST = 500
+
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
@@ -62,6 +65,8 @@ class Question:
     when: Callable[[Any], bool] = lambda thing: True
     #: A checkbox: its name in the request, and its label.
     option: tuple[str, Text] | None = None
+    #: Whether the common page also asks for the reason.
+    why: bool = False
     template: str = "admin/jobs/confirm.html"
     context: Callable[[str, HttpRequest], dict[str, Any]] = lambda thing, request: {}
 
@@ -73,7 +78,7 @@ class Verb:
     #: The end of its address, and of the id of its button.
     name: str
     label: Text
-    #: "<permission>_<model>" is what a person needs.
+    #: The code name of what a person needs.
     permission: str
     #: Acts on one thing, and says what it did; empty when the thing has changed or gone meanwhile.
     #: Raises `ValidationError` when it can't be done to this thing.
@@ -126,6 +131,12 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
     return action
 
 
+def why(request: HttpRequest) -> str:
+    """The reason that somebody gives for an act; empty: none."""
+    # PostgreSQL stores no NUL.
+    return request.POST.get("why", "").replace("\0", "").strip()[:LONGEST]
+
+
 class VerbAdmin(_ModelAdmin):
     """Offers each of its verbs as an action of the list and as a button on a row's page."""
 
@@ -134,7 +145,7 @@ class VerbAdmin(_ModelAdmin):
     not_there: Text = ""
 
     def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
-        self.actions = [_action_of(verb) for verb in self.verbs]
+        self.actions = [*(self.actions or ()), *map(_action_of, self.verbs)]
         super().__init__(model, admin_site)
 
     def get_urls(self) -> list[URLPattern]:
@@ -152,10 +163,36 @@ class VerbAdmin(_ModelAdmin):
         found = super().get_actions(request, *args, **kwargs)
         return {name: action for name, action in found.items() if name not in hidden}
 
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        # PostgreSQL can't be asked for it.
+        return None if "\0" in object_id else super().get_object(request, object_id, from_field)
+
+    def changelist_view(
+        self, request: HttpRequest, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        # Filters compare with what stands in the address. No link has a NUL, nor does PostgreSQL.
+        if any("\0" in value for value in request.GET.values()):
+            raise BadRequest("NUL in a parameter")
+        # Django would ask the database for chosen rows whose keys can't be keys.
+        chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+        possible = [key for key in chosen if self._may_be_key(key)]
+        if len(possible) < len(chosen):
+            sent = request.POST.copy()
+            sent.setlist(ACTION_CHECKBOX_NAME, possible)
+            request.POST = sent  # type: ignore[assignment]
+        return super().changelist_view(request, extra_context)
+
+    def _may_be_key(self, text: str) -> bool:
+        try:
+            self.opts.pk.clean(text, None)
+        except ValidationError:
+            return False
+        return "\0" not in text
+
     def may(self, request: HttpRequest, verb: Verb) -> bool:
-        return request.user.has_perm(
-            f"{self.opts.app_label}.{verb.permission}_{self.opts.model_name}"
-        )
+        return request.user.has_perm(f"{self.opts.app_label}.{verb.permission}")
 
     def verb_view(self, request: HttpRequest, object_id: str, verb: Verb) -> HttpResponse:
         """Where the button of a row's page leads."""
@@ -212,7 +249,8 @@ class VerbAdmin(_ModelAdmin):
         """The page with the question about so many things."""
         assert verb.question is not None
         text = verb.question.text % {"n": count, **context}
-        context = {"title": _("Are you sure?"), "verb": verb, "text": text, **context}
+        context = {"verb": verb, "text": text, "longest": LONGEST, **context}
+        context = {"title": _("Are you sure?"), **context}
         return self.page(request, verb.question.template, context)
 
     def act(self, request: HttpRequest, verb: Verb, things: Sequence[Any]) -> None:
@@ -223,19 +261,23 @@ class VerbAdmin(_ModelAdmin):
                 said = verb.act(thing, request)
             except ValidationError as error:
                 text = _("“%(name)s” is left as it is: %(why)s")
-                why = " ".join(error.messages)
-                messages.error(request, text % {"name": thing, "why": why})
+                values = {"name": thing, "why": " ".join(error.messages)}
+                messages.error(request, text % values)
                 continue
             except FAILURES as error:
                 messages.error(request, str(error))
                 break
-            if said and isinstance(thing, Model):
-                self.log_change(request, thing, str(said))
+            if said:
+                self.log(request, verb, thing, str(said))
             done, gone = done + bool(said), gone + (not said)
         if gone:
             messages.warning(request, verb.gone % {"n": gone})
         if done:
             messages.success(request, verb.done % {"n": done, "verb": verb.title})
+
+    def log(self, request: HttpRequest, verb: Verb, thing: Any, said: str) -> None:
+        """Write to the admin's log what was done to this row."""
+        self.log_change(request, thing, said)
 
     def name_of(self, thing: Any) -> str:
         """How a question names it; empty: not at all."""

@@ -77,13 +77,18 @@ def pretty(text: str) -> str:
         return text
 
 
+def writable(text: str) -> str:
+    """The text with its lone surrogates escaped: JSON can hold them, a page can't."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 def call(args: str, kwargs: str, *, whole: int) -> str:
     """Arguments in one short line, as they were written in the call.
 
     A text of ``whole`` characters or more may be cut off; it is shown as stored.
     """
     parts = [*_parts(args, whole), *_parts(kwargs, whole)]
-    line = ", ".join(parts).replace("\n", " ")
+    line = writable(", ".join(parts).replace("\n", " "))
     return line if len(line) <= _SHORT else f"{line[:_SHORT]}…"
 
 

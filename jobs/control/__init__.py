@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import logging
 
-from django.db import transaction
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import DatabaseError, transaction
 
 from jobs import (
     broker,
@@ -117,10 +118,20 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
 
     A call that runs already goes on, unless ``terminate`` is set: then its process is killed, and
     other calls of that process are run again. ``remember``: seconds for which the broker keeps the
-    revocation; a call that is due later needs more.
+    revocation; a call that is due later needs more. What is due later ends soon if it has a row in
+    the ledger: if it was sent in a transaction, or waits for its next attempt. Otherwise it ends
+    when it is due.
     """
     for queue in conf.get().queues:
         broker.get().revoke(queue, task_id, remember, terminate=terminate)
+    # Only now, or it would run. What is due later is claimed at once then, and ends.
+    with contextlib.suppress(DatabaseError, SynchronousOnlyOperation):  # it ends when it is due
+        rows = TaskResult.objects.using(ledger.alias()).filter(
+            id=task_id, state__in=(State.PENDING, State.RETRY), eta__gt=clock.now()
+        )
+        row = rows.first()
+        if row is not None and row.message and row.queue in conf.get().queues:
+            _hasten(row)
 
 
 def retry(task_id: str) -> bool:
@@ -156,14 +167,19 @@ def retry_now(task_id: str) -> bool:
     row = rows.first()
     if row is None:
         return False
-    raw = bytes(row.message)
-    # Its message as it was put among the due ones, and as `jobs.ledger.recovery` puts it back.
-    put_back, priority = message.mark_redelivered(raw, crashed=False)
-    if not any(broker.get().hasten(row.queue, form, priority) for form in (raw, put_back)):
+    if not _hasten(row):
         return False
     # No change if the attempt is over already.
     rows.filter(attempts=row.attempts, eta__gt=clock.now()).update(eta=clock.now())
     return True
+
+
+def _hasten(row: TaskResult) -> bool:
+    """Have the message of this call due now. False: it isn't among the due ones."""
+    raw = bytes(row.message)
+    # Its message as it was put among the due ones, and as `jobs.ledger.recovery` puts it back.
+    put_back, priority = message.mark_redelivered(raw, crashed=False)
+    return any(broker.get().hasten(row.queue, form, priority) for form in (raw, put_back))
 
 
 def _find(queue: str, key: str) -> bytes | None:

@@ -140,7 +140,12 @@ class Queues(TaskResult):
         default_permissions = ()
         permissions: ClassVar = [
             ("view_queues", _("Can view queues and dead letters")),
-            ("manage_queues", _("Can requeue and discard dead letters")),
+            # All of the following. It was the only one, so whoever has it keeps every act.
+            ("manage_queues", _("Can do everything with queues and dead letters")),
+            ("pause_queues", _("Can pause and resume queues and tasks")),
+            ("purge_queues", _("Can purge queues")),
+            ("requeue_deadletters", _("Can put dead letters back on their queues")),
+            ("discard_deadletters", _("Can discard dead letters")),
         ]
         verbose_name = _("queue")
         verbose_name_plural = _("queues")

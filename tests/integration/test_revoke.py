@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -66,6 +67,40 @@ def test_one_that_is_due_later() -> None:
     hasten("low")
     work()
     is_revoked(result)
+
+
+@on_broker
+def test_one_of_the_ledger_that_is_due_later_ends_soon() -> None:
+    with transaction.atomic():
+        result = trace.apply_async(("later",), countdown=600, queue="low")
+        other = trace.apply_async(("other",), countdown=600, queue="low")
+    control.revoke(result.id)
+    work()
+    assert (row_of(result).state, row_of(result).error) == (State.REVOKED, "revoked")
+    assert row_of(other).state == State.PENDING
+    assert broker.get().stats("low").due == 1
+    assert Run.objects.count() == 0
+
+
+@on_broker
+def test_one_that_waits_for_another_attempt_ends_soon() -> None:
+    result = succeeds_at.delay(2, countdown=600)
+    work()
+    control.revoke(result.id)
+    work()
+    is_revoked(result)
+    assert row_of(result).failed_attempts.count() == 1
+
+
+@on_broker
+def test_it_is_revoked_where_the_ledger_can_not_be_asked() -> None:
+    result = trace.apply_async(("later",), countdown=600)
+
+    async def revoke() -> None:
+        control.revoke(result.id)
+
+    asyncio.run(revoke())
+    assert broker.get().revoked("default", [result.id])[0]
 
 
 @on_broker

@@ -7,6 +7,8 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -26,7 +28,8 @@ from jobs.admin.queues.verbs import (
     pause_task,
     resume_task,
 )
-from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin
+from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin, why
+from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues
 
 #: Seconds after which the overview asks the broker again.
@@ -34,6 +37,9 @@ REFRESH = 2
 
 #: Dead letters on one page.
 _PAGE = 50
+
+#: Entries of the log on one page.
+_ENTRIES = 100
 
 #: Most dead letters that one press of a button puts back or discards.
 ALL = 1000
@@ -48,10 +54,10 @@ class QueuesAdmin(VerbAdmin):
         pages: list[tuple[str, Callable[..., HttpResponse], str]] = [
             ("", self.changelist_view, "changelist"),
             ("live/", self.live_view, "live"),
+            ("history/", self.log_view, "history"),
             ("dead/<path:queue>/", self.dead_view, "dead"),
             ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
-            # The task is chosen on the page.
-            ("pause-task/", partial(self.act_view, verb=pause_task), "pause_task"),
+            ("pause-task/", self.pause_task_view, "pause_task"),
         ]
         for verb in (*QUEUE_VERBS, resume_task):
             route = f"{verb.name.replace('_', '-')}/<path:name>/"
@@ -64,10 +70,18 @@ class QueuesAdmin(VerbAdmin):
     # ------------------------------------------------------------------ permissions
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("jobs.view_queues") or self.may_manage(request)
+        """Whoever may do something here may look as well."""
+        verbs = (*QUEUE_VERBS, *LETTER_VERBS)
+        return request.user.has_perm("jobs.view_queues") or any(
+            self.may(request, verb) for verb in verbs
+        )
 
-    def may_manage(self, request: HttpRequest) -> bool:
-        return request.user.has_perm("jobs.manage_queues")
+    def may(self, request: HttpRequest, verb: Verb) -> bool:
+        return request.user.has_perm("jobs.manage_queues") or super().may(request, verb)
+
+    def may_on_queues(self, request: HttpRequest) -> dict[str, bool]:
+        """By the name of a verb."""
+        return {verb.name: self.may(request, verb) for verb in QUEUE_VERBS}
 
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
@@ -88,7 +102,7 @@ class QueuesAdmin(VerbAdmin):
         context = {
             "title": _("Queues"),
             "refresh": REFRESH,
-            "may_manage": self.may_manage(request),
+            "may": self.may_on_queues(request),
             **snapshot(),
             **(extra_context or {}),
         }
@@ -97,7 +111,7 @@ class QueuesAdmin(VerbAdmin):
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self._check_may_view(request)
-        context = {**snapshot(), "may_manage": self.may_manage(request)}
+        context = {**snapshot(), "may": self.may_on_queues(request)}
         return TemplateResponse(request, "admin/jobs/queues/live.html", context)
 
     def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
@@ -119,9 +133,8 @@ class QueuesAdmin(VerbAdmin):
             "rows": letter_rows(queue, letters[:_PAGE]),
             "older": letters[_PAGE - 1].key if len(letters) > _PAGE else "",
             "paged": paged,
-            "may_manage": self.may_manage(request),
-            "verbs": LETTER_VERBS,
-            "verbs_for_all": ALL_LETTERS_VERBS,
+            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
+            "verbs_for_all": [verb for verb in ALL_LETTERS_VERBS if self.may(request, verb)],
         }
         return self.page(request, "admin/jobs/queues/dead.html", context)
 
@@ -139,11 +152,27 @@ class QueuesAdmin(VerbAdmin):
         context = {
             "title": _("Dead letter of queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "may_manage": self.may_manage(request),
-            "verbs": LETTER_VERBS,
+            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
             **letter_page(queue, letter),
         }
         return self.page(request, "admin/jobs/queues/letter.html", context)
+
+    def log_view(self, request: HttpRequest) -> HttpResponse:
+        """What was done here to queues, tasks and dead letters, by whom and why; newest first."""
+        self._check_may_view(request)
+        entries = LogEntry.objects.filter(content_type=self._content_type()).order_by("-pk")
+        before = request.GET.get("before", "")
+        paged = bool(KEY.fullmatch(before)) and "-" not in before
+        if paged:
+            entries = entries.filter(pk__lt=int(before))
+        found = list(entries.select_related("user")[: _ENTRIES + 1])
+        context = {
+            "title": _("History"),
+            "entries": found[:_ENTRIES],
+            "older": found[_ENTRIES - 1].pk if len(found) > _ENTRIES else "",
+            "paged": paged,
+        }
+        return self.page(request, "admin/jobs/queues/history.html", context)
 
     def _check_may_view(self, request: HttpRequest, queue: str | None = None) -> None:
         if not self.has_view_permission(request):
@@ -169,16 +198,27 @@ class QueuesAdmin(VerbAdmin):
             if request.method != "POST":
                 context = verb.question.context(name, request)
                 return self.page(request, verb.question.template, context)
-            messages.success(request, str(verb.act(name, request)))
+            said = str(verb.act(name, request))
+            messages.success(request, said)
+            self.log(request, verb, name, said)
         except FAILURES as error:
             messages.error(request, str(error))
+            if request.method == "POST" and isinstance(error, BrokerUnavailable):
+                said = _("%(verb)s: not done, or in part only.") % {"verb": verb.title}
+                self.log(request, verb, name, f"{said} {error}")
         return HttpResponseRedirect(self.url("changelist"))
+
+    def pause_task_view(self, request: HttpRequest) -> HttpResponse:
+        """The task is chosen on the page."""
+        return self.act_view(request, pause_task, request.POST.get("task", ""))
 
     def _act_on_letters(self, request: HttpRequest, queue: str) -> HttpResponse | None:
         """The question; None when the verb has acted on the chosen letters, or on all of them."""
-        if not self.may_manage(request):
-            raise PermissionDenied
         action = request.POST.get("action", "")
+        known = {verb.name: verb for verb in (*LETTER_VERBS, *ALL_LETTERS_VERBS)}
+        allowed = [verb for verb in known.values() if self.may(request, verb)]
+        if not allowed or (action in known and known[action] not in allowed):
+            raise PermissionDenied
         context: dict[str, Any] = {
             "queue": queue,
             "parent": _("Dead letters of queue “%(queue)s”") % {"queue": queue},
@@ -226,6 +266,36 @@ class QueuesAdmin(VerbAdmin):
 
     def name_of(self, thing: Letter) -> str:
         return ""  # a key says nothing to a person
+
+    # ------------------------------------------------------------------ the log
+
+    def log(self, request: HttpRequest, verb: Verb, thing: Any, said: str) -> None:
+        """Queues, tasks and dead letters have no row. Their entries are of the type *queue*, with
+        the queue's name, the task's, or the id of the letter's call as the id."""
+        if isinstance(thing, Letter):
+            text = _("dead letter %(id)s of queue “%(queue)s”")
+            known, name = said, text % {"id": said, "queue": thing.queue}
+            said = verb.done % {"n": 1}
+        elif verb in QUEUE_VERBS:
+            known, name = thing, _("queue “%(queue)s”") % {"queue": thing}
+        else:
+            known, name = thing, _("task “%(task)s”") % {"task": thing}
+        if reason := why(request):
+            said = _("%(said)s Reason: %(why)s") % {"said": said, "why": reason}
+        assert request.user.is_authenticated  # or it had no permission
+        LogEntry.objects.create(
+            user=request.user,
+            content_type=self._content_type(),
+            # An address can name a task that there isn't, and PostgreSQL stores no NUL.
+            object_id=known.replace("\0", ""),
+            object_repr=name.replace("\0", "")[:200],
+            action_flag=DELETION if verb.destroys else CHANGE,
+            change_message=said.replace("\0", ""),
+        )
+
+    def _content_type(self) -> ContentType:
+        # Its own, not that of the results, of which it is a proxy.
+        return ContentType.objects.get_for_model(self.model, for_concrete_model=False)
 
 
 def _not_declared(queue: str) -> Http404:

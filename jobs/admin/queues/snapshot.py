@@ -165,7 +165,7 @@ def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
         envelope = json.loads(whole)
         if found and found.sensitive:
             envelope["body"] = HIDDEN
-        whole = json.dumps(envelope, indent=2, ensure_ascii=False)
+        whole = words.writable(json.dumps(envelope, indent=2, ensure_ascii=False))
     except (ValueError, RecursionError):
         pass  # no JSON: it is shown as it is
     return {

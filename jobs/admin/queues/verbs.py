@@ -9,23 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 from django.http import Http404, HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
-from jobs import broker, conf, control, registry
+from jobs import broker, conf, control, message, registry
 from jobs.admin.queues.snapshot import PauseRow
-from jobs.admin.verbs import Question, verb
+from jobs.admin.verbs import LONGEST, Question, verb, why
 from jobs.control import Pause
-from jobs.exceptions import UnknownTask
-
-#: Characters of the reason for a pause.
-_LONGEST = 500
-
-_verb = partial(verb, permission="manage")
+from jobs.exceptions import MessageError, UnknownTask
 
 
 def is_declared(queue: str) -> bool:
@@ -33,8 +27,7 @@ def is_declared(queue: str) -> bool:
 
 
 def _who_and_why(request: HttpRequest) -> dict[str, str]:
-    why = request.POST.get("why", "").strip()[:_LONGEST]
-    return {"by": request.user.get_username(), "why": why}
+    return {"by": request.user.get_username(), "why": why(request)}
 
 
 def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
@@ -44,7 +37,8 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
 # ------------------------------------------------------------------------------ queues
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Pause…"),
     fits=is_declared,
     question=Question(
@@ -52,7 +46,7 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
         context=lambda queue, request: {
             "title": _("Pause queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "longest": _LONGEST,
+            "longest": LONGEST,
         },
     ),
 )
@@ -61,7 +55,8 @@ def pause(queue: str, request: HttpRequest) -> str:
     return _("Queue “%(queue)s” is paused.") % {"queue": queue}
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Resume…"),
     fits=is_declared,
     question=Question(
@@ -71,6 +66,7 @@ def pause(queue: str, request: HttpRequest) -> str:
             "queue": queue,
             "paused": _pause_of(queue, control.paused()),
             "waiting": broker.get().stats(queue).waiting,
+            "longest": LONGEST,
         },
     ),
 )
@@ -80,7 +76,8 @@ def resume(queue: str, request: HttpRequest) -> str:
     return _("Queue “%(queue)s” was not paused.") % {"queue": queue}
 
 
-@_verb(
+@verb(
+    permission="purge_queues",
     label=gettext_lazy("Purge…"),
     fits=is_declared,
     question=Question(
@@ -89,6 +86,7 @@ def resume(queue: str, request: HttpRequest) -> str:
             "title": _("Purge queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
             "stats": broker.get().stats(queue),
+            "longest": LONGEST,
         },
     ),
     destroys=True,
@@ -101,21 +99,21 @@ def purge(queue: str, request: HttpRequest) -> str:
 # ------------------------------------------------------------------------------ tasks
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Pause a task…"),
     question=Question(
         template="admin/jobs/queues/pause_task.html",
-        context=lambda name, request: {
+        context=lambda task, request: {
             "title": _("Pause a task"),
             "tasks": sorted(registry.tasks),
             "chosen": request.GET.get("task", ""),
-            "longest": _LONGEST,
+            "longest": LONGEST,
         },
     ),
 )
-def pause_task(name: str, request: HttpRequest) -> str:
+def pause_task(task: str, request: HttpRequest) -> str:
     """The task is chosen on the page; ``?task=`` chooses one in advance."""
-    task = request.POST.get("task", "")
     if task not in registry.tasks:
         raise UnknownTask(_("There is no task “%(task)s”.") % {"task": task})
     control.pause_task(task, **_who_and_why(request))
@@ -127,10 +125,11 @@ def _before_resuming(task: str, request: HttpRequest) -> dict[str, Any]:
     if paused is None and task not in registry.tasks:
         raise Http404(f"Task {task!r} is not known, and not paused.")
     title = _("Resume task “%(task)s”") % {"task": task}
-    return {"title": title, "task": task, "paused": paused}
+    return {"title": title, "task": task, "paused": paused, "longest": LONGEST}
 
 
-@_verb(
+@verb(
+    permission="pause_queues",
     label=gettext_lazy("Resume…"),
     question=Question(template="admin/jobs/queues/resume_task.html", context=_before_resuming),
 )
@@ -149,6 +148,16 @@ class Letter(NamedTuple):
     queue: str
     key: str
 
+    def call(self) -> str:
+        """The id of its call; its key if it can't be read. Empty: there is no such letter."""
+        found = broker.get().dead_letter_at(*self) if KEY.fullmatch(self.key) else None
+        if found is None:
+            return ""
+        try:
+            return message.decode(found.raw, self.queue, trusted=True).id
+        except MessageError:
+            return self.key
+
 
 #: The form of a dead letter's key. No letter has another key, which only an address written by hand
 #: contains; Redis would answer it with an error.
@@ -157,7 +166,8 @@ KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
 
 
-@_verb(
+@verb(
+    permission="requeue_deadletters",
     label=gettext_lazy("Put back on the queue"),
     done=ngettext_lazy(
         "%(n)d message is back on the queue.", "%(n)d messages are back on the queue.", "n"
@@ -165,7 +175,8 @@ _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any
     gone=_GONE,
 )
 def requeue(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.requeue(*letter) else ""
+    call = letter.call()
+    return call if call and control.requeue(*letter) else ""
 
 
 _LOST = Question(
@@ -177,10 +188,12 @@ _LOST = Question(
         "n",
     ),
     yes=gettext_lazy("Yes, discard"),
+    why=True,
 )
 
 
-@_verb(
+@verb(
+    permission="discard_deadletters",
     label=gettext_lazy("Discard…"),
     question=_LOST,
     destroys=True,
@@ -188,7 +201,8 @@ _LOST = Question(
     gone=_GONE,
 )
 def discard(letter: Letter, request: HttpRequest) -> str:
-    return letter.key if KEY.fullmatch(letter.key) and control.discard(*letter) else ""
+    call = letter.call()
+    return call if call and control.discard(*letter) else ""
 
 
 requeue_all = replace(
@@ -204,6 +218,7 @@ requeue_all = replace(
             "n",
         ),
         yes=gettext_lazy("Yes, put all back"),
+        why=True,
     ),
 )
 discard_all = replace(

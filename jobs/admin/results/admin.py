@@ -17,10 +17,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from django.contrib import admin
+from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
@@ -49,6 +51,12 @@ from jobs.timing import clock
 #: The beginning of a UUID. A shorter text is more likely meant as part of a name ("add").
 _ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 
+#: Its message would go on without the row, and the worker would record it anew.
+_NOT_ENDED = _(
+    "Only results that have ended can be deleted: a call that waits or runs would go on, and be "
+    "recorded again. Revoke it first, and delete it when it has ended."
+)
+
 
 @admin.register(TaskResult)
 class ResultAdmin(VerbAdmin):
@@ -56,6 +64,7 @@ class ResultAdmin(VerbAdmin):
     or changes one by hand."""
 
     verbs = VERBS
+    actions = ("delete_selected",)
     not_there = _("This result is not there any more.")
     list_display = (
         "state_badge",
@@ -92,6 +101,36 @@ class ResultAdmin(VerbAdmin):
 
     def has_change_permission(self, request: HttpRequest, obj: TaskResult | None = None) -> bool:
         return False
+
+    # ------------------------------------------------------------------ deleting
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        row = self.get_object(request, unquote(object_id))
+        may = row is not None and self.has_delete_permission(request, row)
+        if row is not None and may and row.state not in TERMINAL:
+            messages.error(request, str(_NOT_ENDED))
+            return HttpResponseRedirect(self.url("change", row))
+        return super().delete_view(request, object_id, extra_context)
+
+    def delete_model(self, request: HttpRequest, obj: TaskResult) -> None:
+        # It may have been run again meanwhile.
+        self.get_queryset(request).filter(pk=obj.pk, state__in=TERMINAL).delete()
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[TaskResult]) -> None:
+        queryset.filter(state__in=TERMINAL).delete()
+
+    @admin.action(permissions=["delete"], description=delete_selected.short_description)  # type: ignore[attr-defined]
+    def delete_selected(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult]
+    ) -> HttpResponse | None:
+        """Django's action, unless one of them has not ended."""
+        if queryset.exclude(state__in=TERMINAL).exists():
+            messages.error(request, str(_NOT_ENDED))
+            return None
+        answer: HttpResponse | None = delete_selected(self, request, queryset)
+        return answer
 
     # ------------------------------------------------------------------ the list
 
@@ -206,13 +245,15 @@ class ResultAdmin(VerbAdmin):
         if row is not None:
             context["buttons"] = self.buttons(request, row)
             site, user = self.admin_site.name, request.user
-            may_look = user.has_perm("jobs.view_queues") or user.has_perm("jobs.manage_queues")
+            acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
+            may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
             given_up = row.state == State.FAILURE and row.error_type in words.DEAD
             if may_look and given_up and row.queue in conf.get().queues:
                 context["dead_url"] = reverse(
                     "admin:jobs_queues_dead", args=[row.queue], current_app=site
                 )
-            if row.task in registry.tasks and user.has_perm("jobs.manage_queues"):
+            may_pause = user.has_perm("jobs.manage_queues") or user.has_perm("jobs.pause_queues")
+            if row.task in registry.tasks and may_pause:
                 url = reverse("admin:jobs_queues_pause_task", current_app=site)
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
         return super().render_change_form(request, context, *args, **kwargs)

@@ -23,7 +23,7 @@ _REMEMBER = dt.timedelta(days=1)
     action="run_again",
     label=gettext_lazy("Run again now"),
     button=lambda row: _("Try again now") if row.state == State.RETRY else _("Run again…"),
-    permission="retry",
+    permission="retry_taskresult",
     # A dead letter is put back from its own page.
     fits=lambda row: (
         row.state in (State.FAILURE, State.REVOKED, State.RETRY)
@@ -61,7 +61,7 @@ def again(row: TaskResult, request: HttpRequest) -> str:
 
 @verb(
     label=gettext_lazy("Revoke…"),
-    permission="revoke",
+    permission="revoke_taskresult",
     fits=lambda row: row.state in (State.PENDING, State.STARTED, State.RETRY),
     question=Question(
         text=ngettext_lazy(
@@ -95,9 +95,6 @@ def revoke(row: TaskResult, request: HttpRequest) -> str:
     remember = _REMEMBER + max((row.eta or now) - now, dt.timedelta(0))
     terminate = "terminate" in request.POST
     control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
-    if row.state == State.RETRY:
-        # A worker then ends it now, and not when it is due.
-        control.retry_now(row.pk)
     return _("Revoked.")
 
 

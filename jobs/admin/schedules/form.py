@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import math
 import zoneinfo
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from django import forms
 from django.conf import settings
 from django.contrib.admin.widgets import get_select2_language
 from django.core.exceptions import ValidationError
+from django.forms.fields import InvalidJSONInput
 from django.forms.utils import flatatt
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
@@ -44,6 +46,15 @@ MISSING = "missing"
 
 #: How far back missed runs are made up for, by default.
 _WINDOW = dt.timedelta(days=1)
+
+#: Levels of lists and objects in a JSON value. Code that goes through them calls itself at each.
+_DEEPEST = 100
+
+#: Years of moments: those before and after can't be told in every time zone.
+_YEARS = (1900, 9000)
+
+#: The largest number of a length of time.
+_LARGEST = 10**15
 
 _JSON = {"rows": 2, "cols": 60, "spellcheck": "false", "class": "vLargeTextField jobs-json"}
 
@@ -87,10 +98,68 @@ class SpanField(forms.MultiValueField):
             return None
         if number <= 0:
             raise ValidationError(_("Write a number above zero."), code="interval")
+        if number > _LARGEST:
+            # Not multiplied first: it may have a million digits.
+            raise ValidationError(_("This is too long."), code="interval")
         try:
             return dt.timedelta(microseconds=int(number * int(unit or 1) * 1_000_000))
         except (OverflowError, ValueError) as error:
             raise ValidationError(_("This is too long."), code="interval") from error
+
+
+class ValueField(forms.JSONField):
+    """A value that the database can store and a message can carry."""
+
+    def to_python(self, value: Any) -> Any:
+        try:
+            found = super().to_python(value)
+            whole = _is_storable(found)
+        except RecursionError:
+            whole = False
+        except ValidationError:
+            raise
+        except ValueError as error:  # a number of thousands of digits
+            text = _("A number in it has too many digits.")
+            raise ValidationError(text, code="digits") from error
+        if not whole:
+            text = _("It is nested more than %(n)d levels deep.")
+            raise ValidationError(text, code="depth", params={"n": _DEEPEST})
+        return found
+
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What was written, as it was written, if it is shown again with an error."""
+        try:
+            self.to_python(data)
+        except ValidationError:
+            return InvalidJSONInput(data)
+        return super().bound_data(data, initial)
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether it isn't nested too deeply. Raises `ValidationError` for what no database stores."""
+    found, depth = [value], 0
+    while found and depth <= _DEEPEST:
+        inside: list[Any] = []
+        for one in found:
+            if isinstance(one, float) and not math.isfinite(one):
+                raise ValidationError(_("JSON has no number NaN or Infinity."), code="number")
+            if isinstance(one, str) and ("\0" in one or not _is_unicode(one)):
+                text = _("A text in it has a NUL, or half of a surrogate pair.")
+                raise ValidationError(text, code="text")
+            if isinstance(one, dict):
+                inside += [*one, *one.values()]
+            elif isinstance(one, list):
+                inside += one
+        found, depth = inside, depth + 1
+    return not found
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class LocalTimeField(forms.DateTimeField):
@@ -107,7 +176,13 @@ class LocalTimeField(forms.DateTimeField):
     def to_python(self, value: Any) -> dt.datetime | None:
         with timezone.override(self.zone):
             moment = super().to_python(value)
-        if moment is None or timezone.is_aware(moment):
+        if moment is None:
+            return None
+        if not _YEARS[0] <= moment.year <= _YEARS[1]:
+            text = _("Write a year from %(first)d to %(last)d.")
+            text %= {"first": _YEARS[0], "last": _YEARS[1]}
+            raise ValidationError(text, code="year")
+        if timezone.is_aware(moment):
             return moment
         # With USE_TZ off, Django doesn't make it aware, nor check that it exists exactly once.
         zone = self.zone or timezone.get_current_timezone()
@@ -214,21 +289,21 @@ def _option_or_group(key: Any, text: Any, chosen: Any) -> SafeString:
 
 class ScheduleForm(_ModelForm):
     task = forms.ChoiceField(label=gettext_lazy("Task"), widget=SearchSelect)
-    args = forms.JSONField(
+    args = ValueField(
         label=gettext_lazy("Arguments"),
         required=False,
         initial=list,
         help_text=gettext_lazy('A JSON list, such as [17, "text"]. Empty: none.'),
         widget=forms.Textarea(attrs=_JSON),
     )
-    kwargs = forms.JSONField(
+    kwargs = ValueField(
         label=gettext_lazy("Keyword arguments"),
         required=False,
         initial=dict,
         help_text=gettext_lazy('A JSON object, such as {"copy": true}. Empty: none.'),
         widget=forms.Textarea(attrs=_JSON),
     )
-    headers = forms.JSONField(
+    headers = ValueField(
         label=gettext_lazy("Headers"),
         required=False,
         initial=dict,

@@ -31,7 +31,7 @@ _verb = partial(
 )
 
 
-@_verb(label=gettext_lazy("Run now"), permission="run")
+@_verb(label=gettext_lazy("Run now"), permission="run_schedule")
 def run_now(schedule: Schedule, request: HttpRequest) -> str:
     try:
         return _("Run by hand as %(id)s.") % {"id": beat.send_now(schedule)}
@@ -40,7 +40,9 @@ def run_now(schedule: Schedule, request: HttpRequest) -> str:
 
 
 @_verb(
-    label=gettext_lazy("Enable"), permission="change", fits=lambda schedule: not schedule.enabled
+    label=gettext_lazy("Enable"),
+    permission="change_schedule",
+    fits=lambda schedule: not schedule.enabled,
 )
 def enable(schedule: Schedule, request: HttpRequest) -> str:
     schedule.enabled = True
@@ -48,7 +50,11 @@ def enable(schedule: Schedule, request: HttpRequest) -> str:
     return _("Enabled.")
 
 
-@_verb(label=gettext_lazy("Disable"), permission="change", fits=lambda schedule: schedule.enabled)
+@_verb(
+    label=gettext_lazy("Disable"),
+    permission="change_schedule",
+    fits=lambda schedule: schedule.enabled,
+)
 def disable(schedule: Schedule, request: HttpRequest) -> str:
     schedule.enabled = False
     schedule.save(update_fields=["enabled"])
@@ -57,7 +63,7 @@ def disable(schedule: Schedule, request: HttpRequest) -> str:
 
 @_verb(
     label=gettext_lazy("Skip the next run"),
-    permission="change",
+    permission="change_schedule",
     fits=lambda schedule: schedule.enabled and schedule.next_run_at is not None,
 )
 def skip_next(schedule: Schedule, request: HttpRequest) -> str:
@@ -67,7 +73,7 @@ def skip_next(schedule: Schedule, request: HttpRequest) -> str:
     return _("The run of %(at)s is skipped.") % {"at": rules.in_zone(due, schedule.timezone)}
 
 
-@_verb(label=gettext_lazy("Duplicate"), permission="add")
+@_verb(label=gettext_lazy("Duplicate"), permission="add_schedule")
 def duplicate(schedule: Schedule, request: HttpRequest) -> str:
     copy = Schedule.objects.create(**values_of_copy(schedule))
     return _("Copied as “%(name)s”.") % {"name": copy.name}
@@ -75,7 +81,7 @@ def duplicate(schedule: Schedule, request: HttpRequest) -> str:
 
 @_verb(
     label=gettext_lazy("Reset to code…"),
-    permission="change",
+    permission="change_schedule",
     fits=lambda schedule: bool(schedules.edited(schedule)),
     question=Question(
         text=ngettext_lazy(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from importlib import import_module
+from types import SimpleNamespace
 
 import pytest
+from django.apps import apps
+from django.contrib.auth.models import Permission
 from django.contrib.messages import get_messages
-from django.db import transaction
+from django.db import connection, transaction
 from django.test import Client
 
 from jobs import broker, control
 from jobs.broker.base import Outgoing
 from jobs.models import TaskResult
-from tests.integration.admin.conftest import SIGN_IN, staff
+from tests.integration.admin.conftest import SIGN_IN, letter, staff
 from tests.services import Valkey
 from tests.tasks import add, trace
 
@@ -206,3 +210,44 @@ def test_a_task_with_redis_away(root: Client, own_valkey: Valkey) -> None:
         assert "can't be used" in said(root.post(url, {"task": trace.name}))
     assert root.get(RESUME_TASK).status_code == 302
     assert root.get(PAUSE_TASK).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("permission", "allowed"),
+    [
+        ("pause_queues", {"pause", "resume", "pause_task", "resume_task"}),
+        ("purge_queues", {"purge"}),
+        ("requeue_deadletters", {"requeue", "requeue_all"}),
+        ("discard_deadletters", {"discard", "discard_all"}),
+        ("view_queues", set()),
+    ],
+)
+def test_each_permission_is_for_its_acts(
+    broker_url: str, permission: str, allowed: set[str]
+) -> None:
+    client = staff(f"jobs.{permission}")
+    key, _sent = letter()
+    dead = "/admin/jobs/queues/dead/default/"
+    pages = {"pause": PAUSE, "resume": RESUME, "purge": PURGE}
+    pages |= {"pause_task": PAUSE_TASK, "resume_task": RESUME_TASK}
+    answers = {name: client.get(url).status_code for name, url in pages.items()}
+    for action in ("requeue_all", "discard_all", "discard", "requeue"):
+        answers[action] = client.post(dead, {"action": action, "key": key}).status_code
+    assert {name for name, status in answers.items() if status != 403} == allowed
+    letter()
+    live, listed = client.get(LIVE).content.decode(), client.get(dead).content.decode()
+    assert (PAUSE in live, PURGE in live) == ("pause" in allowed, "purge" in allowed)
+    shown = {verb for verb in ("requeue", "discard") if f'value="{verb}"' in listed}
+    assert shown == allowed & {"requeue", "discard"}
+
+
+def test_the_migration_renames_the_old_permission_and_back() -> None:
+    found = Permission.objects.get(codename="manage_queues")
+    rename = import_module("jobs.migrations.0008_queue_permissions")
+    editor = SimpleNamespace(connection=connection)
+    rename.name_as_before(apps, editor)
+    found.refresh_from_db()
+    assert found.name == "Can requeue and discard dead letters"
+    rename.rename(apps, editor)
+    found.refresh_from_db()
+    assert found.name == "Can do everything with queues and dead letters"

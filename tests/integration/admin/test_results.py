@@ -18,6 +18,7 @@ from jobs import (
     message,
     registry,
 )
+from jobs.admin.results.admin import ResultAdmin
 from jobs.broker.base import About, Note
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import row
@@ -363,6 +364,42 @@ def test_chosen_results_are_deleted_after_a_question(root: Client) -> None:
     assert TaskResult.objects.count() == 3
     root.post(LIST, {**chosen, "post": "yes"})
     assert [r.pk for r in TaskResult.objects.all()] == [rows[2].pk]
+
+
+@pytest.mark.parametrize("state", ["PENDING", "STARTED", "RETRY"])
+def test_what_has_not_ended_is_not_deleted(root: Client, broker_url: str, state: str) -> None:
+    ended, going = row(), row(state=state, finished_at=None)
+    url = f"{LIST}{quote(going.pk)}/delete/"
+    for response in (
+        root.get(url, follow=True),
+        root.post(url, {"post": "yes"}, follow=True),
+        root.post(
+            LIST,
+            {
+                "action": "delete_selected",
+                "_selected_action": [ended.pk, going.pk],
+                "post": "yes",
+            },
+            follow=True,
+        ),
+    ):
+        assert "Revoke it first, and delete it when it has ended." in response.content.decode()
+    assert TaskResult.objects.count() == 2
+
+
+def test_what_runs_again_meanwhile_is_not_deleted(
+    root: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = row()
+    found = ResultAdmin.log_deletions
+
+    def run_again(*args: Any) -> Any:
+        TaskResult.objects.update(state="PENDING")
+        return found(*args)
+
+    monkeypatch.setattr(ResultAdmin, "log_deletions", run_again)
+    root.post(f"{LIST}{quote(result.pk)}/delete/", {"post": "yes"})
+    assert TaskResult.objects.count() == 1
 
 
 # --------------------------------------------------------------------------- progress
