@@ -114,7 +114,7 @@ BESIDES = {
 
 
 #: How many of the values each parameter has; each field of the form has fewer, since it is slow.
-EACH, OF_THE_FORM = 5, 2
+EACH, OF_THE_FORM = 4, 1
 
 
 def some(place: str, count: int = EACH) -> list[str]:
