@@ -158,9 +158,11 @@ class VerbAdmin(_ModelAdmin):
             for verb in self.verbs
         ] + super().get_urls()
 
-    def get_actions(self, request: HttpRequest, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
+        # Django has said where they are to be shown since 6.1, and wants to see the parameter.
+        where = {} if action_location is None else {"action_location": action_location}
         hidden = {v.action or v.name for v in self.verbs if not self.may(request, v)}
-        found = super().get_actions(request, *args, **kwargs)
+        found = super().get_actions(request, **where)
         return {name: action for name, action in found.items() if name not in hidden}
 
     def get_object(
