@@ -44,7 +44,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def broken_links(page: Path) -> Iterator[str]:
-    text = re.sub(r"`[^`\n]*`", "", prose(page))
+    text = prose(page)
     targets = re.findall(r"\]\(<?([^)\s>]+)", text)
     targets += re.findall(r"^\[[^\]]+\]: (\S+)", text, re.MULTILINE)
     for target in targets:
@@ -54,7 +54,7 @@ def broken_links(page: Path) -> Iterator[str]:
         file = (page.parent / path).resolve() if path else page
         if not file.exists():
             yield f"{page.relative_to(ROOT)}: {target}: no such file"
-        elif anchor and file.suffix == ".md" and anchor not in anchors(file):
+        elif anchor and anchor not in anchors(file):
             yield f"{page.relative_to(ROOT)}: {target}: no such heading"
 
 

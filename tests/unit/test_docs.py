@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import inspect
 import re
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from jobs import AsyncResult, GroupResult, Request, Task, conf, control, excepti
 from jobs.api.options import Options, TaskOptions
 from jobs.models import Schedule, TaskAttempt, TaskResult
 from jobs.running.progress import Progress
+from tests.check_docs import broken_links, prose
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -37,23 +37,12 @@ def text_of(page: Path) -> str:
     return page.read_text(encoding="utf-8")
 
 
-def prose_of(page: Path) -> str:
-    """A page without its blocks of code."""
-    return re.sub(r"^```.*?^```", "", text_of(page), flags=re.MULTILINE | re.DOTALL)
-
-
 def in_code(page: Path) -> set[str]:
     """Every word that stands in code, inline or in a block."""
     text = text_of(page)
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
-    inline = re.findall(r"`([^`\n]+)`", prose_of(page))
+    inline = re.findall(r"`([^`\n]+)`", prose(page))
     return set(re.findall(r"[\w-]+", "\n".join([*blocks, *inline])))
-
-
-def anchors_of(page: Path) -> set[str]:
-    """The anchors of a page's headings, as forges make them."""
-    headings = re.findall(r"^#+ (.+)$", prose_of(page), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", h.strip().lower()).replace(" ", "-") for h in headings}
 
 
 def id_of(page: Path) -> str:
@@ -218,18 +207,6 @@ def test_every_error_is_documented() -> None:
 # ------------------------------------------------------------------------ links and names
 
 
-def broken_links(page: Path) -> Iterator[str]:
-    for target in re.findall(r"\]\(([^)\s]+)\)", prose_of(page)):
-        if "://" in target:
-            continue
-        path, _, anchor = target.partition("#")
-        file = (page.parent / path).resolve() if path else page
-        if not file.exists():
-            yield f"{target}: no such file"
-        elif anchor and anchor not in anchors_of(file):
-            yield f"{target}: no such heading"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_links_lead_somewhere(page: Path) -> None:
     assert list(broken_links(page)) == []
@@ -244,7 +221,7 @@ def test_every_page_is_in_the_index() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_files_that_are_named_exist(page: Path) -> None:
     places = "jobs|jobsite|tests|benchmarks|docs"
-    named = re.findall(rf"`((?:{places})/[\w/.-]*)`", prose_of(page))
+    named = re.findall(rf"`((?:{places})/[\w/.-]*)`", prose(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 

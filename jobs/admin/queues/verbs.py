@@ -17,7 +17,7 @@ from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
 from jobs import broker, conf, control, message, registry
 from jobs.admin.queues.snapshot import PauseRow
-from jobs.admin.verbs import LONGEST, Question, verb, why
+from jobs.admin.verbs import Question, verb, why
 from jobs.control import Pause
 from jobs.exceptions import MessageError, UnknownTask
 
@@ -46,7 +46,6 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
         context=lambda queue, request: {
             "title": _("Pause queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "longest": LONGEST,
         },
     ),
 )
@@ -66,7 +65,6 @@ def pause(queue: str, request: HttpRequest) -> str:
             "queue": queue,
             "paused": _pause_of(queue, control.paused()),
             "waiting": broker.get().stats(queue).waiting,
-            "longest": LONGEST,
         },
     ),
 )
@@ -86,7 +84,6 @@ def resume(queue: str, request: HttpRequest) -> str:
             "title": _("Purge queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
             "stats": broker.get().stats(queue),
-            "longest": LONGEST,
         },
     ),
     destroys=True,
@@ -108,7 +105,6 @@ def purge(queue: str, request: HttpRequest) -> str:
             "title": _("Pause a task"),
             "tasks": sorted(registry.tasks),
             "chosen": request.GET.get("task", ""),
-            "longest": LONGEST,
         },
     ),
 )
@@ -125,7 +121,7 @@ def _before_resuming(task: str, request: HttpRequest) -> dict[str, Any]:
     if paused is None and task not in registry.tasks:
         raise Http404(f"Task {task!r} is not known, and not paused.")
     title = _("Resume task “%(task)s”") % {"task": task}
-    return {"title": title, "task": task, "paused": paused, "longest": LONGEST}
+    return {"title": title, "task": task, "paused": paused}
 
 
 @verb(
