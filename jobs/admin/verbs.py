@@ -251,7 +251,7 @@ class VerbAdmin(_ModelAdmin):
         """The page with the question about so many things."""
         assert verb.question is not None
         text = verb.question.text % {"n": count, **context}
-        context = {"verb": verb, "text": text, "longest": LONGEST, **context}
+        context = {"verb": verb, "text": text, **context}
         context = {"title": _("Are you sure?"), **context}
         return self.page(request, verb.question.template, context)
 
@@ -294,6 +294,7 @@ class VerbAdmin(_ModelAdmin):
             "opts": self.opts,
             "media": self.media,
             "changelist_url": self.url("changelist"),
+            "longest": LONGEST,
         }
         return TemplateResponse(request, template, {**common, **context})
 

@@ -251,3 +251,14 @@ def test_the_migration_renames_the_old_permission_and_back() -> None:
     rename.rename(apps, editor)
     found.refresh_from_db()
     assert found.name == "Can do everything with queues and dead letters"
+
+
+def test_each_question_takes_a_reason_as_long_as_the_log_keeps(
+    root: Client, broker_url: str
+) -> None:
+    control.pause("default")
+    control.pause_task(trace.name)
+    for url in (PAUSE, RESUME, PURGE, PAUSE_TASK, RESUME_TASK):
+        assert 'name="why" id="jobs-why" class="vTextField" maxlength="500"' in (
+            root.get(url).content.decode()
+        ), url
