@@ -1,5 +1,23 @@
 """The operator's view, in Django's admin."""
 
-from jobs.admin import queues, results, schedules
+from jobs.admin import (
+    dashboard,
+    deadletters,
+    errors,
+    queues,
+    results,
+    schedules,
+    tasks,
+    workers,
+)
 
-__all__ = ["queues", "results", "schedules"]
+__all__ = [
+    "dashboard",
+    "deadletters",
+    "errors",
+    "queues",
+    "results",
+    "schedules",
+    "tasks",
+    "workers",
+]

@@ -45,6 +45,18 @@ FAILURES = (*TROUBLE, MessageError, SendError)
 #: Most rows that are acted on at once, and most that a question names.
 _MOST, _NAMED = 1000, 10
 
+#: The app's pages, by their models, in the order in which an operator looks at them.
+TABS = (
+    "dashboard",
+    "queues",
+    "taskresult",
+    "errors",
+    "deadletters",
+    "tasks",
+    "workers",
+    "schedule",
+)
+
 #: Characters of the reason that somebody gives for an act.
 LONGEST = 500
 
@@ -184,7 +196,8 @@ class VerbAdmin(_ModelAdmin):
             sent = request.POST.copy()
             sent.setlist(ACTION_CHECKBOX_NAME, possible)
             request.POST = sent  # type: ignore[assignment]
-        return super().changelist_view(request, extra_context)
+        context = {"tabs": self.tabs(request), **(extra_context or {})}
+        return super().changelist_view(request, context)
 
     def _may_be_key(self, text: str) -> bool:
         try:
@@ -295,8 +308,28 @@ class VerbAdmin(_ModelAdmin):
             "media": self.media,
             "changelist_url": self.url("changelist"),
             "longest": LONGEST,
+            "tabs": self.tabs(request),
         }
         return TemplateResponse(request, template, {**common, **context})
+
+    def tabs(self, request: HttpRequest) -> list[dict[str, Any]]:
+        """Links to the app's pages that this person may see."""
+        owners = {
+            m._meta.model_name: o
+            for m, o in self.admin_site._registry.items()
+            if m._meta.app_label == self.opts.app_label
+        }
+        found = []
+        for name in TABS:
+            owner = owners.get(name)
+            if owner is not None and owner.has_view_permission(request):
+                url = reverse(
+                    f"admin:{self.opts.app_label}_{name}_changelist",
+                    current_app=self.admin_site.name,
+                )
+                label = owner.opts.verbose_name_plural
+                found.append({"label": label, "url": url, "current": owner is self})
+        return found
 
     def url(self, name: str, row: Any = None) -> str:
         args = [quote(row.pk)] if row else []

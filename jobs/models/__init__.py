@@ -1,10 +1,15 @@
 """The tables. Their querysets hold the verbs."""
 
 from jobs.models.groups import TaskGroup
-from jobs.models.results import Queues, TaskAttempt, TaskResult
+from jobs.models.pages import Dashboard, DeadLetters, Errors, Queues, Tasks, Workers
+from jobs.models.results import KnownError, TaskAttempt, TaskResult
 from jobs.models.schedules import Misfire, Overlap, Schedule, ScheduleRun
 
 __all__ = [
+    "Dashboard",
+    "DeadLetters",
+    "Errors",
+    "KnownError",
     "Misfire",
     "Overlap",
     "Queues",
@@ -13,4 +18,6 @@ __all__ = [
     "TaskAttempt",
     "TaskGroup",
     "TaskResult",
+    "Tasks",
+    "Workers",
 ]

@@ -71,12 +71,20 @@ class TaskResult(models.Model):
         ordering: ClassVar = ["-id"]
         permissions: ClassVar = [
             ("retry_taskresult", _("Can run failed tasks again")),
+            ("edit_taskresult", _("Can run tasks again with other arguments")),
             ("revoke_taskresult", _("Can revoke tasks")),
         ]
         indexes: ClassVar = [
             # The admin's list, filtered by state or by task, newest first.
             models.Index(fields=["state", "-id"], name="jobs_result_state"),
             models.Index(fields=["task", "-id"], name="jobs_result_task"),
+            # The admin's list of one error, newest first, and its page of errors.
+            models.Index(
+                fields=["error_type", "-id"],
+                include=["task"],
+                name="jobs_result_error",
+                condition=~Q(error_type=""),
+            ),
             # The relay's question; nearly always empty.
             models.Index(
                 fields=["created_at"],
@@ -102,7 +110,8 @@ class TaskResult(models.Model):
 
 
 class TaskAttempt(models.Model):
-    """An attempt at a task that failed and was followed by another."""
+    """An attempt at a task that failed and was followed by another: a retry, or a call that a
+    person has run again."""
 
     # Without a constraint in the database: a result may be deleted while its task is retried.
     result = models.ForeignKey(
@@ -119,6 +128,11 @@ class TaskAttempt(models.Model):
     error_type = models.CharField(_("exception"), max_length=255)
     error = models.TextField(_("error"))
     traceback = models.TextField(_("traceback"))
+    #: When the attempt after it was due.
+    retry_at = MomentField(_("next attempt"), null=True)
+    #: Who has run the call again after it, and when; empty: it was retried.
+    reopened_by = models.CharField(_("run again by"), max_length=255, default="")
+    reopened_at = MomentField(_("run again"), null=True)
 
     class Meta:
         verbose_name = _("failed attempt")
@@ -132,20 +146,22 @@ class TaskAttempt(models.Model):
         return f"{self.result_id}#{self.number}"
 
 
-class Queues(TaskResult):
-    """The queues are on the broker and have no table of their own: a proxy, for the permissions."""
+class KnownError(models.Model):
+    """An error of a task that a person has marked as known: nobody needs to look at it now."""
+
+    task = models.CharField(_("task"), max_length=255)
+    error_type = models.CharField(_("exception"), max_length=255)
+    marked_by = models.CharField(_("marked by"), max_length=255)
+    marked_at = MomentField(_("marked"), default=timezone.now)
+    why = models.TextField(_("reason"), default="")
 
     class Meta:
-        proxy = True
+        verbose_name = _("known error")
+        verbose_name_plural = _("known errors")
         default_permissions = ()
-        permissions: ClassVar = [
-            ("view_queues", _("Can view queues and dead letters")),
-            # All of the following. It was the only one, so whoever has it keeps every act.
-            ("manage_queues", _("Can do everything with queues and dead letters")),
-            ("pause_queues", _("Can pause and resume queues and tasks")),
-            ("purge_queues", _("Can purge queues")),
-            ("requeue_deadletters", _("Can put dead letters back on their queues")),
-            ("discard_deadletters", _("Can discard dead letters")),
+        constraints: ClassVar = [
+            models.UniqueConstraint(fields=["task", "error_type"], name="jobs_known_error_once"),
         ]
-        verbose_name = _("queue")
-        verbose_name_plural = _("queues")
+
+    def __str__(self) -> str:
+        return f"{self.error_type} of {self.task}"

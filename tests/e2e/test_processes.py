@@ -281,7 +281,8 @@ def test_what_a_task_has_left_holds_up_nobody(app: App) -> None:
     app.settings("JOBS = {**JOBS, 'MAX_TASKS_PER_CHILD': 1}")
     worker = app.worker()
     for what in ("thread", "fork"):
-        (before,) = children(worker)
+        # The successor of the child before may not have been started yet.
+        (before,) = wait_for(lambda: children(worker), what="a child")
         call("leaves", what)
         wait_for(lambda before=before: before not in children(worker), what="another child")
     pid = call("leaves", "program")

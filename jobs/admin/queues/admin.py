@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.models import CHANGE, DELETION, LogEntry
-from django.contrib.contenttypes.models import ContentType
+from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -17,6 +16,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from jobs import broker
+from jobs.admin.pages import PageAdmin
 from jobs.admin.queues.snapshot import keys_from, letter_page, letter_rows, snapshot
 from jobs.admin.queues.verbs import (
     ALL_LETTERS_VERBS,
@@ -28,7 +28,7 @@ from jobs.admin.queues.verbs import (
     pause_task,
     resume_task,
 )
-from jobs.admin.verbs import FAILURES, TROUBLE, Verb, VerbAdmin, why
+from jobs.admin.verbs import FAILURES, TROUBLE, Verb
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues
 
@@ -46,10 +46,7 @@ ALL = 1000
 
 
 @admin.register(Queues)
-class QueuesAdmin(VerbAdmin):
-    class Media:
-        css = {"all": ["jobs/admin.css"]}
-
+class QueuesAdmin(PageAdmin):
     def get_urls(self) -> list[URLPattern]:
         pages: list[tuple[str, Callable[..., HttpResponse], str]] = [
             ("", self.changelist_view, "changelist"),
@@ -69,28 +66,9 @@ class QueuesAdmin(VerbAdmin):
 
     # ------------------------------------------------------------------ permissions
 
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may do something here may look as well."""
-        verbs = (*QUEUE_VERBS, *LETTER_VERBS)
-        return request.user.has_perm("jobs.view_queues") or any(
-            self.may(request, verb) for verb in verbs
-        )
-
-    def may(self, request: HttpRequest, verb: Verb) -> bool:
-        return request.user.has_perm("jobs.manage_queues") or super().may(request, verb)
-
     def may_on_queues(self, request: HttpRequest) -> dict[str, bool]:
         """By the name of a verb."""
         return {verb.name: self.may(request, verb) for verb in QUEUE_VERBS}
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     # ------------------------------------------------------------------ pages
 
@@ -160,7 +138,7 @@ class QueuesAdmin(VerbAdmin):
     def log_view(self, request: HttpRequest) -> HttpResponse:
         """What was done here to queues, tasks and dead letters, by whom and why; newest first."""
         self._check_may_view(request)
-        entries = LogEntry.objects.filter(content_type=self._content_type()).order_by("-pk")
+        entries = LogEntry.objects.filter(content_type=self.content_type()).order_by("-pk")
         before = request.GET.get("before", "")
         paged = bool(KEY.fullmatch(before)) and "-" not in before
         if paged:
@@ -175,8 +153,7 @@ class QueuesAdmin(VerbAdmin):
         return self.page(request, "admin/jobs/queues/history.html", context)
 
     def _check_may_view(self, request: HttpRequest, queue: str | None = None) -> None:
-        if not self.has_view_permission(request):
-            raise PermissionDenied
+        self.check_may_view(request)
         if queue is not None and not is_declared(queue):
             raise _not_declared(queue)
 
@@ -280,22 +257,7 @@ class QueuesAdmin(VerbAdmin):
             known, name = thing, _("queue “%(queue)s”") % {"queue": thing}
         else:
             known, name = thing, _("task “%(task)s”") % {"task": thing}
-        if reason := why(request):
-            said = _("%(said)s Reason: %(why)s") % {"said": said, "why": reason}
-        assert request.user.is_authenticated  # or it had no permission
-        LogEntry.objects.create(
-            user=request.user,
-            content_type=self._content_type(),
-            # An address can name a task that there isn't, and PostgreSQL stores no NUL.
-            object_id=known.replace("\0", ""),
-            object_repr=name.replace("\0", "")[:200],
-            action_flag=DELETION if verb.destroys else CHANGE,
-            change_message=said.replace("\0", ""),
-        )
-
-    def _content_type(self) -> ContentType:
-        # Its own, not that of the results, of which it is a proxy.
-        return ContentType.objects.get_for_model(self.model, for_concrete_model=False)
+        self.log_act(request, verb, known, name, said)
 
 
 def _not_declared(queue: str) -> Http404:
