@@ -195,3 +195,19 @@ def test_no_page_is_wider_than_the_window(browser: Chrome, visit: Visit, width: 
         script = "return document.scrollingElement.scrollWidth"
         assert browser.execute_script(script) <= width, path
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_the_next_day_at_a_glance(
+    browser: Chrome, visit: Visit, live_server: LiveServer, screenshot: Picture
+) -> None:
+    """Two clicks from the admin's front page tell when the nightly run comes, and how the last one
+    ended."""
+    with_history("nightly")
+    Schedule.objects.create(name="often", task=TASK, args=[1, 2], crontab="*/20 * * * *")
+    visit("")
+    see(browser, ".jobs-day summary", "runs in the next 24 hours")
+    see(browser, ".jobs-day-next", "nightly")
+    assert len(browser.find_elements("css selector", ".jobs-day-bar")) == 48
+    screenshot("schedules-day")
+    browser.find_element("css selector", ".jobs-day-next a").click()
+    see(browser, ".field-so_far", "Outcome")

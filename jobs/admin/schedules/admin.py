@@ -23,7 +23,7 @@ from django.views.decorators.cache import never_cache
 
 from jobs import ledger, registry
 from jobs.admin import words
-from jobs.admin.schedules import preview, rules, runs
+from jobs.admin.schedules import day, preview, rules, runs
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.admin.schedules.verbs import VERBS, duplicate, values_of_copy
 from jobs.admin.verbs import VerbAdmin
@@ -138,8 +138,14 @@ class ScheduleAdmin(VerbAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        # Django's own title, "Select schedule to change", doesn't fit.
-        return super().changelist_view(request, {"title": _("Schedules"), **(extra_context or {})})
+        rows = self.get_queryset(request).filter(enabled=True, next_run_at__isnull=False)
+        context = {
+            # Django's own title, "Select schedule to change", doesn't fit.
+            "title": _("Schedules"),
+            "day": day.context_of(rows.order_by("next_run_at")[: day.SCHEDULES + 1], clock.now()),
+            **(extra_context or {}),
+        }
+        return super().changelist_view(request, context)
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ScheduleList

@@ -64,6 +64,8 @@ _JSON = {"rows": 2, "cols": 60, "spellcheck": "false", "class": "vLargeTextField
 
 class _NumberAndUnit(forms.MultiWidget):
     template_name = "admin/jobs/schedule/span.html"
+    #: Its label is that of the number; the unit has one of its own.
+    use_fieldset = False
 
     def __init__(self) -> None:
         number = forms.NumberInput(attrs={"step": "any", "min": "0", "class": "vIntegerField"})
@@ -71,6 +73,9 @@ class _NumberAndUnit(forms.MultiWidget):
             choices=list(rules.UNITS.items()), attrs={"aria-label": gettext_lazy("unit")}
         )
         super().__init__([number, units])
+
+    def id_for_label(self, id_: str | None) -> str:
+        return f"{id_}_0" if id_ else ""
 
     def decompress(self, value: dt.timedelta | None) -> list[Any]:
         return [None, 60] if value is None else list(rules.split(value))
