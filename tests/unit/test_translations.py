@@ -19,8 +19,21 @@ from pathlib import Path
 import pytest
 from django.utils.translation.template import templatize
 
-PACKAGE = Path(__file__).resolve().parents[2] / "jobs"
-CATALOGUES = sorted(PACKAGE.glob("locale/*/LC_MESSAGES/django.po"))
+ROOT = Path(__file__).resolve().parents[2]
+#: Folder of a catalogue → the folders whose texts it has.
+SOURCES = {"jobs": ("jobs",), "jobsite/demo": ("jobsite/demo", "templates")}
+CATALOGUES = [
+    path
+    for folder in SOURCES
+    for path in sorted(ROOT.glob(f"{folder}/locale/*/LC_MESSAGES/django.po"))
+]
+
+
+def name_of(catalogue: Path) -> str:
+    return catalogue.relative_to(ROOT).as_posix().removesuffix("/LC_MESSAGES/django.po")
+
+
+every = pytest.mark.parametrize("catalogue", CATALOGUES, ids=name_of)
 
 #: Names of gettext's functions → how many of their first arguments are texts.
 FUNCTIONS = {
@@ -58,13 +71,14 @@ def marked_in_template(path: Path) -> Iterator[str]:
 
 
 @functools.cache
-def marked() -> dict[str, str]:
-    """Text → a file that has it."""
+def marked(catalogue: Path = CATALOGUES[0]) -> dict[str, str]:
+    """Text of this catalogue's folders → a file that has it."""
     found = {}
-    for path in PACKAGE.rglob("*.py"):
-        found |= dict.fromkeys(marked_in_code(path), path.name)
-    for path in PACKAGE.rglob("*.html"):
-        found |= dict.fromkeys(marked_in_template(path), path.name)
+    for folder in SOURCES[catalogue.parents[3].relative_to(ROOT).as_posix()]:
+        for path in (ROOT / folder).rglob("*.py"):
+            found |= dict.fromkeys(marked_in_code(path), path.name)
+        for path in (ROOT / folder).rglob("*.html"):
+            found |= dict.fromkeys(marked_in_template(path), path.name)
     return found
 
 
@@ -87,7 +101,10 @@ def read(catalogue: Path) -> dict[str, str]:
 
 
 def test_there_is_chinese() -> None:
-    assert PACKAGE / "locale/zh_Hans/LC_MESSAGES/django.po" in CATALOGUES
+    assert [name_of(path) for path in CATALOGUES] == [
+        "jobs/locale/zh_Hans",
+        "jobsite/demo/locale/zh_Hans",
+    ]
 
 
 def test_this_test_finds_what_is_marked() -> None:
@@ -99,20 +116,20 @@ def test_this_test_finds_what_is_marked() -> None:
     assert len(found) > 400
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-3])
+@every
 def test_nothing_is_missing(catalogue: Path) -> None:
     translated = read(catalogue)
-    missing = {text: file for text, file in marked().items() if not translated.get(text)}
+    missing = {text: file for text, file in marked(catalogue).items() if not translated.get(text)}
     assert missing == {}
     assert "fuzzy" not in catalogue.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-3])
+@every
 def test_nothing_is_left_over(catalogue: Path) -> None:
-    assert read(catalogue).keys() - marked().keys() == set()
+    assert read(catalogue).keys() - marked(catalogue).keys() == set()
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-3])
+@every
 def test_values_keep_their_places(catalogue: Path) -> None:
     wrong = [
         text
@@ -122,7 +139,7 @@ def test_values_keep_their_places(catalogue: Path) -> None:
     assert wrong == []
 
 
-@pytest.mark.parametrize("catalogue", CATALOGUES, ids=lambda path: path.parts[-3])
+@every
 def test_it_is_compiled(catalogue: Path) -> None:
     with catalogue.with_suffix(".mo").open("rb") as file:
         compiled = gettext.GNUTranslations(file)
