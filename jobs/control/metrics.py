@@ -85,7 +85,7 @@ class Histogram:
             seen += count
             if seen >= wanted:
                 if number >= LAST:
-                    return LONGEST
+                    return upper_bound(LAST - 1)  # at least
                 upper = upper_bound(number)
                 lower = upper_bound(number - 1) if number else 0.0
                 return lower + (upper - lower) * (wanted - seen + count) / count
