@@ -551,7 +551,7 @@ class Broker(ABC):
 
     @abstractmethod
     def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
-        """Add to the numbers of a queue, and of its tasks, in the present span of each level. Not
+        """Add to the numbers of a queue, and of its tasks, in the present span of each resolution. Not
         safe to repeat: what is lost in between may have been counted."""
 
     @abstractmethod

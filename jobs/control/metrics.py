@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from jobs import broker, conf
 from jobs.broker.base import Broker
-from jobs.broker.counting import OTHER, SENT, Counts, Level, Span, span_at
+from jobs.broker.counting import OTHER, SENT, Counts, Resolution, Span, span_at
 
 __all__ = [
     "OTHER",
@@ -120,7 +120,7 @@ class Range(enum.StrEnum):
     YEAR = "year"
 
     @property
-    def level(self) -> Level:
+    def resolution(self) -> Resolution:
         return _STEPS[self][0]
 
     @property
@@ -130,10 +130,10 @@ class Range(enum.StrEnum):
 
 
 _STEPS = {
-    Range.HOUR: (Level.MINUTE, 60),
-    Range.DAY: (Level.TEN, 144),
-    Range.WEEK: (Level.HOUR, 168),
-    Range.YEAR: (Level.DAY, 365),
+    Range.HOUR: (Resolution.MINUTE, 60),
+    Range.DAY: (Resolution.TEN, 144),
+    Range.WEEK: (Resolution.HOUR, 168),
+    Range.YEAR: (Resolution.DAY, 365),
 }
 
 
@@ -149,7 +149,7 @@ def series(
     spans = _spans(period, queues, now)
     found = _read([span for some in spans.values() for span in some])
     return [
-        numbers_of((found[span] for span in some), period.level, number)
+        numbers_of((found[span] for span in some), period.resolution, number)
         for number, some in spans.items()
     ]
 
@@ -178,24 +178,26 @@ def by_task(
 
 def ever(queues: Collection[str]) -> dict[str, Numbers]:
     """Queue → its numbers since its first message; they never fall as long as it is used."""
-    spans = [Span(name, Level.EVER, 0) for name in queues]
+    spans = [Span(name, Resolution.EVER, 0) for name in queues]
     found = broker.get().counts(spans)
     return {
-        span.queue: numbers_of([said.counts], Level.EVER, 0)
+        span.queue: numbers_of([said.counts], Resolution.EVER, 0)
         for span, said in zip(spans, found, strict=True)
     }
 
 
 def ever_by_task(queues: Collection[str]) -> dict[str, dict[str, Numbers]]:
     """Queue → task → its numbers since the queue's first message."""
-    spans = [Span(name, Level.EVER, 0) for name in queues]
+    spans = [Span(name, Resolution.EVER, 0) for name in queues]
     return {
-        span.queue: {task: numbers_of([counts], Level.EVER, 0) for task, counts in tasks.items()}
+        span.queue: {
+            task: numbers_of([counts], Resolution.EVER, 0) for task, counts in tasks.items()
+        }
         for span, tasks in zip(spans, broker.get().task_counts(spans), strict=True)
     }
 
 
-def numbers_of(parts: Iterable[Counts], level: Level, number: int) -> Numbers:
+def numbers_of(parts: Iterable[Counts], resolution: Resolution, number: int) -> Numbers:
     """What the broker's fields mean; fields of the same name are added up."""
     counts: Counter[str] = Counter()
     for part in parts:
@@ -205,8 +207,8 @@ def numbers_of(parts: Iterable[Counts], level: Level, number: int) -> Numbers:
         if field[1:].isdecimal() and field[0] in buckets:
             buckets[field[0]][int(field[1:])] = count
     return Numbers(
-        dt.datetime.fromtimestamp(number * level.seconds, dt.UTC),
-        level.seconds,
+        dt.datetime.fromtimestamp(number * resolution.seconds, dt.UTC),
+        resolution.seconds,
         counts[SENT],
         counts["succeeded"],
         counts["failed"],
@@ -242,8 +244,8 @@ def _plain(histogram: Histogram) -> dict[str, float | None]:
 
 
 def _sum(parts: Iterable[Counts], period: Range, first: int) -> Numbers:
-    seconds = period.level.seconds * period.spans
-    return numbers_of(parts, period.level, first)._replace(seconds=seconds)
+    seconds = period.resolution.seconds * period.spans
+    return numbers_of(parts, period.resolution, first)._replace(seconds=seconds)
 
 
 def _spans(
@@ -251,10 +253,10 @@ def _spans(
 ) -> dict[int, list[Span]]:
     """Number of a span → the span of each queue, the oldest first."""
     names = conf.get().queues if queues is None else queues
-    level = period.level
-    last = span_at("", level, time.time() if now is None else now).number
+    resolution = period.resolution
+    last = span_at("", resolution, time.time() if now is None else now).number
     numbers = (last - n for n in reversed(range(period.spans)))
-    return {number: [Span(name, level, number) for name in names] for number in numbers}
+    return {number: [Span(name, resolution, number) for name in names] for number in numbers}
 
 
 class _Kept:
@@ -294,7 +296,7 @@ def _read_tasks(spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
 
 
 def _is_over(span: Span) -> bool:
-    return (span.number + 1) * span.level.seconds + _OVER < time.time()
+    return (span.number + 1) * span.resolution.seconds + _OVER < time.time()
 
 
 def _drop_oldest(kept: dict[Span, Any]) -> None:

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from jobs import broker
 from jobs.broker.base import Found
-from jobs.broker.counting import KEPT, Level, Span, span_at
+from jobs.broker.counting import KEPT, Resolution, Span, span_at
 from jobs.control import metrics
 from jobs.control.metrics import LAST, Histogram, Range, bucket, upper_bound
 
@@ -128,8 +128,8 @@ def test_each_range_counts_what_lies_in_it(
 
 def test_numbers_of_tasks_are_kept_for_as_long_as_they_are_read() -> None:
     for period in Range:
-        kept, tasks_kept = KEPT[period.level]
-        assert min(kept, tasks_kept) >= period.level.seconds * (period.spans + 1)
+        kept, tasks_kept = KEPT[period.resolution]
+        assert min(kept, tasks_kept) >= period.resolution.seconds * (period.spans + 1)
 
 
 def test_what_is_over_is_read_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +179,6 @@ def test_a_plain_form_for_json(clock: Clock) -> None:
 
 
 def test_spans_are_numbered_from_1970_in_utc() -> None:
-    assert span_at("mail", Level.DAY, 86_400.0).number == 1
-    assert span_at("mail", Level.MINUTE, 86_399.9).number == 1439
-    assert span_at("mail", Level.EVER, NOON).number == 0
+    assert span_at("mail", Resolution.DAY, 86_400.0).number == 1
+    assert span_at("mail", Resolution.MINUTE, 86_399.9).number == 1439
+    assert span_at("mail", Resolution.EVER, NOON).number == 0
