@@ -164,6 +164,13 @@ class Conf:
     #: each schedule stay.
     schedule_runs_expire: float | None = _setting(seconds_or_none, 2_592_000.0)
 
+    #: Whether numbers are kept of what is sent and how it ends.
+    metrics: bool = _setting(values.yes_or_no, True)
+    #: The bearer token with which Prometheus may read them; empty: none.
+    metrics_token: str = _setting(text, "", shown=False)
+    #: Whether anybody who reaches the page for Prometheus may read it.
+    metrics_public: bool = _setting(values.yes_or_no, False)
+
     def queue(self, name: str) -> Queue:
         """Options of a queue; raises `KeyError` when it must be declared and isn't."""
         if name not in self.queues and self.knows(name):
