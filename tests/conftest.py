@@ -10,7 +10,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shlex
+import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +29,8 @@ from django.utils import translation
 from pytest_django import Settings
 
 from tests import services
-from tests.project import Project
+from tests.project import FOR_PYTHON, Project
+from tests.starter import Starter
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -115,9 +119,19 @@ def own_valkey(tmp_path: Path, settings: Settings) -> Iterator[services.Valkey]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter | None]:
+    """Forks the processes of `project`, where the system can do that."""
+    if sys.platform != "linux":
+        yield None
+        return
+    with contextlib.closing(Starter({**os.environ, **FOR_PYTHON})) as running:
+        yield running
+
+
 @pytest.fixture
 def project(
-    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path
+    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path, starter: Starter | None
 ) -> Iterator[Project]:
     """Real processes of this project, on the test's database and a Valkey of its own.
 
@@ -131,10 +145,11 @@ def project(
 
     ``project.manage(*args, **env)`` starts ``manage.py`` and returns its `Process`: a `Popen` with
     ``.output()`` (what it has printed so far), ``.wait_for_output(text)``, ``.stop()`` (SIGTERM,
-    gives the exit status) and ``.kill_group()``. ``project.run(*args)`` waits for the end and
-    returns what was printed. ``project.env``, ``project.database_url`` and ``project.redis_url``
-    are what the processes get, ``project.valkey`` is the server. What is still running at the end
-    of the test is killed, with all its children.
+    gives the exit status) and ``.kill_group()``; `starter` forks most of them.
+    ``project.run(*args)`` waits for the end and returns what was printed. ``project.env``,
+    ``project.database_url`` and ``project.redis_url`` are what the processes get,
+    ``project.valkey`` is the server. What is still running at the end of the test is killed, with
+    all its children.
     """
-    with Project(own_valkey, tmp_path) as running:
+    with Project(own_valkey, tmp_path, starter=starter) as running:
         yield running
