@@ -10,10 +10,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
-import sys
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -129,18 +127,15 @@ def own_valkey(tmp_path: Path, settings: Settings) -> Iterator[services.Valkey]:
 
 
 @pytest.fixture(scope="session")
-def starter() -> Iterator[Starter | None]:
-    """Forks the processes of `project`, where the system can do that."""
-    if sys.platform != "linux":
-        yield None
-        return
-    with contextlib.closing(Starter({**os.environ, **FOR_PYTHON})) as running:
+def starter() -> Iterator[Starter]:
+    """Forks the processes of `project`, those with the usual environment of an interpreter."""
+    with Starter({**os.environ, **FOR_PYTHON}) as running:
         yield running
 
 
 @pytest.fixture
 def project(
-    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path, starter: Starter | None
+    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path, starter: Starter
 ) -> Iterator[Project]:
     """Real processes of this project, on the test's database and a Valkey of its own.
 

@@ -106,7 +106,8 @@ class Project:
         self.valkey = valkey
         self.folder = folder
         self._settings = settings
-        self._starter = starter
+        #: Forks processes where that is the same as starting an interpreter.
+        self.starter = starter
         self.processes: list[Process] = []
 
     @property
@@ -136,7 +137,7 @@ class Project:
         """Start this Python with these arguments, in the root of the project."""
         log = self.folder / f"{len(self.processes)}-{Path(args[0]).stem}.log"
         command = [sys.executable, *args]
-        process = Process(command, {**self.env, **env}, log, self._starter)
+        process = Process(command, {**self.env, **env}, log, self.starter)
         self.processes.append(process)
         return process
 

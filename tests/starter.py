@@ -1,12 +1,12 @@
-"""A warm interpreter that forks the `manage.py` processes of tests.
+"""A warm interpreter that forks the Python processes of tests, most of them `manage.py`.
 
 A fresh interpreter spends most of its start on importing Django and the drivers, which is the same
 each time, and tests start more than a thousand. `python -m tests.starter` imports all of that once
 and then forks: what it forks sets up its own environment, import path, settings and apps, and runs
-`manage.py` as a fresh interpreter would. The forked process is a child of the test process, which
+its script as a fresh interpreter would. The forked process is a child of the test process, which
 waits for it as for any other.
 
-Only Linux can give it to the test process. `Starter.suits` says what else needs a real start.
+Only Linux can give it to the test process. `Starter.suits` says what needs a real start.
 """
 
 from __future__ import annotations
@@ -74,34 +74,36 @@ class Starter:
     """The test process's end."""
 
     def __init__(self, env: dict[str, str]) -> None:
-        """``env``: what the interpreter itself starts with."""
+        """``env``: what the interpreter itself starts with, when it is needed first."""
         self._env = env
-        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "tests.starter", str(theirs.fileno())],
-                env=env,
-                cwd=ROOT,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-            )
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Starter:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._process:
+            self._socket.close()  # ends it
+            self._process.wait()
 
     def suits(self, command: list[str], env: dict[str, str]) -> bool:
-        """Whether a fork can't be told from a fresh interpreter with this command and environment.
+        """Whether this runs a script, and an interpreter would start with it as this one has.
 
         The import path may differ: it is set after the fork.
         """
-        if command[:2] != [sys.executable, "manage.py"]:
+        script = command[0] == sys.executable and command[1].endswith(".py")
+        if sys.platform != "linux" or not script:
             return False
         changed = {name for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
         return not any(name.startswith(_READ_AT_START) for name in changed - {"PYTHONPATH"})
 
     def start(self, args: list[str], env: dict[str, str], out: int) -> int:
-        """Start ``manage.py`` as `Process` does; its process id. ``out``: descriptor of its output.
+        """Run a script as `Process` does; the id of the process, a child of this one.
 
-        The process is a child of this one.
+        ``args``: the script and its arguments. ``out``: descriptor of its output.
         """
+        if self._process is None:
+            self._start()
         request = json.dumps([args, env]).encode()
         # Who inherits a process whose parent ends is decided at that end. Later orphans, such as
         # the children of a killed worker, are not for this process to wait for.
@@ -115,9 +117,17 @@ class Starter:
         assert answer, "the starter of processes has ended; see what it has printed"
         return int(answer)
 
-    def close(self) -> None:
-        self._socket.close()
-        self._process.wait()
+    def _start(self) -> None:
+        self._socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.starter", str(theirs.fileno())],
+                env=self._env,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
 
 
 def serve(control: socket.socket) -> tuple[list[str], dict[str, str]] | None:
@@ -157,7 +167,7 @@ def become(env: dict[str, str], args: list[str], own_path: list[str]) -> None:
     os.environ.update(env)
     time.tzset()
     added = [place for place in env.get("PYTHONPATH", "").split(os.pathsep) if place]
-    sys.path[:] = [str(ROOT), *added, *own_path]
+    sys.path[:] = [str((ROOT / args[0]).parent), *added, *own_path]
     sys.argv[:] = args
 
 

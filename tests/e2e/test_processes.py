@@ -279,6 +279,8 @@ def test_a_task_that_closes_the_streams(app: App) -> None:
 
 def test_what_a_task_has_left_holds_up_nobody(app: App) -> None:
     app.settings("JOBS = {**JOBS, 'MAX_TASKS_PER_CHILD': 1}")
+    quick = "from jobs.worker.supervisor import slot\nslot._LEAVING = 2.0\n"
+    (app.folder / "odd_app" / "tasks.py").write_text(CODE + quick)
     worker = app.worker()
     for what in ("thread", "fork"):
         # The successor of the child before may not have been started yet.
