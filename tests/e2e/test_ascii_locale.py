@@ -35,8 +35,8 @@ def test_workers_and_commands(strict: Project) -> None:
     path = f"{project.folder}:{ROOT}"
     env = {**ASCII, **STRICT, "DJANGO_SETTINGS_MODULE": "in_chinese", "PYTHONPATH": path}
     worker = project.manage("runworker", "--processes", "1", **env)
-    assert add.delay(1, 2).get(timeout=30) == 3
-    assert echo.delay("müde").get(timeout=30) == "müde"
+    assert add.delay(1, 2).get(timeout=60) == 3
+    assert echo.delay("müde").get(timeout=60) == "müde"
     beat = project.manage("runbeat", **env)
     beat.wait_for_output("")
     for command in (

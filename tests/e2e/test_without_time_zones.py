@@ -40,7 +40,7 @@ ids = {
 }
 for name, result in ids.items():
     try:
-        said[name] = result.get(timeout=30)
+        said[name] = result.get(timeout=60)
     except Exception as error:
         said[name] = type(error).__name__
 schedule = Schedule.objects.create(
