@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shlex
 from collections.abc import Generator, Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.utils
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.management import create_contenttypes
@@ -31,6 +33,10 @@ from xdist.scheduler import LoadScopeScheduling
 from tests import services
 from tests.project import FOR_PYTHON, Project
 from tests.starter import Starter
+
+# redis-py reads the metadata of its package for each new connection: half a millisecond of CPU, for
+# thousands of connections.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
 
 
 @pytest.hookimpl(optionalhook=True)
