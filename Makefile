@@ -10,7 +10,7 @@ PARALLEL ?= 4
 PARALLEL_POSTGRES ?= 2
 
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --dist loadgroup --durations=10
+PYTEST := $(BIN)/python -m pytest --durations=10
 INSTALLED := $(VENV)/.installed
 # Checks and tests don't depend on a developer's own .env.
 HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0

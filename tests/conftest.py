@@ -10,12 +10,15 @@
 
 from __future__ import annotations
 
+import functools
+import os
 import shlex
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis.utils
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission
 from django.contrib.contenttypes.management import create_contenttypes
@@ -24,9 +27,25 @@ from django.db.backends.base.introspection import BaseDatabaseIntrospection
 from django.db.models.signals import post_migrate
 from django.utils import translation
 from pytest_django import Settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from tests import services
-from tests.project import Project
+from tests.project import FOR_PYTHON, Project
+from tests.starter import Starter
+
+# redis-py reads the metadata of its package for each new connection: half a millisecond of CPU, for
+# thousands of connections.
+redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """Give each test to the next process that is free, but those of pages to one: they share a
+    Chromium. (xdist's mark for that has no effect on pytest 9.2.)"""
+    made = LoadScopeScheduling(config, log)
+    made._split_scope = lambda test: "browser" if test.startswith("tests/browser/") else test
+    return made
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -36,8 +55,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         folder = item.path.relative_to(Path(__file__).parent).parts[0]
         if folder in ("e2e", "faults", "browser"):
             item.add_marker(folder)
-        if folder == "browser":
-            item.add_marker(pytest.mark.xdist_group("browser"))  # one Chromium for all of them
         if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
             item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
 
@@ -115,9 +132,16 @@ def own_valkey(tmp_path: Path, settings: Settings) -> Iterator[services.Valkey]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def starter() -> Iterator[Starter]:
+    """Forks the processes of `project`, those with the usual environment of an interpreter."""
+    with Starter({**os.environ, **FOR_PYTHON}) as running:
+        yield running
+
+
 @pytest.fixture
 def project(
-    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path
+    transactional_db: None, own_valkey: services.Valkey, tmp_path: Path, starter: Starter
 ) -> Iterator[Project]:
     """Real processes of this project, on the test's database and a Valkey of its own.
 
@@ -131,10 +155,11 @@ def project(
 
     ``project.manage(*args, **env)`` starts ``manage.py`` and returns its `Process`: a `Popen` with
     ``.output()`` (what it has printed so far), ``.wait_for_output(text)``, ``.stop()`` (SIGTERM,
-    gives the exit status) and ``.kill_group()``. ``project.run(*args)`` waits for the end and
-    returns what was printed. ``project.env``, ``project.database_url`` and ``project.redis_url``
-    are what the processes get, ``project.valkey`` is the server. What is still running at the end
-    of the test is killed, with all its children.
+    gives the exit status) and ``.kill_group()``; `starter` forks most of them.
+    ``project.run(*args)`` waits for the end and returns what was printed. ``project.env``,
+    ``project.database_url`` and ``project.redis_url`` are what the processes get,
+    ``project.valkey`` is the server. What is still running at the end of the test is killed, with
+    all its children.
     """
-    with Project(own_valkey, tmp_path) as running:
+    with Project(own_valkey, tmp_path, starter=starter) as running:
         yield running

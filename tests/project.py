@@ -17,19 +17,32 @@ from django.db import connection
 
 from jobs.models import Schedule, ScheduleRun, TaskResult
 from tests import services
+from tests.starter import ROOT as ROOT
+from tests.starter import Starter
+
+#: What the interpreter of each process gets.
+FOR_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
 
 #: Rows of each kind that a report shows.
 _ROWS = 20
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Process(subprocess.Popen[bytes]):
     """One `manage.py`, in a process group of its own, with its output in a file."""
 
-    def __init__(self, command: list[str], env: dict[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        env: dict[str, str],
+        log: Path,
+        starter: Starter | None = None,
+    ) -> None:
+        """``starter``: forks the process, if that is the same as starting an interpreter."""
         self.log = log
+        self._env = env
+        self._starter = starter if starter and starter.suits(command, env) else None
         with log.open("wb") as out:
+            self._out = out.fileno()
             super().__init__(
                 command,
                 env=env,
@@ -39,6 +52,14 @@ class Process(subprocess.Popen[bytes]):
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _execute_child(self, args: list[str], *rest: Any) -> None:
+        """How `Popen` starts the process; the rest of it needs its id alone."""
+        if self._starter is None:
+            super()._execute_child(args, *rest)  # type: ignore[misc]
+            return
+        self.pid = self._starter.start(args[1:], self._env, self._out)
+        self._child_created = True
 
     def output(self) -> str:
         """What it and its children have printed so far."""
@@ -76,11 +97,17 @@ class Project:
     wait_for = staticmethod(services.wait_for)
 
     def __init__(
-        self, valkey: services.Valkey, folder: Path, settings: str = "tests.settings"
+        self,
+        valkey: services.Valkey,
+        folder: Path,
+        settings: str = "tests.settings",
+        starter: Starter | None = None,
     ) -> None:
         self.valkey = valkey
         self.folder = folder
         self._settings = settings
+        #: Forks processes where that is the same as starting an interpreter.
+        self.starter = starter
         self.processes: list[Process] = []
 
     @property
@@ -95,12 +122,11 @@ class Project:
     def env(self) -> dict[str, str]:
         return {
             **os.environ,
+            **FOR_PYTHON,
             "DJANGO_SETTINGS_MODULE": self._settings,
             "SECRET_KEY": settings.SECRET_KEY,
             "DATABASE_URL": self.database_url,
             "REDIS_URL": self.redis_url,
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONPATH": str(ROOT),
         }
 
     def manage(self, *args: str, **env: str) -> Process:
@@ -110,7 +136,8 @@ class Project:
     def start(self, *args: str, **env: str) -> Process:
         """Start this Python with these arguments, in the root of the project."""
         log = self.folder / f"{len(self.processes)}-{Path(args[0]).stem}.log"
-        process = Process([sys.executable, *args], {**self.env, **env}, log)
+        command = [sys.executable, *args]
+        process = Process(command, {**self.env, **env}, log, self.starter)
         self.processes.append(process)
         return process
 

@@ -39,11 +39,13 @@ def wait_for(condition: Callable[[], Any], timeout: float = 60, *, what: str = "
     Raises `AssertionError` after so many seconds, naming what was waited for. This is how tests
     wait for other processes; none sleeps a fixed time.
     """
-    deadline = time.monotonic() + timeout
+    began = time.monotonic()
     while not (result := condition()):
-        if time.monotonic() > deadline:
+        waited = time.monotonic() - began
+        if waited > timeout:
             raise AssertionError(f"waited {timeout:g} s in vain for {what or condition}")
-        time.sleep(0.01)
+        # A look costs the CPU that what is waited for may need, most of all one into a browser.
+        time.sleep(min(0.05, max(0.01, waited / 20)))
     return result
 
 

@@ -65,6 +65,9 @@ def browser(chromium: Chrome, transactional_db: None, live_server: LiveServer) -
     `screenshot` puts pictures there.
     """
     chromium.set_window_size(1280, 900)
+    # A test that failed may have left these.
+    chromium.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     chromium.get(live_server.url + "/static/demo/icon.svg")  # cookies belong to the open page
     chromium.delete_all_cookies()
     _console(chromium)

@@ -16,3 +16,14 @@ def text(browser: Chrome, selector: str) -> str:
 def see(browser: Chrome, selector: str, words: str) -> None:
     """Wait until the element has these words: a click returns before the next page is there."""
     wait_for(lambda: words in text(browser, selector), what=f"{words!r} in {selector}")
+
+
+def fits(browser: Chrome, width: int) -> None:
+    """Wait until the page is no wider than this: its scripts and a new size of the window may
+    change the layout after it has been loaded."""
+    script = "return document.scrollingElement.scrollWidth"
+    wait_for(
+        lambda: browser.execute_script(script) <= width,
+        10,
+        what=f"{browser.current_url} to fit into {width} pixels",
+    )

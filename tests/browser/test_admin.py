@@ -16,7 +16,7 @@ from jobs.admin.queues import admin as queues
 from jobs.broker.base import Outgoing, Revocation
 from jobs.message import Message
 from jobs.models import TaskAttempt
-from tests.browser.pages import see, text
+from tests.browser.pages import fits, see, text
 from tests.integration.admin.conftest import letter, row
 from tests.services import Valkey, wait_for
 
@@ -245,6 +245,5 @@ def test_no_page_is_wider_than_the_window(
         f"jobs/queues/letter/default/{key}/",
     ):
         visit(path)
-        script = "return document.scrollingElement.scrollWidth"
-        assert browser.execute_script(script) <= width, path
+        fits(browser, width)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})

@@ -13,7 +13,7 @@ from selenium.webdriver import Chrome
 from selenium.webdriver.support.select import Select
 
 from jobs.models import Schedule, ScheduleRun, TaskResult
-from tests.browser.pages import see, text
+from tests.browser.pages import fits, see, text
 from tests.integration.admin.conftest import row
 from tests.project import Project
 from tests.services import wait_for
@@ -192,8 +192,7 @@ def test_no_page_is_wider_than_the_window(browser: Chrome, visit: Visit, width: 
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     for path in ("", "add/", f"{pk}/change/", f"{pk}/runs/"):
         visit(path)
-        script = "return document.scrollingElement.scrollWidth"
-        assert browser.execute_script(script) <= width, path
+        fits(browser, width)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 from tests.project import ROOT, Project
+from tests.starter import Starter
 from tests.tasks import add, echo
 
 ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
@@ -21,13 +23,20 @@ JOBS = {**JOBS, "QUEUES": {**JOBS["QUEUES"], "\\u043f\\u043e\\u0447\\u0442\\u043
 """
 
 
-def test_workers_and_commands(project: Project) -> None:
+@pytest.fixture
+def strict(project: Project) -> Iterator[Project]:
+    with Starter({**project.env, **ASCII, **STRICT}) as project.starter:
+        yield project
+
+
+def test_workers_and_commands(strict: Project) -> None:
+    project = strict
     (project.folder / "in_chinese.py").write_text(SETTINGS, "utf-8")
     path = f"{project.folder}:{ROOT}"
     env = {**ASCII, **STRICT, "DJANGO_SETTINGS_MODULE": "in_chinese", "PYTHONPATH": path}
     worker = project.manage("runworker", "--processes", "1", **env)
-    assert add.delay(1, 2).get(timeout=30) == 3
-    assert echo.delay("müde").get(timeout=30) == "müde"
+    assert add.delay(1, 2).get(timeout=60) == 3
+    assert echo.delay("müde").get(timeout=60) == "müde"
     beat = project.manage("runbeat", **env)
     beat.wait_for_output("")
     for command in (

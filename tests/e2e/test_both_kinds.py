@@ -24,11 +24,11 @@ def test_async_calls_run_behind_ordinary_ones(project: Project, gate: Gate, wait
     long = wait_at.delay(gate.path)
     gate.wait_for()
     behind = add.enqueue_many([(n, 0) for n in range(waiting)])
-    assert async_add.delay(1, 2).get(timeout=30) == 3
-    assert [async_add.delay(n, 2).get(timeout=30) for n in range(3)] == [2, 3, 4]
+    assert async_add.delay(1, 2).get(timeout=60) == 3
+    assert [async_add.delay(n, 2).get(timeout=60) for n in range(3)] == [2, 3, 4]
     assert not any(result.ready() for result in behind[:10])
     gate.open()
-    assert long.get(timeout=30)
+    assert long.get(timeout=60)
     assert [result.get(timeout=60) for result in behind] == list(range(waiting))
     assert worker.stop() == 0
 
@@ -38,11 +38,11 @@ def test_ordinary_calls_run_behind_async_ones(project: Project, gate: Gate) -> N
     long = [async_wait_at.delay(gate.path) for _ in range(2)]
     gate.wait_for(2)
     behind = [async_add.delay(n, 0) for n in range(5)]
-    assert add.delay(1, 2).get(timeout=30) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     assert not any(result.ready() for result in behind)
     gate.open()
     for result in [*long, *behind]:
-        result.get(timeout=30)
+        result.get(timeout=60)
     assert worker.stop() == 0
 
 
@@ -59,9 +59,9 @@ def test_looking_for_the_other_kind_pauses(project: Project, gate: Gate) -> None
     before, began = scripts(), time.monotonic()
     wait_for(lambda: time.monotonic() - began > 3, what="three seconds of looks")
     # Two or three for each look, of which there are two a second once they have slowed down.
-    assert scripts() - before < 60
+    assert scripts() - before < 20 * (time.monotonic() - began)
     gate.open()
-    assert long.get(timeout=30)
-    assert [result.get(timeout=30) for result in behind] == list(range(20))
+    assert long.get(timeout=60)
+    assert [result.get(timeout=60) for result in behind] == list(range(20))
     wait_for(lambda: on_redis() == (0, 0), what="nothing to be left")
     assert worker.stop() == 0

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
 import redis
 from django.contrib.auth.models import User
 
-from tests.project import Project
+from tests.project import ROOT, Project
+from tests.starter import Starter
 
 CODE = """
 import redis
@@ -15,6 +22,60 @@ User.objects.create(username=User.objects.get().username + "'s friend")
 redis.Redis.from_url(settings.JOBS["BROKER_URL"]).lpush("mail", "letter")
 print(settings.SECRET_KEY)
 """
+
+#: What tests and what they start may look at.
+LOOK = """
+import gc, json, locale, os, pathlib, signal, sys, threading, time, warnings
+import __main__
+streams = [sys.stdin, sys.stdout, sys.stderr]
+status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").open())
+print(json.dumps({
+    "argv": sys.argv,
+    "path": sys.path,
+    "main": sorted(name for name in vars(__main__) if not name.startswith("__")),
+    "main's file": __main__.__file__,
+    "main's spec": __main__.__spec__,
+    "environment": dict(os.environ),
+    "flags": sys.flags,
+    "folder": os.getcwd(),
+    "descriptors": os.listdir("/proc/self/fd"),
+    "files": [os.readlink(f"/proc/self/fd/{fd}") for fd in range(2)],
+    "streams": [(s.encoding, s.errors, s.line_buffering, s.write_through) for s in streams],
+    "own session": os.getsid(0) == os.getpgrp() == os.getpid(),
+    "parent": os.getppid(),
+    "handlers": [str(signal.getsignal(s)) for s in signal.valid_signals()],
+    "signals": [status[name] for name in ("SigBlk", "SigIgn", "SigCgt")],
+    "threads": threading.active_count(),
+    "garbage": [gc.isenabled(), gc.get_threshold()],
+    "limit": sys.getrecursionlimit(),
+    "locale": locale.setlocale(locale.LC_ALL),
+    "zone": time.tzname,
+    "warnings": [str(f) for f in warnings.filters],
+}))
+"""
+
+
+def looks(project: Project, **env: str) -> dict[str, object]:
+    process = project.start("manage.py", "shell", "-v", "0", "-c", LOOK, **env)
+    assert process.wait(timeout=60) == 0, process.output()
+    found: dict[str, object] = json.loads(process.output())
+    return found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there are processes forked")
+def test_a_forked_process_looks_like_a_fresh_interpreter(
+    project: Project, starter: Starter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TZ": "Asia/Tokyo", "LOG_LEVEL": "DEBUG"}
+    forked = []
+    suits = starter.suits
+    monkeypatch.setattr(starter, "suits", lambda *a: forked.append(suits(*a)) or forked[-1])
+    warm = looks(project, **env)
+    monkeypatch.setattr(starter, "suits", lambda *_: False)
+    fresh = looks(project, **env)
+    assert forked == [True]
+    del warm["files"][1], fresh["files"][1]  # each has a log of its own
+    assert warm == fresh
 
 
 def test_processes_share_database_broker_and_key(project: Project, settings: object) -> None:

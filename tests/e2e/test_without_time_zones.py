@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from collections.abc import Iterator
 
 import pytest
 from django.utils import timezone
@@ -13,6 +14,7 @@ from jobs.models import Schedule, TaskResult
 from jobs.models.moments import MomentField
 from jobs.timing import clock
 from tests.project import ROOT, Project
+from tests.starter import Starter
 
 #: By which its clocks are read; not that of the tests.
 ZONE = "America/New_York"
@@ -38,7 +40,7 @@ ids = {
 }
 for name, result in ids.items():
     try:
-        said[name] = result.get(timeout=30)
+        said[name] = result.get(timeout=60)
     except Exception as error:
         said[name] = type(error).__name__
 schedule = Schedule.objects.create(
@@ -63,11 +65,12 @@ print(json.dumps(said))
 
 
 @pytest.fixture
-def without(project: Project) -> Project:
+def without(project: Project) -> Iterator[Project]:
     text = f"from tests.settings import *\nUSE_TZ = False\nTIME_ZONE = {ZONE!r}\n"
     (project.folder / "without_zones.py").write_text(text)
     (project.folder / "acts.py").write_text(ACTS)
-    return project
+    with Starter({**project.env, **environment(project)}) as project.starter:
+        yield project
 
 
 def environment(project: Project) -> dict[str, str]:

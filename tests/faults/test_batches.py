@@ -17,7 +17,7 @@ def test_of_a_batch_that_kills_its_process_only_the_bad_call_is_given_up(project
     bad = results.pop(4)
     ready_worker(project, "--processes", "1", jobs={"MAX_CRASHES": 1})
     # Each was blamed once, and then run by itself.
-    assert {result.get(timeout=30) for result in results} == {1}
+    assert {result.get(timeout=60) for result in results} == {1}
     wait_for(bad.ready, what="the bad one to be given up")
     settled()
     assert bad.state == State.FAILURE
@@ -29,7 +29,7 @@ def test_what_is_gathered_at_a_stop_goes_back_to_its_queue(project: Project) -> 
     worker = ready_worker(project, "--processes", "1")
     collect_slowly.enqueue_many([(n,) for n in range(4)])
     wait_for(lambda: on_redis() == (0, 4), what="the calls to be gathered")
-    assert add.delay(1, 2).get(timeout=20) == 3, "others don't wait for the batch"
+    assert add.delay(1, 2).get(timeout=60) == 3, "others don't wait for the batch"
     assert worker.stop() == 0
     assert on_redis() == (4, 0)
     assert not Run.objects.exists()

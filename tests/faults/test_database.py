@@ -83,7 +83,7 @@ def test_ends_wait_for_a_locked_database(project: Project) -> None:
             f"{AWAY}; finished tasks wait" if sqlite else "can't be recorded yet"
         )
     seconds = time.monotonic() - began
-    assert [result.get(timeout=20) for result in results] == [2 * n for n in range(50)]
+    assert [result.get(timeout=60) for result in results] == [2 * n for n in range(50)]
     settled()
     assert TaskResult.objects.filter(attempts=1).count() == 50
     if sqlite:
@@ -115,8 +115,8 @@ def test_connections_to_the_database_are_cut_while_ends_are_recorded(project: Pr
 @pytest.mark.postgres
 def test_async_tasks_get_a_new_connection_after_one_was_cut(project: Project) -> None:
     ready_worker(project, "--processes", "1")
-    assert async_count_authors.delay().get(timeout=20) == 0
+    assert async_count_authors.delay().get(timeout=60) == 0
     cut_off()
     # The first may find the cut connection; it is not left to the second.
     async_count_authors.delay().get(timeout=20, propagate=False)
-    assert async_count_authors.delay().get(timeout=20) == 0
+    assert async_count_authors.delay().get(timeout=60) == 0

@@ -49,7 +49,7 @@ def test_told_to_stop_it_goes_on_elsewhere_and_repeats_nothing(
     os.kill(child, signal.SIGTERM)
     gate.open()
     # The other one has it at once, and must find the position there.
-    assert result.get(timeout=20) == "there"
+    assert result.get(timeout=60) == "there"
     assert walked() == {str(n): 1 for n in range(20)}
     row = TaskResult.objects.get()
     assert row.attempts == 1
@@ -79,7 +79,7 @@ def test_killed_it_repeats_what_came_after_the_last_note(project: Project, gate:
     os.kill(child, signal.SIGKILL)
     gate.wait_for(2)
     gate.open()
-    assert result.get(timeout=20) == "there"
+    assert result.get(timeout=60) == "there"
     settled()
     assert walked() == {str(n): 1 + (n == 7) for n in range(20)}
     wait_for(lambda: done(result.id) == 0, what="the position to be forgotten")

@@ -61,7 +61,7 @@ def test_a_worker_that_is_cut_off_for_longer_than_its_lease(
         other = ready_worker(project, "--processes", "1", jobs=short)
         gate.wait_for(2)
         gate.open()
-        assert result.get(timeout=20) == children(other)[0]
+        assert result.get(timeout=60) == children(other)[0]
     cut_off.wait_for_output("was taken over by another worker; its outcome here is dropped")
     settled()
     assert result.get(timeout=1) == children(other)[0]
@@ -92,7 +92,7 @@ def test_connections_that_go_dead_for_ever(project: Project, proxy: Proxy, queue
     """
     short = {"SOCKET_TIMEOUT": 0.5, "POLL_SECONDS": 1.0, "BROKER_URL": proxy.url}
     worker = ready_worker(project, "--processes", "1", "--queues", queues, jobs=short)
-    assert add.delay(1, 2).get(timeout=20) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     with project.valkey.client() as client:
         dead = 0
         while dead < 3:
@@ -104,7 +104,7 @@ def test_connections_that_go_dead_for_ever(project: Project, proxy: Proxy, queue
             # A wait that ended at that very moment isn't among them.
             dead = client.info("clients")["blocked_clients"]
     for n in range(5):
-        assert add.delay(n, 4).get(timeout=20) == n + 4
+        assert add.delay(n, 4).get(timeout=60) == n + 4
     settled()
     assert "Traceback" not in worker.output()
     assert worker.stop() == 0
@@ -131,9 +131,9 @@ def test_another_server_takes_over(
             client.replicaof("NO", "ONE")
             first_client.replicaof("127.0.0.1", str(second.port))
         gate.open()
-        assert running.get(timeout=20) in children(worker)
+        assert running.get(timeout=60) in children(worker)
         results = add.enqueue_many([(n, n) for n in range(50)])
-        assert [result.get(timeout=20) for result in results] == [2 * n for n in range(50)]
+        assert [result.get(timeout=60) for result in results] == [2 * n for n in range(50)]
         settled()
         assert "Traceback" not in worker.output()
         assert worker.stop() == 0

@@ -36,14 +36,14 @@ def test_a_child_is_killed_that_holds_a_slot_and_a_unique_key(
     assert once_at.delay(lock.path) == unique
     slot.open()
     lock.open()
-    assert limited.get(timeout=20)
-    assert unique.get(timeout=20)
+    assert limited.get(timeout=60)
+    assert unique.get(timeout=60)
     # Nothing is held any more: the next ones run.
-    assert waiting.get(timeout=20)
+    assert waiting.get(timeout=60)
     settled()  # an end can be read a moment before the lock is given up
     again = once_at.delay(lock.path)
     assert again != unique
-    assert again.get(timeout=20)
+    assert again.get(timeout=60)
     settled()
     probe = Slot(limits.name_of(one_each.name, "shop"), 1, "probe")
     assert broker.get().take_slots([probe]) == [0.0]

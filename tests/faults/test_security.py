@@ -61,10 +61,10 @@ def test_a_worker_by_tls_with_the_documented_rights(
     worker = ready_worker(
         project, "--processes", "1", "--queues", "high,default", jobs={"BROKER_URL": url}
     )
-    assert add.delay(1, 2).get(timeout=20) == 3
+    assert add.delay(1, 2).get(timeout=60) == 3
     assert isinstance(fail.delay("no").get(timeout=20, propagate=False), ValueError)
     results = add.enqueue_many([(n, n) for n in range(100)])
-    assert results[-1].get(timeout=20) == 198
+    assert results[-1].get(timeout=60) == 198
     settled()
     assert TaskResult.objects.filter(state=State.SUCCESS).count() == 101
     assert worker.stop() == 0

@@ -17,6 +17,7 @@ from jobs.broker import embedded
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from tests.project import ROOT, Process
 from tests.services import wait_for
+from tests.starter import Starter
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def kill(folder: Path) -> None:
     wait_for(lambda: embedded.pid(folder) is None, what="the killed server to be gone")
 
 
-def starter(folder: Path) -> subprocess.Popen[str]:
+def asker(folder: Path) -> subprocess.Popen[str]:
     """A process of the project that asks for the server, says where it is, and leaves."""
     code = (
         "import sys; from pathlib import Path; from jobs.broker import embedded;"
@@ -80,13 +81,13 @@ def test_it_is_set_up_to_keep_messages_and_to_itself(folder: Path) -> None:
 
 
 def test_processes_that_start_at_once_find_one_server(folder: Path) -> None:
-    starters = [starter(folder) for _ in range(6)]
+    starters = [asker(folder) for _ in range(6)]
     answers = {process.communicate(timeout=60)[0] for process in starters}
     assert answers == {f"{embedded.running(folder)} {server_pid(folder)}\n"}
 
 
 def test_it_outlives_the_process_that_started_it(folder: Path) -> None:
-    process = starter(folder)
+    process = asker(folder)
     answer = process.communicate(timeout=60)[0]
     assert process.returncode == 0
     assert answer == f"{embedded.running(folder)} {server_pid(folder)}\n"
@@ -184,7 +185,7 @@ def test_a_start_that_fails_shows_the_servers_reason(folder: Path) -> None:
 
 class TestRunbroker:
     @pytest.fixture
-    def start(self, folder: Path, tmp_path: Path) -> Iterator[object]:
+    def start(self, folder: Path, tmp_path: Path, starter: Starter) -> Iterator[object]:
         """Starts `manage.py runbroker …` for the folder of this test."""
         settings = tmp_path / "broker_settings.py"
         settings.write_text(
@@ -200,7 +201,8 @@ class TestRunbroker:
 
         def start(*args: str) -> Process:
             command = [sys.executable, "manage.py", "runbroker", *args]
-            processes.append(Process(command, env, tmp_path / f"{len(processes)}.log"))
+            log = tmp_path / f"{len(processes)}.log"
+            processes.append(Process(command, env, log, starter))
             return processes[-1]
 
         yield start

@@ -115,10 +115,11 @@ def test_it_holds_up_no_later_ones(taken_again: Callable[[], Any], client: redis
 
 def test_a_call_says_which_queue_it_is(taken_again: Callable[[], Any]) -> None:
     start = time.monotonic()
+    policy = {"max_retries": 3, "interval_start": 30, "interval_max": 30}
     with pytest.raises(QueueRefused, match="'high': ") as caught:
-        add.apply_async((1, 1), queue="high", retry_policy={"max_retries": 3, "interval_start": 2})
+        add.apply_async((1, 1), queue="high", retry_policy=policy)
     assert caught.value.queues == ("high",)
-    assert time.monotonic() - start < 2  # not tried again: its rights don't come within seconds
+    assert time.monotonic() - start < 25  # not tried again: its rights don't come within seconds
 
 
 def test_calls_for_several_queues_are_all_sent_or_none(
