@@ -1,4 +1,4 @@
-"""The fork server: a process that has loaded the project, from which a worker's children are forked.
+"""The fork server: a process that has loaded the project, from which a worker forks its children.
 
 It runs one thread and has nothing open but its link to the supervisor, and looks that this is so
 before each fork (`leftovers`). Loaded modules are memory that it shares with all its children, and
@@ -157,7 +157,7 @@ def _between(
     say: int,
     gate: int,
     others: tuple[int, ...],
-    mask: set[signal.Signals],
+    mask: set[int | signal.Signals],
     asked: dict[str, Any],
     tie: int,
     board: int,
@@ -178,7 +178,9 @@ def _between(
         os._exit(70)
 
 
-def _run_child(mask: set[signal.Signals], asked: dict[str, Any], tie: int, board: int) -> None:
+def _run_child(
+    mask: set[int | signal.Signals], asked: dict[str, Any], tie: int, board: int
+) -> None:
     """Make this process what a fresh interpreter is, and work."""
     from django.db import connections
 

@@ -73,7 +73,7 @@ def _descriptor(own: tuple[int, ...]) -> str:
         if fd in own or _given.get(fd) == (status.st_dev, status.st_ino):
             continue
         try:
-            what = os.readlink(_SELF / "fd" / str(fd))
+            what = str((_SELF / "fd" / str(fd)).readlink())
         except OSError:
             continue
         if stat.S_ISREG(status.st_mode) and _only_appends(fd):
