@@ -17,6 +17,7 @@ from jobs import broker, conf, message
 from jobs.broker.base import DeadLetter, Outgoing
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message
+from jobs.worker import forkserver
 from jobs.worker.board import Board
 from jobs.worker.child import Child, Options
 from tests.project import ROOT, Process, Project
@@ -130,8 +131,23 @@ def ready_worker(project: Project, *args: str, jobs: dict[str, Any] | None = Non
 
 def children(process: Process) -> list[int]:
     """Process ids of a worker's children, in the order of their start."""
-    found = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text("utf-8")
-    return sorted(int(pid) for pid in found.split())
+    return sorted(pid for pid, name in processes_below(process.pid) if name != forkserver.NAME)
+
+
+def fork_server(process: Process) -> int:
+    """The process id of a worker's fork server."""
+    (found,) = [pid for pid, name in processes_below(process.pid) if name == forkserver.NAME]
+    return found
+
+
+def processes_below(parent: int) -> list[tuple[int, str]]:
+    """Process ids and names of a process's children."""
+    found = Path(f"/proc/{parent}/task/{parent}/children").read_text("utf-8")
+    with_names = []
+    for pid in found.split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            with_names.append((int(pid), Path(f"/proc/{pid}/comm").read_text("utf-8").strip()))
+    return with_names
 
 
 def kill_one_child(process: Process) -> int:

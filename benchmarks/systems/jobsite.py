@@ -14,12 +14,19 @@ FLIGHT = "{bench}:inflight:*"
 class Jobsite(System):
     """``manage.py runworker`` with this folder's own settings module."""
 
+    settings: str = "benchmarks.settings"
+    preload: bool = True
+
     def commands(self, processes: int) -> list[list[str]]:
         command = ["manage.py", "runworker", "--queues", "bench"]
         return [[*command, "--processes", str(processes)]]
 
     def environment(self, bench: Bench) -> dict[str, str]:
-        return {**super().environment(bench), "DJANGO_SETTINGS_MODULE": "benchmarks.settings"}
+        return {
+            **super().environment(bench),
+            "DJANGO_SETTINGS_MODULE": self.settings,
+            "BENCH_PRELOAD": str(int(self.preload)),
+        }
 
     def waiting(self, bench: Bench) -> int:
         redis = bench.valkey.client
@@ -34,8 +41,11 @@ class Jobsite(System):
 
 
 APP = "benchmarks.apps.jobsite"
+ADMIN = "benchmarks.settings_admin"
 SYSTEMS = [
     Jobsite("jobsite", APP, "jobsite", backlog=150_000, peer=False),
     Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
     Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
+    Jobsite("jobsite-admin", APP, "jobsite", peer=False, settings=ADMIN),
+    Jobsite("jobsite-admin-fresh", APP, "jobsite", peer=False, settings=ADMIN, preload=False),
 ]

@@ -13,6 +13,8 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
+from jobs.worker import leftovers
+from jobs.worker.run import isolation
 
 _COMMANDS = ("runworker", "runbeat")
 
@@ -25,6 +27,10 @@ def prepare() -> None:
     """
     if not (sys.argv[1:2] and sys.argv[1] in _COMMANDS):
         return
+    if sys.argv[1] == "runworker":
+        # Its children may be forks of this process, in which the project is loaded once.
+        leftovers.note_start()
+        isolation.note_changes()
     for fd in (0, 1, 2):
         try:
             os.fstat(fd)

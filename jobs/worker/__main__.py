@@ -1,14 +1,13 @@
-"""A child process of a worker, as its supervisor starts it (`jobs.worker.supervisor.slot`).
+"""A child process of a worker, as its supervisor starts it (`jobs.worker.supervisor.starting`): a
+fork of the fork server (`jobs.worker.forkserver`), or where there is none, a fresh interpreter.
 
-It is a fresh interpreter, so that no connection, lock or thread crosses a fork, and so that a
-reload loads the code anew. Processes that tasks start get what ``runworker`` was started with:
-nothing that connects supervisor and child is in the environment, on standard input, or inherited.
+Processes that tasks start get what ``runworker`` was started with: nothing that connects supervisor
+and child is in the environment, on standard input, or inherited.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import faulthandler
 import fcntl
 import importlib.util
@@ -21,16 +20,24 @@ from typing import Any
 
 import django
 
+from jobs.worker.prctl import SET_PDEATHSIG, prctl
 from jobs.worker.run import isolation
-
-#: From <sys/prctl.h>.
-_PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
+    """A child that is a fresh interpreter."""
     consumer, tie, board, asked = sys.argv[1:]
     for fd in (int(tie), int(board)):
         os.set_inheritable(fd, False)
+    settle(int(tie))
+    isolation.note_changes()
+    django.setup()
+    work(consumer, int(board), asked)
+
+
+def settle(tie: int) -> None:
+    """Make this process a child: how it takes signals, ends and prints, and what it says of itself
+    to processes that tasks start."""
     # The supervisor decides when to stop. A child has a process group of its own, so neither Ctrl-C
     # nor the end of the terminal reaches it, but a signal to a whole service does. Not SIG_IGN:
     # programs that tasks start would inherit that.
@@ -38,12 +45,14 @@ def main() -> None:
         signal.signal(signum, lambda *_: None)
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
-    die_with_parent(int(tie))
+    die_with_parent(tie)
     print_regardless()
     # `multiprocessing` has a new process import this module before anything else.
     sys.modules["__main__"].__spec__ = importlib.util.find_spec("jobs.worker.spawned")
-    isolation.note_changes()
-    django.setup()
+
+
+def work(consumer: str, board: int, asked: str) -> None:
+    """Run tasks, in a process that has loaded the project. ``asked``: `Options` as text."""
     # Only now can modules be imported that import models.
     from jobs.running import request
     from jobs.worker import forking
@@ -52,7 +61,7 @@ def main() -> None:
 
     request.in_worker = True
     options = Options.loads(asked)
-    child = Child(consumer, options, Board(int(board), options.places))
+    child = Child(consumer, options, Board(board, options.places))
     forking.install(child)
     child.run()
 
@@ -75,8 +84,8 @@ def die_with_parent(tie: int) -> None:
             # A kernel that can't do this for a group. Only then: prctl kills this process alone, as
             # soon as the supervisor's first thread ends, and nothing would be left to kill the
             # group when the last one closes the pipe.
-            with contextlib.suppress(OSError, AttributeError):
-                ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+            with contextlib.suppress(OSError):
+                prctl(SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         with contextlib.suppress(OSError):
@@ -113,15 +122,17 @@ def print_regardless() -> None:
         before = getattr(sys, name)
         if isinstance(before, io.TextIOWrapper):
             raw = _Lasting(fd, "w", closefd=False)
-            stream = _NeverClosed(
-                # With -u nothing is buffered.
-                raw if before.write_through else io.BufferedWriter(raw),
-                encoding=before.encoding,
-                errors=before.errors,
-                line_buffering=before.line_buffering,
-                write_through=before.write_through,
-            )
-            setattr(sys, name, stream)
+            # With -u nothing is buffered.
+            binary: Any = raw if before.write_through else io.BufferedWriter(raw)
+            options: Any = {
+                "encoding": before.encoding,
+                "errors": before.errors,
+                "line_buffering": before.line_buffering,
+                "write_through": before.write_through,
+            }
+            setattr(sys, name, _NeverClosed(binary, **options))
+            # In a fork, handlers of the log have the former stream already.
+            before.__init__(binary, **options)  # type: ignore[misc]
 
 
 if __name__ == "__main__":

@@ -197,8 +197,11 @@ def ended(pid: int) -> Iterator[None]:
     wait_for(lambda: not alive(pid), what=f"the end of process {pid}")
 
 
-@pytest.mark.parametrize("threads", ["0", "2"])
-def test_what_a_task_starts_is_as_if_started_elsewhere(app: App, threads: str) -> None:
+@pytest.mark.parametrize(("threads", "preload"), [("0", True), ("2", True), ("0", False)])
+def test_what_a_task_starts_is_as_if_started_elsewhere(
+    app: App, threads: str, preload: bool
+) -> None:
+    app.settings(f"JOBS = {{**JOBS, 'PRELOAD': {preload}}}\n")
     worker = app.worker("--threads", threads)
     path, interruptible, stdin, descriptors = call("probe")
     assert path == app.env["PYTHONPATH"]
@@ -335,11 +338,12 @@ def test_sighup_keeps_leases_while_the_code_is_slow(app: App, tmp_path: Path) ->
         "while os.path.exists(slow): time.sleep(0.05)\n"
     )
     worker = app.worker()
-    (tmp_path / "slow").touch()
-    worker.send_signal(signal.SIGHUP)
-    # Longer than the lease.
-    ends = time.monotonic() + 4
     with app.project.valkey.client() as client:
+        wait_for(lambda: client.exists("{default}:consumers"), what="the first lease")
+        (tmp_path / "slow").touch()
+        worker.send_signal(signal.SIGHUP)
+        # Longer than the lease.
+        ends = time.monotonic() + 4
         while time.monotonic() < ends:
             seconds, micros = client.time()
             ((_, lease),) = client.zrange("{default}:consumers", 0, -1, withscores=True)
@@ -432,6 +436,7 @@ def test_burst_without_a_child_that_can_start(app: App) -> None:
     (app.folder / "odd_app" / "tasks.py").write_text(
         "import sys\nif sys.argv[0] == '-c': raise NameError('only in a child')\n"
     )
+    app.settings("JOBS = {**JOBS, 'PRELOAD': False}\n")  # a fork has loaded what its parent has
     said = app.project.run("runworker", "--burst", "--processes", "1", status=1, **app.env)
     assert "NameError: only in a child" in said
     assert "of 1 children, 1 could not start" in said

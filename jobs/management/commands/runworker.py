@@ -7,10 +7,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from jobs import broker
+from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import processes
 from jobs.worker.child import ORDERS, Options, cores, default_name, split
+from jobs.worker.supervisor.starting import Starter
 from jobs.worker.supervisor.supervisor import Supervisor
 
 
@@ -87,6 +88,8 @@ class Command(BaseCommand):
 
     def handle(self, **asked: Any) -> None:
         processes.refuse_memory()
+        # First: the fork server is to be a copy of a process that has opened nothing.
+        starter = Starter(conf.get().preload)
         try:
             broker.get()
             queues, weights = split(asked["queues"], asked["queue_order"])
@@ -104,10 +107,11 @@ class Command(BaseCommand):
                 health_file=asked["health_file"],
             )
         except (ConfigurationError, BrokerUnavailable) as error:
+            starter.end()
             raise CommandError(str(error)) from error
 
         def say(text: str) -> None:
             if asked["verbosity"] > 0:
                 processes.say(self.stdout, text)
 
-        sys.exit(Supervisor(chosen, say).run())
+        sys.exit(Supervisor(chosen, starter, say).run())

@@ -1,18 +1,12 @@
-"""The health file, and new code: watched in development, tried before a reload."""
+"""The health file, and the watch over code in development."""
 
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import subprocess
 import time
 from pathlib import Path
 
 from django.utils.autoreload import iter_all_python_module_files
-
-from jobs.worker.board import scratch
-from jobs.worker.supervisor.slot import python
 
 log = logging.getLogger("jobs.worker")
 
@@ -71,46 +65,3 @@ def _times() -> dict[Path, float]:
         except OSError:
             continue  # deleted between two looks
     return times
-
-
-class Trial:
-    """A fresh process that loads the project and its tasks."""
-
-    #: Seconds that it may take.
-    longest = 300.0
-
-    def __init__(self) -> None:
-        self._said = scratch()
-        self._ends = time.monotonic() + self.longest
-        try:
-            self._process = subprocess.Popen(
-                python("import django; django.setup()"),
-                stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=subprocess.STDOUT,
-                process_group=0,
-            )
-        except OSError:
-            os.close(self._said)
-            raise
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    def problem(self) -> str | None:
-        """What went wrong; "": nothing; None: it isn't over yet."""
-        code = self._process.poll()
-        if code is None and time.monotonic() < self._ends:
-            return None
-        said = os.pread(self._said, 20_000, max(0, os.fstat(self._said).st_size - 20_000))
-        self.end()
-        if code is None:
-            return f"It takes longer than {self.longest:g} s."
-        return said.decode(errors="replace") or f"It ended: {code}." if code else ""
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        os.close(self._said)

@@ -8,16 +8,14 @@ import logging
 import os
 import secrets
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from jobs.message import Killed
 from jobs.timing.clock import growing_pause
 from jobs.worker.board import Board
 from jobs.worker.child import Options
+from jobs.worker.supervisor.starting import Process, Starter, how
 
 log = logging.getLogger("jobs.worker")
 
@@ -27,10 +25,6 @@ _LONGEST_PAUSE = 30.0
 #: Seconds that a child may take to exit once its work is done: Python itself waits for ever for the
 #: threads that tasks have left behind.
 _LEAVING = 5.0
-
-#: Tells a fresh interpreter where to find code. PYTHONPATH would be inherited by all that tasks
-#: start.
-_START = "import os, sys; sys.path[:] = sys.argv.pop(1).split(os.pathsep); "
 
 _numbers = itertools.count(1)
 
@@ -46,11 +40,12 @@ class Left(NamedTuple):
 
 
 class Slot:
-    def __init__(self, number: int, options: Options) -> None:
+    def __init__(self, number: int, options: Options, starter: Starter) -> None:
         self.number = number
         self._options = options
+        self._starter = starter
         self.consumer = ""
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: Process | None = None
         #: When to start the next child (monotonic).
         self.start_at = 0.0
         self._board: Board | None = None
@@ -101,15 +96,9 @@ class Slot:
                 # The child ends when this process does: see `jobs.worker.__main__`.
                 read, self._tie = os.pipe()
                 undo.callback(os.close, self._tie)
-                asked = [self.consumer, str(read), str(board.fd), self._options.dumps()]
                 try:
-                    self.process = subprocess.Popen(
-                        [*python("from jobs.worker.__main__ import main; main()"), *asked],
-                        stdin=subprocess.DEVNULL,
-                        pass_fds=[read, board.fd],
-                        # Ctrl-C is for the supervisor alone. What tasks start is in the child's
-                        # group, and ends with the child.
-                        process_group=0,
+                    self.process = self._starter.start(
+                        self.consumer, read, board.fd, self._options.dumps()
                     )
                 finally:
                     os.close(read)
@@ -124,9 +113,9 @@ class Slot:
         """What the child leaves behind; None while there is one that hasn't ended."""
         if self.process is None:
             return None
-        how = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         try:
-            if os.waitid(os.P_PID, self.process.pid, how) is None:
+            if os.waitid(os.P_PID, self.process.pid, options) is None:
                 return None
             # What its tasks have started ends as well. Before the child is waited for: until then
             # no other process can have its number.
@@ -144,16 +133,16 @@ class Slot:
         self.done = board.over
         crashed = not (self.done or told or self._killed)
         if crashed:
-            log.error("child %s ended: %s", self.consumer, _how(code))
-            self.failed = "" if board.ready else _how(code)
+            log.error("child %s ended: %s", self.consumer, how(code))
+            self.failed = "" if board.ready else how(code)
         elif code != 0 and not told and not self._killed:
-            log.warning("child %s has done its work, and left badly: %s", self.consumer, _how(code))
+            log.warning("child %s has done its work, and left badly: %s", self.consumer, how(code))
         board.close()
         self._schedule(crashed and time.monotonic() - self._started < _SOON)
         return Left(self.consumer, running if crashed else frozenset(), self._killed)
 
     @staticmethod
-    def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    def _kill_group(process: Process) -> None:
         """Kill the child and all that its tasks have started, but for other process groups."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -202,18 +191,3 @@ class Slot:
         if self.process is None or self._board is None or self._killed:
             return float("inf")
         return min((p.ends for p in self._board.running()), default=float("inf"))
-
-
-def python(code: str) -> list[str]:
-    """The command that runs this code in a fresh interpreter with our flags and import path."""
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    try:
-        here = [str(Path.cwd())]
-    except OSError:  # the folder was deleted
-        here = []
-    path = [place for one in sys.path for place in ([one] if one else here)]
-    return [sys.executable, *flags, "-c", _START + code, os.pathsep.join(path)]
-
-
-def _how(code: int) -> str:
-    return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"

@@ -26,8 +26,9 @@ from jobs.worker.board import place_of
 from jobs.worker.child import Options
 from jobs.worker.loops import Backoff
 from jobs.worker.supervisor import upkeep
-from jobs.worker.supervisor.reload import Health, Trial, Watch
+from jobs.worker.supervisor.reload import Health, Watch
 from jobs.worker.supervisor.slot import Left, Slot
+from jobs.worker.supervisor.starting import Starter, Trial
 
 log = logging.getLogger("jobs.worker")
 
@@ -43,12 +44,15 @@ Place = tuple[str, str, int, float]
 
 
 class Supervisor:
-    def __init__(self, options: Options, say: Callable[[str], object] | None = None) -> None:
+    def __init__(
+        self, options: Options, starter: Starter, say: Callable[[str], object] | None = None
+    ) -> None:
         """``say``: shows the person at the terminal what the log doesn't show."""
         self.options = options
         self._say = say
         self._conf = conf.get()
-        self._slots = [Slot(number, options) for number in range(1, options.processes + 1)]
+        self._starter = starter
+        self._slots = [Slot(number, options, starter) for number in range(1, options.processes + 1)]
         #: Ended children whose messages could not be given back yet.
         self._left: list[Left] = []
         #: Slots and their children that are still to be replaced by children with the new code.
@@ -88,11 +92,14 @@ class Supervisor:
         self._health.remove()  # left by a worker that was killed
         self._relay.start()
         while not self.step():
-            select.select([wakeup], [], [], self._pause())
+            links = [one.fileno() for one in (self._trial, self._starter.loading) if one]
+            wakes = [wakeup, *(fd for fd in links if fd >= 0)]
+            select.select(wakes, [], [], self._pause())
             with contextlib.suppress(BlockingIOError):
                 while os.read(wakeup, 512):
                     pass
         self._end_trial()
+        self._starter.end()
         self._relay.stop()
         self._reporter.leave()
         self._health.remove()
@@ -111,6 +118,8 @@ class Supervisor:
     def step(self) -> bool:
         """Do what is due. Whether everything is over."""
         self._reap()
+        if not self._stops:
+            self._starter.step()
         if self._stops:
             if self._stops > 1 or time.monotonic() >= self._kill_at:
                 self._signal_children(signal.SIGKILL)
@@ -121,6 +130,7 @@ class Supervisor:
                 log.info("worker %s is stopping; once more ends it now", self.options.name)
         elif self._watch and self._watch.changed():
             log.info("code has changed; restarting the children")
+            self._starter.renew()
             for slot in self._slots:
                 slot.start_at = 0.0  # the change may have mended what kept it from starting
             self._signal_children(signal.SIGTERM)
@@ -131,7 +141,11 @@ class Supervisor:
         now = time.monotonic()
         for slot in self._slots:
             over = self._stops or self._is_over(slot)
-            if slot.process is None and slot.start_at <= now and not over:
+            if (
+                slot.process is None
+                and slot.start_at <= now
+                and not (over or self._starter.loading)
+            ):
                 slot.start()
                 self._next_renewal = now  # from now on its lease is renewed
         if not self._was_ready and all(slot.ready for slot in self._slots):
@@ -150,7 +164,10 @@ class Supervisor:
         """Seconds until something is due that no signal announces."""
         now = time.monotonic()
         due = [self._next_renewal, self._kill_at]
-        due += [slot.start_at for slot in self._slots if not slot.process and not self._stops]
+        if not self._stops:
+            due.append(self._starter.next_step())
+        if not self._stops and not self._starter.loading:
+            due += [slot.start_at for slot in self._slots if not slot.process]
         due += [slot.next_limit() for slot in self._slots]
         due.append(now + (_LOOK if not self._outdated else 0.05))
         if self._watch:
@@ -170,6 +187,7 @@ class Supervisor:
         own = {slot.process.pid for slot in self._slots if slot.process}
         if self._trial:
             own.add(self._trial.pid)
+        own |= self._starter.pids
         how = os.WEXITED | os.WNOHANG | os.WNOWAIT
         with contextlib.suppress(ChildProcessError):  # there is none at all
             while (ended := os.waitid(os.P_ALL, 0, how)) and ended.si_pid not in own:
@@ -186,18 +204,19 @@ class Supervisor:
             self._reload_asked = False
             self._end_trial()  # its code is no longer the newest
             try:
-                self._trial = Trial()
+                self._trial = Trial(self._starter.preload)
             except OSError as error:
                 log.error("the new code can't be tried, the old goes on: %s", error)
         if self._trial:
             problem = self._trial.problem()
             if problem is None:
                 return
-            self._trial = None
+            loaded, self._trial = self._trial, None
             if problem:
                 log.error("the new code can't be imported; the old goes on:\n%s", problem)
                 return
             log.info("the new code can be imported; restarting the children one by one")
+            self._starter.use(loaded)
             self._outdated = [(slot, slot.consumer) for slot in self._slots]
             self._outdated[0][0].signal(signal.SIGTERM)
         if not self._outdated:

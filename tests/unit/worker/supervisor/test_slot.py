@@ -9,6 +9,7 @@ import pytest
 
 from jobs.worker.child import Options
 from jobs.worker.supervisor.slot import Slot
+from jobs.worker.supervisor.starting import Starter
 
 
 def test_a_machine_that_lacks_the_means_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +18,7 @@ def test_a_machine_that_lacks_the_means_for_hours(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(subprocess, "Popen", refuse)
     monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
-    slot = Slot(1, Options(queues=("default",), name="here"))
+    slot = Slot(1, Options(queues=("default",), name="here"), Starter())
     pauses = []
     for _ in range(1100):
         slot.start()
