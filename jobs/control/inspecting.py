@@ -42,6 +42,8 @@ class Call(NamedTuple):
     due: dt.datetime | None = None
     #: Whether it waits for its task to be resumed.
     parked: bool = False
+    #: The number of its next or present attempt, from 1.
+    attempt: int = 1
 
 
 class Running(NamedTuple):
@@ -151,7 +153,7 @@ def _call(queue: str, raw: bytes) -> Call:
     task: Any = registry.tasks.get(sent.task)
     sent.sensitive = task.sensitive if task else message.hidden_by_sender(sent)
     args, kwargs = _text(sent.shown_args), _text(sent.shown_kwargs)
-    return Call(queue, sent.id, sent.task, args, kwargs, sent.priority)
+    return Call(queue, sent.id, sent.task, args, kwargs, sent.priority, attempt=sent.attempt)
 
 
 def _text(value: Any) -> str:
