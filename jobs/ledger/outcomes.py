@@ -123,6 +123,18 @@ def record(records: Sequence[Record]) -> int:
     return _write(records, None) if records else 0
 
 
+def record_start(item: Record) -> None:
+    """Write that a call runs, unless a later attempt or its end is recorded."""
+    began = {name: getattr(item, name) for name in ("state", "worker", "attempts", "started_at")}
+    # An attempt that was recorded is over: its message was only delivered once more.
+    before = Q(attempts__lt=item.attempts) | Q(attempts=item.attempts, state=State.STARTED)
+    cleared = {"error_type": "", "error": "", "traceback": "", "result": None}
+    if not _open([item.id]).filter(before).update(**began, **cleared):
+        TaskResult.objects.using(alias()).bulk_create(
+            [TaskResult(**item._asdict())], ignore_conflicts=True
+        )
+
+
 def record_ends(records: Sequence[Record]) -> set[str]:
     """`record`, at some more cost: returns the ids of the calls that have ended by it, and not
     before."""

@@ -267,7 +267,7 @@ class ResultAdmin(VerbAdmin):
         if obj is not None:
             left_out |= set() if obj.state == State.SUCCESS else {"outcome"}
             left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
-            left_out |= set() if page.attempts(obj) else {"failed_attempts"}
+            left_out |= set() if page.has_former_attempts(obj) else {"failed_attempts"}
             left_out |= set() if self._acts(obj) else {"acts"}
             left_out |= set() if page.progress_of(obj) else {"progress"}
             left_out |= relations.missing(obj)
@@ -313,7 +313,7 @@ class ResultAdmin(VerbAdmin):
             # Buttons, outcome and workflow are others now: the page is to be loaded anew.
             return HttpResponse(headers={"HX-Refresh": "true"})
         fieldsets = self.get_fieldsets(request, row)[:1]
-        form = self.get_form(request, row, change=True, fields=None)(instance=row)
+        form = self.get_form(request, row, change=True)(instance=row)
         names = self.get_readonly_fields(request, row)
         shown = AdminForm(form, fieldsets, {}, names, model_admin=self)
         return TemplateResponse(

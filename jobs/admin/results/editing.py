@@ -54,7 +54,8 @@ class ArgumentsForm(forms.Form):
     )
 
     def __init__(self, row: TaskResult, data: Mapping[str, Any] | None = None) -> None:
-        super().__init__(data, initial={"args": row.args, "kwargs": row.kwargs})
+        stored = {"args": row.args, "kwargs": row.kwargs}
+        super().__init__(data, initial={k: words.writable(v) for k, v in stored.items()})
         self.row = row
         self.task = registry.tasks[row.task]
 

@@ -32,6 +32,9 @@ MOST = 200
 #: Most messages that are read for what will follow: each may be a megabyte.
 _READ = 20
 
+#: How often lines lead to groups, and groups to lines, that are looked for.
+_ROUNDS = 5
+
 #: What a call that isn't one may raise.
 _NO_CALL = (ValueError, TypeError, KeyError, LookupError, AttributeError, RecursionError)
 
@@ -81,19 +84,9 @@ def of(row: TaskResult) -> Graph:
 
 
 def _read(row: TaskResult) -> Graph:
-    root = row.root_id or row.pk
-    # Not in an order: a workflow may have very many calls, and all would have to be sorted.
-    found = list(_rows().filter(root_id=root)[: MOST + 1])
-    if not found and row.pk == root:
-        return Graph([])
-    cut = len(found) > MOST
-    by_id = {one.pk: one for one in sorted(found[:MOST], key=lambda one: one.pk)}
-    by_id[row.pk] = row
-    if row.pk != root:
-        by_id |= {one.pk: one for one in _rows().filter(pk=root)}
-    others = [one for one in by_id.values() if one is not row]
-    live.overlay(others)
-    nodes = {pk: Node(pk, one.task, one) for pk, one in by_id.items()}
+    by_id, cut = _found(row)
+    live.overlay([one for one in by_id.values() if one is not row])
+    nodes = {pk: Node(pk, one.task, one) for pk, one in sorted(by_id.items())}
     for one in by_id.values():
         if one.parent_id in nodes and one.parent_id != one.pk:
             nodes[one.pk].after.add(one.parent_id)
@@ -103,8 +96,39 @@ def _read(row: TaskResult) -> Graph:
     return Graph(_laid_out(nodes), cut)
 
 
+def _found(row: TaskResult) -> tuple[dict[str, TaskResult], bool]:
+    """The calls of the workflow by id, and whether there are more.
+
+    The members of a group that no call has sent are each the first call of a line. So lines lead to
+    groups, and groups to further lines.
+    """
+    by_id = {row.pk: row}
+    lines: set[str] = set()
+    groups: set[str] = set()
+    for _round in range(_ROUNDS):
+        new_lines = {one.root_id or one.pk for one in by_id.values()} - lines
+        new_groups = {one.group_id for one in by_id.values() if one.group_id} - groups
+        if not new_lines and not new_groups:
+            break
+        lines, groups = lines | new_lines, groups | new_groups
+        for asked in (
+            {"root_id__in": sorted(new_lines)},
+            {"pk__in": sorted(new_lines - by_id.keys())},
+            {"group_id__in": sorted(new_groups)},
+        ):
+            if not all(asked.values()):
+                continue
+            # Not in an order: there may be very many, and all would have to be sorted.
+            for one in _rows().filter(**asked)[: MOST + 1]:
+                if len(by_id) >= MOST and one.pk not in by_id:
+                    return by_id, True
+                by_id.setdefault(one.pk, one)
+    return by_id, False
+
+
 def _rows() -> TaskResultQuerySet:
-    return ledger.results().defer("args", "kwargs", "result", "error", "traceback", "message")
+    rows = ledger.results().defer("args", "kwargs", "result", "error", "traceback", "message")
+    return rows.order_by()
 
 
 def _join(nodes: dict[str, Node], rows: Iterable[TaskResult]) -> None:

@@ -63,9 +63,15 @@ def attempts(row: TaskResult) -> list[TaskAttempt]:
     return all_of_them
 
 
+def has_former_attempts(row: TaskResult) -> bool:
+    return row.attempts > 1 or row.state == State.RETRY or bool(attempts(row))
+
+
 def failed_attempts(row: TaskResult) -> SafeString:
     """A table of the former attempts, each traceback folded away."""
     found = attempts(row)
+    if not found:
+        return SafeString(_("None are kept."))
     lines = []
     for attempt in found[-SHOWN:]:
         started, traceback = attempt.started_at, SafeString("")

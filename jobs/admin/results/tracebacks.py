@@ -12,8 +12,6 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import ngettext
 
-import jobs
-
 #: The first line of a frame. The lines that belong to it are indented further.
 _FRAME = re.compile(r'  File "(?P<path>[^"\n]*)", line \d+')
 
@@ -22,7 +20,7 @@ _FRAME = re.compile(r'  File "(?P<path>[^"\n]*)", line \d+')
 _NAMES = ("/site-packages/", "/dist-packages/", "/lib/python3")
 _FOLDERS = tuple(
     f"{folder.rstrip('/')}/"
-    for folder in (sysconfig.get_path("stdlib"), str(Path(jobs.__file__).parent))
+    for folder in (sysconfig.get_path("stdlib"), str(Path(__file__).parents[2]))
 )
 
 

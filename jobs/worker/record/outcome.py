@@ -289,6 +289,13 @@ def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Re
     return _record(sent, State.SUCCESS, run, message=b"", result=text)
 
 
+def of_start(sent: Message, task: Task[..., Any], raw: bytes, run: Run) -> Record | None:
+    """The row of a call that runs."""
+    if not is_kept(sent, task):
+        return None
+    return ledger.bounded(_record(sent, State.STARTED, run, message=raw)._replace(finished_at=None))
+
+
 def of_failure(
     sent: Message,
     task: Task[..., Any] | None,
