@@ -286,6 +286,7 @@ class ResultAdmin(VerbAdmin):
         """With the buttons and links that this person has for this result."""
         row: TaskResult | None = kwargs.get("obj")
         if row is not None:
+            context["tabs"] = self.tabs(request)
             context["buttons"] = self.buttons(request, row)
             if row.state not in TERMINAL:
                 context["live_url"] = f"{self.url('live', row)}?{urlencode({'was': row.state})}"

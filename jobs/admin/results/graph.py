@@ -207,8 +207,15 @@ def _laid_out(nodes: dict[str, Node]) -> list[Node]:
     """The nodes with their places: each in a column behind all that it follows."""
     for _turn in range(len(nodes)):  # a ring, which only forged rows have, ends it as well
         moved = False
+        # The members of a group stand one below the other.
+        groups: defaultdict[str, int] = defaultdict(int)
+        for node in nodes.values():
+            if node.row is not None and node.row.group_id:
+                groups[node.row.group_id] = max(groups[node.row.group_id], node.column)
         for node in nodes.values():
             behind = max((nodes[one].column + 1 for one in node.after), default=0)
+            if node.row is not None and node.row.group_id:
+                behind = max(behind, groups[node.row.group_id])
             if behind > node.column:
                 node.column, moved = min(behind, len(nodes)), True
         if not moved:

@@ -85,8 +85,7 @@ def table(row: TaskResult, attempts: Sequence[TaskAttempt], now: dt.datetime) ->
         before = at
     cells = format_html_join("", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>', lines)
     return format_html(
-        '<div class="jobs-scroll"><table class="jobs-timeline"><caption>{}</caption>'
-        "<tbody>{}</tbody></table></div>",
-        _("Times are in %(zone)s.") % {"zone": timezone.get_current_timezone_name()},
+        '<table class="jobs-timeline"><tbody>{}</tbody></table><p class="jobs-quiet">{}</p>',
         cells,
+        _("Times are in %(zone)s.") % {"zone": timezone.get_current_timezone_name()},
     )
