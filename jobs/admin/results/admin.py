@@ -125,8 +125,9 @@ class ResultAdmin(VerbAdmin):
     ) -> Any:
         """The row with what is true of it now, if its call runs."""
         row = super().get_object(request, object_id, from_field)
-        if row is not None:
-            live.overlay([row])
+        if row is None:
+            return live.without_row(object_id)
+        live.overlay([row])
         return row
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:

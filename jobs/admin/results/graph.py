@@ -229,15 +229,22 @@ def _laid_out(nodes: dict[str, Node]) -> list[Node]:
         for line, node in enumerate(those):
             node.line = line
         found += those
-    return found
+    # The first calls stand beside what follows each of them.
+    lines: dict[str, int] = {}
+    for node in found:
+        for one in node.after:
+            lines[one] = min(lines.get(one, node.line), node.line)
+    for line, node in enumerate(sorted(columns[0], key=lambda n: lines.get(n.id, n.line))):
+        node.line = line
+    return sorted(found, key=lambda node: (node.column, node.line))
 
 
 def _order(node: Node, nodes: dict[str, Node]) -> tuple[Any, ...]:
-    above = min((nodes[one].line for one in node.after), default=0)
-    group, index = "", 0
-    if node.row is not None:
-        group, index = node.row.group_id or "", node.row.group_index or 0
-    return above, group, index, node.id
+    """Where a node stands in its column: members of a group by their places, others behind what
+    they follow."""
+    if node.row is not None and node.row.group_id:
+        return -1, node.row.group_id, node.row.group_index or 0, node.id
+    return min((nodes[one].line for one in node.after), default=0), "", 0, node.id
 
 
 # --------------------------------------------------------------------------- in HTML

@@ -99,6 +99,27 @@ def test_a_running_call_says_where_since_when_and_how_often(
     assert "jobs-live" not in page(root, sent.id)
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_running_call_that_the_ledger_does_not_know_has_a_page(
+    project: Project, root: Client, tmp_path: Path
+) -> None:
+    sent = wait_at.delay(str(tmp_path))
+    project.manage("runworker", "--processes", "1")
+    wait_for(lambda: root.get(url(sent.id)).status_code == 200, what="its report")
+    html = page(root, sent.id)
+    assert not TaskResult.objects.exists()
+    assert "Runs on" in field(html, "in_words")
+    assert str(tmp_path) in html
+    assert 'id="jobs-revoke"' in html
+    # It can't be deleted, and nothing of it is saved by looking.
+    asked = root.post(url(sent.id, "delete"), {"post": "yes"}, follow=True).content.decode()
+    assert "Revoke it first" in asked
+    assert staff().get(url(sent.id)).status_code in (302, 403)
+    root.post(url(sent.id, "revoke"), {"confirmed": "yes", "terminate": "yes"})
+    wait_for(lambda: TaskResult.objects.filter(state=State.REVOKED).exists(), what="its end")
+    assert LogEntry.objects.get().object_id == sent.id
+
+
 @pytest.mark.django_db
 def test_the_live_part_is_for_those_who_may_see_it(root: Client, broker_url: str) -> None:
     result = row(state="PENDING")
