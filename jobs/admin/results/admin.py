@@ -21,7 +21,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
 from django.contrib.admin.helpers import AdminForm
 from django.contrib.admin.models import LogEntry
-from django.contrib.admin.utils import quote, unquote
+from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
@@ -350,11 +350,7 @@ class ResultAdmin(VerbAdmin):
             else:
                 self._log_edit(request, row, sent.id)
                 messages.success(request, str(edit.done))
-                url = f"admin:{self.opts.app_label}_{self.opts.model_name}_change"
-                there = self.get_queryset(request).filter(pk=sent.id).exists()
-                if there:
-                    back = reverse(url, args=[quote(sent.id)], current_app=self.admin_site.name)
-                return HttpResponseRedirect(back)
+                return HttpResponseRedirect(self.url("change", TaskResult(id=sent.id)))
         context = {
             "title": edit.title,
             "verb": edit,

@@ -7,10 +7,11 @@ from typing import Any
 
 import msgspec
 from django import forms
+from django.db import transaction
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import message, registry, serialization
+from jobs import ledger, message, registry, serialization
 from jobs.admin import words
 from jobs.admin.verbs import LONGEST
 from jobs.exceptions import MessageError
@@ -122,7 +123,8 @@ def send(row: TaskResult, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mes
     if old is not None:
         new.priority, new.timelimit = old.priority, old.timelimit
         new.ignore_result, new.own_headers = old.ignore_result, old.headers
-    publish.send([new])
+    with transaction.atomic(using=ledger.alias()):  # so that it has a row, and a page, at once
+        publish.send([new])
     return new
 
 

@@ -423,7 +423,10 @@ def test_run_with_other_arguments(root: Client, broker_url: str) -> None:
     assert f'href="{url(old.id, "edit")}"' in page(root, old.id)
     assert "[1,&quot;two&quot;]" in page(root, old.id, "edit")
     sent = {"args": "[1, 2]", "kwargs": "{}", "why": "a typo"}
-    root.post(url(old.id, "edit"), sent)
+    answer = root.post(url(old.id, "edit"), sent)
+    new = TaskResult.objects.exclude(pk=old.id).get()
+    assert answer["Location"] == url(new.pk)
+    assert new.state == State.PENDING
     work()
     new = TaskResult.objects.exclude(pk=old.id).get()
     assert (new.state, new.result, new.parent_id, new.root_id) == (
