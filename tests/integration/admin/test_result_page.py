@@ -16,7 +16,7 @@ from django.utils import timezone
 
 from jobs import broker, chain, chord, control, task
 from jobs.admin.results import graph, times, tracebacks
-from jobs.broker.base import Outgoing
+from jobs.broker.base import About, Note, Outgoing
 from jobs.models import Schedule, ScheduleRun, TaskAttempt, TaskResult
 from jobs.states import State
 from tests.integration.admin.conftest import row, staff
@@ -546,3 +546,26 @@ def test_a_running_call_is_ended_from_its_page(
     root.post(url(sent.id, "revoke"), {"confirmed": "yes", "terminate": "yes"})
     wait_for(lambda: TaskResult.objects.get().state == State.REVOKED, what="its end")
     assert "its process was killed" in field(page(root, sent.id), "in_words")
+
+
+# ------------------------------------------------------------------------------ progress
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("state", "attempts", "told", "shown"),
+    [
+        ("PENDING", 2, 3, True),  # run again after two attempts
+        ("PENDING", 2, 2, False),
+        ("STARTED", 3, 3, True),  # the start is recorded
+        ("STARTED", 3, 2, False),
+        ("RETRY", 2, 2, False),
+    ],
+)
+def test_the_progress_is_that_of_the_present_attempt(
+    root: Client, broker_url: str, state: str, attempts: int, told: int, shown: bool
+) -> None:
+    result = row(state=state, attempts=attempts, eta=None)
+    said = b'{"done":1,"total":4,"at":0,"attempt":%d}' % told
+    broker.get().note(result.queue, [Note(result.pk, About.PROGRESS, said)], 60)
+    assert ("<progress" in page(root, result.pk)) is shown
