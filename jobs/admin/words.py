@@ -48,11 +48,14 @@ def duration(span: dt.timedelta) -> str:
     return _("%(d)d d %(h)d h") % {"d": whole // 86400, "h": whole % 86400 // 3600}
 
 
-def moment(at: dt.datetime, *, millis: bool = False) -> str:
-    """A moment in the current time zone, in the form that logs have."""
+def moment(at: dt.datetime, *, millis: bool = False, zone: bool = False) -> str:
+    """A moment in the current time zone, in the form that logs have; with the name of that zone if
+    asked for."""
     local = timezone.localtime(at)
     text = date_format(local, "Y-m-d H:i:s")
-    return f"{text}.{local.microsecond // 1000:03d}" if millis else text
+    if millis:
+        text = f"{text}.{local.microsecond // 1000:03d}"
+    return f"{text} {date_format(local, 'T')}" if zone else text
 
 
 def away(at: dt.datetime, now: dt.datetime) -> str:
@@ -215,7 +218,7 @@ def next_attempt(row: TaskResult, now: dt.datetime) -> str:
 
 
 def _when(at: dt.datetime, now: dt.datetime) -> dict[str, str]:
-    return {"at": moment(at), "away": away(at, now)}
+    return {"at": moment(at, zone=True), "away": away(at, now)}
 
 
 # ------------------------------------------------------------------------------ times
@@ -226,8 +229,11 @@ def wait_time(row: TaskResult) -> dt.timedelta | None:
     if row.started_at is None or row.state == State.REVOKED:
         return None
     ready = row.created_at
-    if row.eta and ready < row.eta <= row.started_at:
-        ready = row.eta
+    # A later attempt waited since it was due, or since somebody ran the call again.
+    again = row.published_at if row.attempts > 1 else None
+    for at in (row.eta, again):
+        if at and ready < at <= row.started_at:
+            ready = at
     return max(row.started_at - ready, dt.timedelta(0))
 
 
@@ -236,30 +242,6 @@ def run_time(row: TaskResult) -> dt.timedelta | None:
     if row.started_at is None or row.finished_at is None or row.state == State.REVOKED:
         return None
     return max(row.finished_at - row.started_at, dt.timedelta(0))
-
-
-def timeline(row: TaskResult, now: dt.datetime) -> list[tuple[str, str, str]]:
-    """What happened and will happen, in order: label, moment, and the time since the step before or
-    until a step to come."""
-    known = [
-        (row.created_at, _("Sent")),
-        (row.published_at, _("Put on the queue")),
-        (row.eta, _("To be tried again") if row.state == State.RETRY else _("Not before")),
-        # A revoked call has not started: a worker only noted that it never will.
-        (None if row.state == State.REVOKED else row.started_at, _("Started")),
-        (row.finished_at, _("Finished")),
-    ]
-    steps = sorted(((at, label) for at, label in known if at is not None), key=lambda s: s[0])
-    lines: list[tuple[str, str, str]] = []
-    before: dt.datetime | None = None
-    for at, label in steps:
-        if at > now:
-            since = away(at, now)
-        else:
-            since = f"+{duration(at - before)}" if before else away(at, now)
-        lines.append((label, moment(at, millis=True), since))
-        before = at
-    return lines
 
 
 def badge(row: TaskResult) -> SafeString:

@@ -231,6 +231,7 @@ class SingleOptions(TypedDict, total=False):
     priority: int | None
     bind: bool
     ignore_result: bool
+    track_started: bool | None
     durable: bool
     expires: float | dt.timedelta | None
     atomic: bool
@@ -286,6 +287,9 @@ class Options(Retries):
     bind: bool = False
     #: Nothing is recorded of a success.
     ignore_result: bool = False
+    #: A worker writes STARTED into the ledger before it runs it; None: as JOBS["TRACK_STARTED"]
+    #: says.
+    track_started: bool | None = None
     #: False: inside a transaction no ledger row is written; the task may be lost if the process
     #: dies right after the commit.
     durable: bool = True
@@ -371,6 +375,8 @@ class Options(Retries):
             check_yes_or_no(name, getattr(self, name))
         object.__setattr__(self, "ignore_result", self.ignore_result or False)
         check_yes_or_no("ignore_result", self.ignore_result)
+        if self.track_started is not None:
+            check_yes_or_no("track_started", self.track_started)
         check_priority(self.priority)
         if self.expires is not None:
             seconds_ahead("expires", self.expires)
@@ -438,10 +444,6 @@ _CELERYS: dict[str, tuple[tuple[object, ...], str]] = {
     "compression": (
         (None, "", "none"),
         "messages are not compressed; store the data, send its key",
-    ),
-    "track_started": (
-        (False, None),
-        "STARTED is not recorded; a task that calls self.progress() is seen as STARTED",
     ),
     "store_errors_even_if_ignored": (
         (False, None),

@@ -170,6 +170,7 @@ class Task(Generic[P, R]):
         # and these a worker reads at every delivery. All others are read from `options`.
         self.atomic = own.atomic
         self.acks_early = own.acks == "early"
+        self.track_started = own.track_started
         self.batch = own.batch or 0
         self.concurrency = own.concurrency
         self.rate: Rate | None

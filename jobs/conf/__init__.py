@@ -145,6 +145,8 @@ class Conf:
     #: How often the process of a worker may die while it runs a message, before that message is
     #: a dead letter.
     max_crashes: int = _setting(number(0, whole=True), 3)
+    #: Whether a worker writes STARTED into a call's row before it runs it: one statement a call.
+    track_started: bool = _setting(values.yes_or_no, False)
     #: How long, in seconds, a message whose task no worker here knows is offered again, for
     #: others that may have newer code, before it is a dead letter.
     unknown_task_seconds: float = _setting(number(0.0), 60.0)

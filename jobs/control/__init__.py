@@ -44,7 +44,7 @@ from jobs.control.rates import (
 )
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.ledger import reopening
-from jobs.models import TaskResult
+from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 from jobs.timing import clock
 
@@ -79,10 +79,11 @@ log = logging.getLogger("jobs.control")
 _OVER = (State.FAILURE, State.REVOKED)
 
 
-def requeue(queue: str, key: str) -> bool:
+def requeue(queue: str, key: str, by: str = "") -> bool:
     """Put a dead letter back on its queue, for workers that can run it now.
 
-    ``key``: that of the `DeadLetter`. False when it is gone.
+    ``key``: that of the `DeadLetter`. ``by``: who does it, for the call's history. False when it is
+    gone.
     """
     found = _find(queue, key)
     if found is None:
@@ -93,10 +94,13 @@ def requeue(queue: str, key: str) -> bool:
         # Still unreadable here, but perhaps not for a newer version of the code.
         return broker.get().requeue(queue, key)
     # The row comes first: a worker must not find the end that this undoes.
-    reopening.reopen(sent.id, behind=sent.embed.get("chain") or ())
+    attempts = reopening.reopen(sent.id, by=by, behind=sent.embed.get("chain") or ())
     # Without its marks (crashes and the like), for which it would be given up again at once.
     noted = sent.crashes or sent.killed or sent.unknown_since
-    raw = message.mark(found, **message.UNMARKED) if noted else None
+    raw = None
+    if noted or attempts:
+        raw = message.mark(found, **message.UNMARKED, jobs_attempts=attempts or 0)
+        ledger.rewritten(sent.id, raw)
     return broker.get().requeue(queue, key, sent.priority, raw)
 
 
@@ -134,18 +138,26 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
             _hasten(row)
 
 
-def retry(task_id: str) -> bool:
-    """Run a failed or revoked call again, with all its attempts. False: there is no such call, or
-    its message isn't kept."""
+def retry(task_id: str, by: str = "") -> bool:
+    """Run a failed or revoked call again, with all its retries. False: there is no such call, or
+    its message isn't kept.
+
+    ``by``: who does it. The call's former attempts stay in the ledger, and the numbers of its
+    attempts go on.
+    """
     row = TaskResult.objects.using(ledger.alias()).filter(id=task_id, state__in=_OVER).first()
     if row is None or not row.message:
         return False
-    again = message.first_attempt(message.decode(bytes(row.message), row.queue, trusted=True))
-    raw = message.encode(again)
+    sent = message.decode(bytes(row.message), row.queue, trusted=True)
     # Or the same revocation would end it again.
     broker.get().unrevoke(row.queue, task_id)
     with transaction.atomic(using=ledger.alias()):
-        reopening.reopen(task_id, raw, behind=again.embed.get("chain") or ())
+        attempts = reopening.reopen(task_id, by=by, behind=sent.embed.get("chain") or ())
+        if attempts is None:
+            return False  # somebody was faster
+        again = message.first_attempt(sent, attempts)
+        raw = message.encode(again)
+        ledger.rewritten(task_id, raw)
 
         def push() -> None:
             try:
@@ -170,7 +182,10 @@ def retry_now(task_id: str) -> bool:
     if not _hasten(row):
         return False
     # No change if the attempt is over already.
-    rows.filter(attempts=row.attempts, eta__gt=clock.now()).update(eta=clock.now())
+    now = clock.now()
+    if rows.filter(attempts=row.attempts, eta__gt=now).update(eta=now):
+        attempts = TaskAttempt.objects.using(ledger.alias()).filter(result_id=task_id)
+        attempts.filter(number=row.attempts).update(retry_at=now)
     return True
 
 

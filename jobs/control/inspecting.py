@@ -10,7 +10,7 @@ import datetime as dt
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from jobs import (
@@ -42,6 +42,8 @@ class Call(NamedTuple):
     due: dt.datetime | None = None
     #: Whether it waits for its task to be resumed.
     parked: bool = False
+    #: The number of its next or present attempt, from 1.
+    attempt: int = 1
 
 
 class Running(NamedTuple):
@@ -71,6 +73,26 @@ class Worker(NamedTuple):
 def active() -> list[Running]:
     """The calls that run now, the oldest first, but for those acknowledged before they run."""
     return sorted((r for w in workers() for r in w.current), key=lambda running: running.since)
+
+
+def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]:
+    """Those of these calls that run now, by id. ``queues``: where they were sent.
+
+    It asks only for what was claimed from these queues, and only of workers whose report can be
+    read.
+    """
+    found: dict[str, Running] = {}
+    if not ids:
+        return found
+    for reports in conf.get().queues:
+        for text in broker.get().reports(reports).values():
+            try:
+                said = [one for one in json.loads(text)["running"] if one[0] in queues]
+                current = list(_current(said))
+            except (ValueError, TypeError, LookupError, ArithmeticError):
+                continue  # another version's
+            found |= {one.call.id: one for one in current if one.call.id in ids}
+    return found
 
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
@@ -151,7 +173,7 @@ def _call(queue: str, raw: bytes) -> Call:
     task: Any = registry.tasks.get(sent.task)
     sent.sensitive = task.sensitive if task else message.hidden_by_sender(sent)
     args, kwargs = _text(sent.shown_args), _text(sent.shown_kwargs)
-    return Call(queue, sent.id, sent.task, args, kwargs, sent.priority)
+    return Call(queue, sent.id, sent.task, args, kwargs, sent.priority, attempt=sent.attempt)
 
 
 def _text(value: Any) -> str:

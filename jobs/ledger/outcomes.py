@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Model, QuerySet
+from django.db.models import Model, Q, QuerySet
 
 from jobs.message import (
     LONGEST,
@@ -69,6 +69,8 @@ class Attempt(NamedTuple):
     error_type: str
     error: str
     traceback: str
+    #: When the attempt after it is due.
+    retry_at: dt.datetime | None = None
 
 
 #: The largest number that a column holds.
@@ -119,6 +121,18 @@ def record(records: Sequence[Record]) -> int:
     Runs in the caller's transaction if there is one.
     """
     return _write(records, None) if records else 0
+
+
+def record_start(item: Record) -> None:
+    """Write that a call runs, unless a later attempt or its end is recorded."""
+    began = {name: getattr(item, name) for name in ("state", "worker", "attempts", "started_at")}
+    # An attempt that was recorded is over: its message was only delivered once more.
+    before = Q(attempts__lt=item.attempts) | Q(attempts=item.attempts, state=State.STARTED)
+    cleared = {"error_type": "", "error": "", "traceback": "", "result": None}
+    if not _open([item.id]).filter(before).update(**began, **cleared):
+        TaskResult.objects.using(alias()).bulk_create(
+            [TaskResult(**item._asdict())], ignore_conflicts=True
+        )
 
 
 def record_ends(records: Sequence[Record]) -> set[str]:
@@ -268,8 +282,9 @@ def _upsert(source: str) -> str:
     return (
         f"INSERT INTO {table} ({columns}) {source} "
         f"ON CONFLICT (id) DO UPDATE SET {changes} WHERE {table}.state NOT IN ({ends}) "
-        # False for a worker that lost the message, when others have gone on with it since.
-        f"AND {table}.attempts <= excluded.attempts"
+        # False for a worker that lost the message, when others have gone on with it since. While
+        # the row is PENDING nobody has: it may have attempts from before it was run again.
+        f"AND ({table}.state = '{State.PENDING}' OR {table}.attempts <= excluded.attempts)"
     )
 
 
@@ -334,7 +349,8 @@ def _write_by_orm(
         for task_id in known:
             values: dict[str, Any] = by_id[task_id]._asdict()
             changes = {name: value for name, value in values.items() if name not in _KEPT}
-            open_rows = _open([task_id]).filter(attempts__lte=values["attempts"])
+            newer = Q(state=State.PENDING) | Q(attempts__lte=values["attempts"])
+            open_rows = _open([task_id]).filter(newer)
             if open_rows.update(**changes):
                 written.add(task_id)
     return len(written)

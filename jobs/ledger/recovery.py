@@ -57,7 +57,7 @@ def lost(
     run.) ``read``: called for each message that is looked at.
     Raises `BrokerUnavailable`.
     """
-    for state in (State.PENDING, State.RETRY):
+    for state in (State.PENDING, State.STARTED, State.RETRY):
         rows = _handed_over(before).filter(state=state).exclude(task__in=unless).order_by("id")
         last = ""
         while True:
@@ -118,7 +118,8 @@ def _waiting(before: dt.datetime) -> TaskResultQuerySet:
     has tried since."""
     # The relay sends what has never left.
     left = Q(state=State.PENDING, published_at__lt=before) | (
-        Q(state=State.RETRY) & (Q(published_at=None) | Q(published_at__lt=before))
+        Q(state__in=(State.STARTED, State.RETRY))
+        & (Q(published_at=None) | Q(published_at__lt=before))
     )
     untouched = Q(started_at=None) | Q(started_at__lt=before)
     return ledger.results().filter(left, untouched)

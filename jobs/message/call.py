@@ -75,7 +75,10 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     eta: dt.datetime | None = None
     #: Not after: it ends as REVOKED.
     expires: dt.datetime | None = None
+    #: Attempts since it was sent, or last run again by a person; `max_retries` limits them.
     retries: int = 0
+    #: Attempts before a person ran it again.
+    attempts_before: int = 0
     ignore_result: bool | None = None
     root_id: str | None = None
     parent_id: str | None = None
@@ -115,6 +118,11 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     body: str | None = None
     #: All headers, as they were received.
     wire_headers: bytes = b""
+
+    @property
+    def attempt(self) -> int:
+        """The number of its next or present attempt, from 1."""
+        return self.attempts_before + self.retries + 1
 
     @property
     def shown_args(self) -> list[Any]:
@@ -169,11 +177,15 @@ def next_attempt(
     return following
 
 
-def first_attempt(sent: Message) -> Message:
-    """The message of the same call as if it had never run: due at once, without an end."""
+def first_attempt(sent: Message, attempts_before: int = 0) -> Message:
+    """The message of the same call with all its retries again: due at once, without an end.
+
+    ``attempts_before``: how many attempts it has had.
+    """
     return msgspec.structs.replace(
         sent,
         retries=0,
+        attempts_before=attempts_before,
         eta=None,
         expires=None,
         sensitive=sent.sensitive or hidden_by_sender(sent),

@@ -174,7 +174,6 @@ TASK: Mapping[str, str] = {
     "Request": _BY_SIGNALS,
     "Strategy": _BY_SIGNALS,
     "serializer": "messages are always JSON",
-    "track_started": "STARTED is not recorded; see self.progress()",
     "acks_late": "it is options.acks, 'late' or 'early'",
     "add_trail": "the ledger knows a call's children: AsyncResult(id).children",
     "start_strategy": _BY_SIGNALS,

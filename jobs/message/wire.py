@@ -58,11 +58,13 @@ def encode(message: Message) -> bytes:
         "priority": message.priority,
         "body_encoding": "base64",
         # Celery only requires that it differs between attempts.
-        "delivery_tag": f"{message.id}.{message.retries}",
+        "delivery_tag": f"{message.id}.{message.attempt - 1}",
         "jobs_sig": sign(headers, body),
     }
     if message.eta:
         properties["jobs_due"] = True
+    if message.attempts_before:
+        properties["jobs_attempts"] = message.attempts_before
     if message.crashes:
         properties["jobs_crashes"] = message.crashes
     raw = _plain(
@@ -218,6 +220,7 @@ class _Properties(msgspec.Struct):
     body_encoding: str | None = None
     priority: int | None = None
     jobs_sig: str = ""
+    jobs_attempts: _Count = 0
     jobs_crashes: _Count = 0
     jobs_due: bool = False
     jobs_killed: str = ""
@@ -276,6 +279,7 @@ def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue:
         eta=_moment(headers.eta) if headers.eta else None,
         expires=_moment(headers.expires) if headers.expires else None,
         retries=headers.retries or 0,
+        attempts_before=properties.jobs_attempts,
         ignore_result=headers.ignore_result,
         root_id=headers.root_id,
         parent_id=headers.parent_id,

@@ -110,8 +110,8 @@ class TaskResult(models.Model):
 
 
 class TaskAttempt(models.Model):
-    """An attempt at a task that failed and was followed by another: a retry, or a call that a
-    person has run again."""
+    """An attempt at a task that was followed by another: a retry, or a call that a person has run
+    again, which may have ended in any state."""
 
     # Without a constraint in the database: a result may be deleted while its task is retried.
     result = models.ForeignKey(

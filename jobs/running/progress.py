@@ -133,7 +133,7 @@ def update_state(state: str | None = None, meta: Any = None, task_id: str | None
 
 
 def _say(sent: Message, **changes: Any) -> None:
-    before = told.get(sent.id) or _Said(attempt=sent.retries + 1)
+    before = told.get(sent.id) or _Said(attempt=sent.attempt)
     now = told[sent.id] = msgspec.structs.replace(before, at=time.time(), **changes)
     key = (sent.queue, sent.id, About.PROGRESS)
     notes.sender.put(key, functools.partial(_encode, now))
@@ -189,7 +189,7 @@ def read(task_id: str, row: Any = None) -> Progress | None:
             at = dt.datetime.fromtimestamp(said.at, dt.UTC)
         except (ValueError, TypeError, ArithmeticError, RecursionError, OSError):
             return None  # it isn't ours
-        if row is not None and said.attempt <= row.attempts:
+        if row is not None and said.attempt <= row.attempts - (row.state == State.STARTED):
             return None  # an attempt that is over has reported this
         return Progress(said.state, said.done, said.total, said.message, meta, at, said.attempt)
     return None

@@ -11,12 +11,13 @@ from pytest_django import Settings
 from jobs import (
     broker,
     control,
+    ledger,
     message,
     task,
 )
 from jobs.broker.base import Outgoing
-from jobs.exceptions import BrokerUnavailable
-from jobs.ledger import publish, recovery
+from jobs.exceptions import BrokerUnavailable, Reject
+from jobs.ledger import publish, recovery, reopening
 from jobs.message import Message
 from jobs.models import TaskResult
 from jobs.states import State
@@ -36,6 +37,11 @@ def shaky(label: str) -> None:
     if FAILS.pop():
         raise ValueError("not yet")
     Run.objects.create(label=label)
+
+
+@task
+def refuse() -> None:
+    raise Reject("not this one")
 
 
 @task(sensitive=["password"])
@@ -123,21 +129,97 @@ def fail_for_good(label: str) -> str:
     return sent.id
 
 
-def test_attempts_are_counted_and_kept_anew(broker_url: str) -> None:
+def attempts() -> list[tuple[int, str, str]]:
+    found = result().failed_attempts.order_by("number")
+    return [(one.number, one.error, one.reopened_by) for one in found]
+
+
+def test_it_has_all_its_retries_again_and_the_numbers_go_on(broker_url: str) -> None:
     task_id = fail_for_good("again")
-    assert result().failed_attempts.count() == 1
+    assert attempts() == [(1, "not yet", "")]
+    before = result()
     FAILS[:] = [False, True]
-    assert control.retry(task_id) is True
+    assert control.retry(task_id, by="ada") is True
     row = result()
-    assert (row.state, row.attempts, row.error, row.eta) == (State.PENDING, 0, "", None)
-    assert row.failed_attempts.count() == 0
-    began = timezone.now()
+    assert (row.state, row.attempts, row.error, row.eta) == (State.PENDING, 2, "", None)
+    assert attempts() == [(1, "not yet", ""), (2, "not yet", "ada")]
     work()
+    assert (result().state, result().attempts) == (State.RETRY, 3)
     assert control.retry_now(task_id)
     work()
-    assert (result().state, result().attempts, ran()) == (State.SUCCESS, 2, ["again"])
+    assert (result().state, result().attempts, ran()) == (State.SUCCESS, 4, ["again"])
+    assert attempts() == [(1, "not yet", ""), (2, "not yet", "ada"), (3, "not yet", "")]
+    first, second, third = result().failed_attempts.order_by("number")
+    # The second is how the call ended, before it was run again.
+    assert (second.started_at, second.finished_at) == (before.started_at, before.finished_at)
+    assert second.traceback == before.traceback != ""
+    assert second.reopened_at is not None
+    assert third.started_at is not None
+    assert second.finished_at <= second.reopened_at <= third.started_at
+    assert [one.reopened_at for one in (first, third)] == [None, None]
+
+
+def test_an_attempt_knows_when_the_next_one_is_due(broker_url: str) -> None:
+    FAILS[:] = [True]
+    sent = shaky.delay("x")
+    work()
     (attempt,) = result().failed_attempts.all()
-    assert attempt.finished_at >= began
+    assert attempt.retry_at == result().eta
+    assert control.retry_now(sent.id) is True
+    attempt.refresh_from_db()
+    assert attempt.retry_at == result().eta
+
+
+def test_two_people_at_once_run_it_again_once(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task_id = fail_for_good("once")
+    unrevoke = broker.get().unrevoke
+
+    def ada_is_faster(queue: str, call_id: str) -> None:
+        monkeypatch.setattr(broker.get(), "unrevoke", unrevoke)
+        assert control.retry(task_id, by="ada") is True
+
+    # Bob has read the row by then.
+    monkeypatch.setattr(broker.get(), "unrevoke", ada_is_faster)
+    assert control.retry(task_id, by="bob") is False
+    assert [who for _number, _error, who in attempts()] == ["", "ada"]
+    assert broker.get().stats("default").waiting == 1
+
+
+def test_a_dead_letter_that_is_put_back_keeps_its_history(broker_url: str) -> None:
+    sent = refuse.delay()
+    work()
+    (letter,) = dead_letters()
+    assert result().state == State.FAILURE
+    assert control.requeue("default", letter.key, by="ada") is True
+    assert [(n, who) for n, _error, who in attempts()] == [(1, "ada")]
+    # What recovery would put back, had Redis lost the message.
+    stored = message.decode(bytes(result().message), "default")
+    assert (stored.id, stored.attempts_before) == (sent.id, 1)
+    work()
+    assert (result().state, result().attempts) == (State.FAILURE, 2)
+
+
+def test_a_call_that_was_revoked_between_two_attempts(broker_url: str) -> None:
+    FAILS[:] = [True]
+    sent = shaky.delay("x")
+    work()
+    ledger.mark_revoked([sent.id], "discarded")
+    assert reopening.reopen(sent.id, by="ada") == 2
+    assert attempts() == [(1, "not yet", ""), (2, "discarded", "ada")]
+
+
+def test_a_message_without_the_count_still_ends_the_call(broker_url: str) -> None:
+    """A worker of an older version knows nothing of it."""
+    task_id = fail_for_good("older")
+    FAILS[:] = [False]
+    assert control.retry(task_id) is True
+    (_number, raw) = broker.get().claim("default", "somebody", 1, 1, 60).messages[0]
+    control.purge("default")
+    broker.get().push([Outgoing("default", message.mark(raw, jobs_attempts=0))])
+    work()
+    assert (result().state, ran()) == (State.SUCCESS, ["older"])
 
 
 def test_a_revoked_call_is_not_revoked_again(broker_url: str) -> None:
@@ -170,7 +252,7 @@ def test_gone_between_the_commit_and_the_push_it_is_relayed(
     own_valkey.start()
     assert publish.relay(timezone.now() + dt.timedelta(hours=1)) == 1
     work()
-    assert (result().state, result().attempts, ran()) == (State.SUCCESS, 1, ["relayed"])
+    assert (result().state, result().attempts, ran()) == (State.SUCCESS, 3, ["relayed"])
 
 
 def test_sensitive_arguments_stay_hidden(broker_url: str) -> None:

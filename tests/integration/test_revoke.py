@@ -186,9 +186,9 @@ def test_run_again_with_all_its_attempts() -> None:
     work()
     assert control.retry(result.id) is True
     row = row_of(result)
-    assert (row.state, row.attempts, row.error, row.traceback) == (State.PENDING, 0, "", "")
+    assert (row.state, row.attempts, row.error, row.traceback) == (State.PENDING, 1, "", "")
     work()
-    assert (row_of(result).state, row_of(result).attempts) == (State.FAILURE, 1)
+    assert (row_of(result).state, row_of(result).attempts) == (State.FAILURE, 2)
 
 
 @on_broker

@@ -172,7 +172,7 @@ _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any
 )
 def requeue(letter: Letter, request: HttpRequest) -> str:
     call = letter.call()
-    return call if call and control.requeue(*letter) else ""
+    return call if call and control.requeue(*letter, by=request.user.get_username()) else ""
 
 
 _LOST = Question(

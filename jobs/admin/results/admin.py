@@ -19,20 +19,34 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
+from django.contrib.admin.helpers import AdminForm
+from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.cache import never_cache
 
 from jobs import broker, conf, ledger, registry
 from jobs.admin import words
-from jobs.admin.results import page, relations
+from jobs.admin.results import (
+    editing,
+    graph,
+    live,
+    origin,
+    page,
+    relations,
+    times,
+    tracebacks,
+)
 from jobs.admin.results.changelist import (
     HEAD,
     QueueFilter,
@@ -40,13 +54,16 @@ from jobs.admin.results.changelist import (
     SentFilter,
     TaskFilter,
 )
-from jobs.admin.results.verbs import VERBS
-from jobs.admin.verbs import TROUBLE, VerbAdmin
+from jobs.admin.results.verbs import VERBS, edit
+from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, why
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
+
+#: Seconds after which the page of a call that has not ended asks again.
+REFRESH = 2
 
 #: The beginning of a UUID. A shorter text is more likely meant as part of a name ("add").
 _ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
@@ -91,6 +108,27 @@ class ResultAdmin(VerbAdmin):
         css = {"all": ["jobs/admin.css"]}
 
     # ------------------------------------------------------------------ permissions
+
+    def get_urls(self) -> list[URLPattern]:
+        views = {"live": self.live_view, "edit": self.edit_view}
+        return [
+            path(
+                f"<path:object_id>/{name}/",
+                self.admin_site.admin_view(never_cache(view)),
+                name=f"jobs_taskresult_{name}",
+            )
+            for name, view in views.items()
+        ] + super().get_urls()
+
+    def get_object(
+        self, request: HttpRequest, object_id: str, from_field: str | None = None
+    ) -> Any:
+        """The row with what is true of it now, if its call runs."""
+        row = super().get_object(request, object_id, from_field)
+        if row is None:
+            return live.without_row(object_id)
+        live.overlay([row])
+        return row
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
         """From the database that is written to: nobody is to act on what a slow replica shows."""
@@ -211,7 +249,10 @@ class ResultAdmin(VerbAdmin):
 
     @admin.display(description=_("took"), empty_value="")
     def took(self, row: TaskResult) -> SafeString | None:
-        spans = ((_("waited"), words.wait_time(row)), (_("ran"), words.run_time(row)))
+        waited, ran, verb = words.wait_time(row), words.run_time(row), _("ran")
+        if row.state == State.STARTED and row.started_at is not None:
+            verb, ran = _("runs"), clock.now() - row.started_at
+        spans = ((_("waited"), waited), (verb, ran))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
         return format_html_join(SafeString("<br>"), '<span class="jobs-took">{} {}</span>', lines)
 
@@ -227,9 +268,12 @@ class ResultAdmin(VerbAdmin):
         if obj is not None:
             left_out |= set() if obj.state == State.SUCCESS else {"outcome"}
             left_out |= {name for name in ("error", "traceback") if not getattr(obj, name)}
-            left_out |= set() if page.may_have_failed(obj) else {"failed_attempts"}
+            left_out |= set() if page.has_former_attempts(obj) else {"failed_attempts"}
+            left_out |= set() if self._acts(obj) else {"acts"}
             left_out |= set() if page.progress_of(obj) else {"progress"}
             left_out |= relations.missing(obj)
+            left_out |= set() if self._has_workflow(obj) else {"graph"}
+            left_out |= set() if self.sender_text(obj) else {"sender"}
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -243,7 +287,11 @@ class ResultAdmin(VerbAdmin):
         """With the buttons and links that this person has for this result."""
         row: TaskResult | None = kwargs.get("obj")
         if row is not None:
+            context["tabs"] = self.tabs(request)
             context["buttons"] = self.buttons(request, row)
+            if row.state not in TERMINAL:
+                context["live_url"] = f"{self.url('live', row)}?{urlencode({'was': row.state})}"
+                context["refresh"] = REFRESH
             site, user = self.admin_site.name, request.user
             acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
             may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
@@ -257,6 +305,72 @@ class ResultAdmin(VerbAdmin):
                 url = reverse("admin:jobs_queues_pause_task", current_app=site)
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
         return super().render_change_form(request, context, *args, **kwargs)
+
+    def live_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The part of the page that changes while the call has not ended."""
+        row = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, row):
+            raise PermissionDenied
+        if row is None or row.state != request.GET.get("was"):
+            # Buttons, outcome and workflow are others now: the page is to be loaded anew.
+            return HttpResponse(headers={"HX-Refresh": "true"})
+        fieldsets = self.get_fieldsets(request, row)[:1]
+        form = self.get_form(request, row, change=True)(instance=row)
+        names = self.get_readonly_fields(request, row)
+        shown = AdminForm(form, fieldsets, {}, names, model_admin=self)
+        return TemplateResponse(
+            request, "admin/jobs/taskresult/live.html", {"fieldset": next(iter(shown))}
+        )
+
+    def buttons(self, request: HttpRequest, row: TaskResult) -> list[dict[str, Any]]:
+        found = super().buttons(request, row)
+        if self.may(request, edit) and edit.fits(row):
+            url = self.url("edit", row)
+            found.insert(1, {"verb": edit, "label": edit.label, "url": url, "method": "get"})
+        return found
+
+    def edit_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The form for other arguments; sent, it makes a new call."""
+        row = self.get_object(request, unquote(object_id))
+        if not self.has_view_permission(request, row) or not self.may(request, edit):
+            raise PermissionDenied
+        if row is None:
+            messages.warning(request, str(self.not_there))
+            return HttpResponseRedirect(self.url("changelist"))
+        back = self.url("change", row)
+        if not edit.fits(row):
+            messages.error(request, str(edit.left_out))
+            return HttpResponseRedirect(back)
+        form = editing.ArgumentsForm(row, request.POST if request.method == "POST" else None)
+        if form.is_valid():
+            try:
+                sent = editing.send(row, form.cleaned_data["args"], form.cleaned_data["kwargs"])
+            except (*FAILURES, *editing.REFUSED) as error:
+                form.add_error(None, words.writable(str(error)))
+            else:
+                self._log_edit(request, row, sent.id)
+                messages.success(request, str(edit.done))
+                return HttpResponseRedirect(self.url("change", TaskResult(id=sent.id)))
+        context = {
+            "title": edit.title,
+            "verb": edit,
+            "form": form,
+            "back": back,
+            "original": row,
+            "name": self.name_of(row),
+        }
+        return self.page(request, "admin/jobs/taskresult/edit.html", context)
+
+    def _log_edit(self, request: HttpRequest, row: TaskResult, task_id: str) -> None:
+        """Write to the log of both calls; without the arguments, which may be secret."""
+        reason = why(request)
+        said = gettext("Run with other arguments, as %(id)s.") % {"id": task_id}
+        new = gettext("Sent with other arguments, in place of %(id)s.") % {"id": row.pk}
+        if reason:
+            said = gettext("%(said)s Reason: %(why)s") % {"said": said, "why": reason}
+            new = gettext("%(said)s Reason: %(why)s") % {"said": new, "why": reason}
+        self.log_change(request, row, said)
+        self.log_addition(request, TaskResult(id=task_id, task=row.task), new)
 
     def name_of(self, row: TaskResult) -> SafeString:
         return format_html('{} <span class="jobs-id">{}</span>', row.task, row.pk)
@@ -273,6 +387,8 @@ class ResultAdmin(VerbAdmin):
             if revocation is not Revocation.NONE:
                 revoked = gettext("It is revoked: a worker will end it when its turn comes.")
                 text = f"{text} {revoked}"
+        if again := page.last_run_again(row):
+            text = f"{text} {again}"
         return format_html('{} <span class="jobs-sentence">{}</span>', badge(row), text)
 
     @admin.display(description=_("progress"), empty_value="")
@@ -305,11 +421,50 @@ class ResultAdmin(VerbAdmin):
 
     @admin.display(description=_("error"))
     def error_text(self, row: TaskResult) -> SafeString:
-        return pre(f"{row.error_type}: {row.error}" if row.error_type else row.error)
+        if not row.error_type:
+            return pre(row.error)
+        url = reverse("admin:jobs_taskresult_changelist", current_app=self.admin_site.name)
+        query = urlencode({"error_type": row.error_type})
+        return format_html(
+            '{}<p><a href="{}?{}">{}</a></p>{}',
+            pre(f"{row.error_type}: {row.error}"),
+            url,
+            query,
+            gettext("errors like this"),
+            relations.culprits(row, self.admin_site.name),
+        )
 
     @admin.display(description=_("traceback"))
     def traceback_text(self, row: TaskResult) -> SafeString:
-        return pre(row.traceback)
+        return tracebacks.shown(row.traceback)
+
+    @admin.display(description=_("sent by"))
+    def sender_text(self, row: TaskResult) -> SafeString:
+        kept: dict[str, Any] = vars(row)
+        if "_sender" not in kept:
+            kept["_sender"] = origin.sender(row, self.admin_site.name, self._acts(row))
+        found: SafeString = kept["_sender"]
+        return found
+
+    def _acts(self, row: TaskResult) -> list[LogEntry]:
+        kept: dict[str, Any] = vars(row)
+        if "_acts" not in kept:
+            kept["_acts"] = origin.acts_on(row)
+        found: list[LogEntry] = kept["_acts"]
+        return found
+
+    @admin.display(description=_("done by people"))
+    def acts_text(self, row: TaskResult) -> SafeString:
+        return origin.acts_in_words(self._acts(row))
+
+    def _has_workflow(self, row: TaskResult) -> bool:
+        alone = row.root_id is None and row.group_id is None and not relations.of(row).children
+        # What follows a call that waits or runs is in its message.
+        return not (alone and row.state in TERMINAL) and len(graph.of(row).nodes) > 1
+
+    @admin.display(description=_("drawn"))
+    def graph_text(self, row: TaskResult) -> SafeString:
+        return graph.drawn(row, self.admin_site.name)
 
     @admin.display(description=_("in order"))
     def failed_attempts_text(self, row: TaskResult) -> SafeString:
@@ -329,23 +484,23 @@ class ResultAdmin(VerbAdmin):
 
     @admin.display(description=_("times"))
     def timeline(self, row: TaskResult) -> SafeString:
-        lines = words.timeline(row, clock.now())
-        cells = format_html_join(
-            "", '<tr><th scope="row">{}</th><td>{}</td><td>{}</td></tr>', lines
-        )
-        return format_html('<table class="jobs-timeline"><tbody>{}</tbody></table>', cells)
+        return times.table(row, page.attempts(row)[-page.SHOWN :], clock.now())
 
 
 #: The page of one result: titles, each with the fields under it.
 _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         None,
-        ("in_words", "progress_text", "task_link", "id", "queue", "worker", "attempts", "timeline"),
+        (
+            *("in_words", "progress_text", "task_link", "id", "queue", "worker", "attempts"),
+            *("sender_text", "timeline"),
+        ),
     ),
     (_("Call"), ("args_text", "kwargs_text")),
     (_("Outcome"), ("outcome_text", "error_text", "traceback_text")),
-    (_("Failed attempts"), ("failed_attempts_text",)),
-    (_("Workflow"), ("parent_text", "group_text", "children_text")),
+    (_("Former attempts"), ("failed_attempts_text",)),
+    (_("History"), ("acts_text",)),
+    (_("Workflow"), ("graph_text", "parent_text", "group_text", "children_text")),
 )
 
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.

@@ -20,6 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
 from jobs import conf, registry
+from jobs.admin.results import live
 from jobs.models import TaskResult
 from jobs.timing import clock
 
@@ -70,6 +71,7 @@ class ResultList(ChangeList):
             self.newer_url = url(NEWER, rows[0]) if rows else self.newest_url
         if older:
             self.older_url = url(OLDER, rows[-1])
+        live.overlay(rows)
         self.result_list = rows
         self.paginator = Paginator(rows, self.list_per_page)
         # All equal to the rows of the page. Django's templates then show no count, and don't offer

@@ -6,6 +6,7 @@ that of roots.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,12 +19,18 @@ from django.utils.translation import gettext as _
 
 from jobs import ledger, serialization
 from jobs.admin.words import badge
+from jobs.exceptions import ChordError
 from jobs.message import workflow
 from jobs.models import TaskGroup, TaskResult
 from jobs.models.results import TaskResultQuerySet
 
 #: Most members, and most children, on a page: a group may have very many.
 SHOWN = 50
+
+
+_CHORD_ERROR = f"{ChordError.__module__}.{ChordError.__qualname__}"
+#: How errors name another call: ``task[id]``.
+_NAMED = re.compile(r"\[([^\[\]\s]{1,255})\]")
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,17 @@ def group(row: TaskResult, site: str) -> SafeString:
     members = _links(found.members, site)
     details = format_html("<details><summary>{}</summary>{}</details>", _("Members"), members)
     return format_html("{}{}{}", _place(row), then, details)
+
+
+def culprits(row: TaskResult, site: str) -> SafeString:
+    """Links to the calls that a `ChordError` names: the members that did not succeed."""
+    if row.error_type != _CHORD_ERROR:
+        return SafeString("")
+    named = list(dict.fromkeys(_NAMED.findall(row.error)))[:SHOWN]
+    found = list(_rows().filter(pk__in=named))
+    if not found:
+        return SafeString("")
+    return format_html("<p>{} {}</p>", _("Because of:"), _links(found, site))
 
 
 def children(row: TaskResult, site: str) -> SafeString:

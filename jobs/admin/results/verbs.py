@@ -10,7 +10,8 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from jobs import control
 from jobs.admin import words
-from jobs.admin.verbs import Question, verb
+from jobs.admin.results import editing
+from jobs.admin.verbs import Question, Verb, verb
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.timing import clock
@@ -31,10 +32,10 @@ _REMEMBER = dt.timedelta(days=1)
     ),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s task will be run again, from its first attempt. The record of its failure is "
-            "deleted.",
-            "%(n)s tasks will be run again, from their first attempts. The records of their "
-            "failures are deleted.",
+            "%(n)s task will be run again, with all its retries. Its former attempts stay on its "
+            "page.",
+            "%(n)s tasks will be run again, with all their retries. Their former attempts stay on "
+            "their pages.",
             "n",
         ),
         yes=gettext_lazy("Yes, run again"),
@@ -55,8 +56,11 @@ _REMEMBER = dt.timedelta(days=1)
     ),
 )
 def again(row: TaskResult, request: HttpRequest) -> str:
-    run = control.retry_now if row.state == State.RETRY else control.retry
-    return _("Run again.") if run(row.pk) else ""
+    if row.state == State.RETRY:
+        done = control.retry_now(row.pk)
+    else:
+        done = control.retry(row.pk, by=request.user.get_username())
+    return _("Run again.") if done else ""
 
 
 @verb(
@@ -97,5 +101,18 @@ def revoke(row: TaskResult, request: HttpRequest) -> str:
     control.revoke(row.pk, terminate=terminate, remember=remember.total_seconds())
     return _("Revoked.")
 
+
+#: It has a form of its own: see `jobs.admin.results.admin.ResultAdmin.edit_view`.
+edit = Verb(
+    name="edit",
+    label=gettext_lazy("Run with other arguments…"),
+    permission="edit_taskresult",
+    fits=editing.fits,
+    act=lambda row, request: "",
+    done=gettext_lazy("A new call with these arguments is sent."),
+    left_out=gettext_lazy(
+        "Only what has ended, and whose task is known here, is run with other arguments."
+    ),
+)
 
 VERBS = (again, revoke)

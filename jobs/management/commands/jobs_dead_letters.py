@@ -13,7 +13,7 @@ from django.utils.translation import ngettext
 from jobs import broker, conf, control, message
 from jobs.broker.base import DeadLetter
 from jobs.exceptions import MessageError
-from jobs.management.operating import OperatorCommand, is_sure
+from jobs.management.operating import OperatorCommand, is_sure, user
 
 #: Dead letters read at once.
 _PAGE = 100
@@ -53,7 +53,8 @@ Newest first: queue, key, when, which task, why."""
         if options["requeue"]:
             # The oldest first, as they came.
             places = _places(queues, options["requeue"])[::-1]
-            done = sum(control.requeue(queue, key) for queue, key in places)
+            by = user()
+            done = sum(control.requeue(queue, key, by) for queue, key in places)
             said = ngettext(
                 "%d message is back on its queue.", "%d messages are back on their queues.", done
             )

@@ -1,5 +1,5 @@
-// Keeps the page of the queues up to date: fetches its changing part every few seconds while the
-// page is visible.
+// Keeps a page up to date: fetches its changing part every few seconds while the page is visible.
+// An answer with the header HX-Refresh has it loaded anew.
 "use strict";
 {
     const region = document.getElementById("jobs-live");
@@ -42,6 +42,10 @@
             }
             if (!answer.ok) {
                 throw new Error(answer.statusText);
+            }
+            if (answer.headers.get("HX-Refresh")) {
+                window.location.reload();
+                return false;
             }
             show(await answer.text());
             tell("");

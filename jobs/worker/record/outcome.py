@@ -304,6 +304,13 @@ def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Re
     return _record(sent, State.SUCCESS, run, message=b"", result=text)
 
 
+def of_start(sent: Message, task: Task[..., Any], raw: bytes, run: Run) -> Record | None:
+    """The row of a call that runs."""
+    if not is_kept(sent, task):
+        return None
+    return ledger.bounded(_record(sent, State.STARTED, run, message=raw)._replace(finished_at=None))
+
+
 def of_failure(
     sent: Message,
     task: Task[..., Any] | None,
@@ -352,13 +359,14 @@ def of_retry(
     )._replace(eta=_from_timestamp(due, _UTC), finished_at=None)
     over = Attempt(
         result_id=sent.id,
-        number=sent.retries + 1,
+        number=sent.attempt,
         worker=run.worker,
         started_at=waiting.started_at,
         finished_at=_from_timestamp(time.time(), _UTC),
         error_type=told.kind,
         error=told.text,
         traceback=told.traceback,
+        retry_at=waiting.eta,
     )
     return waiting, over
 
@@ -438,6 +446,7 @@ def _record(
 ) -> Record:
     began = _from_timestamp(run.started, _UTC)
     sent_at = id_time(sent.id)
+    created = began if sent_at is None else _from_timestamp(sent_at, _UTC)
     return Record(
         id=sent.id,
         task=sent.task,
@@ -449,13 +458,14 @@ def _record(
         error_type=error_type,
         error=error,
         traceback=traceback,
-        attempts=sent.retries + 1,
+        attempts=sent.attempt,
         worker=run.worker,
-        created_at=began if sent_at is None else _from_timestamp(sent_at, _UTC),
+        created_at=created,
         eta=sent.eta,
         started_at=began,
         finished_at=_from_timestamp(time.time(), _UTC),
-        published_at=began,
+        # A call that has no row yet was put on its queue at once.
+        published_at=created,
         message=message,
         group_id=sent.group,
         group_index=sent.group_index,

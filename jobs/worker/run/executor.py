@@ -20,11 +20,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, ParamSpec, Protocol, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.dispatch import Signal
 from msgspec.structs import replace
 
-from jobs import ledger, message, signals
+from jobs import conf, ledger, message, signals
 from jobs.api.options import (
     check_asked,
     due,
@@ -110,6 +111,8 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     outcome = None
     try:
         try:
+            if task.track_started or (limits.track_started and task.track_started is None):
+                _track_start(delivery, attempt)
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 isolation.after_task(sent)  # what receivers have left
@@ -146,6 +149,8 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     signals.later.set(told)
     try:
         try:
+            if task.track_started or (limits.track_started and task.track_started is None):
+                await sync_to_async(_track_start)(delivery, attempt)
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 await signals.announce_all(told)
@@ -165,6 +170,19 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
         return outcome
     except BaseException as error:  # noqa: BLE001  every call ends
         return ended_by(delivery, worker, error)
+
+
+def _track_start(delivery: Delivery, attempt: Run) -> None:
+    """Write into the ledger that the call runs. If the database doesn't take that, it runs all the
+    same: its end is what counts."""
+    row = rows.of_start(delivery.message, delivery.task, delivery.raw, attempt)
+    if row is None:
+        return
+    try:
+        ledger.record_start(row)
+    except DatabaseError as error:
+        log.warning("that task %s has started can't be recorded: %s", row.id, error)
+        connections[ledger.alias()].close()
 
 
 async def _within(seconds: float, call: Any) -> Any:
@@ -277,6 +295,9 @@ def run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> li
     attempt, task = Run(worker, time.time()), deliveries[0].task
     results: Sequence[Any]
     try:
+        if task.track_started or (limits.track_started and task.track_started is None):
+            for delivery in deliveries:
+                _track_start(delivery, attempt)
         for delivery in deliveries:
             signals.announce(signals.task_started, task, message=delivery.message, worker=worker)
         isolation.after_task(deliveries[0].message)  # what receivers have left
@@ -560,11 +581,14 @@ class Timer(Protocol):
 
 
 class Limits:
-    """The limits of one child's tasks, in seconds; None: no limit."""
+    """The limits of one child's tasks, in seconds (None: no limit), and what else is the same for
+    all of them."""
 
     def __init__(self, timer: Timer, *, soft: float | None = None, hard: float | None = None):
         """``soft``, ``hard``: the worker's own, for tasks that have none."""
         self.timer = timer
+        #: Whether starts are recorded, of tasks that don't say it themselves.
+        self.track_started = conf.get().track_started
         self._soft = soft
         self._hard = hard
 

@@ -84,7 +84,7 @@ def test_a_failed_result_is_run_again_after_a_question(
     url = page(result, AGAIN)
     assert f'action="{url}"' in root.get(page(result)).content.decode()
     asked = root.post(url).content.decode()
-    assert "1 task will be run again, from its first attempt." in asked
+    assert "1 task will be run again, with all its retries." in asked
     assert f'href="{page(result)}"' in asked
     assert (states(), counts()) == (["FAILURE"], (0, 0))
     with django_capture_on_commit_callbacks(execute=True):

@@ -263,7 +263,7 @@ def test_what_is_accepted() -> None:
         ({"acks_late": True, "acks": "early"}, "contradict"),
         ({"serializer": "pickle"}, "serializer='pickle' can't be followed here: messages and"),
         ({"compression": "gzip"}, "messages are not compressed"),
-        ({"track_started": True}, "STARTED is not recorded"),
+        ({"track_started": "yes"}, "track_started must be True or False"),
         ({"reject_on_worker_lost": False}, "max_crashes=0"),
         ({"acks_on_failure_or_timeout": False}, "raise Reject"),
         ({"store_errors_even_if_ignored": True}, "leave out ignore_result"),

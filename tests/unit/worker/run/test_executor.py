@@ -74,7 +74,7 @@ def test_success() -> None:
     sent_at = message.id_time(item.id)
     assert sent_at is not None
     assert item.created_at == dt.datetime.fromtimestamp(sent_at, dt.UTC)
-    assert item.published_at == item.started_at
+    assert item.published_at == item.created_at
     assert item.started_at is not None
     assert item.finished_at is not None
     assert item.created_at <= item.started_at <= item.finished_at

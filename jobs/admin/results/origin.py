@@ -1,0 +1,77 @@
+"""Who sent a call: a schedule, another call, a person in the admin, or a process."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+
+from django.contrib.admin.models import ADDITION, LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext as _
+
+from jobs import ledger, message
+from jobs.admin import words
+from jobs.exceptions import MessageError
+from jobs.models import ScheduleRun, TaskResult
+
+#: Beat notes a run in the transaction that sends it.
+_NEAR = dt.timedelta(minutes=1)
+
+#: Most acts of people on a page.
+SHOWN = 20
+
+
+def sender(row: TaskResult, site: str, acts: Sequence[LogEntry]) -> SafeString:
+    """In words. The call that it follows is shown with its workflow."""
+    for act in acts:
+        if act.action_flag == ADDITION:
+            return format_html("{}: {}", act.user.get_username(), act.get_change_message())
+    if run := _run(row):
+        url = reverse("admin:jobs_schedule_change", args=[run.schedule_id], current_app=site)
+        due = _("due %(at)s") % {"at": words.moment(run.due_at, zone=True)}
+        link = '{} <a href="{}">{}</a>, {}'
+        return format_html(link, _("Schedule"), url, run.schedule.name, due)
+    if row.parent_id:
+        return SafeString(_("Another call: see the workflow."))
+    process = _process(row)
+    return format_html("{}", _("Process %(name)s") % {"name": process} if process else "")
+
+
+def _run(row: TaskResult) -> ScheduleRun | None:
+    """The due time of a schedule at which the call was sent; by the index on `ScheduleRun.at`."""
+    near = (row.created_at - _NEAR, row.created_at + _NEAR)
+    runs = ScheduleRun.objects.using(ledger.alias()).filter(at__range=near, result=row.pk)
+    return runs.select_related("schedule").first()
+
+
+def _process(row: TaskResult) -> str:
+    """Where the program ran that sent it, as long as its message is kept."""
+    if not row.message:
+        return ""
+    try:
+        return message.decode(bytes(row.message), row.queue, trusted=True).origin or ""
+    except MessageError:
+        return ""
+
+
+def acts_on(row: TaskResult) -> list[LogEntry]:
+    """What people have done to the call in the admin, the first act first."""
+    kind = ContentType.objects.get_for_model(TaskResult)
+    entries = LogEntry.objects.filter(content_type=kind, object_id=row.pk).select_related("user")
+    return list(entries.order_by("pk")[:SHOWN])
+
+
+def acts_in_words(acts: Sequence[LogEntry]) -> SafeString:
+    lines = (
+        (
+            words.moment(act.action_time, zone=True),
+            act.user.get_username(),
+            act.get_change_message(),
+        )
+        for act in acts
+    )
+    text = '<li><span class="jobs-time">{}</span> {}: {}</li>'
+    return format_html('<ul class="jobs-relations">{}</ul>', format_html_join("", text, lines))
