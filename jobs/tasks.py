@@ -14,7 +14,6 @@ from django.http import HttpRequest
 from jobs import broker, ledger
 from jobs.api.compositions import signature
 from jobs.api.task import task
-from jobs.broker.base import Revocation
 from jobs.control import acts, selecting
 from jobs.exceptions import BrokerUnavailable, Ignore
 from jobs.ledger import pruning
@@ -73,10 +72,12 @@ def act_on_results(
     rows = selecting.seen_by(request, ledger.results())
     rows = chosen.among(selecting.read(selection).all_of(rows))
     own = act_on_results.request
-    before = progress.read(own.id)  # of a run that was interrupted
-    counts: Counter[str] = Counter(before.meta if before and isinstance(before.meta, dict) else {})
+    counts: Counter[str] = Counter()
+    before = None if own.called_directly else progress.read(own.id)
+    if before and isinstance(before.meta, dict):  # of a run that was interrupted
+        counts.update(before.meta)
     for batch in act_on_results.iterate_batches(rows, size=_AT_ONCE):
-        if broker.get().revoked(own.queue, [own.id]) != [Revocation.NONE]:
+        if not own.called_directly and any(broker.get().revoked(own.queue, [own.id])):
             act_on_results.update_state(
                 state=State.REVOKED, meta=f"stopped after {counts['done']} of them"
             )

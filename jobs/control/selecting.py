@@ -168,12 +168,13 @@ class Selection:
             plan.indexed.append(Q(task=task[0]))
         elif task or self.task:
             plan.others.append(Q(task__in=task))
-        if self.error_type and hasattr(builtins, self.error_type):
-            plan.indexed.append(Q(error_type=f"builtins.{self.error_type}"))
-        elif self.error_type and "." not in self.error_type:
-            plan.others.append(Q(error_type__endswith=f".{self.error_type}"))
+        if self.error_type and "." not in self.error_type:
+            if hasattr(builtins, self.error_type):
+                plan.indexed.append(_is_error(f"builtins.{self.error_type}"))
+            else:
+                plan.others.append(Q(error_type__endswith=f".{self.error_type}"))
         elif self.error_type:
-            plan.indexed.append(Q(error_type=self.error_type))
+            plan.indexed.append(_is_error(self.error_type))
         if error:
             plan.others.append(Q(error__icontains=error))
         if self.queue:
@@ -195,6 +196,11 @@ class Selection:
                 later |= Q(pk__gte=ahead)
             plan.range &= later
         return plan
+
+
+def _is_error(name: str) -> Q:
+    # The index's own condition, without which SQLite doesn't use it.
+    return Q(error_type=name) & ~Q(error_type="")
 
 
 class _Plan:

@@ -183,6 +183,8 @@ class ResultAdmin(VerbAdmin):
         rows, count = many.few(request, selection, act)
         if rows is None:
             chosen = [("action", action), ("select_across", "1")]
+            # Django passes over an action without a chosen row.
+            chosen.append((ACTION_CHECKBOX_NAME, request.POST[ACTION_CHECKBOX_NAME]))
             return many.question(self, request, verb, count, chosen, request.get_full_path())
         if not rows:
             messages.warning(request, gettext("None of the results that match can be acted on so."))

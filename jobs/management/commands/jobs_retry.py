@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from jobs import ledger
 from jobs.control import acts, selecting
@@ -87,10 +88,19 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
             return
         for (task, error), count in matched.most_common():
             self.stdout.write(f"{count:10,} {task} {error}".rstrip())
+        numbers = {"n": f"{matched.total():,}", "done": f"{done:,}"}
         if not matched:
-            self.stdout.write(_("No call matches."))
+            said = _("No call matches.")
         elif options["dry_run"]:
-            self.stdout.write(_("%s calls would be run again.") % f"{matched.total():,}")
+            said = ngettext(
+                "%(n)s call would be run again.",
+                "%(n)s calls would be run again.",
+                matched.total(),
+            )
         else:
-            said = _("%(done)s of %(matched)s calls are run again.")
-            self.stdout.write(said % {"done": f"{done:,}", "matched": f"{matched.total():,}"})
+            said = ngettext(
+                "%(done)s of %(n)s call is run again.",
+                "%(done)s of %(n)s calls are run again.",
+                matched.total(),
+            )
+        self.stdout.write(said % numbers)
