@@ -68,9 +68,7 @@ class ResultAdmin(VerbAdmin):
         "task_and_id",
         "sent",
         "took",
-        "call",
         "where",
-        "attempts",
     )
     list_display_links = ("task_and_id",)
     list_filter = (StateFilter, SentFilter, TypedFilter, QueueFilter, TaskFilter)
@@ -244,15 +242,16 @@ class ResultAdmin(VerbAdmin):
         return state + lines
 
     @admin.display(description=_("task"))
-    def task_and_id(self, row: TaskResult) -> SafeString:
+    def task_and_id(self, row: Any) -> SafeString:
         # The end of the id: calls sent within a minute have the same beginning.
         short = row.pk if len(row.pk) <= 13 else f"…{row.pk[-12:]}"
-        return format_html('{} <span class="jobs-id" title="{}">{}</span>', row.task, row.pk, short)
-
-    @admin.display(description=_("arguments"))
-    def call(self, row: Any) -> SafeString:
-        text = words.call(row.args_head, row.kwargs_head, whole=HEAD)
-        return format_html('<code class="jobs-call">{}</code>', text)
+        return format_html(
+            '{} <code class="jobs-call">{}</code> <span class="jobs-id" title="{}">{}</span>',
+            row.task,
+            words.call(row.args_head, row.kwargs_head, whole=HEAD),
+            row.pk,
+            short,
+        )
 
     @admin.display(description=_("next attempt"), empty_value="")
     def next_attempt(self, row: TaskResult) -> SafeString | None:
@@ -269,7 +268,7 @@ class ResultAdmin(VerbAdmin):
     def sent(self, row: TaskResult) -> SafeString:
         at = timezone.localtime(row.created_at)
         return format_html(
-            '<time class="jobs-time" datetime="{}">{}<br>{}</time>',
+            '<time class="jobs-time" datetime="{}">{} <br>{}</time>',
             at.isoformat(),
             date_format(at, "Y-m-d"),
             date_format(at, "H:i:s T"),
@@ -277,12 +276,19 @@ class ResultAdmin(VerbAdmin):
 
     @admin.display(description=_("queue, worker"))
     def where(self, row: TaskResult) -> SafeString:
-        return format_html('{} <span class="jobs-id">{}</span>', row.queue, row.worker)
+        return format_html(
+            '{} <span class="jobs-id jobs-cut" title="{}">{}</span>',
+            row.queue,
+            row.worker,
+            row.worker,
+        )
 
     @admin.display(description=_("took"), empty_value="")
     def took(self, row: TaskResult) -> SafeString | None:
         spans = ((_("waited"), words.wait_time(row)), (_("ran"), words.run_time(row)))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
+        if row.attempts > 1:
+            lines.append((_("attempts:"), str(row.attempts)))
         return format_html_join(SafeString("<br>"), '<span class="jobs-took">{} {}</span>', lines)
 
     # ------------------------------------------------------------------ one result
@@ -423,4 +429,4 @@ _PARAMETERS = {*(field.name for field in fields(selecting.Selection)), "state__e
 _PARAMETERS -= {"ids"}
 
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.
-_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "call", "queue")
+_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "queue")
