@@ -101,7 +101,7 @@ class ResultList(ChangeList):
         # Equal, so that Django shows no count of its own.
         self.full_result_count = self.result_count
         self.show_full_result_count = False
-        self.show_admin_actions = bool(rows) or bool(self.cut)
+        self.show_admin_actions = bool(rows)
         self.can_show_all = self.multi_page = False
 
     def _say_where_it_ends(self) -> None:

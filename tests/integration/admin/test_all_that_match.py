@@ -293,3 +293,19 @@ def test_more_than_a_thousand_with_a_bar_and_a_stop(
     assert 100 <= done < 4000
     assert call.error == f"stopped after {done} of them"
     assert count(state="FAILURE") == 4000 - done
+
+
+def test_another_worker_goes_on_where_one_stopped(project: Project, client: Client) -> None:
+    client.force_login(User.objects.create_superuser("root"))
+    failures(3000, queue="low")
+    first = ready_worker(project, "--processes", "1", "--queues", "default")
+    confirm(client, press(client, "run_again"))
+    stats = broker.get().stats
+    project.wait_for(lambda: stats("low").waiting > 100)
+    assert first.stop() == 0
+    assert 100 < stats("low").waiting < 3000
+    ready_worker(project, "--processes", "1", "--queues", "default")
+    project.wait_for(lambda: TaskResult.objects.get(task=TASK).state == State.SUCCESS)
+    call = TaskResult.objects.get(task=TASK)
+    assert json.loads(call.result) == {"done": 3000, "left_as_they_are": 0}
+    assert stats("low").waiting == count(state="PENDING") == 3000
