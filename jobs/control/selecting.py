@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
 from django.db import connections
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
@@ -31,7 +31,7 @@ from jobs.states import State
 from jobs.timing import clock
 
 #: Rows of an index that one question reads at most.
-LOOKED_AT = 20_000
+LOOKED_AT = 10_000
 #: Rows that are counted; above it, the number is an estimate or "more than".
 COUNTED = 10_000
 #: Newest calls of a schedule that a selection finds.
@@ -322,17 +322,23 @@ def first_id(at: dt.datetime) -> str:
 
 def count(rows: QuerySet[TaskResult]) -> Count:
     """How many rows there are: counted up to `COUNTED`, and estimated by PostgreSQL above that."""
-    found = rows.order_by()[: COUNTED + 1].count()
+    estimated = 0
+    if connections[rows.db].vendor == "postgresql":
+        estimated = _estimated(rows)
+        if estimated > COUNTED:
+            return Count(number=estimated, exact=False)
+    found = rows.order_by().values("pk")[: COUNTED + 1].count()
     if found <= COUNTED:
         return Count(number=found)
-    if connections[rows.db].vendor != "postgresql":
-        return Count(number=COUNTED, exact=False, at_least=True)
-    return Count(number=max(found, _estimated(rows)), exact=False)
+    return Count(number=found - 1, exact=False, at_least=True)
 
 
 def _estimated(rows: QuerySet[TaskResult]) -> int:
     """The number of rows that PostgreSQL's planner expects."""
-    sql, parameters = rows.order_by().values("pk").query.sql_with_params()
+    try:
+        sql, parameters = rows.order_by().values("pk").query.sql_with_params()
+    except EmptyResultSet:
+        return 0
     with connections[rows.db].cursor() as cursor:
         cursor.execute(f"EXPLAIN (FORMAT JSON) {sql}", parameters)
         (plan,) = cursor.fetchone()[0]
