@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.utils import quote
+from django.db import connection
 from django.test import Client
 from django.utils import timezone
 from django.utils.html import escape
@@ -71,11 +72,12 @@ def test_the_list_costs_the_same_with_many_rows(
     """Session, user, schedules, one page of rows and a bounded count; nothing that grows with the
     table. With filters that no index answers together, how far each index may be read."""
     many(2000)
-    with django_assert_num_queries(5) as captured:
+    estimates = int(connection.vendor == "postgresql")
+    with django_assert_num_queries(5 + estimates) as captured:
         root.get(LIST)
     no_counting(captured)
     assert not any("OFFSET" in query["sql"] for query in captured.captured_queries)
-    with django_assert_num_queries(6) as captured:
+    with django_assert_num_queries(6 + estimates) as captured:
         root.get(LIST + "?state__exact=SUCCESS&sent=today&queue=default&task=a.b")
     no_counting(captured)
 
