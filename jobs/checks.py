@@ -11,6 +11,7 @@ from typing import Any
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, register
 from django.core.checks import Warning as Doubt
+from django.utils.module_loading import import_string
 
 from jobs import (
     broker,
@@ -39,6 +40,11 @@ def check_settings(**_: Any) -> list[CheckMessage]:
                         id="jobs.E001",
                     )
                 )
+    try:
+        if current.admin_queryset and not callable(import_string(current.admin_queryset)):
+            raise ImportError(f"{current.admin_queryset} is no function")
+    except ImportError as error:
+        found.append(Error(f"JOBS['ADMIN_QUERYSET']: {error}.", id="jobs.E001"))
     empty = not problems and not current.broker_url
     if empty and not settings.DEBUG:
         found.append(

@@ -6,16 +6,28 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from django.contrib.auth import get_user_model
+from django.core.exceptions import PermissionDenied
+from django.db import OperationalError
+from django.http import HttpRequest
+
+from jobs import broker, ledger
 from jobs.api.compositions import signature
 from jobs.api.task import task
+from jobs.control import acts, selecting
+from jobs.exceptions import BrokerUnavailable, Ignore
 from jobs.ledger import pruning
 from jobs.message import workflow
+from jobs.running import progress
+from jobs.states import State
 from jobs.timing import clock
 from jobs.timing.celery import crontab
 from jobs.timing.periodic import Periodic
 
 #: Seconds after which a run stops, to let the worker do other tasks.
 _SECONDS = 20.0
+#: Results that an act takes between two looks at whether it is to stop.
+_AT_ONCE = 100
 
 
 @task(
@@ -37,6 +49,43 @@ def prune() -> dict[str, int]:
     ):
         prune.delay()  # the rest, after other waiting tasks
     return dict(gone)
+
+
+@task(
+    name="jobs.act_on_results",
+    # The broker or the database may be away for a while; the loop goes on where it stopped.
+    autoretry_for=(BrokerUnavailable, OperationalError),
+    max_retries=20,
+    retry_backoff=True,
+)
+def act_on_results(
+    act: str, selection: Mapping[str, Any], user: str, **options: Any
+) -> dict[str, int]:
+    """Do one of `jobs.control.acts` to all results that match, as the person who asked for it.
+    ``user``: their key. How many it was done to, and how many were passed over."""
+    person = get_user_model()._base_manager.get(pk=user)
+    chosen = acts.ACTS[act]
+    if not (person.is_active and person.is_staff and person.has_perm(chosen.permission)):
+        raise PermissionDenied(f"{person} may not do that any more ({chosen.permission}).")
+    request = HttpRequest()
+    request.user = person
+    rows = selecting.seen_by(request, ledger.results())
+    rows = chosen.among(selecting.read(selection).all_of(rows))
+    own = act_on_results.request
+    counts: Counter[str] = Counter()
+    before = None if own.called_directly else progress.read(own.id)
+    if before and isinstance(before.meta, dict):  # of a run that was interrupted
+        counts.update(before.meta)
+    for batch in act_on_results.iterate_batches(rows, size=_AT_ONCE):
+        if not own.called_directly and any(broker.get().revoked(own.queue, [own.id])):
+            act_on_results.update_state(
+                state=State.REVOKED, meta=f"stopped after {counts['done']} of them"
+            )
+            raise Ignore
+        done = chosen.run(batch, options)
+        counts.update({"done": done, "left_as_they_are": len(batch) - done})
+        act_on_results.update_state(meta=dict(counts))
+    return dict(counts)
 
 
 # Items are hidden: they may be sensitive arguments of the task.

@@ -14,7 +14,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import conf, serialization
-from jobs.exceptions import MessageError, Reject, TimeLimitExceeded, WorkerLost
+from jobs.control import acts
+from jobs.exceptions import Reject, TimeLimitExceeded, WorkerLost
 from jobs.models import TaskResult
 from jobs.states import State
 
@@ -27,7 +28,7 @@ def _name(kind: type[Exception]) -> str:
 
 
 #: Names of the errors whose messages become dead letters.
-DEAD = {_name(kind) for kind in (*MessageError.__subclasses__(), Reject, WorkerLost)}
+DEAD = acts.DEAD
 
 #: Characters of a call in a list.
 _SHORT = 60

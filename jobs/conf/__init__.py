@@ -168,6 +168,9 @@ class Conf:
     #: How long, in seconds, the history of schedules is kept; None: for ever. The last runs of
     #: each schedule stay.
     schedule_runs_expire: float | None = _setting(seconds_or_none, 2_592_000.0)
+    #: Dotted path of a function that takes a request and a queryset of results, and returns those
+    #: that the person of the request may see in the admin. Empty: everybody sees all.
+    admin_queryset: str = _setting(values.dotted, "")
 
     #: Whether numbers are kept of what is sent and how it ends.
     metrics: bool = _setting(values.yes_or_no, True)

@@ -214,6 +214,15 @@ def text(value: Any) -> str:
     return value
 
 
+def dotted(value: Any) -> str:
+    """The path of a function in a module, or nothing."""
+    path = text(value)
+    parts = path.split(".")
+    if path and (len(parts) < 2 or not all(part.isidentifier() for part in parts)):
+        raise ValueError(f"must be the dotted path of a function, not {path!r}")
+    return path
+
+
 def filled(value: Any) -> str:
     if not text(value):
         raise ValueError("must not be empty")

@@ -269,3 +269,18 @@ def test_wrong_settings_break_no_check(settings: Settings) -> None:
     assert [m.id for m in run_checks(tags=["jobs"], include_deployment_checks=True)] == [
         "jobs.E001"
     ]
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("own", "JOBS['ADMIN_QUERYSET'] must be the dotted path of a function, not 'own'."),
+        (17, "JOBS['ADMIN_QUERYSET'] must be text, not 17."),
+        ("tests.nowhere.own", "JOBS['ADMIN_QUERYSET']: No module named 'tests.nowhere'."),
+        ("jobs.states.TERMINAL", "JOBS['ADMIN_QUERYSET']: jobs.states.TERMINAL is no function."),
+        ("jobs.states.State", None),
+    ],
+)
+def test_who_sees_which_results(settings: Settings, path: Any, message: str | None) -> None:
+    settings.JOBS = {**GOOD, "ADMIN_QUERYSET": path}
+    assert found() == ([("jobs.E001", message)] if message else [])

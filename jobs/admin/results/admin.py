@@ -1,33 +1,28 @@
 """The ledger in the admin: what was sent, what became of it, and why.
 
-All of it stays fast on a ledger of many million rows. So nothing is counted, pages go
-by key (see `jobs.admin.results.changelist`), and each question is one that an index answers:
-
-=================  ===========================================================================
-state, task        their indexes, each in the order of the list
-sent               the range of ids made in that time, on the primary key
-id                 the primary key, for a whole id as for its beginning
-queue              no index: rows are read from the newest on until the page is full, which is
-                   quick for a queue in use; together with *sent* it is quick for every queue
-=================  ===========================================================================
+All of it stays fast on a ledger of many million rows. So nothing is counted to its end, pages go
+by key (see `jobs.admin.results.changelist`), and each question is one that an index answers, or
+goes through the newest rows alone (see `jobs.control.selecting`).
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import fields, replace
 from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
-from django.contrib.admin.helpers import AdminForm
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, AdminForm
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
@@ -39,8 +34,10 @@ from jobs import broker, conf, ledger, registry
 from jobs.admin import words
 from jobs.admin.results import (
     editing,
+    export,
     graph,
     live,
+    many,
     origin,
     page,
     relations,
@@ -52,21 +49,21 @@ from jobs.admin.results.changelist import (
     QueueFilter,
     ResultList,
     SentFilter,
+    StateFilter,
     TaskFilter,
+    TypedFilter,
 )
 from jobs.admin.results.verbs import VERBS, edit
 from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, why
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
+from jobs.control import selecting
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
 
 #: Seconds after which the page of a call that has not ended asks again.
 REFRESH = 2
-
-#: The beginning of a UUID. A shorter text is more likely meant as part of a name ("add").
-_ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 
 #: Its message would go on without the row, and the worker would record it anew.
 _NOT_ENDED = _(
@@ -81,26 +78,26 @@ class ResultAdmin(VerbAdmin):
     or changes one by hand."""
 
     verbs = VERBS
-    actions = ("delete_selected",)
+    actions = ("delete_selected", "export_csv", "export_json")
     not_there = _("This result is not there any more.")
     list_display = (
         "state_badge",
         "task_and_id",
         "sent",
         "took",
-        "call",
-        "queue",
-        "attempts",
-        "worker",
+        "where",
     )
     list_display_links = ("task_and_id",)
-    list_filter = ("state", TaskFilter, QueueFilter, SentFilter)
+    list_filter = (StateFilter, SentFilter, TypedFilter, QueueFilter, TaskFilter)
     list_per_page = 50
     # Sorted by id alone, newest first: any other order would sort the whole table.
     ordering = ("-id",)
     sortable_by = ()
     search_fields = ("id", "task")
-    search_help_text = _("An id or its first 8 characters or more, or a part of a task's name.")
+    search_help_text = _(
+        "An id or its first 8 characters or more, a part of a task's name, or a part of an error's "
+        "text."
+    )
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
 
@@ -126,13 +123,14 @@ class ResultAdmin(VerbAdmin):
         """The row with what is true of it now, if its call runs."""
         row = super().get_object(request, object_id, from_field)
         if row is None:
-            return live.without_row(object_id)
+            # A hook says which rows a person may see, and there is none to ask it about.
+            return None if conf.get().admin_queryset else live.without_row(object_id)
         live.overlay([row])
         return row
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
         """From the database that is written to: nobody is to act on what a slow replica shows."""
-        return super().get_queryset(request).using(ledger.alias())
+        return selecting.seen_by(request, super().get_queryset(request).using(ledger.alias()))
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -188,26 +186,88 @@ class ResultAdmin(VerbAdmin):
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return ResultList
 
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        # Django would apply any condition on a column, of which an act on all that match knows
+        # nothing.
+        return lookup in _PARAMETERS
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[TaskResult], search_term: str
     ) -> tuple[QuerySet[TaskResult], bool]:
-        """One condition that one index answers, chosen by what the text looks like.
+        """`ResultList` searches, together with the filters."""
+        return queryset, False
 
-        Several joined by OR, or "contains" on a column, would read the whole table. So names are
-        searched in memory, among the tasks that this code knows.
-        """
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        if self.model._default_manager.filter(pk=term).exists():
-            return queryset.filter(pk=term), False
-        if _ID_START.fullmatch(term):
-            # Every database can use an index for the range, with any collation: "g" comes after all
-            # characters of a UUID. The prefix then makes it exact.
-            start = term.lower()
-            return queryset.filter(pk__gte=start, pk__lt=f"{start}g", pk__startswith=start), False
-        known = [name for name in registry.tasks if term.lower() in name.lower()]
-        return queryset.filter(task__in=known or [term]), False
+    # ------------------------------------------------------------------ all that match
+
+    def response_action(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult], *args: Any, **kwargs: Any
+    ) -> HttpResponse | None:
+        action = request.POST.get("action", "")
+        if request.POST.get("select_across") != "1" or action not in many.ON_ALL:
+            return super().response_action(request, queryset, *args, **kwargs)
+        verb, act = many.ON_ALL[action]
+        if not self.may(request, verb):
+            raise PermissionDenied
+        back = HttpResponseRedirect(request.get_full_path())
+        try:
+            selection = self.selection(request)
+        except ValueError as error:
+            messages.error(request, str(error))
+            return back
+        if "confirmed" in request.POST and "in_background" in request.POST:
+            many.start(self, request, verb, act, selection)
+            return back
+        rows, count = many.few(request, selection, act)
+        if rows is None:
+            chosen = [("action", action), ("select_across", "1")]
+            # Django passes over an action without a chosen row.
+            chosen.append((ACTION_CHECKBOX_NAME, request.POST[ACTION_CHECKBOX_NAME]))
+            return many.question(self, request, verb, count, chosen, request.get_full_path())
+        if not rows:
+            messages.warning(request, gettext("None of the results that match can be acted on so."))
+            return back
+        if action == "delete_selected":
+            ended = self.get_queryset(request).filter(pk__in=[row.pk for row in rows])
+            return self.delete_selected(request, ended) or back
+        sent = [("action", action), *(("_selected_action", row.pk) for row in rows)]
+        context = {"back": request.get_full_path(), "sent": sent}
+        return self.ask_or_act(request, verb, rows, context) or back
+
+    def selection(self, request: HttpRequest) -> selecting.Selection:
+        """What the list shows, but nothing that was sent after somebody was asked about it. Raises
+        `ValueError` when a filter means nothing."""
+        found = selecting.read(request.GET)
+        asked = selecting.moment(request.POST.get("until", ""))
+        if asked is None:
+            return found
+        return replace(found, until=min(found.until or asked, asked))
+
+    @admin.action(permissions=["view"], description=_("Export as CSV"))
+    def export_csv(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult]
+    ) -> StreamingHttpResponse:
+        return export.as_csv(request, self._exported(request, queryset))
+
+    @admin.action(permissions=["view"], description=_("Export as JSON"))
+    def export_json(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult]
+    ) -> StreamingHttpResponse:
+        return export.as_json(request, self._exported(request, queryset))
+
+    def _exported(
+        self, request: HttpRequest, queryset: QuerySet[TaskResult]
+    ) -> QuerySet[TaskResult]:
+        """The chosen rows, or all that match and were sent until now."""
+        rows = self.get_queryset(request)
+        if request.POST.get("select_across") != "1":
+            chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
+            many.log(request, None, gettext("Exported: %(n)d results.") % {"n": len(chosen)})
+            return rows.filter(pk__in=chosen)
+        now = clock.now()
+        selection = selecting.read(request.GET)
+        selection = replace(selection, until=min(selection.until or now, now))
+        many.log(request, None, gettext("Exported: %(which)s.") % {"which": selection})
+        return selection.all_of(rows)
 
     @admin.display(description=_("state"))
     def state_badge(self, row: TaskResult) -> SafeString:
@@ -221,15 +281,16 @@ class ResultAdmin(VerbAdmin):
         return state + lines
 
     @admin.display(description=_("task"))
-    def task_and_id(self, row: TaskResult) -> SafeString:
+    def task_and_id(self, row: Any) -> SafeString:
         # The end of the id: calls sent within a minute have the same beginning.
         short = row.pk if len(row.pk) <= 13 else f"…{row.pk[-12:]}"
-        return format_html('{} <span class="jobs-id" title="{}">{}</span>', row.task, row.pk, short)
-
-    @admin.display(description=_("arguments"))
-    def call(self, row: Any) -> SafeString:
-        text = words.call(row.args_head, row.kwargs_head, whole=HEAD)
-        return format_html('<code class="jobs-call">{}</code>', text)
+        return format_html(
+            '{} <code class="jobs-call">{}</code> <span class="jobs-id" title="{}">{}</span>',
+            row.task,
+            words.call(row.args_head, row.kwargs_head, whole=HEAD),
+            row.pk,
+            short,
+        )
 
     @admin.display(description=_("next attempt"), empty_value="")
     def next_attempt(self, row: TaskResult) -> SafeString | None:
@@ -244,8 +305,22 @@ class ResultAdmin(VerbAdmin):
 
     @admin.display(description=_("sent"))
     def sent(self, row: TaskResult) -> SafeString:
-        day, _space, time = words.moment(row.created_at).partition(" ")
-        return format_html('<span class="jobs-time">{}<br>{}</span>', day, time)
+        at = timezone.localtime(row.created_at)
+        return format_html(
+            '<time class="jobs-time" datetime="{}">{} <br>{}</time>',
+            at.isoformat(),
+            date_format(at, "Y-m-d"),
+            date_format(at, "H:i:s T"),
+        )
+
+    @admin.display(description=_("queue, worker"))
+    def where(self, row: TaskResult) -> SafeString:
+        return format_html(
+            '{} <span class="jobs-id jobs-cut" title="{}">{}</span>',
+            row.queue,
+            row.worker,
+            row.worker,
+        )
 
     @admin.display(description=_("took"), empty_value="")
     def took(self, row: TaskResult) -> SafeString | None:
@@ -254,6 +329,8 @@ class ResultAdmin(VerbAdmin):
             verb, ran = _("runs"), clock.now() - row.started_at
         spans = ((_("waited"), waited), (verb, ran))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
+        if row.attempts > 1:
+            lines.append((_("attempts:"), str(row.attempts)))
         return format_html_join(SafeString("<br>"), '<span class="jobs-took">{} {}</span>', lines)
 
     # ------------------------------------------------------------------ one result
@@ -503,5 +580,9 @@ _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (_("Workflow"), ("graph_text", "parent_text", "group_text", "children_text")),
 )
 
+#: The filters of the list, by their names in its address.
+_PARAMETERS = {*(field.name for field in fields(selecting.Selection)), "state__exact", "sent"}
+_PARAMETERS -= {"ids"}
+
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.
-_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "call", "queue")
+_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "queue")
