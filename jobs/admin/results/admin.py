@@ -32,6 +32,7 @@ from django.utils.translation import gettext_lazy as _
 
 from jobs import broker, conf, ledger, registry
 from jobs.admin import words
+from jobs.admin.queues import calls
 from jobs.admin.results import page, relations
 from jobs.admin.results.changelist import (
     HEAD,
@@ -137,6 +138,10 @@ class ResultAdmin(VerbAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        # A call may have no row before it ends.
+        term, site = request.GET.get("q", "").strip(), self.admin_site.name
+        if url := calls.page_of_search(request, term, site):
+            return HttpResponseRedirect(url)
         # Django's own title, "Select result to change", doesn't fit.
         return super().changelist_view(
             request, {"title": gettext("Results"), **(extra_context or {})}
