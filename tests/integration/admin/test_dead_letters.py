@@ -12,6 +12,7 @@ from django.utils.html import escape
 
 from jobs import broker, message, registry, task
 from jobs.admin.deadletters import admin as deadletters
+from jobs.admin.deadletters import letters as all_letters
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import SIGN_IN, bury, letter, row, staff
 from tests.services import Valkey
@@ -317,3 +318,157 @@ def test_what_its_sender_hid_is_not_shown_of_an_unknown_task(root: Client, broke
     assert escape("{'password': '…'}") in page
     assert "lovelace" not in page
     assert body_of(url) not in page
+
+
+# ------------------------------------------------------------------------------ all queues
+
+
+def listed(client: Client, url: str) -> list[str]:
+    """What the boxes of all pages send."""
+    found: list[str] = []
+    while url:
+        shown = client.get(url).content.decode()
+        found += re.findall(r'name="key" value="([^"]+)"', shown)
+        older = re.search(r'href="(\?[^"]+)" rel="next"', shown)
+        url = LIST + older[1].replace("&amp;", "&") if older else ""
+    return found
+
+
+def test_all_queues_in_one_order(root: Client, broker_url: str) -> None:
+    names = ["default", "low", "high", "low", "low", "high"] * 25
+    made = [at(bury(b"%d" % n, queue=name), name) for n, name in enumerate(names)]
+    # Keys of one millisecond that several queues have: by name, and each once.
+    order = sorted(made, key=lambda place: place.partition(":")[2])
+    order.sort(key=lambda place: [-int(n) for n in place.partition(":")[0].split("-")])
+    assert listed(root, LIST) == order
+    assert set(listed(root, f"{LIST}?queue=low")) == {p for p in made if p.endswith(":low")}
+
+
+def test_one_key_on_several_queues(root: Client, own_valkey: Valkey) -> None:
+    fields = {"reason": "no", "worker": "w", "message": "x"}
+    with own_valkey.client() as client:
+        for queue in ("low", "default", "high"):
+            for n in range(40):
+                client.xadd(f"{{{queue}}}:dead", fields, id=f"7-{n}")
+    found = listed(root, LIST)
+    assert len(found) == len(set(found)) == 120
+    assert found[:4] == ["7-39:default", "7-39:high", "7-39:low", "7-38:default"]
+    values = {"action": "discard_all", "confirmed": "yes", "newest": "7-38:high"}
+    root.post(LIST, values)
+    assert listed(root, LIST) == [
+        "7-39:default",
+        "7-39:high",
+        "7-39:low",
+        "7-38:default",
+    ]
+
+
+def test_filters(root: Client, broker_url: str) -> None:
+    here = at(letter("shop.a")[0])
+    there = at(letter("shop.b", queue="low")[0], "low")
+    sent = message.Message(task="shop.a", id=message.new_id(), queue="low")
+    lost = at(bury(message.encode(sent), queue="low", reason="WorkerLost: again"), "low")
+    garbage = at(bury(b"garbage", reason="MalformedMessage: no"))
+    for query, expected in (
+        ("", [garbage, lost, there, here]),
+        ("?queue=low", [lost, there]),
+        ("?reason=UnknownTask", [there, here]),
+        ("?task=shop.a", [lost, here]),
+        ("?reason=UnknownTask&task=shop.a", [here]),
+        ("?queue=low&reason=WorkerLost&task=shop.a", [lost]),
+        ("?reason=Unknown", []),
+    ):
+        # Those of one millisecond stand in the order of their queues' names.
+        assert sorted(listed(root, LIST + query)) == sorted(expected)
+    assert "There are no dead letters that fit." in root.get(f"{LIST}?task=x").content.decode()
+
+
+def test_groups_by_reason_and_task(root: Client, broker_url: str) -> None:
+    for _ in range(3):
+        letter("shop.a&b")
+    letter("shop.c", queue="low")
+    bury(b"garbage", reason=f"{SCRIPT}: no")
+    shown = root.get(LIST).content.decode()
+    groups = shown.partition('id="jobs-groups"')[2].partition("</table>")[0]
+    rows = re.findall(r'href="([^"]+)">([^<]+)</a></th>\s*<td>(.*?)</td>\s*<td[^>]*>(\d+)', groups)
+    assert [(reason, task, count) for _url, reason, task, count in rows] == [
+        ("UnknownTask", "shop.a&amp;b", "3"),
+        (str(escape(SCRIPT)), "<i>can’t be read</i>", "1"),
+        ("UnknownTask", "shop.c", "1"),
+    ]
+    assert len(listed(root, LIST + rows[0][0].replace("&amp;", "&"))) == 3
+    assert len(listed(root, LIST + rows[1][0].replace("&amp;", "&"))) == 1
+    low = root.get(f"{LIST}?queue=low").content.decode()
+    assert "shop.c" in low
+    assert "shop.a" not in low
+    assert 'id="jobs-groups"' not in root.get(f"{LIST}?task=shop.c").content.decode()
+
+
+def test_a_search_stops_and_goes_on(
+    root: Client, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(all_letters, "LOOKED", 10)
+    wanted = at(letter("shop.rare")[0])
+    for _ in range(25):
+        letter("shop.often")
+    url = f"{LIST}?task=shop.rare"
+    shown = root.get(url).content.decode()
+    assert "None of these 10 dead letters fits." in shown
+    assert "Look further" in shown
+    assert listed(root, url) == [wanted]
+    told = said(root.post(url, {"action": "discard_all"}))
+    assert told == ["None of the newest 10 dead letters fits."]
+
+
+@pytest.mark.parametrize("action", ["requeue_all", "discard_all"])
+def test_all_that_fit(root: Client, broker_url: str, action: str) -> None:
+    kept = at(letter("shop.other")[0])
+    for queue in ("default", "low", "high"):
+        letter("shop.a", queue=queue)
+    url = f"{LIST}?task=shop.a&reason=UnknownTask"
+    asked = root.post(url, {"action": action}).content.decode()
+    assert "3 messages" in asked
+    assert "Reason: UnknownTask. Task: shop.a." in asked
+    later = at(letter("shop.a")[0])
+    values = {"action": action, "confirmed": "yes", "newest": newest(asked)}
+    assert said(root.post(url, values))[0].startswith("3 messages")
+    assert listed(root, LIST) == [later, kept]
+
+
+def test_all_that_fit_is_bounded(
+    root: Client, broker_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deadletters, "ALL", 2)
+    for queue in ("default", "low", "high"):
+        letter(queue=queue)
+    asked = root.post(LIST, {"action": "discard_all"}).content.decode()
+    assert "There are 3 dead letters: the newest 2 are done at once." in asked
+    values = {"action": "discard_all", "confirmed": "yes", "newest": newest(asked)}
+    assert said(root.post(LIST, values))[-1].endswith("1 are left.")
+    assert len(listed(root, LIST)) == 1
+    for _ in range(3):
+        letter("shop.a")
+    asked = root.post(f"{LIST}?task=shop.a", {"action": "discard_all"}).content.decode()
+    assert "There are more: the newest 2 are done at once." in asked
+
+
+def test_the_chosen_of_several_queues(root: Client, broker_url: str) -> None:
+    chosen = [at(letter(queue=queue)[0], queue) for queue in ("default", "low")]
+    kept = at(letter(queue="high")[0], "high")
+    response = root.post(LIST, {"action": "requeue", "key": chosen})
+    assert response["Location"] == LIST
+    assert said(response) == ["2 messages are back on the queue."]
+    assert listed(root, LIST) == [kept]
+    assert [broker.get().stats(q).waiting for q in ("default", "low", "high")] == [1, 1, 0]
+
+
+def test_addresses_of_before(root: Client, broker_url: str) -> None:
+    key, _sent = letter()
+    old = "/admin/jobs/queues/"
+    assert root.get(f"{old}dead/default/")["Location"] == DEAD
+    assert root.get(f"{old}letter/default/{key}/")["Location"] == (f"{LIST}letter/default/{key}/")
+    for url in (f"{old}dead/nowhere/", f"{old}letter/nowhere/{key}/"):
+        assert root.get(url).status_code == 404
+        assert staff().get(url).status_code == 403
+    root.post(f"{old}dead/default/", {"action": "discard", "key": key, "confirmed": "yes"})
+    assert broker.get().stats("default").dead == 1
