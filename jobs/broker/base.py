@@ -523,6 +523,10 @@ class Broker(ABC):
     def reports(self, queue: str) -> Mapping[str, bytes]:
         """Worker → its last report. A killed worker's report is still there."""
 
+    @abstractmethod
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        """`reports` of several queues, in one round trip."""
+
     # ------------------------------------------------------------------ limits
     # Each verb deals with several limits in one round trip. All are safe to repeat but `permits`:
     # a permit is lost if its answer is. The broker drops what it knows of a limit as soon as that

@@ -468,6 +468,9 @@ class MemoryBroker(Broker):
         with self._changed:
             return dict(self._queues[queue].reports)
 
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        return [self.reports(queue) for queue in queues]
+
     # ------------------------------------------------------------------ limits
 
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:

@@ -547,8 +547,11 @@ class RedisBroker(Broker):
             self._redis.calls([("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)])
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
-        flat = self._redis.call("HGETALL", self._keys(queue).workers)
-        return {name.decode(): text for name, text in _pairs(flat)}
+        return self.reports_of([queue])[0]
+
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        answers = self._redis.calls([("HGETALL", self._keys(q).workers) for q in queues])
+        return [{name.decode(): text for name, text in _pairs(flat)} for flat in answers]
 
     # ------------------------------------------------------------------ limits
 

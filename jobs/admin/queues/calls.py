@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -225,7 +226,9 @@ def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
     """The deliveries of a queue that run, by the workers' last reports: since when (Unix seconds),
     consumer and number; the longest first."""
     found = []
-    for text in broker.get().reports(queue).values():
+    # A worker reports to one of its queues, whatever it runs.
+    reports = broker.get().reports_of(list(conf.get().queues))
+    for text in itertools.chain.from_iterable(said.values() for said in reports):
         try:
             for of, consumer, number, since in json.loads(text)["running"]:
                 if of == queue:
