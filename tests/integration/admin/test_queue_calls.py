@@ -692,3 +692,15 @@ def test_the_log_tells_the_kinds_apart(root: Client, broker_url: str) -> None:
     act(root, DUE, "run_now", [first])
     assert LogEntry.objects.get().action_flag == CHANGE
     assert first in page(root, "/admin/jobs/queues/history/")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_of_a_paused_task_ends_when_it_is_cancelled(root: Client, broker_url: str) -> None:
+    control.pause_task(trace.name)
+    task_id = trace.apply_async(("a",)).id
+    work(["default"])
+    assert counts() == (0, 1)
+    act(root, DUE, "cancel", [task_id])
+    work(["default"])
+    assert counts() == (0, 0)
+    assert TaskResult.objects.get(pk=task_id).state == "REVOKED"
