@@ -138,8 +138,10 @@ class QueuesAdmin(PageAdmin):
             url = reverse("admin:jobs_taskresult_change", args=[quote(task_id)], current_app=site)
             return HttpResponseRedirect(url)
         try:
-            found = calls.find(queue, task_id)
-            letter = None if found else calls.dead_letter_of(queue, task_id)
+            tab, key = request.GET.get("tab", ""), request.GET.get("key", "")
+            found = calls.find_at(queue, task_id, tab, key)
+            found = found or calls.find(queue, task_id, calls.SEARCHED)
+            letter = None if found else calls.dead_letter_of(queue, task_id, calls.SEARCHED)
             row = calls.row_of(found) if found else None
         except TROUBLE as error:
             messages.error(request, str(error))

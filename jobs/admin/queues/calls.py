@@ -102,8 +102,6 @@ class CallRow(NamedTuple):
     #: None when it can't be read.
     message: Message | None
     progress: Progress | None = None
-    #: Whether the ledger has a row of the call.
-    recorded: bool = False
 
     @property
     def key(self) -> str:
@@ -233,7 +231,7 @@ def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
             for of, consumer, number, since in json.loads(text)["running"]:
                 if of == queue:
                     found.append((float(since), (str(consumer), int(number))))
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             continue  # of a worker of another version
     return sorted(found)
 
@@ -269,15 +267,10 @@ def _in_flight(queue: str, found: Iterable[InFlight]) -> list[Found]:
 
 def _rows(queue: str, listed: Sequence[Found]) -> list[CallRow]:
     read = [read_for_people(queue, found.raw) for found in listed]
-    ids = [sent.id for sent in read if sent]
     held = [sent.id for found, sent in zip(listed, read, strict=True) if sent and found.consumer]
     said = dict(zip(held, progress.read_all(queue, held), strict=True))
-    rows = TaskResult.objects.using(ledger.alias())
-    recorded = set(rows.filter(id__in=ids).values_list("id", flat=True)) if ids else set()
     return [
-        CallRow(
-            found, sent, said.get(sent.id) if sent else None, bool(sent and sent.id in recorded)
-        )
+        CallRow(found, sent, said.get(sent.id) if sent else None)
         for found, sent in zip(listed, read, strict=True)
     ]
 
@@ -378,7 +371,7 @@ def chosen(queue: str, tab: str, keys: Sequence[str]) -> list[Chosen]:
     # What waits moves to the front as others are claimed.
     starts = {WAITING: (max(0, first - _STEP), 0), DUE: (first, 0)}.get(tab, (0,))
     for start in starts:
-        for found in _walk(queue, tab, start, SEARCHED):
+        for found in _walk(queue, tab, start, _STEP + SEARCHED):
             digest = _digest(found.raw)
             if digest in wanted:
                 there.setdefault(digest, found)
@@ -397,25 +390,34 @@ def first_of(queue: str, tab: str, count: int) -> list[Chosen]:
     return [_chosen(queue, found) for found in _walk(queue, tab, 0, count)]
 
 
-def find(queue: str, task_id: str) -> Found | None:
-    """The message of a call, if it is in flight, or among the first of those that wait or are due
-    later."""
+def find(queue: str, task_id: str, most: int) -> Found | None:
+    """The message of a call, if it is among the first ``most`` of those that are in flight, wait or
+    are due later."""
     for tab in (IN_FLIGHT, WAITING, DUE):
-        for found in _walk(queue, tab, 0, SEARCHED):
+        for found in _walk(queue, tab, 0, most):
             if _is(queue, found.raw, task_id):
                 return found
     return None
 
 
-def dead_letter_of(queue: str, task_id: str) -> DeadLetter | None:
-    """The dead letter of a call, if it is among the newest."""
+def find_at(queue: str, task_id: str, tab: str, key: str) -> Found | None:
+    """The message of a call where a list's link says that it was; anything may be in a link."""
+    for one in chosen(queue, tab, [key]) if tab in TABS else ():
+        if one.found and one.id == task_id:
+            return one.found
+    return None
+
+
+def dead_letter_of(queue: str, task_id: str, most: int) -> DeadLetter | None:
+    """The dead letter of a call, if it is among the newest ``most``."""
     before, looked = None, 0
-    while looked < SEARCHED:
-        letters = broker.get().dead_letters(queue, _STEP, before)
+    while looked < most:
+        count = min(_STEP, most - looked)
+        letters = broker.get().dead_letters(queue, count, before)
         for letter in letters:
             if _is(queue, letter.raw, task_id):
                 return letter
-        if len(letters) < _STEP:
+        if len(letters) < count:
             return None
         before, looked = letters[-1].key, looked + len(letters)
     return None
@@ -424,8 +426,10 @@ def dead_letter_of(queue: str, task_id: str) -> DeadLetter | None:
 def queue_of(task_id: str) -> str:
     """The queue that has a message of this call, dead letters included; empty: none, as far as the
     search goes."""
-    for queue in conf.get().queues:
-        if find(queue, task_id) or dead_letter_of(queue, task_id):
+    queues = conf.get().queues
+    most = max(PAGE, SEARCHED // len(queues))  # many queues are not to cost more than one
+    for queue in queues:
+        if find(queue, task_id, most) or dead_letter_of(queue, task_id, most):
             return queue
     return ""
 
@@ -494,4 +498,4 @@ def _digest(raw: bytes) -> str:
 
 def _moment(seconds: float) -> dt.datetime:
     """Of Unix seconds that somebody else has written: kept within what a datetime can hold."""
-    return dt.datetime.fromtimestamp(min(max(seconds, 0.0), 253_402_000_000.0), dt.UTC)
+    return dt.datetime.fromtimestamp(min(max(0.0, seconds), 253_402_000_000.0), dt.UTC)

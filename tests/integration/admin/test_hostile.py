@@ -91,6 +91,7 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "history/": ("before",),
         "pause-task/": ("task",),
         "queue/<path:queue>/": ("tab", "p"),
+        "call/<path:queue>/<str:task_id>/": ("tab", "key"),
     },
     DeadLetters: {"": ("queue", "reason", "task", "before")},
 }

@@ -135,7 +135,7 @@ def test_what_waits_is_listed_in_the_order_of_claims(root: Client, broker_url: s
     assert ids(shown) == [*high, *low]
     assert "tests.tasks.trace" in shown
     assert escape("'c'") in shown
-    assert f'href="/admin/jobs/queues/call/default/{low[0]}/"' in shown
+    assert f'href="/admin/jobs/queues/call/default/{low[0]}/?tab=waiting&amp;key=' in shown
     assert re.search(r"(\d+ ms|[\d.]+ s) ago", shown)
 
 
@@ -204,7 +204,9 @@ def test_what_has_ended_since_the_report_is_left_out(root: Client, broker_url: s
 
 def test_reports_that_can_not_be_read(root: Client, broker_url: str) -> None:
     sent = run(1)
-    for n, text in enumerate((b"{", b"[]", b'{"running": [1]}', b'{"running": [["a"]]}', b"{}")):
+    odd = (b"{", b"[]", b'{"running": [1]}', b'{"running": [["a"]]}', b"{}", b"[" * 9_999)
+    huge = b'{"running": [["default", "w", 1, 1%s]]}' % (b"0" * 400)
+    for n, text in enumerate((*odd, huge)):
         broker.get().report("default", f"odd{n}", text)
     assert ids(page(root, RUNNING)) == sent
 
@@ -672,6 +674,11 @@ def test_a_call_that_is_not_found(
     shown = root.get(call(sent[3])).content.decode()
     assert "not among the first 3 of any list of queue “default”" in shown
     assert root.get(call(sent[0], "nowhere")).status_code == 404
+    # The list knows where it is.
+    url = unescape(re.findall(r'href="(/admin/jobs/queues/call/[^"]+)"', page(root, WAITING))[3])
+    assert root.get(url).status_code == 200
+    assert root.get(url.replace(sent[3], sent[2], 1)).status_code == 200
+    assert root.get(url.replace(sent[3], "other", 1)).status_code == 404
 
 
 def test_the_search_for_an_id_without_a_row(root: Client, broker_url: str) -> None:
