@@ -186,6 +186,15 @@ class Waiting(NamedTuple):
     due: float | None = None
 
 
+class InFlight(NamedTuple):
+    """A message that a consumer holds."""
+
+    consumer: str
+    #: Of the delivery.
+    number: int
+    raw: bytes
+
+
 class Parking(NamedTuple):
     """A delivery to be parked for as long as its task is paused."""
 
@@ -328,6 +337,10 @@ class Broker(ABC):
         """The last note of a task, or None when none is kept."""
 
     @abstractmethod
+    def noted_of(self, queue: str, task_ids: Sequence[str], about: About) -> list[bytes | None]:
+        """The last note of each of these tasks, in one round trip."""
+
+    @abstractmethod
     def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
         """Delete the notes of these tasks."""
 
@@ -397,6 +410,12 @@ class Broker(ABC):
     @abstractmethod
     def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
         """The newest ``count`` dead letters; with ``before``, those older than that key."""
+
+    @abstractmethod
+    def dead_letters_of(
+        self, before: Mapping[str, str | None], count: int
+    ) -> dict[str, list[DeadLetter]]:
+        """`dead_letters` of several queues, each with its key ``before``, in one round trip."""
 
     @abstractmethod
     def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
@@ -478,6 +497,26 @@ class Broker(ABC):
         in pages: a claim in between can make it skip some."""
 
     @abstractmethod
+    def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
+        """Up to ``count`` waiting messages in the order of a claim, without the first ``start``.
+        One round trip, however many wait."""
+
+    @abstractmethod
+    def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:
+        """Up to ``count`` messages that are due at ``since`` (Unix seconds) or later, the next
+        first, without the first ``skip`` of them. One round trip, however many are due."""
+
+    @abstractmethod
+    def peek_in_flight(self, queue: str, start: int, count: int) -> list[InFlight]:
+        """Up to ``count`` messages in flight, without the first ``start``; by the names of their
+        consumers, then by number. One round trip."""
+
+    @abstractmethod
+    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        """`holding` for deliveries (consumer and number) of several consumers, in one round
+        trip."""
+
+    @abstractmethod
     def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
         """The messages of these deliveries; None for those no longer held."""
 
@@ -492,6 +531,10 @@ class Broker(ABC):
     @abstractmethod
     def reports(self, queue: str) -> Mapping[str, bytes]:
         """Worker → its last report. A killed worker's report is still there."""
+
+    @abstractmethod
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        """`reports` of several queues, in one round trip."""
 
     # ------------------------------------------------------------------ limits
     # Each verb deals with several limits in one round trip. All are safe to repeat but `permits`:
@@ -531,6 +574,10 @@ class Broker(ABC):
     def free_slots(self, slots: Sequence[Slot]) -> None:
         """Give slots back. Each is reserved for the holder that has waited longest, whose message
         becomes due."""
+
+    @abstractmethod
+    def slots_in_use(self, limits: Sequence[str]) -> list[int]:
+        """How many slots of each of these limits are held or reserved."""
 
     @abstractmethod
     def lock(self, locks: Sequence[Lock]) -> list[str]:

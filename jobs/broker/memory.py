@@ -26,6 +26,7 @@ from jobs.broker.base import (
     Consumer,
     DeadLetter,
     Found,
+    InFlight,
     Note,
     Outgoing,
     Parking,
@@ -213,6 +214,9 @@ class MemoryBroker(Broker):
             value, ends = self._queues[queue].notes.get((task_id, about), (None, 0.0))
             return value if ends > self._clock() else None
 
+    def noted_of(self, queue: str, task_ids: Sequence[str], about: About) -> list[bytes | None]:
+        return [self.noted(queue, task_id, about) for task_id in task_ids]
+
     def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
         with self._changed:
             for task_id in task_ids:
@@ -295,6 +299,11 @@ class MemoryBroker(Broker):
             newest_first: Iterable[DeadLetter] = reversed(self._queues[queue].dead.values())
             older = [d for d in newest_first if before is None or int(d.key) < int(before)]
             return older[:count]
+
+    def dead_letters_of(
+        self, before: Mapping[str, str | None], count: int
+    ) -> dict[str, list[DeadLetter]]:
+        return {queue: self.dead_letters(queue, count, key) for queue, key in before.items()}
 
     def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
         with self._changed:
@@ -431,6 +440,24 @@ class MemoryBroker(Broker):
             lists = zip(q.steps, q.lists, strict=True)
             return iter([Waiting(raw, priority) for priority, waits in lists for raw in waits])
 
+    def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
+        return list(itertools.islice(self.browse(queue, due=False), start, start + count))
+
+    def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:
+        later = (m for m in self.browse(queue, due=True) if m.due is not None and m.due >= since)
+        return list(itertools.islice(later, skip, skip + count))
+
+    def peek_in_flight(self, queue: str, start: int, count: int) -> list[InFlight]:
+        with self._changed:
+            by_consumer = sorted(self._queues[queue].in_flight.items())
+            held = [
+                InFlight(n, k, raw) for n, held in by_consumer for k, raw in sorted(held.items())
+            ]
+            return held[start : start + count]
+
+    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        return [self.holding(queue, consumer, [n])[0] for consumer, n in deliveries]
+
     def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
         with self._changed:
             held = self._queues[queue].in_flight.get(consumer, {})
@@ -453,6 +480,9 @@ class MemoryBroker(Broker):
     def reports(self, queue: str) -> Mapping[str, bytes]:
         with self._changed:
             return dict(self._queues[queue].reports)
+
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        return [self.reports(queue) for queue in queues]
 
     # ------------------------------------------------------------------ limits
 
@@ -504,6 +534,11 @@ class MemoryBroker(Broker):
             for slot in slots:
                 self._slots[slot.limit].held.pop(slot.holder, None)
                 self._hand_over(slot)
+
+    def slots_in_use(self, limits: Sequence[str]) -> list[int]:
+        with self._changed:
+            now = self._clock()
+            return [sum(ends > now for ends in self._slots[name].held.values()) for name in limits]
 
     def lock(self, locks: Sequence[Lock]) -> list[str]:
         answers = []

@@ -25,6 +25,7 @@ from jobs.broker.base import (
     Consumer,
     DeadLetter,
     Found,
+    InFlight,
     Keeping,
     Later,
     Note,
@@ -272,6 +273,15 @@ class RedisBroker(Broker):
         found: bytes | None = self._redis.call("GET", self._keys(queue).note(about, task_id))
         return found
 
+    def noted_of(self, queue: str, task_ids: Sequence[str], about: About) -> list[bytes | None]:
+        if not task_ids:
+            return []
+        keys = self._keys(queue)
+        found: list[bytes | None] = self._redis.call(
+            "MGET", *(keys.note(about, task_id) for task_id in task_ids)
+        )
+        return found
+
     def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
         keys = [self._keys(queue).note(about, task_id) for task_id in task_ids]
         self._redis.calls([("DEL", *part) for part in _cut(keys)])
@@ -353,11 +363,22 @@ class RedisBroker(Broker):
         self._redis.call("XADD", self._keys(queue).dead, "*", *fields)
 
     def dead_letters(self, queue: str, count: int, before: str | None = None) -> list[DeadLetter]:
-        if before is not None and not _ENTRY.fullmatch(before):
-            return []
-        newest = f"({before}" if before else "+"
-        found = self._redis.call("XREVRANGE", self._keys(queue).dead, newest, "-", "COUNT", count)
-        return [_dead_letter(key.decode(), fields) for key, fields in found]
+        return self.dead_letters_of({queue: before}, count)[queue]
+
+    def dead_letters_of(
+        self, before: Mapping[str, str | None], count: int
+    ) -> dict[str, list[DeadLetter]]:
+        letters: dict[str, list[DeadLetter]] = {queue: [] for queue in before}
+        asked = {q: key for q, key in before.items() if key is None or _ENTRY.fullmatch(key)}
+        answers = self._redis.calls(
+            [
+                (*("XREVRANGE", self._keys(q).dead), f"({key}" if key else "+", "-", "COUNT", count)
+                for q, key in asked.items()
+            ]
+        )
+        for queue, found in zip(asked, answers, strict=True):
+            letters[queue] = [_dead_letter(key.decode(), fields) for key, fields in found]
+        return letters
 
     def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
         if not _ENTRY.fullmatch(key):
@@ -476,9 +497,7 @@ class RedisBroker(Broker):
         if due:
             for start in itertools.count(0, _PAGE):
                 page = self._redis.call("ZRANGE", keys.due, start, start + _PAGE - 1, "WITHSCORES")
-                for form, at in _pairs(page):
-                    priority, _, raw = form.partition(b"|")
-                    yield Waiting(raw, int(priority), math.floor(float(at)) / 1000)
+                yield from _due(page)
                 if not page:
                     return
         for step, key in zip(self._steps, keys.lists, strict=True):
@@ -487,6 +506,27 @@ class RedisBroker(Broker):
                 yield from (Waiting(raw, step) for raw in reversed(page))
                 if len(page) < _PAGE:
                     break
+
+    def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
+        answer = self._redis.run(scripts.PEEK, self._keys(queue).lists, start, count)
+        return [Waiting(raw, self._steps[step]) for raw, step in _pairs(answer)]
+
+    def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:
+        wanted = (_ms(since), skip, count)
+        return _due(self._redis.run(scripts.PEEK_DUE, (self._keys(queue).due,), *wanted))
+
+    def peek_in_flight(self, queue: str, start: int, count: int) -> list[InFlight]:
+        keys = self._keys(queue)
+        wanted = (keys.inflight(""), start, count)
+        answer = self._redis.run(scripts.PEEK_IN_FLIGHT, (keys.consumers,), *wanted)
+        rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
+        return [InFlight(name.decode(), int(number), raw) for name, number, raw in rows]
+
+    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
+        keys = self._keys(queue)
+        return self._redis.calls(
+            [("HGET", keys.inflight(consumer), number) for consumer, number in deliveries]
+        )
 
     def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
         if not numbers:
@@ -517,8 +557,11 @@ class RedisBroker(Broker):
             self._redis.calls([("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)])
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
-        flat = self._redis.call("HGETALL", self._keys(queue).workers)
-        return {name.decode(): text for name, text in _pairs(flat)}
+        return self.reports_of([queue])[0]
+
+    def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
+        answers = self._redis.calls([("HGETALL", self._keys(q).workers) for q in queues])
+        return [{name.decode(): text for name, text in _pairs(flat)} for flat in answers]
 
     # ------------------------------------------------------------------ limits
 
@@ -579,6 +622,12 @@ class RedisBroker(Broker):
             args: list[int | str] = [most, _ms(HANDED), *(slots[n].holder for n in places)]
             runs.append((scripts.FREE, self._slots(limit), args))
         self._wake(self._redis.run_all(runs))
+
+    def slots_in_use(self, limits: Sequence[str]) -> list[int]:
+        now = self._now() if limits else 0
+        return self._redis.calls(
+            [("ZCOUNT", self._slots(limit)[0], f"({now}", "+inf") for limit in limits]
+        )
 
     def lock(self, locks: Sequence[Lock]) -> list[str]:
         runs: list[Run] = [
@@ -784,6 +833,14 @@ def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], Sequence[int
     for n, slot in enumerate(slots):
         places[slot.limit, slot.most].append(n)
     return [(limit, part) for limit, all_ in places.items() for part in _cut(all_, _HOLDERS)]
+
+
+def _due(flat: Sequence[Any]) -> list[Waiting]:
+    """Members of the due ones, each with its time."""
+    split = ((*form.partition(b"|")[::2], at) for form, at in _pairs(flat))
+    return [
+        Waiting(raw, int(priority), math.floor(float(at)) / 1000) for priority, raw, at in split
+    ]
 
 
 def _member(priority: int, raw: bytes) -> bytes:

@@ -23,8 +23,11 @@ from jobs.broker.base import Outgoing, Pause
 from jobs.control import inspecting as inspect
 from jobs.control.moving import (
     change_priority,
+    delete,
     find,
+    hasten,
     move,
+    move_one,
     purge,
 )
 from jobs.control.pausing import (
@@ -54,10 +57,13 @@ __all__ = [
     "RateOverride",
     "ask_again",
     "change_priority",
+    "delete",
     "discard",
     "find",
+    "hasten",
     "inspect",
     "move",
+    "move_one",
     "pause",
     "pause_task",
     "paused",

@@ -9,6 +9,7 @@ and runs once, like anything delivered twice.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import secrets
@@ -43,20 +44,7 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     """
     registry.queue(queue)
 
-    def end_calls(messages: Sequence[Waiting]) -> Sequence[str]:
-        read = [(found, sent) for found in messages if (sent := _read(queue, found))]
-        alone = [sent.id for _, sent in read if not (sent.embed or sent.unique)]
-        # The ledger first, or it would wait for calls that have no message.
-        ledger.mark_revoked(alone, "purged")
-        # Only a worker knows what follows the end of the others.
-        others = [
-            Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
-            for found, sent in read
-            if sent.embed or sent.unique
-        ]
-        broker.get().push(others)
-        return alone
-
+    end_calls = functools.partial(_end_calls, queue)
     count = _waiting(queue, end_calls) if waiting else 0
     seen, goal = 0, broker.get().stats(queue).due if due else 0
     while seen < goal:
@@ -80,24 +68,35 @@ def move(queue: str, to: str, *, task_id: str = "") -> int:
     Raises `JobsError` when only one of the queues is open: unsigned messages would begin to be run,
     or become dead letters.
     """
-    if registry.queue(queue) == registry.queue(to):
-        raise JobsError(f"The messages are on queue {queue!r} already.")
-    if conf.get().queue(queue).open != conf.get().queue(to).open:
-        raise JobsError(
-            f"One of the queues {queue!r} and {to!r} is open and the other isn't: what nobody "
-            "signed would be run there, or given up. Move messages between queues of one kind."
-        )
-
-    def push(messages: Sequence[Waiting]) -> Sequence[str]:
-        # The ledger first: if it is away, no message is there twice.
-        ledger.moved(_ids(queue, messages), to)
-        broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
-        return ()
-
+    _check_move(queue, to)
     if not task_id:
-        return _waiting(queue, push)
+        return _waiting(queue, functools.partial(_push_to, to, queue))
     found = find(queue, task_id)
-    return _one(queue, found, push) if found else 0
+    return int(move_one(queue, to, found)) if found else 0
+
+
+def move_one(queue: str, to: str, found: Waiting) -> bool:
+    """Move a message that waits on a queue, or is due later, to another one. False: it is gone.
+    Raises `JobsError` as `move` does."""
+    _check_move(queue, to)
+    return bool(_one(queue, found, functools.partial(_push_to, to, queue)))
+
+
+def delete(queue: str, found: Waiting) -> bool:
+    """Delete a message that waits on a queue, or is due later, for good; its call ends as with
+    `purge`. False: it is gone."""
+    deleted = bool(_one(queue, found, functools.partial(_end_calls, registry.queue(queue))))
+    if deleted:
+        log.warning("a message of queue %s is deleted", queue)
+    return deleted
+
+
+def hasten(queue: str, found: Waiting) -> bool:
+    """Run a call now that is due later. False: it doesn't wait for its time any more."""
+    if not broker.get().hasten(registry.queue(queue), found.raw, found.priority):
+        return False
+    ledger.hastened(_ids(queue, [found]))
+    return True
 
 
 def change_priority(queue: str, task_id: str, priority: int) -> bool:
@@ -132,6 +131,39 @@ def find(queue: str, task_id: str) -> Waiting | None:
 # ---------------------------------------------------------------------------- steps
 
 
+def _check_move(queue: str, to: str) -> None:
+    if registry.queue(queue) == registry.queue(to):
+        raise JobsError(f"The messages are on queue {queue!r} already.")
+    if conf.get().queue(queue).open != conf.get().queue(to).open:
+        raise JobsError(
+            f"One of the queues {queue!r} and {to!r} is open and the other isn't: what nobody "
+            "signed would be run there, or given up. Move messages between queues of one kind."
+        )
+
+
+def _push_to(to: str, queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
+    # The ledger first: if it is away, no message is there twice.
+    ledger.moved(_ids(queue, messages), to)
+    broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
+    return ()
+
+
+def _end_calls(queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
+    """End the calls of messages that are deleted."""
+    read = [(found, sent) for found in messages if (sent := _read(queue, found))]
+    alone = [sent.id for _, sent in read if not (sent.embed or sent.unique)]
+    # The ledger first, or it would wait for calls that have no message.
+    ledger.mark_revoked(alone, "purged")
+    # Only a worker knows what follows the end of the others.
+    others = [
+        Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
+        for found, sent in read
+        if sent.embed or sent.unique
+    ]
+    broker.get().push(others)
+    return alone
+
+
 def _waiting(queue: str, process: Process) -> int:
     """Process as many messages as wait at the beginning."""
     count, goal = 0, broker.get().stats(queue).waiting
@@ -144,9 +176,10 @@ def _waiting(queue: str, process: Process) -> int:
 
 def _one(queue: str, found: Waiting, process: Process) -> int:
     if found.due is not None:
-        process([found])
-        broker.get().withdraw(queue, [found])
-        return 1
+        ended = process([found])
+        count = broker.get().withdraw(queue, [found])
+        broker.get().ack(queue, "", [], ended)
+        return count
     with _hands(queue) as hands:
         if not hands.pick(found):
             return 0

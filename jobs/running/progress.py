@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,13 +184,26 @@ def read(task_id: str, row: Any = None) -> Progress | None:
             return None
         if found is None:
             continue
-        try:
-            said = _decode(found)
-            meta = serialization.loads(bytes(said.meta))
-            at = dt.datetime.fromtimestamp(said.at, dt.UTC)
-        except (ValueError, TypeError, ArithmeticError, RecursionError, OSError):
-            return None  # it isn't ours
-        if row is not None and said.attempt <= row.attempts - (row.state == State.STARTED):
-            return None  # an attempt that is over has reported this
-        return Progress(said.state, said.done, said.total, said.message, meta, at, said.attempt)
+        said = _read(found)
+        if said is None or row is None:
+            return said
+        # Otherwise an attempt that is over has reported it.
+        over = row.attempts - (row.state == State.STARTED)
+        return said if said.attempt > over else None
     return None
+
+
+def read_all(queue: str, task_ids: Sequence[str]) -> list[Progress | None]:
+    """`read` for calls that are known to run, all from one queue. Raises `BrokerUnavailable`."""
+    found = broker.get().noted_of(queue, task_ids, About.PROGRESS)
+    return [None if one is None else _read(one) for one in found]
+
+
+def _read(found: bytes) -> Progress | None:
+    try:
+        said = _decode(found)
+        meta = serialization.loads(bytes(said.meta))
+        at = dt.datetime.fromtimestamp(said.at, dt.UTC)
+    except (ValueError, TypeError, ArithmeticError, RecursionError, OSError):
+        return None  # it isn't ours
+    return Progress(said.state, said.done, said.total, said.message, meta, at, said.attempt)

@@ -69,7 +69,7 @@ def test_the_queues_update_by_themselves(
     visit("")
     click(browser, "#content .model-queues th a")
     wait_for(lambda: text(browser, WAITING) == "0")
-    browser.execute_script("document.querySelector('#jobs-live-queues a').focus()")
+    browser.execute_script("document.querySelector('#jobs-live-queues td a').focus()")
     broker.get().push([Outgoing("default", b"x"), Outgoing("default", b"y")])
     wait_for(lambda: text(browser, WAITING) == "2", what="the page to show 2 waiting messages")
     see(browser, "#jobs-live", "no worker takes them")
@@ -138,14 +138,14 @@ def test_dead_letters_are_put_back_and_discarded(
 ) -> None:
     for n in range(3):
         letter(args=[n])
-    visit("jobs/queues/dead/default/")
+    visit("jobs/deadletters/?queue=default")
     screenshot("dead-letters")
     click(browser, "#jobs-letters tbody tr:first-child input")
     click(browser, "button[value=requeue]")
     see(browser, ".messagelist", "1 message is back")
     click(browser, "#jobs-all")
     click(browser, "button[value=discard]")
-    see(browser, "#content", "2 messages of queue “default” will be deleted")
+    see(browser, "#content", "2 messages will be deleted")
     screenshot("discard")
     click(browser, "button[name=confirmed]")
     see(browser, ".messagelist", "2 messages discarded")
@@ -217,7 +217,7 @@ def test_all_dead_letters_are_put_back(
 ) -> None:
     for n in range(3):
         letter(args=[n])
-    visit("jobs/queues/dead/default/")
+    visit("jobs/deadletters/?queue=default")
     click(browser, "button[value=requeue_all]")
     screenshot("all-back")
     click(browser, "button[name=confirmed]")
@@ -234,6 +234,9 @@ def test_no_page_is_wider_than_the_window(
         result=result, number=1, finished_at=timezone.now(), traceback="x" * 300, **values
     )
     key, _sent = letter(task="a." * 60 + "task", args=["long" * 200])
+    waits = message.new_id()
+    sent = Message(task="a." * 60 + "task", id=waits, queue="default", args=["long" * 200])
+    broker.get().push([Outgoing("default", message.encode(sent))])
     metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     for path in (
@@ -241,8 +244,10 @@ def test_no_page_is_wider_than_the_window(
         "jobs/taskresult/?state__exact=RETRY",
         f"jobs/taskresult/{result.pk}/change/",
         "jobs/queues/",
-        "jobs/queues/dead/default/",
-        f"jobs/queues/letter/default/{key}/",
+        "jobs/queues/queue/default/",
+        f"jobs/queues/call/default/{waits}/",
+        "jobs/deadletters/?queue=default",
+        f"jobs/deadletters/letter/default/{key}/",
     ):
         visit(path)
         fits(browser, width)

@@ -1,4 +1,5 @@
-"""The pages of the queues: an overview that keeps itself up to date, and the dead letters."""
+"""The pages of the queues: an overview that keeps itself up to date, one queue with its calls, and
+a call of which the ledger has no row."""
 
 from __future__ import annotations
 
@@ -8,40 +9,43 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
-from django.core.exceptions import PermissionDenied
+from django.contrib.admin.utils import quote, unquote
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from jobs import broker
+from jobs import broker, ledger, serialization
+from jobs.admin import words
 from jobs.admin.pages import PageAdmin
-from jobs.admin.queues.snapshot import keys_from, letter_page, letter_rows, snapshot
+from jobs.admin.queues import calls
+from jobs.admin.queues.calls import Chosen
+from jobs.admin.queues.snapshot import snapshot
 from jobs.admin.queues.verbs import (
-    ALL_LETTERS_VERBS,
-    KEY,
-    LETTER_VERBS,
+    ALL_CALLS_VERBS,
+    CALL_VERBS,
     QUEUE_VERBS,
-    Letter,
     is_declared,
+    may_go_to,
+    move,
+    move_all,
     pause_task,
     resume_task,
 )
 from jobs.admin.verbs import FAILURES, TROUBLE, Verb
 from jobs.exceptions import BrokerUnavailable
-from jobs.models import Queues
+from jobs.models import Queues, TaskResult
 
 #: Seconds after which the overview asks the broker again.
 REFRESH = 2
 
-#: Dead letters on one page.
-_PAGE = 50
-
 #: Entries of the log on one page.
 _ENTRIES = 100
 
-#: Most dead letters that one press of a button puts back or discards.
+#: Most calls that one press of a button acts on.
 ALL = 1000
 
 
@@ -52,6 +56,8 @@ class QueuesAdmin(PageAdmin):
             ("", self.changelist_view, "changelist"),
             ("live/", self.live_view, "live"),
             ("history/", self.log_view, "history"),
+            ("queue/<path:queue>/", self.queue_view, "queue"),
+            ("call/<path:queue>/<str:task_id>/", self.call_view, "call"),
             ("dead/<path:queue>/", self.dead_view, "dead"),
             ("letter/<path:queue>/<str:key>/", self.letter_view, "letter"),
             ("pause-task/", self.pause_task_view, "pause_task"),
@@ -92,55 +98,96 @@ class QueuesAdmin(PageAdmin):
         context = {**snapshot(), "may": self.may_on_queues(request)}
         return TemplateResponse(request, "admin/jobs/queues/live.html", context)
 
-    def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
-        """The dead letters of a queue, newest first; a POST acts on them."""
+    def queue_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """One queue with its calls; a POST acts on them."""
         self._check_may_view(request, queue)
+        tab = request.GET.get("tab", "")
+        tab = tab if tab in calls.TABS else calls.WAITING
         if request.method == "POST":
-            return self._act_on_letters(request, queue) or self._to_dead(queue)
-        before = request.GET.get("before", "")
-        paged = bool(KEY.fullmatch(before))
-        problem, letters = "", []
+            done = self._act_on_calls(request, queue, tab)
+            return done or HttpResponseRedirect(self._url_of(queue, tab))
+        context: dict[str, Any] = {"problem": ""}
         try:
-            letters = broker.get().dead_letters(queue, _PAGE + 1, before if paged else None)
+            context |= calls.about(queue)
+            context["page"] = calls.page_of(queue, tab, request.GET.get("p", ""))
         except TROUBLE as error:
-            problem = str(error)
-        context = {
-            "title": _("Dead letters of queue “%(queue)s”") % {"queue": queue},
+            context = {"problem": str(error)}
+        lists = [(name, label, self._url_of(queue, name)) for name, label in calls.TABS.items()]
+        context |= {
+            "title": _("Queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
-            "problem": problem,
-            "rows": letter_rows(queue, letters[:_PAGE]),
-            "older": letters[_PAGE - 1].key if len(letters) > _PAGE else "",
-            "paged": paged,
-            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
-            "verbs_for_all": [verb for verb in ALL_LETTERS_VERBS if self.may(request, verb)],
+            "tab": tab,
+            "lists": lists,
+            "here": self._url_of(queue, tab),
+            "paged": "p" in request.GET,
+            "may": self.may_on_queues(request),
+            "verbs": [verb for verb in CALL_VERBS[tab] if self.may(request, verb)],
+            "verbs_for_all": [verb for verb in ALL_CALLS_VERBS[tab] if self.may(request, verb)],
         }
-        return self.page(request, "admin/jobs/queues/dead.html", context)
+        return self.page(request, "admin/jobs/queues/queue.html", context)
 
-    def letter_view(self, request: HttpRequest, queue: str, key: str) -> HttpResponse:
-        """One dead letter, whole."""
+    def call_view(self, request: HttpRequest, queue: str, task_id: str) -> HttpResponse:
+        """What the broker has of a call. When the ledger has a row of it, or it is a dead letter,
+        this leads to the page of that."""
         self._check_may_view(request, queue)
+        task_id, site = unquote(task_id), self.admin_site.name
+        if "\0" in task_id:
+            raise Http404("No id has a NUL.")
+        rows = TaskResult.objects.using(ledger.alias())
+        if request.user.has_perm("jobs.view_taskresult") and rows.filter(pk=task_id).exists():
+            url = reverse("admin:jobs_taskresult_change", args=[quote(task_id)], current_app=site)
+            return HttpResponseRedirect(url)
         try:
-            letter = broker.get().dead_letter_at(queue, key) if KEY.fullmatch(key) else None
+            tab, key = request.GET.get("tab", ""), request.GET.get("key", "")
+            found = calls.find_at(queue, task_id, tab, key)
+            found = found or calls.find(queue, task_id, calls.SEARCHED)
+            letter = None if found else calls.dead_letter_of(queue, task_id, calls.SEARCHED)
+            row = calls.row_of(found) if found else None
         except TROUBLE as error:
             messages.error(request, str(error))
-            return self._to_dead(queue)
-        if letter is None:
-            messages.warning(request, _("This dead letter is not there any more."))
-            return self._to_dead(queue)
+            return HttpResponseRedirect(self._url_of(queue))
+        if letter is not None:
+            where = [queue, letter.key]
+            url = reverse("admin:jobs_deadletters_letter", args=where, current_app=site)
+            return HttpResponseRedirect(url)
+        verbs = CALL_VERBS[found.list] if found else ()
         context = {
-            "title": _("Dead letter of queue “%(queue)s”") % {"queue": queue},
+            "title": _("Call %(id)s") % {"id": task_id},
             "queue": queue,
-            "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],
-            **letter_page(queue, letter),
+            "queue_url": self._url_of(queue),
+            "id": task_id,
+            "searched": calls.SEARCHED,
+            "row": row,
+            "here": self._url_of(queue, found.list) if found else "",
+            "place": calls.TABS[found.list] if found else "",
+            "verbs": [verb for verb in verbs if self.may(request, verb)],
         }
-        return self.page(request, "admin/jobs/queues/letter.html", context)
+        if row and row.message:
+            context["args"] = words.pretty(serialization.dumps(row.message.shown_args))
+            context["kwargs"] = words.pretty(serialization.dumps(row.message.shown_kwargs))
+        answer = self.page(request, "admin/jobs/queues/call.html", context)
+        answer.status_code = 200 if found else 404
+        return answer
+
+    def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
+        """The dead letters of a queue: the list of all, filtered."""
+        self._check_may_view(request, queue)
+        url = reverse("admin:jobs_deadletters_changelist", current_app=self.admin_site.name)
+        return HttpResponseRedirect(f"{url}?{urlencode({'queue': queue})}")
+
+    def letter_view(self, request: HttpRequest, queue: str, key: str) -> HttpResponse:
+        """Where links to a dead letter led before there was a list of all."""
+        self._check_may_view(request, queue)
+        where, site = [queue, key], self.admin_site.name
+        url = reverse("admin:jobs_deadletters_letter", args=where, current_app=site)
+        return HttpResponseRedirect(url)
 
     def log_view(self, request: HttpRequest) -> HttpResponse:
         """What was done here to queues, tasks and dead letters, by whom and why; newest first."""
         self._check_may_view(request)
         entries = LogEntry.objects.filter(content_type=self.content_type()).order_by("-pk")
         before = request.GET.get("before", "")
-        paged = bool(KEY.fullmatch(before)) and "-" not in before
+        paged = before.isascii() and before.isdecimal() and len(before) <= 18
         if paged:
             entries = entries.filter(pk__lt=int(before))
         found = list(entries.select_related("user")[: _ENTRIES + 1])
@@ -157,10 +204,9 @@ class QueuesAdmin(PageAdmin):
         if queue is not None and not is_declared(queue):
             raise _not_declared(queue)
 
-    def _to_dead(self, queue: str) -> HttpResponseRedirect:
-        return HttpResponseRedirect(
-            reverse("admin:jobs_queues_dead", args=[queue], current_app=self.admin_site.name)
-        )
+    def _url_of(self, queue: str, tab: str = calls.WAITING) -> str:
+        url = reverse("admin:jobs_queues_queue", args=[queue], current_app=self.admin_site.name)
+        return f"{url}?{urlencode({'tab': tab})}"
 
     # ------------------------------------------------------------------ acts
 
@@ -178,6 +224,9 @@ class QueuesAdmin(PageAdmin):
             said = str(verb.act(name, request))
             messages.success(request, said)
             self.log(request, verb, name, said)
+        except ValidationError as error:
+            messages.error(request, " ".join(error.messages))
+            return HttpResponseRedirect(request.path)
         except FAILURES as error:
             messages.error(request, str(error))
             if request.method == "POST" and isinstance(error, BrokerUnavailable):
@@ -189,70 +238,66 @@ class QueuesAdmin(PageAdmin):
         """The task is chosen on the page."""
         return self.act_view(request, pause_task, request.POST.get("task", ""))
 
-    def _act_on_letters(self, request: HttpRequest, queue: str) -> HttpResponse | None:
-        """The question; None when the verb has acted on the chosen letters, or on all of them."""
+    def _act_on_calls(self, request: HttpRequest, queue: str, tab: str) -> HttpResponse | None:
+        """The question; None when the verb has acted on the chosen calls, or on all of a list."""
         action = request.POST.get("action", "")
-        known = {verb.name: verb for verb in (*LETTER_VERBS, *ALL_LETTERS_VERBS)}
+        known = {verb.name: verb for verb in (*CALL_VERBS[tab], *ALL_CALLS_VERBS[tab])}
         allowed = [verb for verb in known.values() if self.may(request, verb)]
         if not allowed or (action in known and known[action] not in allowed):
             raise PermissionDenied
+        if action not in known:
+            return None
+        verb, keys = known[action], request.POST.getlist("key")[: calls.PAGE]
         context: dict[str, Any] = {
             "queue": queue,
-            "parent": _("Dead letters of queue “%(queue)s”") % {"queue": queue},
-            "back": request.path,
-            "sent": [("action", action)],
+            "parent": _("Queue “%(queue)s”") % {"queue": queue},
+            "back": self._url_of(queue, tab),
+            "sent": [("action", action), *(("key", key) for key in keys)],
+            "others": may_go_to(queue),
         }
-        for verb in ALL_LETTERS_VERBS:
-            if verb.name == action:
-                return self._act_on_all(request, verb, context)
-        for verb in LETTER_VERBS:
-            if verb.name == action:
-                keys = request.POST.getlist("key")
-                if not keys:
-                    messages.warning(request, _("Choose dead letters first."))
-                context["sent"] += [("key", key) for key in keys]
-                return self.ask_or_act(request, verb, [Letter(queue, k) for k in keys], context)
-        return None
-
-    def _act_on_all(
-        self, request: HttpRequest, verb: Verb, context: dict[str, Any]
-    ) -> HttpResponse | None:
-        """First ask; then act on the letters that were there at that time, at most `ALL`."""
-        queue, newest = context["queue"], request.POST.get("newest", "")
+        moves = verb in (move, move_all) and "confirmed" in request.POST
+        if moves and request.POST.get("to", "") not in context["others"]:
+            messages.error(request, _("Choose the queue to move them to."))
+            return None
         try:
-            if "confirmed" in request.POST and KEY.fullmatch(newest):
-                keys = keys_from(queue, newest, ALL + 1)
-                # The oldest first: the order in which they were sent, and are to run again.
-                self.act(request, verb, [Letter(queue, key) for key in keys[:ALL][::-1]])
-                if len(keys) > ALL:
-                    said = _("There are more: %(n)d are done at once. Do it again for the others.")
-                    messages.warning(request, said % {"n": ALL})
+            if verb in ALL_CALLS_VERBS[tab]:
+                return self._act_on_all(request, verb, tab, context)
+            if not keys:
+                messages.warning(request, _("Choose calls first."))
                 return None
-            letters, count = broker.get().dead_letters(queue, 1), broker.get().stats(queue).dead
+            return self.ask_or_act(request, verb, calls.chosen(queue, tab, keys), context)
         except TROUBLE as error:
             messages.error(request, str(error))
             return None
-        if not letters:
-            return None
-        context["sent"] += [("newest", letters[0].key)]
-        if count > ALL:
-            context["note"] = _(
-                "There are %(count)s dead letters: the newest %(at_once)s are done at once."
-            ) % {"count": count, "at_once": ALL}
-        return self.ask(request, verb, min(count, ALL), context)
 
-    def name_of(self, thing: Letter) -> str:
-        return ""  # a key says nothing to a person
+    def _act_on_all(
+        self, request: HttpRequest, verb: Verb, tab: str, context: dict[str, Any]
+    ) -> HttpResponse | None:
+        """First ask; then act on the first calls of a list, at most `ALL`."""
+        queue = context["queue"]
+        found = calls.first_of(queue, tab, ALL + 1)
+        if not found:
+            return None
+        said = _("There are more: the first %(n)s are done at once. Do it again for the others.")
+        more = said % {"n": ALL} if len(found) > ALL else ""
+        if "confirmed" not in request.POST:
+            return self.ask(request, verb, min(len(found), ALL), {**context, "note": more})
+        self.ask_or_act(request, verb, found[:ALL], context)
+        if more:
+            stats = broker.get().stats(queue)
+            left = {calls.WAITING: stats.waiting, calls.DUE: stats.due}.get(tab, stats.in_flight)
+            now = _("%(left)s are on the list now.") % {"left": f"{left:,}"}
+            messages.warning(request, f"{more} {now}")
+        return None
 
     # ------------------------------------------------------------------ the log
 
     def log(self, request: HttpRequest, verb: Verb, thing: Any, said: str) -> None:
-        """Queues, tasks and dead letters have no row. Their entries are of the type *queue*, with
-        the queue's name, the task's, or the id of the letter's call as the id."""
-        if isinstance(thing, Letter):
-            text = _("dead letter %(id)s of queue “%(queue)s”")
-            known, name = said, text % {"id": said, "queue": thing.queue}
-            said = verb.done % {"n": 1}
+        """Queues, tasks and calls have no row here. Their entries are of the type *queue*, with the
+        queue's name, the task's, or the call's id as the id."""
+        if isinstance(thing, Chosen):
+            text = _("call %(id)s of queue “%(queue)s”")
+            known, name = thing.id, text % {"id": thing.id or "?", "queue": thing.queue}
         elif verb in QUEUE_VERBS:
             known, name = thing, _("queue “%(queue)s”") % {"queue": thing}
         else:

@@ -19,9 +19,6 @@ from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
 from jobs.timing import clock
 
-#: Dead letters that are read at once, each of them whole.
-_SOME = 100
-
 #: Most tasks of one process that are named.
 _NAMED = 5
 
@@ -174,14 +171,3 @@ def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
         "kwargs": words.pretty(serialization.dumps(found.shown_kwargs)) if found else "",
         "whole": whole,
     }
-
-
-def keys_from(queue: str, newest: str, most: int) -> list[str]:
-    """Keys of this dead letter and of older ones, newest first, at most so many."""
-    keys = [newest]
-    while len(keys) < most:
-        page = broker.get().dead_letters(queue, min(_SOME, most - len(keys)), keys[-1])
-        if not page:
-            break
-        keys += [letter.key for letter in page]
-    return keys

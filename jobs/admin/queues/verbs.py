@@ -1,4 +1,4 @@
-"""What an operator does to queues and tasks (pause, resume, purge) and to dead letters.
+"""What an operator does to queues and tasks (pause, resume, purge), and to the calls of a queue.
 
 A verb of queues has a template with its question, and a link in ``live.html``. One of tasks has an
 address of its own in `QueuesAdmin.get_urls`, too.
@@ -6,20 +6,24 @@ address of its own in `QueuesAdmin.get_urls`, too.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.http import Http404, HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext, ngettext_lazy
 
-from jobs import broker, conf, control, message, registry
+from jobs import broker, conf, control, registry
+from jobs.admin.queues import calls
+from jobs.admin.queues.calls import Chosen
 from jobs.admin.queues.snapshot import PauseRow
-from jobs.admin.verbs import Question, verb, why
+from jobs.admin.verbs import Question, Verb, verb, why
+from jobs.broker.base import PARKED
 from jobs.control import Pause
-from jobs.exceptions import MessageError, UnknownTask
+from jobs.exceptions import UnknownTask
+from jobs.timing import clock
 
 
 def is_declared(queue: str) -> bool:
@@ -89,6 +93,11 @@ def resume(queue: str, request: HttpRequest) -> str:
     destroys=True,
 )
 def purge(queue: str, request: HttpRequest) -> str:
+    if request.POST.get("name", "").strip() != queue:
+        raise ValidationError(
+            _("Nothing was deleted: type the queue’s name, “%(queue)s”, to confirm.")
+            % {"queue": queue}
+        )
     done = control.purge(queue, due="due" in request.POST)
     return ngettext("%(n)d message deleted.", "%(n)d messages deleted.", done) % {"n": done}
 
@@ -135,95 +144,193 @@ def resume_task(task: str, request: HttpRequest) -> str:
     return _("Task “%(task)s” was not paused.") % {"task": task}
 
 
-# ------------------------------------------------------------------------------ dead letters
+# ------------------------------------------------------------------------------ calls
+
+#: For how long a revocation is remembered after the call is due.
+_REMEMBER = 86_400.0
+
+_GONE = ngettext_lazy(
+    "%(n)d was not there any more: it has moved on.",
+    "%(n)d were not there any more: they have moved on.",
+    "n",
+)
 
 
-class Letter(NamedTuple):
-    """Where a dead letter is."""
-
-    queue: str
-    key: str
-
-    def call(self) -> str:
-        """The id of its call; its key if it can't be read. Empty: there is no such letter."""
-        found = broker.get().dead_letter_at(*self) if KEY.fullmatch(self.key) else None
-        if found is None:
-            return ""
-        try:
-            return message.decode(found.raw, self.queue, trusted=True).id
-        except MessageError:
-            return self.key
+def _waits(call: Chosen) -> bool:
+    """Also for one that is gone: the act says so."""
+    return call.found is None or not call.found.consumer
 
 
-#: The form of a dead letter's key. No letter has another key, which only an address written by hand
-#: contains; Redis would answer it with an error.
-KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
-
-_GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
+def _revoke(call: Chosen, *, terminate: bool) -> str:
+    if not call.id:
+        return ""
+    waiting = call.found and call.found.waiting
+    ahead = 0.0
+    if waiting and waiting.due is not None and waiting.due < PARKED:
+        ahead = max(0.0, waiting.due - clock.now().timestamp())
+    control.revoke(call.id, terminate=terminate, remember=_REMEMBER + ahead)
+    if waiting and waiting.due is not None:
+        control.hasten(call.queue, waiting)  # or it would end only when it is due
+    return _("Terminated.") if terminate else _("Cancelled.")
 
 
 @verb(
-    permission="requeue_deadletters",
-    label=gettext_lazy("Put back on the queue"),
-    done=ngettext_lazy(
-        "%(n)d message is back on the queue.", "%(n)d messages are back on the queue.", "n"
-    ),
-    gone=_GONE,
-)
-def requeue(letter: Letter, request: HttpRequest) -> str:
-    call = letter.call()
-    return call if call and control.requeue(*letter, by=request.user.get_username()) else ""
-
-
-_LOST = Question(
-    text=ngettext_lazy(
-        "%(n)s message of queue “%(queue)s” will be deleted for good. It can’t be run or looked at "
-        "any more.",
-        "%(n)s messages of queue “%(queue)s” will be deleted for good. They can’t be run or looked "
-        "at any more.",
-        "n",
-    ),
-    yes=gettext_lazy("Yes, discard"),
-    why=True,
-)
-
-
-@verb(
-    permission="discard_deadletters",
-    label=gettext_lazy("Discard…"),
-    question=_LOST,
-    destroys=True,
-    done=ngettext_lazy("%(n)d message discarded.", "%(n)d messages discarded.", "n"),
-    gone=_GONE,
-)
-def discard(letter: Letter, request: HttpRequest) -> str:
-    call = letter.call()
-    return call if call and control.discard(*letter) else ""
-
-
-requeue_all = replace(
-    requeue,
-    name="requeue_all",
-    label=gettext_lazy("Put all back…"),
+    permission="revoke_taskresult",
+    label=gettext_lazy("Cancel…"),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s message goes back on queue “%(queue)s”. If it still can’t be run, it becomes a "
-            "dead letter again.",
-            "%(n)s messages go back on queue “%(queue)s”. Those that still can’t be run become "
-            "dead letters again.",
+            "%(n)s call will be cancelled: a worker ends it as REVOKED instead of starting it. If "
+            "it runs already, it goes on.",
+            "%(n)s calls will be cancelled: a worker ends each as REVOKED instead of starting it. "
+            "Those that run already go on.",
             "n",
         ),
-        yes=gettext_lazy("Yes, put all back"),
+        yes=gettext_lazy("Yes, cancel"),
+        why=True,
+    ),
+    destroys=True,
+    done=ngettext_lazy("%(n)d call is cancelled.", "%(n)d calls are cancelled.", "n"),
+    gone=ngettext_lazy(
+        "%(n)d can’t be read, so it can’t be cancelled.",
+        "%(n)d can’t be read, so they can’t be cancelled.",
+        "n",
+    ),
+)
+def cancel(call: Chosen, request: HttpRequest) -> str:
+    return _revoke(call, terminate=False)
+
+
+@verb(
+    permission="revoke_taskresult",
+    label=gettext_lazy("Terminate…"),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s call will be ended as REVOKED, even while it runs: its worker process is "
+            "killed, and whatever else that process was running is run again.",
+            "%(n)s calls will be ended as REVOKED, even while they run: their worker processes "
+            "are killed, and whatever else those were running is run again.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, terminate"),
+        why=True,
+    ),
+    destroys=True,
+    done=ngettext_lazy("%(n)d call is terminated.", "%(n)d calls are terminated.", "n"),
+    gone=cancel.gone,
+)
+def terminate(call: Chosen, request: HttpRequest) -> str:
+    return _revoke(call, terminate=True)
+
+
+@verb(
+    permission="hasten_calls",
+    label=gettext_lazy("Run now"),
+    fits=lambda call: call.found is None or (call.found.due is not None and not call.found.parked),
+    done=ngettext_lazy("%(n)d call is run now.", "%(n)d calls are run now.", "n"),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: it waits for its task to be resumed.",
+        "%(n)d are left as they are: they wait for their tasks to be resumed.",
+        "n",
+    ),
+    gone=_GONE,
+)
+def run_now(call: Chosen, request: HttpRequest) -> str:
+    waiting = call.found and call.found.waiting
+    return _("Run now.") if waiting and control.hasten(call.queue, waiting) else ""
+
+
+def may_go_to(queue: str) -> list[str]:
+    """Where the messages of a queue can be moved: other queues, open ones only from open ones."""
+    declared = conf.get().queues
+    kind = conf.get().queue(queue).open
+    return [name for name in declared if name != queue and conf.get().queue(name).open == kind]
+
+
+@verb(
+    permission="move_calls",
+    label=gettext_lazy("Move…"),
+    fits=_waits,
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s call will be moved from queue “%(queue)s” to another one.",
+            "%(n)s calls will be moved from queue “%(queue)s” to another one, in the same order.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, move"),
+        why=True,
+        template="admin/jobs/queues/move.html",
+    ),
+    done=ngettext_lazy("%(n)d call is moved.", "%(n)d calls are moved.", "n"),
+    left_out=ngettext_lazy(
+        "%(n)d is left as it is: a worker holds it.",
+        "%(n)d are left as they are: workers hold them.",
+        "n",
+    ),
+    gone=_GONE,
+)
+def move(call: Chosen, request: HttpRequest) -> str:
+    waiting, to = call.found and call.found.waiting, request.POST.get("to", "")
+    if not waiting or not control.move_one(call.queue, to, waiting):
+        return ""
+    return _("Moved to queue “%(queue)s”.") % {"queue": to}
+
+
+@verb(
+    permission="purge_queues",
+    label=gettext_lazy("Delete…"),
+    fits=_waits,
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s message of queue “%(queue)s” will be deleted for good. Its call is never run, "
+            "and ends as REVOKED.",
+            "%(n)s messages of queue “%(queue)s” will be deleted for good. Their calls are never "
+            "run, and end as REVOKED.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, delete"),
+        why=True,
+    ),
+    destroys=True,
+    done=ngettext_lazy("%(n)d message deleted.", "%(n)d messages deleted.", "n"),
+    left_out=move.left_out,
+    gone=_GONE,
+)
+def delete(call: Chosen, request: HttpRequest) -> str:
+    waiting = call.found and call.found.waiting
+    return _("Deleted.") if waiting and control.delete(call.queue, waiting) else ""
+
+
+cancel_all = replace(cancel, name="cancel_all", label=gettext_lazy("Cancel all…"))
+terminate_all = replace(terminate, name="terminate_all", label=gettext_lazy("Terminate all…"))
+run_all_now = replace(
+    run_now,
+    name="run_all_now",
+    label=gettext_lazy("Run all now…"),
+    question=Question(
+        text=ngettext_lazy(
+            "%(n)s call of queue “%(queue)s” will be run now instead of later.",
+            "%(n)s calls of queue “%(queue)s” will be run now instead of later.",
+            "n",
+        ),
+        yes=gettext_lazy("Yes, run all now"),
         why=True,
     ),
 )
-discard_all = replace(
-    discard,
-    name="discard_all",
-    label=gettext_lazy("Discard all…"),
-    question=replace(_LOST, yes=gettext_lazy("Yes, discard all")),
-)
+move_all = replace(move, name="move_all", label=gettext_lazy("Move all…"))
+delete_all = replace(delete, name="delete_all", label=gettext_lazy("Delete all…"))
 
 QUEUE_VERBS = (pause, resume, purge)
-LETTER_VERBS = (requeue, discard)
-ALL_LETTERS_VERBS = (requeue_all, discard_all)
+
+#: For the chosen calls of each list, and for all of them.
+CALL_VERBS: dict[str, tuple[Verb, ...]] = {
+    calls.WAITING: (cancel, move, delete),
+    calls.RUNNING: (cancel, terminate),
+    calls.IN_FLIGHT: (cancel, terminate),
+    calls.DUE: (run_now, cancel, move, delete),
+}
+ALL_CALLS_VERBS: dict[str, tuple[Verb, ...]] = {
+    calls.WAITING: (cancel_all, move_all, delete_all),
+    calls.RUNNING: (terminate_all,),
+    calls.IN_FLIGHT: (cancel_all, terminate_all),
+    calls.DUE: (run_all_now, cancel_all, move_all, delete_all),
+}

@@ -32,6 +32,7 @@ from django.views.decorators.cache import never_cache
 
 from jobs import broker, conf, ledger, registry
 from jobs.admin import words
+from jobs.admin.queues import calls
 from jobs.admin.results import (
     editing,
     export,
@@ -173,6 +174,10 @@ class ResultAdmin(VerbAdmin):
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
+        # A call may have no row before it ends.
+        term, site = request.GET.get("q", "").strip(), self.admin_site.name
+        if url := calls.page_of_search(request, term, site):
+            return HttpResponseRedirect(url)
         # Django's own title, "Select result to change", doesn't fit.
         return super().changelist_view(
             request, {"title": gettext("Results"), **(extra_context or {})}

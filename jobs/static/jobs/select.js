@@ -1,8 +1,8 @@
-// The checkbox in the head of the table chooses all dead letters of the page.
+// The checkbox in the head of the table chooses all dead letters, or all calls, of the page.
 "use strict";
 {
     const all = document.getElementById("jobs-all");
-    const boxes = [...document.querySelectorAll("#jobs-letters tbody input[name=key]")];
+    const boxes = [...document.querySelectorAll(".jobs-table tbody input[name=key]")];
 
     if (all) {
         all.hidden = false;

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.django_db
 
 QUEUES = "/admin/jobs/queues/"
 HISTORY = f"{QUEUES}history/"
-DEAD = f"{QUEUES}dead/default/"
+DEAD = "/admin/jobs/deadletters/?queue=default"
 
 
 def logged() -> list[tuple[Any, ...]]:
@@ -37,7 +37,7 @@ def test_acts_on_a_queue(root: Client, broker_url: str) -> None:
     assert logged() == []
     root.post(f"{QUEUES}pause/default/", {"why": " [the shop moves] "})
     root.post(f"{QUEUES}resume/default/", {"why": "moved"})
-    root.post(f"{QUEUES}purge/default/")
+    root.post(f"{QUEUES}purge/default/", {"name": "default"})
     of = ("user0", "queue “default”")
     assert logged() == [
         (*of, CHANGE, "Queue “default” is paused. Reason: [the shop moves]"),
@@ -61,12 +61,12 @@ def test_acts_on_a_task(root: Client, broker_url: str) -> None:
 def test_acts_on_dead_letters(root: Client, broker_url: str) -> None:
     letters = [letter() for _ in range(4)]
     ids = [sent.id for _key, sent in letters]
-    root.post(DEAD, {"action": "requeue", "key": letters[0][0]})
-    root.post(DEAD, {"action": "requeue", "key": letters[0][0]})  # it is gone
-    chosen = {"action": "discard", "key": letters[1][0], "why": "spam"}
+    root.post(DEAD, {"action": "requeue", "key": f"{letters[0][0]}:default"})
+    root.post(DEAD, {"action": "requeue", "key": f"{letters[0][0]}:default"})  # it is gone
+    chosen = {"action": "discard", "key": f"{letters[1][0]}:default", "why": "spam"}
     assert 'name="why"' in root.post(DEAD, chosen).content.decode()
     root.post(DEAD, {**chosen, "confirmed": "yes"})
-    newest = {"newest": letters[3][0], "confirmed": "yes", "why": "fixed"}
+    newest = {"newest": f"{letters[3][0]}:default", "confirmed": "yes", "why": "fixed"}
     root.post(DEAD, {"action": "requeue_all", **newest})
     assert logged() == [
         ("user0", f"dead letter {task_id} of queue “default”", flag, text)
@@ -88,7 +88,7 @@ def test_acts_on_dead_letters(root: Client, broker_url: str) -> None:
 def test_a_letter_that_can_not_be_read_is_logged_by_its_key(root: Client, broker_url: str) -> None:
     broker.get().bury("default", b"x", "no", "w")
     (found,) = broker.get().dead_letters("default", 1)
-    root.post(DEAD, {"action": "discard", "key": found.key, "confirmed": "yes"})
+    root.post(DEAD, {"action": "discard", "key": f"{found.key}:default", "confirmed": "yes"})
     assert LogEntry.objects.get().object_id == found.key
 
 
@@ -96,7 +96,7 @@ def test_an_act_that_redis_interrupts_is_logged_too(root: Client, own_valkey: Va
     own_valkey.kill()
     root.get(f"{QUEUES}purge/default/")
     assert logged() == []
-    root.post(f"{QUEUES}purge/default/")
+    root.post(f"{QUEUES}purge/default/", {"name": "default"})
     ((_user, _of, _flag, text),) = logged()
     assert text.startswith("Purge: not done, or in part only.")
 

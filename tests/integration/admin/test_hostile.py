@@ -11,7 +11,10 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from jobs.models import Queues, Schedule, TaskResult
+from jobs import broker, message
+from jobs.broker.base import Outgoing
+from jobs.message import Message
+from jobs.models import DeadLetters, Queues, Schedule, TaskResult
 from tests.integration.admin.conftest import bury, letter, row
 from tests.integration.admin.schedules import ADD, errors, form, made, page_of, ran
 from tests.tasks import trace
@@ -87,28 +90,33 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
     Queues: {
         "history/": ("before",),
         "pause-task/": ("task",),
-        "dead/<path:queue>/": ("before",),
+        "queue/<path:queue>/": ("tab", "p"),
+        "call/<path:queue>/<str:task_id>/": ("tab", "key"),
     },
+    DeadLetters: {"": ("queue", "reason", "task", "before")},
 }
 SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
     TaskResult: {"": ("action", *CHOSEN), "delete/": ("post",), "revoke/": ("confirmed",)},
     Schedule: {"": ("action", *CHOSEN), "add/": FORM, "delete/": ("_to_field",)},
     Queues: {
-        "dead/<path:queue>/": ("action", "key", "newest", "why"),
+        "queue/<path:queue>/": ("action", "key", "to", "why"),
         "pause-task/": ("task", "why"),
         "pause/<path:name>/": ("why",),
-        "purge/<path:name>/": ("why",),
+        "purge/<path:name>/": ("why", "name"),
         "resume-task/<path:name>/": ("why",),
     },
+    DeadLetters: {"": ("action", "key", "newest", "why")},
 }
 #: What else a page needs in order to look at the field.
 BESIDES = {
     (TaskResult, ""): ["action=revoke&_selected_action=x", "action=delete_selected&post=yes"],
     (Schedule, ""): ["action=disable&_selected_action=1", "action=delete_selected&post=yes"],
-    (Queues, "dead/<path:queue>/"): [
-        "action=discard&confirmed=yes",
-        "action=discard_all&confirmed=yes",
+    (Queues, "queue/<path:queue>/"): [
+        "action=cancel&confirmed=yes",
+        "action=move&key=0:x:y&confirmed=yes",
+        "action=move_all&confirmed=yes&to=high",
     ],
+    (DeadLetters, ""): ["action=discard&confirmed=yes", "action=discard_all&confirmed=yes"],
     (Queues, "pause-task/"): [f"task={trace.name}"],
 }
 
@@ -134,11 +142,14 @@ def things(broker_url: str) -> dict[str, str]:
     schedule = made()
     ran(schedule)
     row(id=str(schedule.pk))
+    sent = Message(task="shop.tasks.send_receipt", id=message.new_id(), queue="default")
+    broker.get().push([Outgoing("default", message.encode(sent))])
     return {
         "object_id": str(schedule.pk),
         "queue": "default",
         "name": "default",
         "key": letter()[0],
+        "task_id": sent.id,
     }
 
 
@@ -172,7 +183,7 @@ def asked(client: Client, method: str, url: str, data: str = "") -> str:
     return f"{method} {url[:80]} {data[:80]}: {type(why).__name__} {str(why)[:80]}"
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
 def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -185,7 +196,7 @@ def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> 
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
 def test_parameters(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -200,7 +211,7 @@ def test_parameters(client: Client, things: dict[str, str], model: type[Any]) ->
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
 def test_fields(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -268,8 +279,8 @@ def test_stored_values_that_no_page_can_hold(root: Client, broker_url: str) -> N
     for url in (
         "/admin/jobs/taskresult/",
         f"/admin/jobs/taskresult/{result.pk}/change/",
-        "/admin/jobs/queues/dead/default/",
-        f"/admin/jobs/queues/letter/default/{key}/",
-        f"/admin/jobs/queues/letter/default/{deep}/",
+        "/admin/jobs/deadletters/",
+        f"/admin/jobs/deadletters/letter/default/{key}/",
+        f"/admin/jobs/deadletters/letter/default/{deep}/",
     ):
         assert root.get(url).status_code == 200

@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 from django.test import Client
 
+from jobs import broker, message
+from jobs.broker.base import Outgoing
+from jobs.message import Message
 from tests.integration.admin.conftest import SIGN_IN, letter, row, staff
 
 pytestmark = pytest.mark.django_db
@@ -15,8 +18,10 @@ RESULTS = ["/admin/jobs/taskresult/", "/admin/jobs/taskresult/{id}/change/"]
 QUEUES = [
     "/admin/jobs/queues/",
     "/admin/jobs/queues/live/",
-    "/admin/jobs/queues/dead/default/",
-    "/admin/jobs/queues/letter/default/{key}/",
+    "/admin/jobs/queues/queue/default/",
+    "/admin/jobs/queues/call/default/{waiting}/",
+    "/admin/jobs/deadletters/",
+    "/admin/jobs/deadletters/letter/default/{key}/",
 ]
 DELETE = "/admin/jobs/taskresult/{id}/delete/"
 ADD = "/admin/jobs/taskresult/add/"
@@ -24,8 +29,10 @@ ADD = "/admin/jobs/taskresult/add/"
 
 @pytest.fixture
 def address(broker_url: str) -> Callable[[str], str]:
-    """Fills in the id of a result and the key of a dead letter that exist."""
-    found = {"id": row().pk, "key": letter()[0]}
+    """Fills in the id of a result, the key of a dead letter, and the id of a call that waits."""
+    sent = Message(task="shop.tasks.send_receipt", id=message.new_id(), queue="default")
+    broker.get().push([Outgoing("default", message.encode(sent))])
+    found = {"id": row().pk, "key": letter()[0], "waiting": sent.id}
     return lambda url: url.format(**found)
 
 

@@ -28,6 +28,8 @@ LIVE = "/admin/jobs/queues/live/"
 PAUSE = "/admin/jobs/queues/pause/default/"
 RESUME = "/admin/jobs/queues/resume/default/"
 PURGE = "/admin/jobs/queues/purge/default/"
+#: What purging asks for.
+TYPED = {"name": "default"}
 PAGES = [PAUSE, RESUME, PURGE]
 
 
@@ -74,9 +76,9 @@ def test_purging_asks_first(root: Client, broker_url: str) -> None:
     assert "3 messages that wait on queue “default” will be deleted for good." in page
     assert "Also 1 message that is due later" in page
     assert broker.get().stats("default").waiting == 3
-    assert said(root.post(PURGE)) == "3 messages deleted."
+    assert said(root.post(PURGE, TYPED)) == "3 messages deleted."
     assert broker.get().stats("default")[:3] == (0, 0, 1)
-    assert said(root.post(PURGE, {"due": "yes"})) == "1 message deleted."
+    assert said(root.post(PURGE, {**TYPED, "due": "yes"})) == "1 message deleted."
     assert set(TaskResult.objects.values_list("state", "error")) == {("REVOKED", "purged")}
 
 
@@ -118,7 +120,7 @@ def test_an_unknown_queue(root: Client, broker_url: str, url: str) -> None:
 def test_with_redis_away(root: Client, own_valkey: Valkey) -> None:
     own_valkey.kill()
     for url in PAGES:
-        response = root.post(url)
+        response = root.post(url, TYPED)
         assert response.status_code == 302
         assert "can't be used" in said(response)
     assert root.get(PURGE).status_code == 302
@@ -227,12 +229,12 @@ def test_each_permission_is_for_its_acts(
 ) -> None:
     client = staff(f"jobs.{permission}")
     key, _sent = letter()
-    dead = "/admin/jobs/queues/dead/default/"
+    dead = "/admin/jobs/deadletters/?queue=default"
     pages = {"pause": PAUSE, "resume": RESUME, "purge": PURGE}
     pages |= {"pause_task": PAUSE_TASK, "resume_task": RESUME_TASK}
     answers = {name: client.get(url).status_code for name, url in pages.items()}
     for action in ("requeue_all", "discard_all", "discard", "requeue"):
-        answers[action] = client.post(dead, {"action": action, "key": key}).status_code
+        answers[action] = client.post(dead, {"action": action, "key": f"{key}:default"}).status_code
     assert {name for name, status in answers.items() if status != 403} == allowed
     letter()
     live, listed = client.get(LIVE).content.decode(), client.get(dead).content.decode()

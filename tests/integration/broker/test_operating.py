@@ -110,3 +110,4 @@ def test_what_workers_say_of_themselves(broker: Broker) -> None:
     broker.report("mail", "one", None)
     broker.report("mail", "three", None)
     assert broker.reports("mail") == {"two": b"idle"}
+    assert broker.reports_of(["post", "mail"]) == [{}, {"two": b"idle"}]

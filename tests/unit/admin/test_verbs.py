@@ -7,17 +7,27 @@ from django.contrib.auth import get_permission_codename
 from django.db.models import Model
 
 from jobs.admin import queues, results, schedules
-from jobs.admin.queues.verbs import ALL_LETTERS_VERBS, LETTER_VERBS, QUEUE_VERBS
+from jobs.admin.deadletters.verbs import ALL_LETTERS_VERBS, LETTER_VERBS
+from jobs.admin.queues.verbs import ALL_CALLS_VERBS, CALL_VERBS, QUEUE_VERBS
 from jobs.admin.verbs import Verb
 from jobs.models import Queues, Schedule, TaskResult
 
 RESULTS, SCHEDULES = results.admin.VERBS, schedules.admin.VERBS
 LETTERS = (*LETTER_VERBS, *ALL_LETTERS_VERBS)
+CALLS = {
+    verb.name: verb
+    for lists in (CALL_VERBS, ALL_CALLS_VERBS)
+    for verbs in lists.values()
+    for verb in verbs
+}
+#: Those for which one needs the permission of the results' page.
+REVOKING = ("cancel", "terminate", "cancel_all", "terminate_all")
 TASKS = (queues.admin.pause_task, queues.admin.resume_task)
 OF: list[tuple[Verb, type[Model]]] = [
     *((verb, TaskResult) for verb in RESULTS),
     *((verb, Schedule) for verb in SCHEDULES),
     *((verb, Queues) for verb in (*QUEUE_VERBS, *TASKS, *LETTERS)),
+    *((verb, TaskResult if name in REVOKING else Queues) for name, verb in CALLS.items()),
 ]
 
 
@@ -29,13 +39,17 @@ def test_its_permission_exists(verb: Verb, model: type[Model]) -> None:
     assert verb.permission in known
 
 
-@pytest.mark.parametrize("verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS), LETTERS])
+@pytest.mark.parametrize(
+    "verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS, *CALLS.values()), LETTERS]
+)
 def test_names_are_taken_once(verbs: tuple[Verb, ...]) -> None:
     names = [verb.name for verb in verbs]
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("verb", [*RESULTS, *SCHEDULES, *LETTERS], ids=lambda verb: verb.name)
+@pytest.mark.parametrize(
+    "verb", [*RESULTS, *SCHEDULES, *LETTERS, *CALLS.values()], ids=lambda verb: verb.name
+)
 def test_its_texts_take_a_number(verb: Verb) -> None:
     for n in (1, 2):
         values = {"n": n, "queue": "high", "verb": verb.title}
