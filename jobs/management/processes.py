@@ -13,8 +13,6 @@ from django.core.management.base import BaseCommand, CommandError, OutputWrapper
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
-from jobs.worker import leftovers
-from jobs.worker.run import isolation
 
 _COMMANDS = ("runworker", "runbeat")
 
@@ -29,6 +27,9 @@ def prepare() -> None:
         return
     if sys.argv[1] == "runworker":
         # Its children may be forks of this process, in which the project is loaded once.
+        from jobs.worker import leftovers
+        from jobs.worker.run import isolation
+
         leftovers.note_start()
         isolation.note_changes()
     for fd in (0, 1, 2):

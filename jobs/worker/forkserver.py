@@ -38,14 +38,15 @@ from jobs.worker.__main__ import settle, work
 from jobs.worker.prctl import SET_NAME, prctl
 from jobs.worker.run import isolation
 
-#: Names of the processes, as `ps -o comm` and `top` show them.
-NAME, CHILD = "jobs-forkserver", "jobs-child"
+#: The names of these processes, as `ps -o comm` and `top` show them: a child's ends with the number
+#: that it has in its worker.
+NAME, CHILD = "jobs-forkserver", "jobs-child-"
 
 #: Signals that the supervisor unblocks for itself, so that a fresh interpreter has them unblocked.
 _HANDLED = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD, signal.SIGQUIT}
 
 #: Bytes of the longest request: as many as an argument of a program may have.
-_LONGEST = 131_072
+LONGEST = 131_072
 
 
 def main() -> None:
@@ -108,7 +109,7 @@ def serve(link: socket.socket) -> NoReturn:
         os.close(null)
         leftovers.close_given()
         while True:
-            data, fds, _flags, _address = socket.recv_fds(link, _LONGEST, 2)
+            data, fds, _flags, _address = socket.recv_fds(link, LONGEST, 2)
             if not data:
                 os._exit(0)
             try:
@@ -186,8 +187,9 @@ def _run_child(
 
     from jobs import broker
 
+    number = asked["consumer"].rpartition("/")[2].partition(".")[0]
     with contextlib.suppress(OSError):
-        prctl(SET_NAME, CHILD.encode())
+        prctl(SET_NAME, f"{CHILD}{number}".encode())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     settle(tie)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - _HANDLED)

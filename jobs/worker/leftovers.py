@@ -65,7 +65,7 @@ def _thread() -> str:
     for thread in sorted(threads):
         if thread in names:
             return f"the thread {names[thread]!r} runs"
-    return f"{len(threads)} threads of a library run that Python doesn't know"
+    return f"threads run that a library has started without Python ({len(threads)})"
 
 
 def _descriptor(own: tuple[int, ...]) -> str:

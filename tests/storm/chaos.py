@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -19,14 +20,22 @@ from django.db.models import Max
 
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable
+from jobs.worker import forkserver
 from tests.project import Process, Project
 from tests.services import Postgres, Valkey, wait_for
 from tests.storm.models import Effect
 from tests.storm.sender import OVER, PROMISED
-from tests.workers import alive, children
+from tests.workers import alive, children, processes_below
 
-#: Of ten kills, so many are of this kind.
-SHARES = {"child": 4, "valkey": 2, "supervisor": 2, "postgres": 1, "sender": 1}
+#: Of eleven kills, so many are of this kind.
+SHARES = {
+    "child": 4,
+    "fork_server": 1,
+    "valkey": 2,
+    "supervisor": 2,
+    "postgres": 1,
+    "sender": 1,
+}
 _LOOK = 0.03
 
 
@@ -126,8 +135,8 @@ class Chaos:
     # ------------------------------------------------------------------ killing
 
     def _kill_child(self) -> None:
-        found = [pid for worker in self.workers for pid in children(worker)]
-        claiming = {pid: name for pid in found if (name := _consumer(pid))}
+        found = [(worker, pid) for worker in self.workers for pid in children(worker)]
+        claiming = {pid: name for worker, pid in found if (name := _consumer(worker, pid))}
         if not claiming:
             return
         pid = self._rng.choice(sorted(claiming))
@@ -135,11 +144,17 @@ class Chaos:
             os.kill(pid, signal.SIGKILL)
         self._expect("child", _forgotten({claiming[pid]}))
 
+    def _kill_fork_server(self) -> None:
+        worker = self._rng.choice(self.workers)
+        for pid, name in processes_below(worker.pid):
+            if name == forkserver.NAME:
+                os.kill(pid, signal.SIGKILL)
+
     def _kill_supervisor(self) -> None:
         n = self._rng.randrange(len(self.workers))
         worker = self.workers[n]
         pids = children(worker)
-        names = {name for pid in pids if (name := _consumer(pid))}
+        names = {name for pid in pids if (name := _consumer(worker, pid))}
         worker.kill()
         worker.wait()
         self._expect("supervisor", _forgotten(names))
@@ -190,13 +205,17 @@ def _is_over(watch: Watch) -> bool:
     return False
 
 
-def _consumer(pid: int) -> str:
-    """The name under which a child claims; empty when it isn't one (any more)."""
+def _consumer(worker: Process, pid: int) -> str:
+    """The name under which a child claims; empty when it isn't one (any more), or while the broker
+    is away."""
+    number = dict(processes_below(worker.pid)).get(pid, "").removeprefix(forkserver.CHILD)
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-    except (FileNotFoundError, ProcessLookupError):
+        known = {c.name for queue in conf.get().queues for c in broker.get().consumers(queue)}
+    except BrokerUnavailable:
         return ""
-    return command[3] if command[1:3] == ["-m", "jobs.worker"] else ""
+    # Its name ends with how many children the worker had started before it, and a random part.
+    found = [name for name in known if re.match(rf"worker-{worker.pid}@.*/{number}\.\d+-", name)]
+    return max(found, key=lambda name: int(name.rpartition(".")[2].partition("-")[0]), default="")
 
 
 def _forgotten(names: set[str]) -> Callable[[], bool]:

@@ -142,6 +142,8 @@ class ForkServer:
     def fork(self, consumer: str, tie: int, board: int, options: str) -> Forked:
         """Fork a child. Raises `OSError`, and `Leftover`."""
         request = json.dumps({"consumer": consumer, "options": options}).encode()
+        if len(request) > forkserver.LONGEST:
+            raise OSError(f"the worker's options have {len(request)} bytes")
         with _adopting():
             try:
                 socket.send_fds(self._link, [request], [tie, board])

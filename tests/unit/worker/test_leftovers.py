@@ -35,7 +35,7 @@ def test_a_fresh_process_has_left_nothing() -> None:
         ),
         (
             "import _thread, threading\n_thread.start_new_thread(threading.Event().wait, ())",
-            "1 threads of a library run that Python doesn't know",
+            "threads run that a library has started without Python (1)",
         ),
         ("import socket; ours = socket.socket()", "a socket is open"),
         ("import os; ours = os.pipe()", "a pipe is open"),
