@@ -353,7 +353,7 @@ EVERYWHERE = [*LOOKS]
 SQLITE = {
     "PRAGMA query_only = ON": "PRAGMA query_only",
     "pragma foreign_keys(0)": "PRAGMA foreign_keys",
-    "/* now */ PRAGMA synchronous = OFF": "PRAGMA synchronous",
+    "/* now */ PRAGMA synchronous = FULL": "PRAGMA synchronous",
     "CREATE TABLE temp.mine (n integer)": "SELECT count(*) FROM sqlite_temp_master",
     "ATTACH ':memory:' AS other": "SELECT count(*) FROM pragma_database_list",
 }
