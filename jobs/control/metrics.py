@@ -181,12 +181,17 @@ def by_task(
 
 def ever(queues: Collection[str]) -> dict[str, Numbers]:
     """Queue → its numbers since its first message; they never fall as long as it is used."""
-    return {name: _numbers((name,), [_EVER])[0] for name in queues}
+    found = broker.get().counts([Span(name, *_EVER) for name in queues])
+    return {name: _meaning([said.counts], _EVER) for name, said in zip(queues, found, strict=True)}
 
 
 def ever_by_task(queues: Collection[str]) -> dict[str, dict[str, Numbers]]:
     """Queue → task → its numbers since the queue's first message."""
-    return {name: _task_numbers((name,), [_EVER])[0] for name in queues}
+    found = broker.get().task_counts([Span(name, *_EVER) for name in queues])
+    return {
+        name: {task: _meaning([counts], _EVER) for task, counts in tasks.items()}
+        for name, tasks in zip(queues, found, strict=True)
+    }
 
 
 def plain(numbers: Numbers) -> dict[str, Any]:
