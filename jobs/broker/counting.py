@@ -1,7 +1,7 @@
 """What a broker counts: how many calls were sent and what became of them, by spans of time.
 
-Each number is kept at several resolutions, so that nobody has to add up a year's minutes. A broker knows
-only one field, `SENT`; `jobs.control.metrics` has the meaning of the others.
+Each number is kept at several resolutions, so that nobody has to add up a year's minutes. A broker
+knows only one field, `SENT`; `jobs.control.metrics` has the meaning of the others.
 """
 
 from __future__ import annotations

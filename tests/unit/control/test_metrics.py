@@ -126,6 +126,23 @@ def test_each_range_counts_what_lies_in_it(
     assert metrics.by_task(period, clock.now)["shop.pay"].succeeded == 11
 
 
+@pytest.mark.parametrize("period", Range)
+@pytest.mark.parametrize("into_the_day", [0, 59, 60, 600, 12 * 3600 + 1, 86_399])
+def test_the_total_is_the_sum_of_the_series(clock: Clock, period: Range, into_the_day: int) -> None:
+    now = (NOON // 86_400) * 86_400 + into_the_day
+    seconds = period.resolution.seconds * period.spans
+    for n in range(40):
+        clock.now = now - seconds * 1.2 + n * seconds * 1.2 / 39
+        put(succeeded=1, r3=2, run_ms=5)
+    clock.now = now
+    wanted = sum(one.succeeded for one in metrics.series(period))
+    assert 25 < wanted < 40
+    for at in (None, now):
+        for found in (metrics.total(period, now=at), metrics.by_task(period, at)["shop.pay"]):
+            assert (found.succeeded, found.run.total) == (wanted, 2 * wanted)
+            assert found.run.seconds == pytest.approx(wanted * 0.005)
+
+
 def test_numbers_of_tasks_are_kept_for_as_long_as_they_are_read() -> None:
     for period in Range:
         kept, tasks_kept = KEPT[period.resolution]
