@@ -246,6 +246,7 @@ class Supervisor:
             for queue in queues if alive else ():
                 broker.get().renew(queue, alive, lease)
             upkeep.reclaim_expired(queues, alive=alive)
+            upkeep.remove_reports(queues)
 
         self._each_queue("renew leases", renew)
         if any(slot.ready for slot in self._slots):
