@@ -128,6 +128,10 @@ def progress(task_id: str) -> str:
     return f"progress:{task_id}"
 
 
+#: The topic of edits of schedules, to which each running beat is subscribed.
+SCHEDULES = "schedules"
+
+
 def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
     """For each priority from 0 to 9, the index of its list: the last step not above it."""
     return tuple(sum(step <= priority for step in steps) - 1 for priority in range(10))

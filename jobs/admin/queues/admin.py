@@ -81,7 +81,7 @@ class QueuesAdmin(PageAdmin):
             "title": _("Queues"),
             "refresh": REFRESH,
             "may": self.may_on_queues(request),
-            **snapshot(),
+            **snapshot(now=True),
             **(extra_context or {}),
         }
         return self.page(request, "admin/jobs/queues/overview.html", context)

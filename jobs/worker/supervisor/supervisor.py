@@ -249,6 +249,9 @@ class Supervisor:
             upkeep.remove_reports(queues)
 
         self._each_queue("renew leases", renew)
+        # So that operators find them.
+        undeclared = [queue for queue in self.options.queues if queue not in self._conf.queues]
+        self._each_queue("be seen", broker.get().remember_queues, undeclared)
         if any(slot.ready for slot in self._slots):
             self._health.touch()
         # Two renewals may fail before the lease ends.
