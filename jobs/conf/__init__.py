@@ -164,6 +164,9 @@ class Conf:
     #: each schedule stay.
     schedule_runs_expire: float | None = _setting(seconds_or_none, 2_592_000.0)
 
+    #: Whether numbers are kept of what is sent and how it ends.
+    metrics: bool = _setting(values.yes_or_no, True)
+
     def queue(self, name: str) -> Queue:
         """Options of a queue; raises `KeyError` when it must be declared and isn't."""
         if name not in self.queues and self.knows(name):
