@@ -545,7 +545,7 @@ class RedisBroker(Broker):
         return found
 
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
-        asked = [
+        asked: list[tuple[bytes | str | int | float, ...]] = [
             ("HMGET", self._keys(queue).inflight(consumer), *numbers)
             for queue, consumer, numbers in deliveries
             if numbers

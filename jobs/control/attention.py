@@ -99,7 +99,7 @@ def look() -> Surroundings:
         with broker.get().briefly(insist=False):
             keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
             queues = known_queues()
-            by_task, rates = metrics.by_task(Range.HOUR, queues), throughput.rates(queues)
+            by_task, rates = metrics.by_task(Range.HOUR, queues=queues), throughput.rates(queues)
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
         return Surroundings()
     try:
@@ -111,9 +111,7 @@ def look() -> Surroundings:
         unpublished = TaskResult.objects.using(ledger.alias()).unpublished(
             now - dt.timedelta(seconds=2 * max(1.0, settings.relay_after_seconds))
         )
-        left = list(
-            unpublished.order_by("created_at").values_list("created_at", flat=True)[:MOST]
-        )
+        left = list(unpublished.order_by("created_at").values_list("created_at", flat=True)[:MOST])
         scheduled = schedules.earliest() is not None
     except DatabaseError as error:
         return Surroundings(
@@ -143,7 +141,8 @@ def matters(taken: Snapshot, around: Surroundings) -> list[Matter]:
 def _of_the_server(keeping: Keeping) -> Iterator[Matter]:
     if keeping.failing:
         yield Matter(
-            Kind.DISK, _("Redis could not write to its disk: what is on it may be lost. See its log.")
+            Kind.DISK,
+            _("Redis could not write to its disk; see its log. What it holds may be lost."),
         )
     elif keeping.on_disk is False:
         yield Matter(
@@ -154,8 +153,11 @@ def _of_the_server(keeping: Keeping) -> Iterator[Matter]:
         share = 100 * keeping.used / keeping.limit
         yield Matter(
             Kind.MEMORY,
-            _("Redis uses %(share).0f %% of its memory (maxmemory). When it is full, no task can "
-              "be sent.") % {"share": share},
+            _(
+                "Redis uses %(share).0f %% of its memory (maxmemory). When it is full, no task can "
+                "be sent."
+            )
+            % {"share": share},
         )
     if keeping.eviction.startswith("allkeys-"):
         text = _(

@@ -34,10 +34,12 @@ class DashboardAdmin(PageAdmin):
             ("live/", self.live_view, "live"),
             ("numbers/", self.numbers_view, "numbers"),
             ("stream/", self.stream_view, "stream"),
-            ("metrics.json", metrics.view, "metrics"),
+            ("metrics.json", metrics.metrics_json, "metrics"),
         ]
         return [
-            path(route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_dashboard_{name}")
+            path(
+                route, self.admin_site.admin_view(never_cache(view)), name=f"jobs_dashboard_{name}"
+            )
             for route, view, name in pages
         ]
 

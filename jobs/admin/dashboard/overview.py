@@ -75,7 +75,7 @@ class Row(NamedTuple):
 def chosen(request: HttpRequest) -> Chosen:
     """What the address asks for; anything that there isn't is the default."""
     asked, queue = request.GET.get("range", ""), request.GET.get("queue", "")
-    known = {range.value: range for range in RANGES}
+    known = {period.value: period for period in RANGES}
     # The name is only a key of a lookup, but it stands in links.
     if len(queue) > 255 or not queue.isprintable():
         queue = ""
@@ -91,10 +91,10 @@ def choices(now: Chosen) -> dict[str, Any]:
     ranges = [
         {
             "label": label,
-            "url": "?" + urlencode(now._replace(range=range).asked),
-            "current": range is now.range,
+            "url": "?" + urlencode(now._replace(range=period).asked),
+            "current": period is now.range,
         }
-        for range, label in RANGES.items()
+        for period, label in RANGES.items()
     ]
     return {"ranges": ranges, "names": names, "chosen": now}
 

@@ -33,7 +33,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues
 
 #: Seconds after which the overview asks the broker again.
-REFRESH = 2
+REFRESH = 1
 
 #: Dead letters on one page.
 _PAGE = 50
