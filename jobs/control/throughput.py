@@ -10,7 +10,7 @@ from jobs.broker.counting import Level, Span, span_at
 from jobs.control.metrics import numbers_of
 from jobs.timing import clock
 
-#: Whole minutes that are looked at; the present one isn't over.
+#: Minutes that are looked at; the last one is the present minute, which isn't over.
 MINUTES = 5
 
 
@@ -23,14 +23,15 @@ class Rate(NamedTuple):
 
 def rates(queues: Sequence[str]) -> dict[str, Rate]:
     """Queue → its rate, in one round trip. Raises `BrokerUnavailable`."""
-    last = span_at("", Level.MINUTE, clock.now().timestamp()).number
-    minutes = range(last - MINUTES, last)
+    now = clock.now().timestamp()
+    last = span_at("", Level.MINUTE, now).number
+    minutes = range(last - MINUTES + 1, last + 1)
+    seconds = now - minutes[0] * Level.MINUTE.seconds
     spans = [Span(queue, Level.MINUTE, number) for queue in queues for number in minutes]
     answers = iter(broker.get().counts(spans))
     found = {}
     for queue in queues:
         numbers = numbers_of([next(answers).counts for _ in minutes], Level.MINUTE, last)
         ended = numbers.succeeded + numbers.failed + numbers.revoked
-        seconds = MINUTES * Level.MINUTE.seconds
         found[queue] = Rate(numbers.sent / seconds, ended / seconds)
     return found

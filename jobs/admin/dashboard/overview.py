@@ -145,9 +145,10 @@ def numbers(chosen: Chosen) -> dict[str, Any]:
 
 def series(found: Sequence[Numbers]) -> dict[str, list[Any]]:
     """Name of a line → its values; of counts, per minute. The last span is not over yet, so its
-    rates are those of the part that has passed."""
+    rates are those of the part that has passed, unless that is too short to tell."""
     now = timezone.now()
-    minutes = [max(min(n.seconds, (now - n.start).total_seconds()), 1.0) / 60 for n in found]
+    passed = [min(n.seconds, (now - n.start).total_seconds()) for n in found]
+    minutes = [max(s, n.seconds / 4) / 60 for s, n in zip(passed, found, strict=True)]
 
     def rates(values: Sequence[int]) -> list[float]:
         return [round(value / span, 3) for value, span in zip(values, minutes, strict=True)]
@@ -195,10 +196,8 @@ def _short(seconds: float | None) -> float | None:
 
 def drain(waiting: int, rate: Rate | None) -> str:
     """How long the workers need for what waits, if all goes on as in the last minutes."""
-    if not waiting or rate is None:
-        return ""
-    if rate.left <= 0:
-        return _("grows") if rate.came else _("never")
+    if not waiting or rate is None or not rate.left:
+        return ""  # nothing has ended lately: there is nothing to go by
     if rate.left <= rate.came:
         return _("grows")
     return words.duration(dt.timedelta(seconds=waiting / (rate.left - rate.came)))
