@@ -238,11 +238,18 @@ def _of_the_tasks(by_task: Mapping[str, Numbers]) -> Iterator[Matter]:
 
 
 def _of_the_workers(taken: Snapshot) -> Iterator[Matter]:
-    for field_, text in (
-        ("revision", _("Workers run different revisions of the code: %(all)s.")),
-        ("version", _("Workers run different versions of Jobsite: %(all)s.")),
+    reports = taken.reports.values()
+    versions = [report.get("versions") for report in reports]
+    for said, text in (
+        (
+            [report.get("revision") for report in reports],
+            _("Workers run different revisions of the code: %(all)s."),
+        ),
+        (
+            [one.get("jobs") if isinstance(one, Mapping) else None for one in versions],
+            _("Workers run different versions of Jobsite: %(all)s."),
+        ),
     ):
-        said = [report.get(field_) for report in taken.reports.values()]
         different = _different(said)
         if len(different) > 1:
             yield Matter(Kind.VERSIONS, text % {"all": ", ".join(sorted(different))})
