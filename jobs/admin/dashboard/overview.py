@@ -15,6 +15,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from jobs import conf
 from jobs.admin import words
 from jobs.admin.verbs import TROUBLE
 from jobs.control import attention, metrics, snapshot
@@ -76,10 +77,7 @@ def chosen(request: HttpRequest) -> Chosen:
     """What the address asks for; anything that there isn't is the default."""
     asked, queue = request.GET.get("range", ""), request.GET.get("queue", "")
     known = {period.value: period for period in RANGES}
-    # The name is only a key of a lookup, but it stands in links.
-    if len(queue) > 255 or not queue.isprintable():
-        queue = ""
-    return Chosen(known.get(asked, Range.HOUR), queue)
+    return Chosen(known.get(asked, Range.HOUR), queue if conf.get().knows(queue) else "")
 
 
 def choices(now: Chosen) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from django.contrib.auth.models import User
 from django.db import transaction
 from django.test import Client
 
-from jobs.models import Queues, Schedule, TaskResult
+from jobs.models import Dashboard, Queues, Schedule, TaskResult
 from tests.integration.admin.conftest import bury, letter, row
 from tests.integration.admin.schedules import ADD, errors, form, made, page_of, ran
 from tests.tasks import trace
@@ -84,6 +84,12 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "history/": ("p",),
         "change/": ("_popup", "_to_field", "_changelist_filters"),
     },
+    Dashboard: {
+        "": ("range", "queue"),
+        "live/": ("range", "queue"),
+        "numbers/": ("range", "queue"),
+        "metrics.json": ("range", "queue"),
+    },
     Queues: {
         "history/": ("before",),
         "pause-task/": ("task",),
@@ -93,6 +99,7 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
 SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
     TaskResult: {"": ("action", *CHOSEN), "delete/": ("post",), "revoke/": ("confirmed",)},
     Schedule: {"": ("action", *CHOSEN), "add/": FORM, "delete/": ("_to_field",)},
+    Dashboard: {},
     Queues: {
         "dead/<path:queue>/": ("action", "key", "newest", "why"),
         "pause-task/": ("task", "why"),
@@ -172,7 +179,7 @@ def asked(client: Client, method: str, url: str, data: str = "") -> str:
     return f"{method} {url[:80]} {data[:80]}: {type(why).__name__} {str(why)[:80]}"
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, Dashboard])
 def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -185,7 +192,7 @@ def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> 
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, Dashboard])
 def test_parameters(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -200,7 +207,7 @@ def test_parameters(client: Client, things: dict[str, str], model: type[Any]) ->
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, Dashboard])
 def test_fields(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
