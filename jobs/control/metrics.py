@@ -85,7 +85,7 @@ class Histogram:
             seen += count
             if seen >= wanted:
                 if number >= LAST:
-                    return LONGEST
+                    return upper_bound(LAST - 1)  # at least
                 upper = upper_bound(number)
                 lower = upper_bound(number - 1) if number else 0.0
                 return lower + (upper - lower) * (wanted - seen + count) / count
@@ -166,8 +166,8 @@ def total(
 def by_task(
     period: Range, now: float | None = None, *, queues: Collection[str] | None = None
 ) -> dict[str, Numbers]:
-    """Task → its numbers. Under `OTHER` are those of tasks beyond the first 500 of a span, and of
-    messages that nobody could read. Raises `BrokerUnavailable`."""
+    """Task → its numbers, over all queues. Under `OTHER` are those of tasks beyond the first 500 of
+    a span, and of messages that nobody could read. Raises `BrokerUnavailable`."""
     spans = _spans(period, queues, now)
     parts: dict[str, list[Counts]] = {}
     for tasks in _read_tasks([span for some in spans.values() for span in some]):
@@ -176,16 +176,23 @@ def by_task(
     return {task: _sum(some, period, min(spans)) for task, some in parts.items()}
 
 
-def ever(queue: str) -> Numbers:
-    """The numbers of a queue since its first message; they never fall as long as it is used."""
-    span = Span(queue, Level.EVER, 0)
-    return numbers_of([broker.get().counts([span])[0].counts], Level.EVER, 0)
+def ever(queues: Collection[str]) -> dict[str, Numbers]:
+    """Queue → its numbers since its first message; they never fall as long as it is used."""
+    spans = [Span(name, Level.EVER, 0) for name in queues]
+    found = broker.get().counts(spans)
+    return {
+        span.queue: numbers_of([said.counts], Level.EVER, 0)
+        for span, said in zip(spans, found, strict=True)
+    }
 
 
-def ever_by_task(queue: str) -> dict[str, Numbers]:
-    """Task → its numbers since the queue's first message."""
-    (tasks,) = broker.get().task_counts([Span(queue, Level.EVER, 0)])
-    return {task: numbers_of([counts], Level.EVER, 0) for task, counts in tasks.items()}
+def ever_by_task(queues: Collection[str]) -> dict[str, dict[str, Numbers]]:
+    """Queue → task → its numbers since the queue's first message."""
+    spans = [Span(name, Level.EVER, 0) for name in queues]
+    return {
+        span.queue: {task: numbers_of([counts], Level.EVER, 0) for task, counts in tasks.items()}
+        for span, tasks in zip(spans, broker.get().task_counts(spans), strict=True)
+    }
 
 
 def numbers_of(parts: Iterable[Counts], level: Level, number: int) -> Numbers:

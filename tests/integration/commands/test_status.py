@@ -121,6 +121,7 @@ def test_json_of_a_broker_that_is_away(db: None) -> None:
         "paused_queues": {},
         "paused_tasks": {},
         "oldest_unpublished_seconds": None,
+        "metrics": None,
         "problems": [wrong],
     }
 
