@@ -127,7 +127,7 @@ def _may_read(request: HttpRequest) -> bool:
         return True
     token = conf.get().metrics_token
     given = request.headers.get("Authorization", "")
-    if token and hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+    if token and hmac.compare_digest(given.encode(errors="replace"), f"Bearer {token}".encode()):
         return True
     user = getattr(request, "user", None)  # there is none without AuthenticationMiddleware
     # As in the admin: whoever has one of these permissions may look at the queues.

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from jobs import broker
 from jobs.broker.base import Found
-from jobs.broker.counting import KEPT, Level, Span, span_at
+from jobs.broker.counting import KEPT, Resolution, Span, span_at
 from jobs.control import metrics
 from jobs.control.metrics import LAST, Histogram, Range, bucket, upper_bound
 
@@ -126,10 +126,27 @@ def test_each_range_counts_what_lies_in_it(
     assert metrics.by_task(period, clock.now)["shop.pay"].succeeded == 11
 
 
+@pytest.mark.parametrize("period", Range)
+@pytest.mark.parametrize("into_the_day", [0, 59, 60, 600, 12 * 3600 + 1, 86_399])
+def test_the_total_is_the_sum_of_the_series(clock: Clock, period: Range, into_the_day: int) -> None:
+    now = (NOON // 86_400) * 86_400 + into_the_day
+    seconds = period.resolution.seconds * period.spans
+    for n in range(40):
+        clock.now = now - seconds * 1.2 + n * seconds * 1.2 / 39
+        put(succeeded=1, r3=2, run_ms=5)
+    clock.now = now
+    wanted = sum(one.succeeded for one in metrics.series(period))
+    assert 25 < wanted < 40
+    for at in (None, now):
+        for found in (metrics.total(period, now=at), metrics.by_task(period, at)["shop.pay"]):
+            assert (found.succeeded, found.run.total) == (wanted, 2 * wanted)
+            assert found.run.seconds == pytest.approx(wanted * 0.005)
+
+
 def test_numbers_of_tasks_are_kept_for_as_long_as_they_are_read() -> None:
     for period in Range:
-        kept, tasks_kept = KEPT[period.level]
-        assert min(kept, tasks_kept) >= period.level.seconds * (period.spans + 1)
+        kept, tasks_kept = KEPT[period.resolution]
+        assert min(kept, tasks_kept) >= period.resolution.seconds * (period.spans + 1)
 
 
 def test_what_is_over_is_read_once(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,6 +196,6 @@ def test_a_plain_form_for_json(clock: Clock) -> None:
 
 
 def test_spans_are_numbered_from_1970_in_utc() -> None:
-    assert span_at("mail", Level.DAY, 86_400.0).number == 1
-    assert span_at("mail", Level.MINUTE, 86_399.9).number == 1439
-    assert span_at("mail", Level.EVER, NOON).number == 0
+    assert span_at("mail", Resolution.DAY, 86_400.0).number == 1
+    assert span_at("mail", Resolution.MINUTE, 86_399.9).number == 1439
+    assert span_at("mail", Resolution.EVER, NOON).number == 0
