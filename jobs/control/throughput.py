@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from jobs import broker
-from jobs.broker.counting import Level, Span, span_at
-from jobs.control.metrics import numbers_of
+from jobs.broker.counting import SENT, Resolution, Span, span_at
 from jobs.timing import clock
 
 #: Minutes that are looked at; the last one is the present minute, which isn't over.
 MINUTES = 5
+
+#: The fields of calls that have ended, as `jobs.control.metrics` has them.
+_ENDED = ("succeeded", "failed", "revoked")
 
 
 class Rate(NamedTuple):
@@ -24,14 +26,15 @@ class Rate(NamedTuple):
 def rates(queues: Sequence[str]) -> dict[str, Rate]:
     """Queue → its rate, in one round trip. Raises `BrokerUnavailable`."""
     now = clock.now().timestamp()
-    last = span_at("", Level.MINUTE, now).number
+    last = span_at("", Resolution.MINUTE, now).number
     minutes = range(last - MINUTES + 1, last + 1)
-    seconds = now - minutes[0] * Level.MINUTE.seconds
-    spans = [Span(queue, Level.MINUTE, number) for queue in queues for number in minutes]
+    seconds = now - minutes[0] * Resolution.MINUTE.seconds
+    spans = [Span(queue, Resolution.MINUTE, number) for queue in queues for number in minutes]
     answers = iter(broker.get().counts(spans))
     found = {}
     for queue in queues:
-        numbers = numbers_of([next(answers).counts for _ in minutes], Level.MINUTE, last)
-        ended = numbers.succeeded + numbers.failed + numbers.revoked
-        found[queue] = Rate(numbers.sent / seconds, ended / seconds)
+        counts = [next(answers).counts for _ in minutes]
+        came = sum(one.get(SENT, 0) for one in counts)
+        left = sum(one.get(name, 0) for one in counts for name in _ENDED)
+        found[queue] = Rate(came / seconds, left / seconds)
     return found

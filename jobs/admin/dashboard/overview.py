@@ -82,10 +82,7 @@ def chosen(request: HttpRequest) -> Chosen:
 
 def choices(now: Chosen) -> dict[str, Any]:
     """The links to other ranges and queues."""
-    try:
-        names = [queue.name for queue in snapshot.latest().queues]
-    except TROUBLE:
-        names = []
+    names = [queue.name for queue in snapshot.latest().queues]
     ranges = [
         {
             "label": label,
