@@ -74,7 +74,13 @@
                     axis({values: (_plot, at) => at.map((t) => day.format(t * 1000))}),
                     axis({size: 64, values: (_plot, all) => all.map(say)}),
                 ],
-                series: [{value: (_plot, at) => (at ? moment.format(at * 1000) : "–")}, ...series],
+                series: [
+                    {
+                        label: figure.parentElement.dataset.time,
+                        value: (_plot, at) => (at ? moment.format(at * 1000) : "–"),
+                    },
+                    ...series,
+                ],
                 cursor: {drag: {x: false, y: false}},
             },
             [lines.at, ...names.map((element) => lines[element.dataset.line])],
