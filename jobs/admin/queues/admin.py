@@ -89,6 +89,7 @@ class QueuesAdmin(PageAdmin):
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self._check_may_view(request)
+        request.current_app = self.admin_site.name
         context = {**snapshot(), "may": self.may_on_queues(request)}
         return TemplateResponse(request, "admin/jobs/queues/live.html", context)
 
