@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from jobs import broker
 from jobs.broker.counting import OTHER, TASKS
-from jobs.control.metrics import RUN, RUN_MS, WAIT, WAIT_MS, bucket
+from jobs.control.metrics import LAST, RUN, RUN_MS, WAIT, WAIT_MS, bucket
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message, id_time
 from jobs.worker.record.outcome import Outcome
@@ -23,9 +23,13 @@ log = logging.getLogger("jobs.worker")
 
 #: Seconds between two sends.
 EVERY = 1.0
-#: How many outcomes of one batch have their times measured. Of a larger batch every second one is,
-#: or every third, and so on, and counts as often: a measurement takes some microseconds.
-MEASURED = 10
+#: About how many outcomes of one second have their times measured. When there are more, one of two
+#: is, or one of three, and so on, and counts as often: a measurement takes some microseconds.
+MEASURED = 100
+
+#: The field of each bucket.
+_WAITS = [f"{WAIT}{number}" for number in range(LAST + 1)]
+_RUNS = [f"{RUN}{number}" for number in range(LAST + 1)]
 
 
 class Meter:
@@ -36,6 +40,8 @@ class Meter:
         self._queues: dict[str, dict[str, Counter[str]]] = {}
         #: When the next send may be (monotonic).
         self._next = 0.0
+        #: How many outcomes were counted since the last send, and before it.
+        self._count = self._count_before = 0
         self._failing = False
 
     @property
@@ -48,14 +54,15 @@ class Meter:
         for (queue, task, what), count in counts.items():
             if what:
                 self._of(queue, task or OTHER)[what] += count
-        step = -(-len(outcomes) // MEASURED)
+        self._count += len(outcomes)
+        step = 1 + max(self._count, self._count_before) // MEASURED
         first = random.randrange(step) if step > 1 else 0  # noqa: S311
         for o in outcomes[first::step]:
             if o.call is not None and o.over:
                 counter = self._of(o.queue, o.call.task)
                 if (waiting := since(o.call)) is not None:
-                    _measure(counter, WAIT, WAIT_MS, o.began - waiting, step)
-                _measure(counter, RUN, RUN_MS, o.over - o.began, step)
+                    _measure(counter, _WAITS, WAIT_MS, o.began - waiting, step)
+                _measure(counter, _RUNS, RUN_MS, o.over - o.began, step)
 
     def send(self, now: float | None = None) -> None:
         """Send what is pending, if ``now`` (monotonic seconds) isn't too soon after the last time;
@@ -63,6 +70,7 @@ class Meter:
         if not self._queues or (now is not None and now < self._next):
             return
         queues, self._queues = self._queues, {}
+        self._count_before, self._count = self._count, 0
         try:
             with broker.get().briefly(insist=False):
                 for queue, tasks in queues.items():
@@ -102,7 +110,9 @@ def since(call: Message) -> float | None:
     return max((at for at in (sent, due) if at is not None), default=None)
 
 
-def _measure(counter: Counter[str], field: str, total: str, seconds: float, times: int) -> None:
+def _measure(
+    counter: Counter[str], fields: Sequence[str], total: str, seconds: float, times: int
+) -> None:
     seconds = max(0.0, seconds)
-    counter[f"{field}{bucket(seconds)}"] += times
+    counter[fields[bucket(seconds)]] += times
     counter[total] += round(seconds * 1000) * times
