@@ -12,7 +12,7 @@ from jobs import broker, ledger, message, registry, serialization
 from jobs.admin import words
 from jobs.broker.base import DeadLetter
 from jobs.control import Pause
-from jobs.control.snapshot import Process, latest
+from jobs.control.snapshot import Doing, latest
 from jobs.exceptions import MessageError
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
@@ -39,31 +39,38 @@ class PauseRow(NamedTuple):
 class WorkerRow(NamedTuple):
     """One consumer, with all queues that it claims from."""
 
-    process: Process
+    name: str
+    queues: list[str]
+    in_flight: int
+    #: Seconds until its lease ends; negative when it has ended.
+    lease: float
+    #: What it runs now, the longest first.
+    running: tuple[Doing, ...] = ()
 
     @property
     def doing(self) -> list[tuple[str, str]]:
         """The first tasks that it runs, each with how long it has been running."""
         now = clock.now()
-        first = self.process.running[:_NAMED]
+        first = self.running[:_NAMED]
         return [(doing.task, words.duration(now - doing.since)) for doing in first]
 
     @property
     def doing_besides(self) -> int:
-        return max(0, len(self.process.running) - _NAMED)
+        return max(0, len(self.running) - _NAMED)
 
     @property
     def alive(self) -> bool:
-        return self.process.lease > 0
+        return self.lease > 0
 
     @property
     def lease_in_words(self) -> str:
-        lease = self.process.lease
         if self.alive:
-            return _("ends in %(n).0f s unless renewed") % {"n": lease}
-        if self.process.in_flight:
-            return _("ended %(n).0f s ago; what it holds goes back to its queue") % {"n": -lease}
-        return _("ended %(n).0f s ago") % {"n": -lease}
+            return _("ends in %(n).0f s unless renewed") % {"n": self.lease}
+        if self.in_flight:
+            return _("ended %(n).0f s ago; what it holds goes back to its queue") % {
+                "n": -self.lease
+            }
+        return _("ended %(n).0f s ago") % {"n": -self.lease}
 
 
 class LetterRow(NamedTuple):
@@ -92,7 +99,7 @@ def snapshot(*, now: bool = False) -> dict[str, Any]:
             for queue in taken.queues
         ],
         "paused_tasks": [PauseRow(name, said) for name, said in taken.paused_tasks.items()],
-        "workers": [WorkerRow(process) for process in taken.processes],
+        "workers": [WorkerRow(*process) for process in taken.processes],
         "at": words.moment(taken.at),
     }
 
