@@ -17,8 +17,7 @@ from django.db import connections, reset_queries
 
 from jobs import broker
 from jobs.beat.ticking import sweep, tick
-from jobs.beat.wake import TOPIC
-from jobs.broker.base import Subscription
+from jobs.broker.base import SCHEDULES, Subscription
 from jobs.exceptions import BrokerUnavailable
 from jobs.ledger import publish
 from jobs.timing import clock
@@ -48,7 +47,7 @@ class Bell:
         when it has just subscribed to edits."""
         if self._news is None and time.monotonic() >= self._again_at:
             try:
-                self._news = self._entered.enter_context(broker.get().subscribe(TOPIC))
+                self._news = self._entered.enter_context(broker.get().subscribe(SCHEDULES))
             except Exception as error:  # noqa: BLE001  whatever it is, beat can do without
                 self._lose(error)
             else:

@@ -85,6 +85,11 @@ class Keeping(NamedTuple):
     eviction: str = ""
     #: Whether it writes to disk; None when the server doesn't say.
     on_disk: bool | None = None
+    #: Bytes that it uses, and its maxmemory; 0: it doesn't say, or there is no limit.
+    used: int = 0
+    limit: int = 0
+    #: Whether its last write to disk failed.
+    failing: bool = False
 
     @property
     def loses(self) -> str:
@@ -130,6 +135,10 @@ def ended(task_id: str) -> str:
 def progress(task_id: str) -> str:
     """The topic of a task's progress."""
     return f"progress:{task_id}"
+
+
+#: The topic of edits of schedules, to which each running beat is subscribed.
+SCHEDULES = "schedules"
 
 
 def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
@@ -231,6 +240,26 @@ class Consumer(NamedTuple):
     #: Seconds until its lease ends; negative once it has ended.
     lease: float
     in_flight: int
+
+
+class Survey(NamedTuple):
+    """Everything about one queue that its operators want to see at once."""
+
+    stats: Stats
+    consumers: list[Consumer]
+    pauses: list[Pause]
+    #: Worker → its last report; a killed worker's report is still there.
+    reports: Mapping[str, bytes]
+    #: The next message of each priority step; none for one above `READABLE` bytes.
+    next_ones: list[bytes]
+
+
+#: Bytes of the largest message that a survey brings along.
+READABLE = 65_536
+
+#: Names of undeclared queues that the broker remembers, and seconds after which a process repeats
+#: the name of one that it uses.
+QUEUES_KNOWN, KNOWN_AGAIN = 1000, 3600.0
 
 
 class Broker(ABC):
@@ -531,6 +560,31 @@ class Broker(ABC):
     @abstractmethod
     def reports(self, queue: str) -> Mapping[str, bytes]:
         """Worker → its last report. A killed worker's report is still there."""
+
+    @abstractmethod
+    def survey(self, queues: Sequence[str]) -> list[Survey]:
+        """All about these queues, in one round trip where the broker can. It changes nothing."""
+
+    @abstractmethod
+    def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
+        """`holding` for several queues and consumers, in one round trip where the broker can: one
+        flat list."""
+
+    @abstractmethod
+    def remember_queues(self, queues: Collection[str]) -> None:
+        """Remember names of queues that the settings don't declare, so that operators find them.
+
+        At most `QUEUES_KNOWN` names are kept, the latest ones. Cheap to repeat: a name is sent once
+        in `KNOWN_AGAIN` seconds.
+        """
+
+    @abstractmethod
+    def remembered_queues(self, count: int) -> list[str]:
+        """The ``count`` names remembered last, the latest first."""
+
+    @abstractmethod
+    def listeners(self, topic: str) -> int | None:
+        """How many are subscribed to a topic now; None when the server doesn't say."""
 
     @abstractmethod
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:

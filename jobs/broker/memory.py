@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from jobs.broker import limiting
 from jobs.broker.base import (
     PARKED,
+    QUEUES_KNOWN,
+    READABLE,
     TAKEN_KEPT,
     About,
     Broker,
@@ -36,6 +38,7 @@ from jobs.broker.base import (
     Revoked,
     Stats,
     Subscription,
+    Survey,
     Waiting,
     lists_of,
 )
@@ -87,6 +90,8 @@ class MemoryBroker(Broker):
         self._slots: defaultdict[str, _Slots] = defaultdict(_Slots)
         #: Name → the call, whether it has released the lock, and until when this is kept.
         self._locks: dict[str, tuple[str, bool, float]] = {}
+        #: Undeclared queues, the latest last.
+        self._remembered: dict[str, None] = {}
         #: Span → its numbers, and those of its tasks.
         self._counts: dict[Span, Counter[str]] = {}
         self._task_counts: dict[Span, dict[str, Counter[str]]] = {}
@@ -483,6 +488,43 @@ class MemoryBroker(Broker):
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         return [self.reports(queue) for queue in queues]
+
+    def survey(self, queues: Sequence[str]) -> list[Survey]:
+        with self._changed:
+            return [
+                Survey(
+                    self.stats(queue),
+                    self.consumers(queue),
+                    self.paused(queue),
+                    self.reports(queue),
+                    [
+                        waits[0]
+                        for waits in self._queues[queue].lists
+                        if waits and len(waits[0]) <= READABLE
+                    ],
+                )
+                for queue in queues
+            ]
+
+    def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
+        with self._changed:
+            return [raw for one in deliveries for raw in self.holding(*one)]
+
+    def remember_queues(self, queues: Collection[str]) -> None:
+        with self._changed:
+            for queue in queues:
+                self._remembered.pop(queue, None)
+                self._remembered[queue] = None
+            for oldest in list(self._remembered)[:-QUEUES_KNOWN]:
+                del self._remembered[oldest]
+
+    def remembered_queues(self, count: int) -> list[str]:
+        with self._changed:
+            return list(self._remembered)[::-1][:count]
+
+    def listeners(self, topic: str) -> int | None:
+        with self._changed:
+            return len(self._subscriptions.get(topic, ()))
 
     # ------------------------------------------------------------------ limits
 

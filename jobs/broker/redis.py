@@ -9,6 +9,7 @@ import itertools
 import json
 import math
 import re
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +18,10 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    KNOWN_AGAIN,
     PARKED,
+    QUEUES_KNOWN,
+    READABLE,
     TAKEN_KEPT,
     About,
     Broker,
@@ -37,6 +41,7 @@ from jobs.broker.base import (
     Revoked,
     Stats,
     Subscription,
+    Survey,
     Waiting,
     lists_of,
 )
@@ -147,6 +152,8 @@ class RedisBroker(Broker):
         #: Queue → its keys.
         self._keys = functools.cache(functools.partial(_Keys, prefix, tuple(steps), metrics))
         self._ended = self._channel(ended_topic(""))
+        #: Undeclared queue → when it is to be remembered again (`time.monotonic`).
+        self._remember_at: dict[str, float] = {}
 
     # ------------------------------------------------------------------ producers
 
@@ -335,13 +342,17 @@ class RedisBroker(Broker):
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
         answers = self._permitted(*(("CONFIG", "GET", name) for name in names))
+        info = self._permitted(("INFO", "memory"), ("INFO", "persistence")) or []
+        texts = (line for part in info for line in part.decode().splitlines())
+        lines = dict(line.partition(":")[::2] for line in texts)
+        policy, on_disk = lines.get("maxmemory_policy", ""), None
         if answers is not None:
             told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
+            policy = told.get("maxmemory-policy", "")
             on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
-            return Keeping(told.get("maxmemory-policy", ""), on_disk)
-        memory = self._permitted(("INFO", "memory")) or [b""]
-        lines = dict(line.partition(":")[::2] for line in memory[0].decode().splitlines())
-        return Keeping(lines.get("maxmemory_policy", ""))
+        written = (lines.get("rdb_last_bgsave_status"), lines.get("aof_last_write_status"))
+        used, limit = int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0))
+        return Keeping(policy, on_disk, used, limit, "err" in written)
 
     def ping(self) -> None:
         self._redis.call("PING")
@@ -414,12 +425,7 @@ class RedisBroker(Broker):
                 return was
 
     def paused(self, queue: str) -> list[Pause]:
-        flat = self._redis.call("HGETALL", self._keys(queue).paused)
-        found = ((task.decode(), json.loads(said)) for task, said in _pairs(flat))
-        return sorted(
-            Pause(task, said["by"], said["why"], dt.datetime.fromisoformat(said["at"]))
-            for task, said in found
-        )
+        return _pauses(self._redis.call("HGETALL", self._keys(queue).paused))
 
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
         keys = self._keys(queue)
@@ -462,13 +468,10 @@ class RedisBroker(Broker):
         return int(self._redis.call("ZREM", self._keys(queue).due, *members)) if members else 0
 
     def stats(self, queue: str) -> Stats:
-        (waiting, due, dead, _), consumers = self._counts(queue)
-        in_flight = sum(consumer.in_flight for consumer in consumers)
-        alive = sum(consumer.lease > 0 for consumer in consumers)
-        return Stats(waiting, in_flight, due, dead, alive)
+        return _stats(*_counted(self._redis.run_all([self._count(queue)])[0]))
 
     def consumers(self, queue: str) -> list[Consumer]:
-        return self._counts(queue)[1]
+        return _counted(self._redis.run_all([self._count(queue)])[0])[1]
 
     def scan(self, queue: str) -> Iterator[bytes]:
         keys = self._keys(queue)
@@ -562,6 +565,54 @@ class RedisBroker(Broker):
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         answers = self._redis.calls([("HGETALL", self._keys(q).workers) for q in queues])
         return [{name.decode(): text for name, text in _pairs(flat)} for flat in answers]
+
+    def survey(self, queues: Sequence[str]) -> list[Survey]:
+        runs: list[Run] = []
+        for queue in queues:
+            keys = self._keys(queue)
+            runs.append(self._count(queue))
+            runs.append((scripts.LOOK, (keys.paused, keys.workers, *keys.lists), (READABLE,)))
+        answers = self._redis.run_all(runs)
+        found = []
+        for counted, (paused, reports, next_ones) in zip(answers[::2], answers[1::2], strict=True):
+            counts, consumers = _counted(counted)
+            found.append(
+                Survey(
+                    _stats(counts, consumers),
+                    consumers,
+                    _pauses(paused),
+                    {name.decode(): text for name, text in _pairs(reports)},
+                    next_ones,
+                )
+            )
+        return found
+
+    def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
+        asked: list[tuple[bytes | str | int | float, ...]] = [
+            ("HMGET", self._keys(queue).inflight(consumer), *numbers)
+            for queue, consumer, numbers in deliveries
+            if numbers
+        ]
+        return list(itertools.chain.from_iterable(self._redis.calls(asked))) if asked else []
+
+    def remember_queues(self, queues: Collection[str]) -> None:
+        now = time.monotonic()
+        news = [queue for queue in queues if self._remember_at.get(queue, 0.0) <= now]
+        if not news:
+            return
+        for part in _cut(news):
+            self._redis.run(scripts.REMEMBER, (self._known(),), QUEUES_KNOWN, *part)
+        if len(self._remember_at) > QUEUES_KNOWN:
+            self._remember_at.clear()
+        self._remember_at.update(dict.fromkeys(news, now + KNOWN_AGAIN))
+
+    def remembered_queues(self, count: int) -> list[str]:
+        found = self._redis.call("ZREVRANGE", self._known(), 0, count - 1)
+        return [name.decode() for name in found]
+
+    def listeners(self, topic: str) -> int | None:
+        answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
+        return int(answer[0][1]) if answer else None
 
     # ------------------------------------------------------------------ limits
 
@@ -761,15 +812,13 @@ class RedisBroker(Broker):
             if int(cursor) == 0:
                 return
 
-    def _counts(self, queue: str) -> tuple[list[int], list[Consumer]]:
+    def _count(self, queue: str) -> Run:
         keys = self._keys(queue)
         head = (keys.consumers, keys.due, keys.dead, *keys.lists)
-        answer = self._redis.run(scripts.STATS, head, keys.inflight(""))
-        now = answer[3]
-        rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
-        return answer[:4], [
-            Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
-        ]
+        return scripts.STATS, head, (keys.inflight(""),)
+
+    def _known(self) -> str:
+        return f"{self._prefix}{{queues}}:known"
 
     def _permitted(self, *commands: tuple[str, ...]) -> list[Any] | None:
         """The answers; None if our user may not ask this, or the server doesn't know how to."""
@@ -825,6 +874,29 @@ def _claimed(answer: list[Any], first: int) -> Claim:
         return Claim([], None, resume=-revocations)
     due = None if next_due < 0 else next_due / 1000
     return Claim(list(enumerate(raws, first)), due, revocations > 0, None, paused > 0)
+
+
+def _counted(answer: list[Any]) -> tuple[list[int], list[Consumer]]:
+    """Waiting, due and dead of a queue, and its consumers."""
+    now = answer[3]
+    rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
+    return answer[:3], [
+        Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
+    ]
+
+
+def _stats(counts: Sequence[int], consumers: Sequence[Consumer]) -> Stats:
+    waiting, due, dead = counts
+    in_flight = sum(consumer.in_flight for consumer in consumers)
+    return Stats(waiting, in_flight, due, dead, sum(consumer.lease > 0 for consumer in consumers))
+
+
+def _pauses(flat: Sequence[bytes]) -> list[Pause]:
+    found = ((task.decode(), json.loads(said)) for task, said in _pairs(flat))
+    return sorted(
+        Pause(task, said["by"], said["why"], dt.datetime.fromisoformat(said["at"]))
+        for task, said in found
+    )
 
 
 def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], Sequence[int]]]:

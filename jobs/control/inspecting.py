@@ -127,8 +127,7 @@ def workers() -> list[Worker]:
         for name, text in broker.get().reports(queue).items():
             said = json.loads(text)
             if alive.isdisjoint(said["consumers"]):
-                broker.get().report(queue, name, None)  # the worker was killed before it could
-                continue
+                continue  # the worker was killed; another one removes its report
             worker = Worker(
                 name=name,
                 host=said["host"],

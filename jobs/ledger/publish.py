@@ -73,6 +73,8 @@ def send(
     """
     if any(map(_COPIES, messages)):
         messages = [each for one in messages for each in message.spread(one)]
+    if conf.get().create_missing_queues:
+        _remember({sent.queue for sent in messages})
     alias = using or router.db_for_write(TaskResult)
     connection = connections[alias]
     if connection.in_atomic_block:
@@ -91,6 +93,16 @@ def send(
         for sent in messages:
             signals.announce(signals.task_enqueued, sent.task, message=sent)
     return True
+
+
+def _remember(queues: Collection[str]) -> None:
+    """Let operators find these queues if the settings don't declare them."""
+    undeclared = [queue for queue in queues if queue not in conf.get().queues]
+    try:
+        with broker.get().briefly(insist=False):
+            broker.get().remember_queues(undeclared)
+    except BrokerUnavailable as error:
+        log.debug("the queues %s are not remembered: %s", undeclared, error)
 
 
 def _outgoing(sent: Message) -> Outgoing:

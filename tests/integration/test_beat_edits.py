@@ -16,7 +16,7 @@ from jobs.beat import ticking as sweeping
 from jobs.beat.process import Bell
 from jobs.beat.sending import run_of
 from jobs.beat.ticking import sweep
-from jobs.beat.wake import TOPIC
+from jobs.broker.base import SCHEDULES
 from jobs.models import Schedule, TaskResult
 from tests import services
 from tests.integration.beats import (
@@ -267,7 +267,7 @@ class TestHearing:
             "bulk_update": lambda: Schedule.objects.bulk_update([schedule], ["interval"]),
             "delete": schedule.delete,
         }
-        with broker.get().subscribe(TOPIC) as heard:
+        with broker.get().subscribe(SCHEDULES) as heard:
             with transaction.atomic():
                 edits[how]()
                 assert not heard(0.01)
@@ -275,7 +275,7 @@ class TestHearing:
             assert not heard(0)
 
     def test_many_edits_of_a_transaction_are_told_once(self, broker_url: str) -> None:
-        with broker.get().subscribe(TOPIC) as heard:
+        with broker.get().subscribe(SCHEDULES) as heard:
             with transaction.atomic():
                 for n in range(5):
                     scheduled(str(n))
@@ -283,7 +283,7 @@ class TestHearing:
             assert not heard(0)
 
     def test_what_is_rolled_back_is_not_told(self, broker_url: str) -> None:
-        with broker.get().subscribe(TOPIC) as heard:
+        with broker.get().subscribe(SCHEDULES) as heard:
             with transaction.atomic():
                 scheduled()
                 transaction.set_rollback(True)
@@ -294,7 +294,7 @@ class TestHearing:
 
     def test_beat_itself_wakes_nobody(self, broker_url: str) -> None:
         scheduled()
-        with broker.get().subscribe(TOPIC) as heard:
+        with broker.get().subscribe(SCHEDULES) as heard:
             tick(NOON)
             assert not heard(0.01)
 

@@ -40,7 +40,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues, TaskResult
 
 #: Seconds after which the overview asks the broker again.
-REFRESH = 2
+REFRESH = 1
 
 #: Entries of the log on one page.
 _ENTRIES = 100
@@ -87,7 +87,7 @@ class QueuesAdmin(PageAdmin):
             "title": _("Queues"),
             "refresh": REFRESH,
             "may": self.may_on_queues(request),
-            **snapshot(),
+            **snapshot(now=True),
             **(extra_context or {}),
         }
         return self.page(request, "admin/jobs/queues/overview.html", context)
@@ -95,6 +95,7 @@ class QueuesAdmin(PageAdmin):
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self._check_may_view(request)
+        request.current_app = self.admin_site.name
         context = {**snapshot(), "may": self.may_on_queues(request)}
         return TemplateResponse(request, "admin/jobs/queues/live.html", context)
 

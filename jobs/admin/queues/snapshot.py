@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext as _
 
-from jobs import broker, conf, control, ledger, message, registry, serialization
+from jobs import ledger, message, registry, serialization
 from jobs.admin import words
-from jobs.admin.verbs import TROUBLE
-from jobs.broker.base import DeadLetter, Stats
-from jobs.control import Pause, inspect
-from jobs.control.inspecting import Running
+from jobs.broker.base import DeadLetter
+from jobs.control import Pause
+from jobs.control.snapshot import Doing, latest
 from jobs.exceptions import MessageError
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
@@ -34,18 +33,6 @@ class PauseRow(NamedTuple):
         return words.moment(self.pause.at)
 
 
-class QueueRow(NamedTuple):
-    name: str
-    stats: Stats
-    #: None when it isn't paused.
-    paused: PauseRow | None = None
-
-    @property
-    def deserted(self) -> bool:
-        """Messages wait and nobody claims them."""
-        return bool((self.stats.waiting or self.stats.due) and not self.stats.consumers)
-
-
 class WorkerRow(NamedTuple):
     """One consumer, with all queues that it claims from."""
 
@@ -55,13 +42,14 @@ class WorkerRow(NamedTuple):
     #: Seconds until its lease ends; negative when it has ended.
     lease: float
     #: What it runs now, the longest first.
-    running: tuple[Running, ...] = ()
+    running: tuple[Doing, ...] = ()
 
     @property
-    def doing(self) -> list[tuple[Running, str]]:
+    def doing(self) -> list[tuple[str, str]]:
         """The first tasks that it runs, each with how long it has been running."""
         now = clock.now()
-        return [(running, words.duration(now - running.since)) for running in self.running[:_NAMED]]
+        first = self.running[:_NAMED]
+        return [(doing.task, words.duration(now - doing.since)) for doing in first]
 
     @property
     def doing_besides(self) -> int:
@@ -94,38 +82,22 @@ class LetterRow(NamedTuple):
         return words.moment(self.letter.at)
 
 
-def snapshot() -> dict[str, Any]:
-    """What the broker says of every declared queue, or why it can't be asked."""
-    queues: list[QueueRow] = []
-    workers: dict[str, WorkerRow] = {}
-    tasks: list[PauseRow] = []
-    problem = ""
-    try:
-        asked, paused = broker.get(), control.paused()
-        for name in conf.get().queues:
-            said = PauseRow(name, paused[name]) if name in paused else None
-            queues.append(QueueRow(name, asked.stats(name), said))
-            for consumer in asked.consumers(name):
-                known = workers.get(consumer.name)
-                workers[consumer.name] = WorkerRow(
-                    consumer.name,
-                    [*known.queues, name] if known else [name],
-                    consumer.in_flight + (known.in_flight if known else 0),
-                    min(consumer.lease, known.lease) if known else consumer.lease,
-                )
-        tasks = [PauseRow(name, said) for name, said in control.paused_tasks().items()]
-        for running in inspect.active():
-            if row := workers.get(running.consumer):
-                workers[row.name] = row._replace(running=(*row.running, running))
-    except TROUBLE as error:
-        # Half of an answer would look like all of it.
-        problem, queues, workers, tasks = str(error), [], {}, []
+def snapshot(*, now: bool = False) -> dict[str, Any]:
+    """What the broker says of every queue, or why it can't be asked.
+
+    ``now``: as of this moment, for a page that somebody opens, perhaps after an act. The pages that
+    keep themselves up to date share a snapshot.
+    """
+    taken = latest(now=now)
     return {
-        "problem": problem,
-        "queues": queues,
-        "paused_tasks": tasks,
-        "workers": sorted(workers.values()),
-        "at": words.moment(clock.now()),
+        "problem": taken.problem,
+        "queues": [
+            (queue, PauseRow(queue.name, queue.pause) if queue.pause else None)
+            for queue in taken.queues
+        ],
+        "paused_tasks": [PauseRow(name, said) for name, said in taken.paused_tasks.items()],
+        "workers": [WorkerRow(*process) for process in taken.processes],
+        "at": words.moment(taken.at),
     }
 
 

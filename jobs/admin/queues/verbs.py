@@ -27,7 +27,7 @@ from jobs.timing import clock
 
 
 def is_declared(queue: str) -> bool:
-    return queue in conf.get().queues
+    return conf.get().knows(queue)
 
 
 def _who_and_why(request: HttpRequest) -> dict[str, str]:

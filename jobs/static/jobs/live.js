@@ -1,75 +1,79 @@
-// Keeps a page up to date: fetches its changing part every few seconds while the page is visible.
-// An answer with the header HX-Refresh has it loaded anew.
+// What htmx leaves to a page with live parts: when not to ask, and what to say without an answer.
+//
+// A live part has the class `jobs-live`. With `data-stream` it is told by Server-Sent Events when
+// to ask.
 "use strict";
 {
-    const region = document.getElementById("jobs-live");
     const note = document.getElementById("jobs-live-note");
-    const pause = Number(region.dataset.seconds) * 1000;
-    let timer = 0;
-    let asking = false;
-
-    function show(html) {
-        // Somebody is selecting a text, perhaps to copy it.
-        const chosen = document.getSelection();
-        if (chosen && !chosen.isCollapsed && region.contains(chosen.anchorNode)) {
-            return;
-        }
-        const focused = region.contains(document.activeElement) ? document.activeElement : null;
-        region.innerHTML = html;
-        if (focused && focused.href) {
-            const again = [...region.querySelectorAll("a")].find((a) => a.href === focused.href);
-            again?.focus({preventScroll: true});
-        }
-    }
+    const parts = [...document.querySelectorAll(".jobs-live")];
+    const streamed = parts.filter((part) => part.dataset.stream);
+    let signedOut = false;
+    let stream = null;
 
     function tell(text) {
         note.textContent = text;
         note.hidden = !text;
-        region.classList.toggle("jobs-stale", Boolean(text));
+        parts.forEach((part) => part.classList.toggle("jobs-stale", Boolean(text)));
     }
 
-    // Returns whether to ask again.
-    async function refresh() {
-        let answer;
-        try {
-            answer = await fetch(region.dataset.url, {
-                cache: "no-store",
-                signal: AbortSignal.timeout(15000),
-            });
-            if (answer.redirected || answer.status === 403) {
-                tell(region.dataset.signedOut);
-                return false;
-            }
-            if (!answer.ok) {
-                throw new Error(answer.statusText);
-            }
-            if (answer.headers.get("HX-Refresh")) {
-                window.location.reload();
-                return false;
-            }
-            show(await answer.text());
-            tell("");
-        } catch {
-            tell(region.dataset.stale);
-        }
-        return true;
+    function leave() {
+        signedOut = true;
+        stream?.close();
+        tell(note.dataset.signedOut);
     }
 
-    async function step() {
-        window.clearTimeout(timer);
-        if (document.hidden || asking) {
+    // Somebody is selecting a text, perhaps to copy it.
+    function isSelected(part) {
+        const chosen = document.getSelection();
+        return Boolean(chosen && !chosen.isCollapsed && part.contains(chosen.anchorNode));
+    }
+
+    function listen() {
+        stream?.close();
+        stream = null;
+        if (document.hidden || signedOut || !streamed.length) {
             return;
         }
-        asking = true;
-        const goOn = await refresh();
-        asking = false;
-        if (goOn) {
-            timer = window.setTimeout(step, pause);
-        } else {
-            document.removeEventListener("visibilitychange", step);
-        }
+        stream = new EventSource(streamed[0].dataset.stream);
+        stream.addEventListener("message", look);
+        stream.addEventListener("over", leave);
     }
 
-    document.addEventListener("visibilitychange", step);
-    timer = window.setTimeout(step, pause);
+    function look() {
+        parts.forEach((part) => window.htmx.trigger(part, "jobs:look"));
+    }
+
+    for (const part of parts) {
+        part.addEventListener("htmx:beforeRequest", (event) => {
+            if (document.hidden || signedOut) {
+                event.preventDefault();
+            }
+        });
+        part.addEventListener("htmx:beforeSwap", (event) => {
+            const answer = event.detail.xhr;
+            const asked = new URL(part.getAttribute("hx-get"), window.location.href);
+            if (new URL(answer.responseURL).pathname !== asked.pathname) {
+                leave(); // it is the page to sign in
+            }
+            if (signedOut || isSelected(part)) {
+                event.detail.shouldSwap = false;
+            }
+        });
+        part.addEventListener("htmx:afterRequest", (event) => {
+            if (signedOut || event.detail.xhr.status === 403) {
+                leave();
+            } else {
+                tell(event.detail.successful ? "" : note.dataset.stale);
+            }
+        });
+    }
+
+    document.addEventListener("visibilitychange", () => {
+        listen();
+        if (!document.hidden) {
+            look();
+        }
+    });
+    window.addEventListener("pagehide", () => stream?.close());
+    listen();
 }

@@ -105,7 +105,7 @@ def since(call: Message) -> float | None:
     message doesn't tell, or it is not the first of this attempt."""
     if call.redelivered:
         return None
-    sent = None if call.retries else id_time(call.id)
+    sent = None if call.attempt > 1 else id_time(call.id)
     due = call.eta.timestamp() if call.eta else None
     return max((at for at in (sent, due) if at is not None), default=None)
 

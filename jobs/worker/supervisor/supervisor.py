@@ -265,8 +265,12 @@ class Supervisor:
             for queue in queues if alive else ():
                 broker.get().renew(queue, alive, lease)
             upkeep.reclaim_expired(queues, alive=alive)
+            upkeep.remove_reports(queues)
 
         self._each_queue("renew leases", renew)
+        # So that operators find them.
+        undeclared = [queue for queue in self.options.queues if queue not in self._conf.queues]
+        self._each_queue("be seen", broker.get().remember_queues, undeclared)
         if any(slot.ready for slot in self._slots):
             self._health.touch()
         # Two renewals may fail before the lease ends.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import json
 import logging
 import threading
 import time
@@ -86,6 +88,18 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
             )
             count += returned
     return count
+
+
+def remove_reports(queues: Sequence[str]) -> None:
+    """Remove the reports of workers that were killed: none of their children has a lease."""
+    for queue in queues:
+        reports = broker.get().reports(queue)
+        alive = {one.name for one in broker.get().consumers(queue) if one.lease > 0}
+        for name, text in reports.items():
+            with contextlib.suppress(ValueError, TypeError, KeyError):  # of another version
+                consumers = json.loads(text)["consumers"]
+                if consumers and alive.isdisjoint(consumers):
+                    broker.get().report(queue, name, None)
 
 
 def end_unsendable(row: TaskResult, error: Exception) -> None:

@@ -12,6 +12,7 @@ from django.test import Client
 from django.utils import timezone
 
 from jobs import broker, message
+from jobs.control import attention, snapshot
 from jobs.message import Message
 from jobs.models import TaskResult
 
@@ -85,3 +86,10 @@ def no_counting(django_assert_num_queries: Any) -> Callable[[Any], None]:
             assert "COUNT(" not in sql or "LIMIT 10001)" in sql, query["sql"]
 
     return check
+
+
+@pytest.fixture(autouse=True)
+def _nothing_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each page is as of now: tests change things and look at once."""
+    monkeypatch.setattr(snapshot._shared, "_seconds", 0.0)
+    monkeypatch.setattr(attention._shared, "_seconds", 0.0)

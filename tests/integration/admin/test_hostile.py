@@ -14,7 +14,7 @@ from django.test import Client
 from jobs import broker, message
 from jobs.broker.base import Outgoing
 from jobs.message import Message
-from jobs.models import DeadLetters, Queues, Schedule, TaskResult
+from jobs.models import Dashboard, DeadLetters, Queues, Schedule, TaskResult
 from tests.integration.admin.conftest import bury, letter, row
 from tests.integration.admin.schedules import ADD, errors, form, made, page_of, ran
 from tests.tasks import trace
@@ -87,6 +87,12 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "history/": ("p",),
         "change/": ("_popup", "_to_field", "_changelist_filters"),
     },
+    Dashboard: {
+        "": ("range", "queue"),
+        "live/": ("range", "queue"),
+        "numbers/": ("range", "queue"),
+        "metrics.json": ("range", "queue"),
+    },
     Queues: {
         "history/": ("before",),
         "pause-task/": ("task",),
@@ -98,6 +104,7 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
 SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
     TaskResult: {"": ("action", *CHOSEN), "delete/": ("post",), "revoke/": ("confirmed",)},
     Schedule: {"": ("action", *CHOSEN), "add/": FORM, "delete/": ("_to_field",)},
+    Dashboard: {},
     Queues: {
         "queue/<path:queue>/": ("action", "key", "to", "why"),
         "pause-task/": ("task", "why"),
@@ -183,7 +190,7 @@ def asked(client: Client, method: str, url: str, data: str = "") -> str:
     return f"{method} {url[:80]} {data[:80]}: {type(why).__name__} {str(why)[:80]}"
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
 def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -196,7 +203,7 @@ def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> 
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
 def test_parameters(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -211,7 +218,7 @@ def test_parameters(client: Client, things: dict[str, str], model: type[Any]) ->
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters])
+@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
 def test_fields(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):

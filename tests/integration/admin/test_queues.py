@@ -47,7 +47,7 @@ def test_the_numbers_of_a_queue(root: Client, broker_url: str) -> None:
     assert numbers(root, "high") == [3, 1, 1, 1, 1]
     assert numbers(root, "default") == [0, 0, 0, 0, 0]
     page = root.get(OVERVIEW).content.decode()
-    assert 'data-url="/admin/jobs/queues/live/"' in page
+    assert 'hx-get="/admin/jobs/queues/live/"' in page
     assert re.search(r"child-1</th>\s*<td>high, low</td>\s*<td[^>]*>1</td>", page)
     (left,) = re.findall(r"ends in (\d+) s unless renewed", page)
     assert 500 < int(left) <= 600

@@ -1,0 +1,10 @@
+-- Read what operators want to see of a queue, besides its counts (stats.lua). It changes nothing.
+-- KEYS  paused, workers, list, ...   (one for each priority step)
+-- ARGV  bytes of the largest message to return
+-- Returns {{task, pause, ...}, {worker, report, ...}, {the next message of a list, ...}}
+local next_ones = {}
+for list = 3, #KEYS do
+  local message = redis.call('LINDEX', KEYS[list], -1)
+  if message and #message <= tonumber(ARGV[1]) then next_ones[#next_ones + 1] = message end
+end
+return {redis.call('HGETALL', KEYS[1]), redis.call('HGETALL', KEYS[2]), next_ones}

@@ -1,0 +1,212 @@
+"""The dashboard in a real browser."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from django.contrib.auth.models import User
+from pytest_django.live_server_helper import LiveServer
+from selenium.webdriver import Chrome
+
+from jobs import broker, control
+from jobs.admin.dashboard import admin as dashboard
+from jobs.broker.base import Outgoing
+from jobs.control import attention, snapshot
+from tests.browser.pages import see, text
+from tests.integration.admin.conftest import letter
+from tests.services import Valkey, wait_for
+from tests.tasks import add
+
+Visit = Callable[[str], None]
+
+WAITING = "#jobs-dashboard-queues tbody tr:nth-child(2) td:nth-of-type(1)"
+
+
+@pytest.fixture
+def visit(browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User]) -> Visit:
+    """Signs a superuser in, and gives a function that opens a page of the admin."""
+    sign_in()
+    return lambda path: browser.get(f"{live_server.url}/admin/{path}")
+
+
+@pytest.fixture
+def past(broker_url: str) -> None:
+    """An hour of numbers, as workers would have written them."""
+    with redis.Redis.from_url(broker_url) as client:
+        this = int(time.time() // 60)
+        for n in range(60):
+            wave = 300 + 200 * math.sin(n / 7)
+            numbers = {"sent": int(wave), "succeeded": int(wave * 0.94), "failed": n % 5 * 4}
+            numbers |= {"retried": n % 9, "w20": 200, "w30": 40, "w36": 4, "r24": 180, "r40": 20}
+            client.hset(f"{{default}}:metrics:minute:{this - n}", mapping=numbers)
+
+
+@pytest.fixture
+def dark(browser: Chrome) -> Iterator[Callable[[], Any]]:
+    def emulate(value: str) -> Any:
+        features = [{"name": "prefers-color-scheme", "value": value}]
+        return browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    yield lambda: emulate("dark")
+    emulate("")
+
+
+def test_the_first_link_leads_there(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    visit("")
+    links = browser.find_elements("css selector", "#content .app-jobs th a")
+    assert links[0].text == "Dashboard"
+    links[0].click()
+    see(browser, "#content", "What needs a person now")
+
+
+@pytest.mark.usefixtures("past")
+def test_the_page(
+    browser: Chrome,
+    visit: Visit,
+    screenshot: Callable[[str], None],
+    dark: Callable[[], Any],
+) -> None:
+    for n in range(3):
+        letter(args=[n])
+    broker.get().push([Outgoing("low", b"x")])
+    for n in range(7):
+        add.delay(n, n)
+    control.pause("high", by="ada", why="the mail server is away")
+    visit("jobs/dashboard/")
+    see(browser, "#jobs-matters", "3 dead letters in queue “default”")
+    see(browser, "#jobs-matters", "Queue “high” is paused by ada. “the mail server is away”")
+    see(browser, "#jobs-matters", "Messages wait in queue “low”, and no worker takes them.")
+    wait_for(lambda: len(browser.find_elements("css selector", ".jobs-chart canvas")) == 3)
+    series = json.loads(
+        browser.execute_script("return document.getElementById('jobs-series').dataset.series")
+    )
+    assert len(series["at"]) == len(series["in"]) == len(series["wait_p99"]) == 60
+    assert "p99" in text(browser, ".jobs-chart[data-kind=wait] .u-legend")
+    screenshot("dashboard")
+    dark()
+    screenshot("dashboard-dark")
+    browser.find_element("link text", "Last week").click()
+    see(browser, ".jobs-choice a[aria-current]", "Last week")
+    wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
+
+
+def test_it_updates_by_itself_and_keeps_its_place(
+    browser: Chrome, visit: Visit, broker_url: str
+) -> None:
+    broker.get().push([Outgoing("default", b"x")])
+    visit("jobs/dashboard/")
+    wait_for(lambda: text(browser, WAITING) == "1")
+    browser.set_window_size(700, 500)
+    browser.execute_script(
+        "document.querySelector('#jobs-dashboard-queues a').focus();"
+        "const sheet = new CSSStyleSheet();"
+        "sheet.replaceSync('#jobs-live .jobs-scroll {max-width: 200px}');"
+        "document.adoptedStyleSheets.push(sheet);"
+        "document.querySelector('#jobs-live .jobs-scroll').scrollLeft = 40;"
+        "window.scrollTo(0, 200);"
+    )
+    asked = (
+        "return [window.scrollY, document.querySelector('#jobs-live .jobs-scroll').scrollLeft,"
+        "document.activeElement.closest('#jobs-dashboard-queues') !== null]"
+    )
+    before = browser.execute_script(asked)
+    assert before == [200, 40, True]
+    broker.get().push([Outgoing("default", b"y")])
+    wait_for(lambda: text(browser, WAITING) == "2")
+    assert browser.execute_script(asked) == before
+
+
+def test_what_somebody_selects_stays(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    visit("jobs/dashboard/")
+    wait_for(lambda: text(browser, WAITING) == "0")
+    browser.execute_script(
+        "getSelection().selectAllChildren(document.querySelector('#jobs-live h2'))"
+    )
+    broker.get().push([Outgoing("default", b"y")])
+    asked = (
+        "return performance.getEntriesByType('resource')"
+        ".filter((entry) => entry.name.includes('/live/')).length"
+    )
+    before = browser.execute_script(asked)
+    wait_for(lambda: browser.execute_script(asked) > before + 1)
+    assert text(browser, WAITING) == "0"
+    browser.execute_script("getSelection().removeAllRanges()")
+    wait_for(lambda: text(browser, WAITING) == "1")
+
+
+def test_an_event_is_on_the_page_within_two_seconds(
+    browser: Chrome, visit: Visit, broker_url: str
+) -> None:
+    assert dashboard.REFRESH + snapshot.FRESH < 2
+    visit("jobs/dashboard/")
+    wait_for(lambda: text(browser, WAITING) == "0")
+    broker.get().push([Outgoing("default", b"x")])
+    wait_for(lambda: text(browser, WAITING) == "1", timeout=10)
+
+
+def test_a_chosen_queue_is_kept(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    visit("jobs/dashboard/?range=day")
+    browser.find_element("css selector", "#jobs-queue option[value=low]").click()
+    browser.find_element("css selector", ".jobs-choice button").click()
+    wait_for(lambda: "queue=low" in browser.current_url)
+    see(browser, ".jobs-choice a[aria-current]", "Last day")
+    rows = browser.find_elements("css selector", "#jobs-dashboard-queues tbody tr")
+    assert [row.text.split()[0] for row in rows] == ["low"]
+
+
+def test_with_redis_away_and_back(browser: Chrome, visit: Visit, own_valkey: Valkey) -> None:
+    visit("jobs/dashboard/")
+    own_valkey.kill()
+    see(browser, "#jobs-live", "Redis can’t be asked")
+    own_valkey.start()
+    wait_for(lambda: text(browser, WAITING) == "0")
+
+
+def test_when_signed_out(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    visit("jobs/dashboard/")
+    browser.delete_cookie("sessionid")
+    see(browser, "#jobs-live-note", "You are signed out")
+    # What was there stays, rather than a sign-in page in its place.
+    see(browser, "#jobs-live", "What needs a person now")
+
+
+def test_the_page_is_light(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    visit("jobs/dashboard/")
+    wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
+    script = """
+        const [done] = arguments;
+        const files = [location.href, ...performance.getEntriesByType("resource")
+            .map((entry) => entry.name).filter((name) => !/\\/(live|numbers)\\//.test(name))];
+        Promise.all(files.map(async (file) => {
+            const body = await (await fetch(file)).blob();
+            const packed = new Response(body.stream().pipeThrough(new CompressionStream("gzip")));
+            return [file, body.size, (await packed.blob()).size];
+        })).then(done);
+    """
+    sizes = browser.execute_async_script(script)
+    assert any("live.js" in file for file, *_ in sizes)
+    assert sum(packed for _, _, packed in sizes) < 100_000, sizes
+    # From a server that compresses nothing.
+    assert sum(plain for _, plain, _ in sizes) < 250_000, sizes
+
+
+def test_nothing_is_wider_than_a_telephone(browser: Chrome, visit: Visit, broker_url: str) -> None:
+    letter()
+    control.pause("high", by="a" * 60, why="w" * 200)
+    metrics = {"width": 390, "height": 900, "deviceScaleFactor": 1, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    visit("jobs/dashboard/")
+    wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
+    assert browser.execute_script("return document.scrollingElement.scrollWidth") <= 390
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+@pytest.fixture(autouse=True)
+def _slow_things_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention._shared, "_seconds", 0.0)
