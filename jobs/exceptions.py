@@ -80,6 +80,10 @@ class MessageTooLarge(SendError, ValueError):
     """The message is above JOBS["MESSAGE_MAX_BYTES"]."""
 
 
+class UnknownWorker(JobsError):
+    """No worker of this name reports."""
+
+
 class UnknownQueue(SendError, ValueError):
     """The queue is not declared in JOBS["QUEUES"]."""
 

@@ -163,6 +163,8 @@ class Conf:
     #: How long, in seconds, the history of schedules is kept; None: for ever. The last runs of
     #: each schedule stay.
     schedule_runs_expire: float | None = _setting(seconds_or_none, 2_592_000.0)
+    #: The revision of the project's code, such as a commit, which workers report.
+    revision: str = _setting(text, "")
 
     def queue(self, name: str) -> Queue:
         """Options of a queue; raises `KeyError` when it must be declared and isn't."""

@@ -21,6 +21,7 @@ from typing import Any
 
 import django
 
+from jobs.worker.board import DUMP
 from jobs.worker.run import isolation
 
 #: From <sys/prctl.h>.
@@ -38,6 +39,11 @@ def main() -> None:
         signal.signal(signum, lambda *_: None)
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
+    # The same for the supervisor, which reads it behind the board. Python's own handler is what a
+    # task that has changed it leaves behind: the signal must never end the process.
+    signal.signal(DUMP, lambda *_: None)
+    os.lseek(int(board), 0, os.SEEK_END)
+    faulthandler.register(DUMP, file=int(board), all_threads=True)
     die_with_parent(int(tie))
     print_regardless()
     # `multiprocessing` has a new process import this module before anything else.
