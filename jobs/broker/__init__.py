@@ -22,7 +22,7 @@ def get() -> Broker:
     if current.broker_url == "memory://":
         from jobs.broker.memory import MemoryBroker
 
-        return MemoryBroker(steps=current.priority_steps)
+        return MemoryBroker(steps=current.priority_steps, metrics=current.metrics)
     from jobs.broker.redis import RedisBroker
 
     revive: Callable[[], str] | None = None
@@ -40,6 +40,7 @@ def get() -> Broker:
         prefix=current.key_prefix,
         timeout=current.socket_timeout,
         steps=current.priority_steps,
+        metrics=current.metrics,
         revive=revive,
     )
 

@@ -14,6 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
 
 
@@ -98,6 +99,14 @@ class Keeping(NamedTuple):
         else:
             return ""
         return f"Redis has the maxmemory-policy {self.eviction}: {lost}. Set it to noeviction."
+
+
+class Found(NamedTuple):
+    """The numbers of a span."""
+
+    counts: Counts
+    #: False: some of them may still move within the broker, so the caller must not keep them.
+    settled: bool = True
 
 
 class Subscription(ABC):
@@ -575,3 +584,19 @@ class Broker(ABC):
     @abstractmethod
     def locked(self, names: Sequence[str]) -> list[str]:
         """The ids of the calls that have these locks, "" for a free one."""
+
+    # ------------------------------------------------------------------ numbers
+    # A broker counts what is pushed by itself, in the span of that moment. All numbers expire.
+
+    @abstractmethod
+    def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
+        """Add to the numbers of a queue, and of its tasks, in the present span of each level. Not
+        safe to repeat: what is lost in between may have been counted."""
+
+    @abstractmethod
+    def counts(self, spans: Sequence[Span]) -> list[Found]:
+        """The numbers of these spans, in one round trip."""
+
+    @abstractmethod
+    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
+        """For each of these spans, task → its numbers. Tasks beyond `TASKS` are `OTHER`."""

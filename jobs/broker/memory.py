@@ -13,7 +13,7 @@ import os
 import select
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from jobs.broker import limiting
@@ -28,6 +28,7 @@ from jobs.broker.base import (
     Claim,
     Consumer,
     DeadLetter,
+    Found,
     Note,
     Outgoing,
     Parking,
@@ -42,6 +43,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
+from jobs.broker.counting import KEPT, OTHER, SENT, TASKS, Counts, Level, Span, span_at
 from jobs.broker.limiting import (
     ASK_AGAIN,
     ASK_AGAIN_EACH,
@@ -65,12 +67,18 @@ class MemoryBroker(Broker):
     address = "memory://"
 
     def __init__(
-        self, clock: Callable[[], float] = time.time, steps: Sequence[int] = STEPS
+        self,
+        clock: Callable[[], float] = time.time,
+        steps: Sequence[int] = STEPS,
+        *,
+        metrics: bool = False,
     ) -> None:
         """``clock``: Unix seconds. Leases end and messages fall due by it, so a test may move it
         forward; `wait` sleeps in real time.
-        ``steps``: the priorities at which a queue's lists begin."""
+        ``steps``: the priorities at which a queue's lists begin.
+        ``metrics``: whether what is pushed is counted."""
         self._clock = clock
+        self._metrics = metrics
         self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
         #: Topic → its subscriptions.
         self._subscriptions: defaultdict[str, list[_Subscription]] = defaultdict(list)
@@ -81,6 +89,9 @@ class MemoryBroker(Broker):
         self._slots: defaultdict[str, _Slots] = defaultdict(_Slots)
         #: Name → the call, whether it has released the lock, and until when this is kept.
         self._locks: dict[str, tuple[str, bool, float]] = {}
+        #: Span → its numbers, and those of its tasks.
+        self._counts: dict[Span, Counter[str]] = {}
+        self._task_counts: dict[Span, dict[str, Counter[str]]] = {}
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
 
@@ -95,6 +106,8 @@ class MemoryBroker(Broker):
                 else:
                     queue.due[priority, raw] = due
                 self._ring(queue, 1)
+                if self._metrics:
+                    self._add(name, {SENT: 1}, {})
 
     def check_queues(self, queues: Collection[str]) -> None:
         pass  # no queue is refused here
@@ -567,7 +580,48 @@ class MemoryBroker(Broker):
             found = map(self._holder, names)
             return ["" if released else holder for holder, released in found]
 
+    # ------------------------------------------------------------------ numbers
+
+    def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
+        with self._changed:
+            self._add(queue, counts, tasks)
+
+    def counts(self, spans: Sequence[Span]) -> list[Found]:
+        with self._changed:
+            return [Found(dict(self._counts.get(span, {}))) for span in spans]
+
+    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
+        with self._changed:
+            return [
+                {task: dict(counts) for task, counts in self._task_counts.get(span, {}).items()}
+                for span in spans
+            ]
+
     # ------------------------------------------------------------------ steps, under the lock
+
+    def _add(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
+        now = self._clock()
+        for level in Level:
+            span = span_at(queue, level, now)
+            if span not in self._counts:
+                self._forget_spans(now)
+                self._counts[span] = Counter()
+            self._counts[span].update(counts)
+            known = self._task_counts.setdefault(span, {})
+            for task, fields in tasks.items():
+                named = sum(name != OTHER for name in known)
+                name = task if task in known or named < TASKS else OTHER
+                known.setdefault(name, Counter()).update(fields)
+
+    def _forget_spans(self, now: float) -> None:
+        """Drop the spans that have been kept long enough."""
+        for span in list(self._counts):
+            ends = (span.number + 1) * span.level.seconds
+            kept, tasks_kept = KEPT[span.level]
+            if ends + tasks_kept < now:
+                self._task_counts.pop(span, None)
+            if ends + kept < now:
+                del self._counts[span]
 
     def _ring(self, queue: _Queue, count: int) -> None:
         queue.bells = min(queue.bells + count, _BELLS)

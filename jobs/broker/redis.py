@@ -27,6 +27,7 @@ from jobs.broker.base import (
     Claim,
     Consumer,
     DeadLetter,
+    Found,
     Keeping,
     Later,
     Note,
@@ -44,6 +45,7 @@ from jobs.broker.base import (
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, RedisSubscription, Run
+from jobs.broker.counting import OTHER, SECONDS, SENT, TASKS, Counts, Span
 from jobs.broker.limiting import (
     ASK_AGAIN,
     ASK_AGAIN_EACH,
@@ -80,6 +82,9 @@ _PART = 200
 #: Most holders of slots in one call of a script.
 _HOLDERS = 300
 
+#: Most spans read by one call of a script.
+_SPANS = 100
+
 #: Seconds for which the workers' reports are kept after the last of them.
 _REPORTED = 86_400
 
@@ -87,7 +92,7 @@ _REPORTED = 86_400
 class _Keys:
     """The names of one queue's keys: `jobs/broker/lua/README.md`."""
 
-    def __init__(self, prefix: str, steps: Sequence[int], queue: str) -> None:
+    def __init__(self, prefix: str, steps: Sequence[int], metrics: bool, queue: str) -> None:
         names = [queue] + [f"{queue}{_SEPARATOR}{step}" for step in steps[1:]]
         #: A list for each priority step.
         self.lists = tuple(prefix + name for name in names)
@@ -101,9 +106,12 @@ class _Keys:
         self.workers = f"{self._tag}:workers"
         self.reported = f"{self._tag}:reported"
         self.gone = f"{self._tag}:gone"
+        #: What the names of all keys with numbers begin with.
+        self.metrics = f"{self._tag}:metrics:"
         # Ready-made for the scripts of every send, one for each priority.
-        self.push = tuple((self.lists[n], self.bell) for n in lists_of(steps))
-        self.schedule = (self.due, self.bell)
+        counted = (self.metrics,) if metrics else ()
+        self.push = tuple((self.lists[n], self.bell, *counted) for n in lists_of(steps))
+        self.schedule = (self.due, self.bell, *counted)
 
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"
@@ -132,10 +140,12 @@ class RedisBroker(Broker):
         prefix: str = "",
         timeout: float = 5.0,
         steps: Sequence[int] = STEPS,
+        metrics: bool = False,
         revive: Callable[[], object] | None = None,
     ) -> None:
         """``timeout``: seconds for connecting and for the answer to one command.
         ``steps``: the priorities at which a queue's lists begin.
+        ``metrics``: whether what is pushed is counted.
         ``revive``: called before each new connection; starts a server that may have gone."""
         self._prefix = prefix
         self._steps = steps
@@ -145,7 +155,7 @@ class RedisBroker(Broker):
         self._redis = Connections(url, timeout, revive)
         self.address = self._redis.address
         #: Queue → its keys.
-        self._keys = functools.cache(functools.partial(_Keys, prefix, tuple(steps)))
+        self._keys = functools.cache(functools.partial(_Keys, prefix, tuple(steps), metrics))
         self._ended = self._channel(ended_topic(""))
 
     # ------------------------------------------------------------------ producers
@@ -368,7 +378,7 @@ class RedisBroker(Broker):
 
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
         keys = self._keys(queue)
-        where = (keys.dead, *keys.push[priority])
+        where = (keys.dead, *keys.push[priority][:2])
         if not _ENTRY.fullmatch(key):
             return False
         return bool(self._redis.run(scripts.REQUEUE, where, key, raw or b""))
@@ -633,6 +643,66 @@ class RedisBroker(Broker):
     def locked(self, names: Sequence[str]) -> list[str]:
         found = self._redis.calls([("GET", self._lock(name)) for name in names]) if names else []
         return ["" if not value or value[:1] == b"-" else value.decode() for value in found]
+
+    # ------------------------------------------------------------------ numbers
+
+    def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
+        args: list[str | bytes | int] = [TASKS]
+        for name, fields in (("", counts), *tasks.items()):
+            args += (name.encode("utf-8", "backslashreplace"), len(fields))
+            for field, number in fields.items():
+                args += (field, number)
+        self._redis.run_all([(scripts.COUNT, (self._keys(queue).metrics,), args)])
+
+    def counts(self, spans: Sequence[Span]) -> list[Found]:
+        found = []
+        for span, said, unmoved in self._spans(spans, ""):
+            counts = {field.decode(): int(number) for field, number in _pairs(said)}
+            minutes = [
+                int(number)
+                for minute, number in _pairs(unmoved)
+                if int(minute) * 60 // SECONDS[span.level] == span.number
+            ]
+            if minutes:
+                counts[SENT] = counts.get(SENT, 0) + sum(minutes)
+            found.append(Found(counts, not minutes))
+        return found
+
+    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
+        found: list[Mapping[str, Counts]] = []
+        for _span, said, _unmoved in self._spans(spans, ":tasks"):
+            names, tasks = {"0": OTHER}, defaultdict[str, dict[str, int]](dict)
+            for field, number in _pairs(said):
+                if field.startswith(b"="):
+                    names[number.decode()] = field[1:].decode()
+            for field, number in _pairs(said):
+                task, colon, kind = field.decode().partition(":")
+                if colon and task in names:
+                    tasks[names[task]][kind] = int(number)
+            found.append(tasks)
+        return found
+
+    def _spans(
+        self, spans: Sequence[Span], ending: str
+    ) -> Iterator[tuple[Span, list[bytes], list[bytes]]]:
+        """Each span with the fields and numbers of its key, and with the minutes of its queue in
+        which messages were sent that no span has yet."""
+        by_queue: dict[str, list[Span]] = {}
+        for span in spans:
+            by_queue.setdefault(span.queue, []).append(span)
+        parts = [part for some in by_queue.values() for part in _cut(some, _SPANS)]
+        runs: list[Run] = [
+            (
+                scripts.COUNTS,
+                (self._keys(part[0].queue).metrics,),
+                [f"{level}:{number}{ending}" for _, level, number in part],
+            )
+            for part in parts
+        ]
+        said: dict[Span, tuple[list[bytes], list[bytes]]] = {}
+        for part, (unmoved, *answers) in zip(parts, self._redis.run_all(runs), strict=True):
+            said |= {span: (answer, unmoved) for span, answer in zip(part, answers, strict=True)}
+        return ((span, *said[span]) for span in spans)
 
     # ------------------------------------------------------------------ steps
 

@@ -12,13 +12,16 @@ class Script(NamedTuple):
     sha: str
 
 
-def _load(name: str) -> Script:
-    text = resources.files("jobs.broker").joinpath("lua", f"{name}.lua").read_text("utf-8")
+def _load(name: str, *parts: str) -> Script:
+    """``parts``: files with which several scripts end."""
+    files = [f"{name}.lua", *(f"{part}.part" for part in parts)]
+    folder = resources.files("jobs.broker").joinpath("lua")
+    text = "".join(folder.joinpath(file).read_text("utf-8") for file in files)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-PUSH = _load("push")
-SCHEDULE = _load("schedule")
+PUSH = _load("push", "sent")
+SCHEDULE = _load("schedule", "sent")
 CLAIM = _load("claim")
 ACK = _load("ack")
 RETRY = _load("retry")
@@ -50,3 +53,5 @@ FREE = _load("free")
 WAKE = _load("wake")
 LOCK = _load("lock")
 UNLOCK = _load("unlock")
+COUNT = _load("count")
+COUNTS = _load("counts")

@@ -166,6 +166,9 @@ class Conf:
     #: The revision of the project's code, such as a commit, which workers report.
     revision: str = _setting(text, "")
 
+    #: Whether numbers are kept of what is sent and how it ends.
+    metrics: bool = _setting(values.yes_or_no, True)
+
     def queue(self, name: str) -> Queue:
         """Options of a queue; raises `KeyError` when it must be declared and isn't."""
         if name not in self.queues and self.knows(name):

@@ -38,6 +38,7 @@ from jobs.message import Message
 from jobs.registry import tasks
 from jobs.worker.record.following import dead_letter, end_of
 from jobs.worker.record.outcome import (
+    FAILED,
     Dead,
     Delivery,
     Later,
@@ -98,7 +99,7 @@ def prepare(
             if isinstance(error, MalformedMessage) and error.call is not None:
                 return dead_letter(queue, number, raw, error.call, Run(worker, now), error)
             # No signature says whose call it is; the recorder asks whether the ledger knows it.
-            return Dead(queue, number, reason=reason(error), raw=raw)
+            return Dead(queue, number, counts=FAILED, reason=reason(error), raw=raw)
         task = tasks.get(sent.task)
         if task is None:
             return _unknown(queue, number, raw, sent, Run(worker, now))

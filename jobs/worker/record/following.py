@@ -29,7 +29,9 @@ from jobs.states import State
 from jobs.timing import clock
 from jobs.worker.record.outcome import (
     BURIED,
+    FAILED,
     NOTHING,
+    REVOKED,
     Dead,
     Delivery,
     Done,
@@ -109,16 +111,21 @@ def end_of(delivery: Delivery, run: Run, why: Exception) -> Outcome:
     buried = isinstance(why, BURIED)
     row = failure(sent, raw, run, why, state) if buried or is_kept(sent, delivery.task) else None
     following = after_end(sent, raw, run, why, state)
+    counts = REVOKED if state == State.REVOKED else FAILED
     if buried:
         return Dead(
             *origin(delivery),
             record=row,
             following=following,
             ended=sent.id,
+            counts=counts,
+            call=sent,
             reason=reason(why),
             raw=raw,
         )
-    return Done(*origin(delivery), record=row, following=following, ended=sent.id)
+    return Done(
+        *origin(delivery), record=row, following=following, ended=sent.id, counts=counts, call=sent
+    )
 
 
 def dead_letter(
@@ -135,6 +142,8 @@ def dead_letter(
         record=failure(sent, raw, run, error),
         following=after_end(sent, raw, run, error),
         ended=sent.id,
+        counts=FAILED,
+        call=sent,
         reason=reason(error),
     )
 

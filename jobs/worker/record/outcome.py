@@ -94,6 +94,10 @@ NOTHING = Following()
 _SMALL = 4096
 
 
+#: What an outcome can count as in the metrics, besides nothing.
+SUCCEEDED, FAILED, RETRIED, REVOKED = "succeeded", "failed", "retried", "revoked"
+
+
 class Outcome(msgspec.Struct, frozen=True):
     """What became of one delivery, decided once and never changed. Its class says what the broker
     is to do with the delivery."""
@@ -122,6 +126,13 @@ class Outcome(msgspec.Struct, frozen=True):
     reported: str = ""
     #: About how many bytes it holds, when they are many: see `weighed`.
     size: int = 0
+    #: What it counts as in the metrics: `SUCCEEDED` or the like, or "" for nothing.
+    counts: str = ""
+    #: The call that counts, if the message can be read.
+    call: Message | None = None
+    #: When its attempt began and ended (Unix seconds); 0: none was made.
+    began: float = 0.0
+    over: float = 0.0
 
 
 class Done(Outcome, frozen=True):
@@ -169,6 +180,10 @@ def buried(outcome: Outcome, why: str) -> Dead:
         ended=outcome.ended,
         failed=True,
         reported=outcome.reported,
+        counts=FAILED,
+        call=outcome.call,
+        began=outcome.began,
+        over=outcome.over,
         reason=why,
         raw=raw,
     )
@@ -584,6 +599,8 @@ def undecided(
         record=row,
         ended=sent.id if row else "",
         failed=True,
+        counts=FAILED,
+        call=sent if row else None,
         reason=f"Its outcome can't be decided: {reason(error)}",
         raw=raw,
     )

@@ -37,6 +37,7 @@ from jobs.timing import clock
 from jobs.worker.loops import AWAY, Backoff, vital
 from jobs.worker.record import joining
 from jobs.worker.record.following import after_end
+from jobs.worker.record.metering import Meter
 from jobs.worker.record.outcome import (
     NOTHING,
     Back,
@@ -115,6 +116,7 @@ class Recorder:
         self._stopping = False
         self._writing = False
         self._care = Care()
+        self._meter = Meter() if conf.get().metrics else None
         self._patience = Backoff(
             log,
             "the {what} is away; finished tasks wait to be recorded",
@@ -193,6 +195,8 @@ class Recorder:
                 len(waiting.outcomes),
                 queue,
             )
+        if self._meter:
+            self._meter.send()
         connections.close_all()
         broker.get().close()
 
@@ -208,8 +212,11 @@ class Recorder:
             elif self._refused:
                 until = min(waiting.until for waiting in self._refused.values())
                 self._wake.wait(max(0.0, until - time.monotonic()))
-            elif not self._wake.wait(1.0 if self._care.pending else None):
-                self._care.now()
+            else:
+                # Once a second is also often enough for the numbers of the metrics.
+                pending = self._care.pending or (self._meter and self._meter.pending)
+                if not self._wake.wait(1.0 if pending else None):
+                    self._care.now()
         ends = time.monotonic() + LINGER
         while True:
             self._wake.clear()  # before looking: whoever sets it from here on ends the wait
@@ -242,7 +249,11 @@ class Recorder:
             for o in batch:
                 if o.reported and isinstance(o, _ENDS):
                     notes.forget(o.queue, o.reported, failed=o.failed)
+            if self._meter:
+                self._meter.add(batch)
             self._batch = []
+        if self._meter:
+            self._meter.send(time.monotonic())
         self._writing = False
 
     def _next_batch(self) -> list[Outcome]:
@@ -360,6 +371,7 @@ class Recorder:
                 record=ledger.bounded(failure(sent, stored, run, why)),
                 following=after_end(sent, stored, run, why),
                 ended=sent.id,
+                call=sent,
             )
         return batch
 

@@ -22,6 +22,7 @@ from typing import Any, ParamSpec, Protocol, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.dispatch import Signal
+from msgspec.structs import replace
 
 from jobs import ledger, message, signals
 from jobs.api.options import (
@@ -65,7 +66,10 @@ from jobs.worker.record.following import (
     end_of,
 )
 from jobs.worker.record.outcome import (
+    FAILED,
     NOTHING,
+    RETRIED,
+    SUCCEEDED,
     Back,
     Delivery,
     Done,
@@ -219,7 +223,15 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    return Done(*origin(delivery), ended=sent.id, told=told)
+    return Done(
+        *origin(delivery),
+        ended=sent.id,
+        told=told,
+        counts=SUCCEEDED,
+        call=sent,
+        began=attempt.started,
+        over=time.time(),
+    )
 
 
 def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
@@ -337,7 +349,16 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    return Done(*origin(delivery), row, following, sent.id if row else "")
+    return Done(
+        *origin(delivery),
+        row,
+        following,
+        sent.id if row else "",
+        counts=SUCCEEDED,
+        call=sent,
+        began=attempt.started,
+        over=time.time(),
+    )
 
 
 def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
@@ -358,7 +379,7 @@ def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
                 return _returned(delivery, attempt, told.meta)
             text = rows.text_of(told.meta)
             if told.state == State.REVOKED:
-                return end_of(delivery, attempt, TaskRevoked(text))
+                return _ended(delivery, attempt, TaskRevoked(text))
             return _failed(delivery, attempt, TaskFailed(text))
         elif told is not None and told is error:
             return _failed(delivery, attempt, error)
@@ -381,12 +402,12 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         why = "The task raised Ignore, so nothing else was recorded"
         if error.args != Ignore().args:
             why += f": {rows.text_of(error)}"
-        return end_of(delivery, attempt, TaskRevoked(why))
+        return _ended(delivery, attempt, TaskRevoked(why))
     if isinstance(error, Replaced):
         return Done(*origin(delivery), following=after_replacing(sent, error.call))
     if isinstance(error, Reject):
         if not error.requeue:
-            return end_of(delivery, attempt, error)
+            return _ended(delivery, attempt, error)
         raw, _ = message.mark_redelivered(delivery.raw, crashed=False)
         return _later(delivery, raw, time.time())
     if isinstance(error, TypeError):
@@ -394,7 +415,7 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         try:
             task.check_arguments(sent.args, sent.kwargs)
         except TypeError as mismatch:
-            return end_of(delivery, attempt, WrongArguments(str(mismatch)))
+            return _ended(delivery, attempt, WrongArguments(str(mismatch)))
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)
@@ -450,7 +471,8 @@ def _again(
     row, over = rows.of_retry(sent, task, raw, due, attempt, error)
     countdown = max(0.0, due - time.time())
     _announce(signals.task_retried, delivery, attempt, exception=error, countdown=countdown)
-    return _later(delivery, raw, due, record=row, attempt=over, failed=True)
+    later = _later(delivery, raw, due, record=row, attempt=over, failed=True)
+    return replace(later, counts=RETRIED, call=sent, began=attempt.started, over=time.time())
 
 
 def _later(
@@ -479,7 +501,12 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     row = rows.of_failure(sent, task, delivery.raw, attempt, error)
     runtime = time.time() - attempt.started
     _announce(signals.task_failed, delivery, attempt, exception=error, runtime=runtime)
-    return _failure(delivery, row, after_end(sent, delivery.raw, attempt, error))
+    return _failure(delivery, attempt, row, after_end(sent, delivery.raw, attempt, error))
+
+
+def _ended(delivery: Delivery, attempt: Run, why: Exception) -> Outcome:
+    """`end_of` a call that has run."""
+    return replace(end_of(delivery, attempt, why), began=attempt.started, over=time.time())
 
 
 def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
@@ -500,12 +527,21 @@ def ended_by(delivery: Delivery, worker: str, error: BaseException) -> Outcome:
         following = NOTHING
         text = "what follows task %s[%s] is lost"
         signals.log_error(log, text, name, sent.id, error=another)
-    return _failure(delivery, row, following)
+    return _failure(delivery, attempt, row, following)
 
 
-def _failure(delivery: Delivery, row: Record | None, following: Following) -> Outcome:
-    ended = delivery.message.id if row else ""
-    return Done(*origin(delivery), record=row, following=following, ended=ended, failed=True)
+def _failure(delivery: Delivery, attempt: Run, row: Record | None, following: Following) -> Outcome:
+    return Done(
+        *origin(delivery),
+        record=row,
+        following=following,
+        ended=delivery.message.id if row else "",
+        failed=True,
+        counts=FAILED,
+        call=delivery.message,
+        began=attempt.started,
+        over=time.time(),
+    )
 
 
 # ---------------------------------------------------------------------------- time limits

@@ -1,0 +1,37 @@
+-- Add to the numbers of a queue and of its tasks, in the present span of each level.
+-- KEYS  prefix of the metrics' keys
+-- ARGV  most tasks of one span, '', how many fields, field, number, ...      (of the queue)
+--       task, how many fields, field, number, ...      (of each task; '': of all others)
+-- A span's tasks are numbered, and a field is '<number of the task>:<field>'. The others have 0.
+local time = redis.call('TIME')[1]
+local levels = {  -- name, seconds of a span, for how long it is kept, and for how long its tasks
+  {'minute:', 60, 691200, 7200}, {'ten:', 600, 691200, 172800}, {'hour:', 3600, 691200, 691200},
+  {'day:', 86400, 34560000, 34560000}, {'ever:', 1e12, 34560000, 34560000},
+}
+for _, level in ipairs(levels) do
+  local span = KEYS[1] .. level[1] .. math.floor(time / level[2])
+  local tasks = span .. ':tasks'
+  local i = 2
+  while i < #ARGV do
+    local key, start = span, ''
+    if i > 2 then
+      local number = ARGV[i] == '' and 0 or redis.call('HGET', tasks, '=' .. ARGV[i])
+      if not number then
+        number = redis.call('HINCRBY', tasks, '#', 1)
+        if number > tonumber(ARGV[1]) then
+          number = 0
+          redis.call('HINCRBY', tasks, '#', -1)
+        else
+          redis.call('HSET', tasks, '=' .. ARGV[i], number)
+        end
+      end
+      key, start = tasks, number .. ':'
+    end
+    for n = i + 2, i + 2 * ARGV[i + 1], 2 do
+      redis.call('HINCRBY', key, start .. ARGV[n], ARGV[n + 1])
+    end
+    i = i + 2 + 2 * ARGV[i + 1]
+  end
+  redis.call('EXPIRE', span, level[3])
+  redis.call('EXPIRE', tasks, level[4])
+end

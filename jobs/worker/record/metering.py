@@ -1,0 +1,108 @@
+"""Counts the outcomes of one child, and adds them to the broker's numbers about once a second.
+
+What this costs a task must stay far below a microsecond, so most work is done once a batch. A child
+that is killed, or a broker that goes away, loses the numbers of the last second.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+
+from jobs import broker
+from jobs.broker.counting import OTHER, TASKS
+from jobs.control.metrics import RUN, RUN_MS, WAIT, WAIT_MS, bucket
+from jobs.exceptions import BrokerUnavailable
+from jobs.message import Message, id_time
+from jobs.worker.record.outcome import Outcome
+
+log = logging.getLogger("jobs.worker")
+
+#: Seconds between two sends.
+EVERY = 1.0
+#: How many outcomes of one batch have their times measured. Of a larger batch every second one is,
+#: or every third, and so on, and counts as often.
+MEASURED = 32
+
+
+class Meter:
+    """The numbers that are not sent yet. One thread uses it."""
+
+    def __init__(self) -> None:
+        #: Queue → task → its numbers.
+        self._queues: dict[str, dict[str, Counter[str]]] = {}
+        #: When the next send may be (monotonic).
+        self._next = 0.0
+        self._failing = False
+
+    @property
+    def pending(self) -> bool:
+        return bool(self._queues)
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        """Count these outcomes, which are recorded now."""
+        counts = Counter([(o.queue, o.call and o.call.task, o.counts) for o in outcomes])
+        for (queue, task, what), count in counts.items():
+            if what:
+                self._of(queue, task or OTHER)[what] += count
+        step = -(-len(outcomes) // MEASURED)
+        first = random.randrange(step) if step > 1 else 0  # noqa: S311
+        for o in outcomes[first::step]:
+            if o.call is not None and o.over:
+                counter = self._of(o.queue, o.call.task)
+                if (waiting := since(o.call)) is not None:
+                    _measure(counter, WAIT, WAIT_MS, o.began - waiting, step)
+                _measure(counter, RUN, RUN_MS, o.over - o.began, step)
+
+    def send(self, now: float | None = None) -> None:
+        """Send what is pending, if ``now`` (monotonic seconds) isn't too soon after the last time;
+        None: in any case."""
+        if not self._queues or (now is not None and now < self._next):
+            return
+        queues, self._queues = self._queues, {}
+        try:
+            with broker.get().briefly(insist=False):
+                for queue, tasks in queues.items():
+                    everything = Counter[str]()
+                    for counter in tasks.values():
+                        everything.update(counter)
+                    broker.get().count(queue, everything, tasks)
+        except BrokerUnavailable as error:
+            # Not repeated: they may have been counted.
+            if not self._failing:
+                log.warning("numbers for the metrics are lost, the tasks go on: %s", error)
+            self._failing = True
+        except Exception:
+            if not self._failing:
+                log.exception("numbers for the metrics are lost, the tasks go on")
+            self._failing = True
+        else:
+            if self._failing:
+                log.warning("numbers for the metrics are sent again")
+            self._failing = False
+        self._next = time.monotonic() + EVERY
+
+    def _of(self, queue: str, task: str) -> Counter[str]:
+        tasks = self._queues.setdefault(queue, {})
+        if task not in tasks and len(tasks) >= TASKS:
+            task = OTHER
+        return tasks.setdefault(task, Counter())
+
+
+def since(call: Message) -> float | None:
+    """Since when a call has been waiting (Unix seconds): it was sent, or became due. None: its
+    message doesn't tell, or it is not the first of this attempt."""
+    if call.redelivered:
+        return None
+    sent = None if call.retries else id_time(call.id)
+    due = call.eta.timestamp() if call.eta else None
+    return max((at for at in (sent, due) if at is not None), default=None)
+
+
+def _measure(counter: Counter[str], field: str, total: str, seconds: float, times: int) -> None:
+    seconds = max(0.0, seconds)
+    counter[f"{field}{bucket(seconds)}"] += times
+    counter[total] += round(seconds * 1000) * times
