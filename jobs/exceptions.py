@@ -12,6 +12,7 @@
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     │       └── QueueRefused        Redis is there, and refuses what is asked about a queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
+    ├── UnknownWorker               no worker of this name reports
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
     │   ├── BadSignature
