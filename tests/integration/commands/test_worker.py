@@ -1,4 +1,4 @@
-"""`jobs_worker` against a worker that the test plays; real ones are in tests/e2e/test_workers.py."""
+"""`jobs_worker` against a worker that the test plays; tests/e2e/test_workers.py has real ones."""
 
 from __future__ import annotations
 
@@ -68,5 +68,5 @@ def test_it_doesn_t_answer() -> None:
 
 def test_there_is_no_such_worker() -> None:
     broker.get().report("default", "mail-1", b"{}")
-    with pytest.raises(CommandError, match="No worker 'mail-2' .* Did you mean 'mail-1'"):
+    with pytest.raises(CommandError, match=r"No worker 'mail-2' .* Did you mean 'mail-1'"):
         run("jobs_worker", "quiet", "mail-2")
