@@ -145,10 +145,14 @@ def registered() -> list[str]:
 
 def workers(*, lost: bool = False) -> list[Worker]:
     """Workers that are alive, by name; with ``lost``, also those whose leases have ended."""
-    queues, found = conf.get().queues, []
-    leased = {c.name for queue in queues for c in broker.get().consumers(queue) if c.lease > 0}
-    for queue in queues:
-        reports, ages = broker.get().reports(queue), broker.get().report_ages(queue)
+    found = []
+    for queue in conf.get().queues:
+        reports = broker.get().reports(queue)
+        if not reports:
+            continue
+        # A worker's children have leases on all its queues, so also on the one with its reports.
+        leased = {c.name for c in broker.get().consumers(queue) if c.lease > 0}
+        ages = broker.get().report_ages(queue)
         for name, text in reports.items():
             worker = _worker(name, text, leased, ages.get(name))
             if worker.leased or lost:

@@ -41,14 +41,14 @@ _NAMED = (
 _ELSEWHERE = ("name", "queue", "bind")
 
 
-class _Hidden:
-    """Shown in place of a sensitive default."""
+class _Plain:
+    """A text in a signature, without quotation marks."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     def __repr__(self) -> str:
-        return "…"
-
-
-_HIDDEN = _Hidden()
+        return self._text
 
 
 class Failure(NamedTuple):
@@ -102,13 +102,14 @@ class TaskRow(NamedTuple):
     def signature(self) -> str:
         """With the defaults of sensitive parameters hidden."""
         signature: inspect.Signature = self.task._signature
-        shown = [
-            one.replace(default=_HIDDEN)
-            if name in self.task.sensitive and one.default is not one.empty
-            else one
-            for name, one in signature.parameters.items()
-        ]
-        return str(signature.replace(parameters=shown))
+        shown = []
+        for name, one in signature.parameters.items():
+            default = one.default
+            if name in self.task.sensitive and default is not one.empty:
+                default = _Plain("…")
+            shown.append(one.replace(default=default, annotation=_bare(one.annotation)))
+        returned = _bare(signature.return_annotation)
+        return str(signature.replace(parameters=shown, return_annotation=returned))
 
     @property
     def options(self) -> list[tuple[str, str]]:
@@ -183,6 +184,12 @@ class TaskRow(NamedTuple):
 
 #: Upper bounds, in seconds, of the bars that show how long calls take.
 _EDGES = (0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3600.0, 86_400.0)
+
+
+def _bare(annotation: Any) -> Any:
+    """An annotation that is text, as with ``from __future__ import annotations``, as it stands in
+    the code."""
+    return _Plain(annotation) if isinstance(annotation, str) else annotation
 
 
 def _ended(numbers: Numbers | None) -> int:

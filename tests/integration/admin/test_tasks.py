@@ -19,12 +19,18 @@ from jobs.admin.tasks.form import RunForm
 from jobs.control import inspect, metrics
 from jobs.control.metrics import Range
 from tests.integration.admin.conftest import row, staff
+from tests.integration.admin.test_hostile import VALUES, asked, some
 from tests.tasks import add, fail
 from tests.workers import work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
 
 LIST = "/admin/jobs/tasks/"
+
+#: The parameters of the task `typed`, with a value for those that need one.
+TYPED = {"name": "a", "count": "1"} | dict.fromkeys(
+    ("share", "loud", "day", "at", "price", "label", "token", "items", "anything"), ""
+)
 
 
 @pytest.fixture
@@ -138,6 +144,8 @@ def test_what_a_task_s_page_shows(root: Client, typed: Any) -> None:
     control.rate_limit(typed.name, "9/h", by="bob")
     page = told(root, f"{LIST}task/{typed.name}/")
     assert "Does &lt;everything&gt; with types." in page
+    assert "(name: str, count: int, share: float = 0.5," in page
+    assert "token: str = …" in page
     assert "paused by ada" in page
     assert "it &lt;hurts&gt;" in page
     assert "9/h, set by bob" in page
@@ -379,3 +387,27 @@ def test_acts_need_the_token(root: Client) -> None:
     for what in ("run", "rate"):
         assert careful.post(f"{LIST}{what}/{add.name}/", {"rate": "1/s"}).status_code == 403
     assert control.rate_limits() == {}
+
+
+# ------------------------------------------------------------------------------ hostile values
+
+
+@pytest.mark.parametrize("field", [*(f"arg-{n}" for n in TYPED), "queue", "countdown"])
+def test_hostile_values_of_the_form(root: Client, typed: Any, field: str) -> None:
+    usual = "".join(f"&arg-{n}={v}" for n, v in TYPED.items() if field != f"arg-{n}" and v)
+    for value in some(field, 10):
+        assert not asked(root, "post", f"{LIST}run/{typed.name}/", f"{field}={value}{usual}")
+
+
+def test_hostile_values_elsewhere(root: Client) -> None:
+    wrong = [
+        asked(root, "post", f"{LIST}rate/{add.name}/", f"{name}={value}&{besides}")
+        for name, besides in (("rate", ""), ("burst", "rate=1/s"), ("why", "rate=1/s"))
+        for value in VALUES
+    ]
+    wrong += [asked(root, "get", LIST, f"{name}={v}") for name in ("q", "after") for v in VALUES]
+    for value in VALUES:
+        place = value.replace("+", "%20")
+        for what in ("task", "run", "rate"):
+            wrong += [asked(root, how, f"{LIST}{what}/{place}/") for how in ("get", "post")]
+    assert not [text for text in wrong if text]

@@ -15,6 +15,7 @@ from jobs.admin.workers.verbs import VERBS
 from jobs.control.workers import Act, Answer, Command, Gone, How
 from jobs.timing import clock
 from tests.integration.admin.conftest import row, staff
+from tests.integration.admin.test_hostile import VALUES, asked
 from tests.tasks import add
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
@@ -262,3 +263,16 @@ def test_the_broker_is_away(root: Client, monkeypatch: pytest.MonkeyPatch) -> No
     assert "gone for lunch" in told(root)
     assert "gone for lunch" in told(root, f"{LIST}worker/w/")
     assert said(root.post(f"{LIST}quiet/w/")) == ["gone for lunch"]
+
+
+def test_hostile_values(root: Client) -> None:
+    report()
+    wrong = []
+    for value in VALUES:
+        place = value.replace("+", "%20")
+        for what in ("worker", "live-worker", *(verb.name for verb in VERBS)):
+            wrong += [asked(root, how, f"{LIST}{what}/{place}/") for how in ("get", "post")]
+        wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue=default&command={value}"))
+        wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue={value}&command={value}"))
+        wrong.append(asked(root, "post", f"{LIST}stop/w/", f"confirmed=yes&why={value}"))
+    assert not [text for text in wrong if text]

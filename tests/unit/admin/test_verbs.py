@@ -8,8 +8,10 @@ from django.db.models import Model
 
 from jobs.admin import queues, results, schedules
 from jobs.admin.queues.verbs import ALL_LETTERS_VERBS, LETTER_VERBS, QUEUE_VERBS
+from jobs.admin.tasks.verbs import rate, run
 from jobs.admin.verbs import Verb
-from jobs.models import Queues, Schedule, TaskResult
+from jobs.admin.workers.verbs import VERBS as WORKERS
+from jobs.models import Queues, Schedule, TaskResult, Tasks, Workers
 
 RESULTS, SCHEDULES = results.admin.VERBS, schedules.admin.VERBS
 LETTERS = (*LETTER_VERBS, *ALL_LETTERS_VERBS)
@@ -18,6 +20,8 @@ OF: list[tuple[Verb, type[Model]]] = [
     *((verb, TaskResult) for verb in RESULTS),
     *((verb, Schedule) for verb in SCHEDULES),
     *((verb, Queues) for verb in (*QUEUE_VERBS, *TASKS, *LETTERS)),
+    *((verb, Tasks) for verb in (run, rate)),
+    *((verb, Workers) for verb in WORKERS),
 ]
 
 
@@ -29,7 +33,7 @@ def test_its_permission_exists(verb: Verb, model: type[Model]) -> None:
     assert verb.permission in known
 
 
-@pytest.mark.parametrize("verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS), LETTERS])
+@pytest.mark.parametrize("verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS), LETTERS, WORKERS])
 def test_names_are_taken_once(verbs: tuple[Verb, ...]) -> None:
     names = [verb.name for verb in verbs]
     assert len(names) == len(set(names))
@@ -47,3 +51,10 @@ def test_its_texts_take_a_number(verb: Verb) -> None:
 
 def test_a_title_asks_nothing() -> None:
     assert [verb.title for verb in RESULTS] == ["Run again now", "Revoke"]
+
+
+@pytest.mark.parametrize("verb", WORKERS, ids=lambda verb: verb.name)
+def test_texts_about_a_worker(verb: Verb) -> None:
+    texts = [verb.done, *([verb.question.text] if verb.question else [])]
+    for text in texts:
+        assert "“mail-1”" in text % {"n": 1, "worker": "mail-1", "grace": 30.0}
