@@ -27,4 +27,5 @@ JOBS = {
     "BROKER_URL": os.environ["BENCH_REDIS_URL"],
     "QUEUES": {"bench": {}},
     "DEFAULT_QUEUE": "bench",
+    "METRICS": os.environ.get("BENCH_METRICS") != "off",
 }

@@ -590,8 +590,8 @@ class Broker(ABC):
 
     @abstractmethod
     def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
-        """Add to the numbers of a queue, and of its tasks, in the present span of each level. Not
-        safe to repeat: what is lost in between may have been counted."""
+        """Add to the numbers of a queue, and of its tasks, in the present span of each resolution.
+        Not safe to repeat: what got no answer may have been counted."""
 
     @abstractmethod
     def counts(self, spans: Sequence[Span]) -> list[Found]:

@@ -1,7 +1,7 @@
 """What a broker counts: how many calls were sent and what became of them, by spans of time.
 
-Each number is kept at several levels, so that nobody has to add up a year's minutes. A broker knows
-only one field, `SENT`; `jobs.control.metrics` has the meaning of the others.
+Each number is kept at several resolutions, so that nobody has to add up a year's minutes. A broker
+knows only one field, `SENT`; `jobs.control.metrics` has the meaning of the others.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 
-class Level(enum.StrEnum):
+class Resolution(enum.StrEnum):
     """How finely time is divided. Spans are numbered from 1970 on, in UTC."""
 
     MINUTE = "minute"
@@ -28,22 +28,22 @@ class Level(enum.StrEnum):
 
 #: The length of a span.
 SECONDS = {
-    Level.MINUTE: 60,
-    Level.TEN: 600,
-    Level.HOUR: 3600,
-    Level.DAY: 86_400,
-    Level.EVER: 10**12,
+    Resolution.MINUTE: 60,
+    Resolution.TEN: 600,
+    Resolution.HOUR: 3600,
+    Resolution.DAY: 86_400,
+    Resolution.EVER: 10**12,
 }
 
 _DAY = 86_400
 
 #: For how long, in seconds, a span is kept after its last change; and the numbers of its tasks.
 KEPT = {
-    Level.MINUTE: (8 * _DAY, 7200),
-    Level.TEN: (8 * _DAY, 2 * _DAY),
-    Level.HOUR: (8 * _DAY, 8 * _DAY),
-    Level.DAY: (400 * _DAY, 400 * _DAY),
-    Level.EVER: (400 * _DAY, 400 * _DAY),
+    Resolution.MINUTE: (8 * _DAY, 7200),
+    Resolution.TEN: (8 * _DAY, 2 * _DAY),
+    Resolution.HOUR: (8 * _DAY, 8 * _DAY),
+    Resolution.DAY: (400 * _DAY, 400 * _DAY),
+    Resolution.EVER: (400 * _DAY, 400 * _DAY),
 }
 
 #: Most tasks of one span that have numbers of their own.
@@ -63,10 +63,10 @@ class Span(NamedTuple):
     """One span of a queue."""
 
     queue: str
-    level: Level
+    resolution: Resolution
     number: int
 
 
-def span_at(queue: str, level: Level, now: float) -> Span:
+def span_at(queue: str, resolution: Resolution, now: float) -> Span:
     """The span in which this moment lies (Unix seconds)."""
-    return Span(queue, level, int(now // SECONDS[level]))
+    return Span(queue, resolution, int(now // SECONDS[resolution]))

@@ -43,7 +43,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
-from jobs.broker.counting import KEPT, OTHER, SENT, TASKS, Counts, Level, Span, span_at
+from jobs.broker.counting import KEPT, OTHER, SENT, TASKS, Counts, Resolution, Span, span_at
 from jobs.broker.limiting import (
     ASK_AGAIN,
     ASK_AGAIN_EACH,
@@ -601,8 +601,8 @@ class MemoryBroker(Broker):
 
     def _add(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
         now = self._clock()
-        for level in Level:
-            span = span_at(queue, level, now)
+        for resolution in Resolution:
+            span = span_at(queue, resolution, now)
             if span not in self._counts:
                 self._forget_spans(now)
                 self._counts[span] = Counter()
@@ -616,8 +616,8 @@ class MemoryBroker(Broker):
     def _forget_spans(self, now: float) -> None:
         """Drop the spans that have been kept long enough."""
         for span in list(self._counts):
-            ends = (span.number + 1) * span.level.seconds
-            kept, tasks_kept = KEPT[span.level]
+            ends = (span.number + 1) * span.resolution.seconds
+            kept, tasks_kept = KEPT[span.resolution]
             if ends + tasks_kept < now:
                 self._task_counts.pop(span, None)
             if ends + kept < now:

@@ -661,7 +661,7 @@ class RedisBroker(Broker):
             minutes = [
                 int(number)
                 for minute, number in _pairs(unmoved)
-                if int(minute) * 60 // SECONDS[span.level] == span.number
+                if int(minute) * 60 // SECONDS[span.resolution] == span.number
             ]
             if minutes:
                 counts[SENT] = counts.get(SENT, 0) + sum(minutes)
@@ -695,7 +695,7 @@ class RedisBroker(Broker):
             (
                 scripts.COUNTS,
                 (self._keys(part[0].queue).metrics,),
-                [f"{level}:{number}{ending}" for _, level, number in part],
+                [f"{resolution}:{number}{ending}" for _, resolution, number in part],
             )
             for part in parts
         ]

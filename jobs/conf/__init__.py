@@ -168,6 +168,10 @@ class Conf:
 
     #: Whether numbers are kept of what is sent and how it ends.
     metrics: bool = _setting(values.yes_or_no, True)
+    #: The bearer token with which Prometheus may read them; empty: none.
+    metrics_token: str = _setting(text, "", shown=False)
+    #: Whether anybody who reaches the page for Prometheus may read it.
+    metrics_public: bool = _setting(values.yes_or_no, False)
 
     def queue(self, name: str) -> Queue:
         """Options of a queue; raises `KeyError` when it must be declared and isn't."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from jobs import broker, conf
 from jobs.broker.base import Broker
-from jobs.broker.counting import OTHER, SENT, Counts, Level, Span, span_at
+from jobs.broker.counting import OTHER, SENT, Counts, Resolution, Span, span_at
 
 __all__ = [
     "OTHER",
@@ -45,7 +45,8 @@ LAST = math.ceil(math.log2(LONGEST / SHORTEST) * _PER_DOUBLING) + 1
 WAIT, RUN = "w", "r"
 WAIT_MS, RUN_MS = "wait_ms", "run_ms"
 
-#: Most spans that this process keeps, and seconds after which a span is surely over: clocks differ.
+#: Most spans of each kind that this process keeps, and seconds after which a span is surely over:
+#: clocks differ.
 _KEPT, _OVER = 20_000, 60.0
 
 
@@ -69,6 +70,15 @@ class Histogram:
         self.buckets = dict(sorted((buckets or {}).items()))
         self.seconds = seconds
 
+    @classmethod
+    def sum(cls, parts: Iterable[Histogram]) -> Histogram:
+        buckets: Counter[int] = Counter()
+        seconds = 0.0
+        for part in parts:
+            buckets.update(part.buckets)
+            seconds += part.seconds
+        return cls(buckets, seconds)
+
     @property
     def total(self) -> int:
         return sum(self.buckets.values())
@@ -85,7 +95,7 @@ class Histogram:
             seen += count
             if seen >= wanted:
                 if number >= LAST:
-                    return LONGEST
+                    return upper_bound(LAST - 1)  # at least
                 upper = upper_bound(number)
                 lower = upper_bound(number - 1) if number else 0.0
                 return lower + (upper - lower) * (wanted - seen + count) / count
@@ -120,7 +130,7 @@ class Range(enum.StrEnum):
     YEAR = "year"
 
     @property
-    def level(self) -> Level:
+    def resolution(self) -> Resolution:
         return _STEPS[self][0]
 
     @property
@@ -130,10 +140,10 @@ class Range(enum.StrEnum):
 
 
 _STEPS = {
-    Range.HOUR: (Level.MINUTE, 60),
-    Range.DAY: (Level.TEN, 144),
-    Range.WEEK: (Level.HOUR, 168),
-    Range.YEAR: (Level.DAY, 365),
+    Range.HOUR: (Resolution.MINUTE, 60),
+    Range.DAY: (Resolution.TEN, 144),
+    Range.WEEK: (Resolution.HOUR, 168),
+    Range.YEAR: (Resolution.DAY, 365),
 }
 
 
@@ -146,68 +156,37 @@ def series(
 
     ``queues``: None for all declared ones. ``now``: Unix seconds. Raises `BrokerUnavailable`.
     """
-    spans = _spans(period, queues, now)
-    found = _read([span for some in spans.values() for span in some])
-    return [
-        numbers_of((found[span] for span in some), period.level, number)
-        for number, some in spans.items()
-    ]
+    return _numbers(_names(queues), _spans(period, now))
 
 
 def total(
     period: Range, queues: Collection[str] | None = None, now: float | None = None
 ) -> Numbers:
     """All of `series` added up."""
-    spans = _spans(period, queues, now)
-    found = _read([span for some in spans.values() for span in some])
-    return _sum(found.values(), period, min(spans))
+    return _sum(_numbers(_names(queues), _cover(period, now)), *_bounds(period, now))
 
 
 def by_task(
     period: Range, now: float | None = None, *, queues: Collection[str] | None = None
 ) -> dict[str, Numbers]:
-    """Task → its numbers. Under `OTHER` are those of tasks beyond the first 500 of a span, and of
-    messages that nobody could read. Raises `BrokerUnavailable`."""
-    spans = _spans(period, queues, now)
-    parts: dict[str, list[Counts]] = {}
-    for tasks in _read_tasks([span for some in spans.values() for span in some]):
-        for task, counts in tasks.items():
-            parts.setdefault(task, []).append(counts)
-    return {task: _sum(some, period, min(spans)) for task, some in parts.items()}
+    """Task → its numbers, over all queues. Under `OTHER` are those of tasks beyond the first 500 of
+    a span, and of messages that nobody could read. Raises `BrokerUnavailable`."""
+    parts: dict[str, list[Numbers]] = {}
+    for tasks in _task_numbers(_names(queues), _cover(period, now)):
+        for task, numbers in tasks.items():
+            parts.setdefault(task, []).append(numbers)
+    bounds = _bounds(period, now)
+    return {task: _sum(some, *bounds) for task, some in parts.items()}
 
 
-def ever(queue: str) -> Numbers:
-    """The numbers of a queue since its first message; they never fall as long as it is used."""
-    span = Span(queue, Level.EVER, 0)
-    return numbers_of([broker.get().counts([span])[0].counts], Level.EVER, 0)
+def ever(queues: Collection[str]) -> dict[str, Numbers]:
+    """Queue → its numbers since its first message; they never fall as long as it is used."""
+    return {name: _numbers((name,), [_EVER])[0] for name in queues}
 
 
-def ever_by_task(queue: str) -> dict[str, Numbers]:
-    """Task → its numbers since the queue's first message."""
-    (tasks,) = broker.get().task_counts([Span(queue, Level.EVER, 0)])
-    return {task: numbers_of([counts], Level.EVER, 0) for task, counts in tasks.items()}
-
-
-def numbers_of(parts: Iterable[Counts], level: Level, number: int) -> Numbers:
-    """What the broker's fields mean; fields of the same name are added up."""
-    counts: Counter[str] = Counter()
-    for part in parts:
-        counts.update(part)
-    buckets: dict[str, dict[int, int]] = {WAIT: {}, RUN: {}}
-    for field, count in counts.items():
-        if field[1:].isdecimal() and field[0] in buckets:
-            buckets[field[0]][int(field[1:])] = count
-    return Numbers(
-        dt.datetime.fromtimestamp(number * level.seconds, dt.UTC),
-        level.seconds,
-        counts[SENT],
-        counts["succeeded"],
-        counts["failed"],
-        counts["retried"],
-        counts["revoked"],
-        Histogram(buckets[WAIT], counts[WAIT_MS] / 1000),
-        Histogram(buckets[RUN], counts[RUN_MS] / 1000),
-    )
+def ever_by_task(queues: Collection[str]) -> dict[str, dict[str, Numbers]]:
+    """Queue → task → its numbers since the queue's first message."""
+    return {name: _task_numbers((name,), [_EVER])[0] for name in queues}
 
 
 def plain(numbers: Numbers) -> dict[str, Any]:
@@ -234,63 +213,142 @@ def _plain(histogram: Histogram) -> dict[str, float | None]:
     }
 
 
-def _sum(parts: Iterable[Counts], period: Range, first: int) -> Numbers:
-    seconds = period.level.seconds * period.spans
-    return numbers_of(parts, period.level, first)._replace(seconds=seconds)
+# ------------------------------------------------------------------------------- which spans
+
+#: A span of whichever queues: its resolution and number.
+_When = tuple[Resolution, int]
+
+_EVER: _When = (Resolution.EVER, 0)
+
+#: From the longest spans to the shortest.
+_LONGEST_FIRST = (Resolution.DAY, Resolution.HOUR, Resolution.TEN, Resolution.MINUTE)
 
 
-def _spans(
-    period: Range, queues: Collection[str] | None, now: float | None
-) -> dict[int, list[Span]]:
-    """Number of a span → the span of each queue, the oldest first."""
-    names = conf.get().queues if queues is None else queues
-    level = period.level
-    last = span_at("", level, time.time() if now is None else now).number
-    numbers = (last - n for n in reversed(range(period.spans)))
-    return {number: [Span(name, level, number) for name in names] for number in numbers}
+def _names(queues: Collection[str] | None) -> tuple[str, ...]:
+    return tuple(conf.get().queues if queues is None else queues)
+
+
+def _spans(period: Range, now: float | None) -> list[_When]:
+    """Each span of a range, the oldest first."""
+    last = span_at("", period.resolution, time.time() if now is None else now).number
+    return [(period.resolution, number) for number in range(last - period.spans + 1, last + 1)]
+
+
+def _bounds(period: Range, now: float | None) -> tuple[int, int]:
+    """When a range begins (Unix seconds), and how long it is."""
+    (_, first), *_ = _spans(period, now)
+    seconds = period.resolution.seconds
+    return first * seconds, period.spans * seconds
+
+
+def _cover(period: Range, now: float | None) -> list[_When]:
+    """The fewest spans that make up a range: a week is some hours, and days."""
+    at, seconds = _bounds(period, now)
+    ends = at + seconds
+    # Nothing is later than the present, so a span may reach beyond it.
+    reach = math.inf if now is None else ends
+    found = []
+    while at < ends:
+        best = next(
+            one for one in _LONGEST_FIRST if at % one.seconds == 0 and at + one.seconds <= reach
+        )
+        found.append((best, at // best.seconds))
+        at += best.seconds
+    return found
+
+
+# ----------------------------------------------------------------------------------- reading
 
 
 class _Kept:
-    """Spans of one broker that are over, as they were read: they don't change any more."""
+    """What was read of one broker about spans that are over: it doesn't change any more."""
 
     def __init__(self) -> None:
-        self.counts: dict[Span, Counts] = {}
-        self.tasks: dict[Span, Mapping[str, Counts]] = {}
+        self.numbers: dict[tuple[_When, tuple[str, ...]], Numbers] = {}
+        self.tasks: dict[tuple[_When, tuple[str, ...]], dict[str, Numbers]] = {}
 
 
 #: Of each broker: another one has other numbers.
 _kept: weakref.WeakKeyDictionary[Broker, _Kept] = weakref.WeakKeyDictionary()
 
 
-def _read(spans: Sequence[Span]) -> dict[Span, Counts]:
-    kept = _kept.setdefault(broker.get(), _Kept()).counts
-    found = {span: kept[span] for span in spans if span in kept}
-    missing = [span for span in spans if span not in found]
-    for span, (counts, settled) in zip(missing, broker.get().counts(missing), strict=True):
-        found[span] = counts
-        if settled and _is_over(span):
-            kept[span] = counts
+def _numbers(queues: tuple[str, ...], whens: Sequence[_When]) -> list[Numbers]:
+    """The numbers of each of these spans, the queues together."""
+    kept = _kept.setdefault(broker.get(), _Kept()).numbers
+    found = {when: kept[when, queues] for when in whens if (when, queues) in kept}
+    missing = [when for when in whens if when not in found]
+    answers = iter(broker.get().counts([Span(name, *when) for when in missing for name in queues]))
+    for when in missing:
+        parts = [next(answers) for _ in queues]
+        found[when] = _meaning([part.counts for part in parts], when)
+        if all(part.settled for part in parts) and _is_over(when):
+            kept[when, queues] = found[when]
     _drop_oldest(kept)
-    return found
+    return [found[when] for when in whens]
 
 
-def _read_tasks(spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
+def _task_numbers(queues: tuple[str, ...], whens: Sequence[_When]) -> list[dict[str, Numbers]]:
+    """Of each of these spans, task → its numbers."""
     kept = _kept.setdefault(broker.get(), _Kept()).tasks
-    found = {span: kept[span] for span in spans if span in kept}
-    missing = [span for span in spans if span not in found]
-    for span, tasks in zip(missing, broker.get().task_counts(missing), strict=True):
-        found[span] = tasks
-        if _is_over(span):
-            kept[span] = tasks
+    found = {when: kept[when, queues] for when in whens if (when, queues) in kept}
+    missing = [when for when in whens if when not in found]
+    spans = [Span(name, *when) for when in missing for name in queues]
+    answers = iter(broker.get().task_counts(spans))
+    for when in missing:
+        parts: dict[str, list[Counts]] = {}
+        for _ in queues:
+            for task, counts in next(answers).items():
+                parts.setdefault(task, []).append(counts)
+        found[when] = {task: _meaning(some, when) for task, some in parts.items()}
+        if _is_over(when):
+            kept[when, queues] = found[when]
     _drop_oldest(kept)
-    return list(found.values())
+    return [found[when] for when in whens]
 
 
-def _is_over(span: Span) -> bool:
-    return (span.number + 1) * span.level.seconds + _OVER < time.time()
+def _is_over(when: _When) -> bool:
+    resolution, number = when
+    return (number + 1) * resolution.seconds + _OVER < time.time()
 
 
-def _drop_oldest(kept: dict[Span, Any]) -> None:
+def _drop_oldest(kept: dict[Any, Any]) -> None:
     # `list` reads the keys at once: other threads may put in more meanwhile.
-    for span in list(kept)[: max(0, len(kept) - _KEPT)]:
-        kept.pop(span, None)
+    for key in list(kept)[: max(0, len(kept) - _KEPT)]:
+        kept.pop(key, None)
+
+
+def _meaning(parts: Sequence[Counts], when: _When) -> Numbers:
+    """The numbers that these fields of the broker stand for; those of the same name add up."""
+    counts: Counter[str] = Counter()
+    for part in parts:
+        counts.update(part)
+    buckets: dict[str, dict[int, int]] = {WAIT: {}, RUN: {}}
+    for field, count in counts.items():
+        if field[1:].isdecimal() and field[0] in buckets:
+            buckets[field[0]][int(field[1:])] = count
+    resolution, number = when
+    return Numbers(
+        dt.datetime.fromtimestamp(number * resolution.seconds, dt.UTC),
+        resolution.seconds,
+        counts[SENT],
+        counts["succeeded"],
+        counts["failed"],
+        counts["retried"],
+        counts["revoked"],
+        Histogram(buckets[WAIT], counts[WAIT_MS] / 1000),
+        Histogram(buckets[RUN], counts[RUN_MS] / 1000),
+    )
+
+
+def _sum(parts: Sequence[Numbers], start: int, seconds: int) -> Numbers:
+    return Numbers(
+        dt.datetime.fromtimestamp(start, dt.UTC),
+        seconds,
+        sum(part.sent for part in parts),
+        sum(part.succeeded for part in parts),
+        sum(part.failed for part in parts),
+        sum(part.retried for part in parts),
+        sum(part.revoked for part in parts),
+        Histogram.sum(part.wait for part in parts),
+        Histogram.sum(part.run for part in parts),
+    )

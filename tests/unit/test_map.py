@@ -54,7 +54,10 @@ LEVELS: tuple[dict[str, str], ...] = (
         "admin/": "what an operator sees",
         "checks.py": "what `manage.py check` says",
     },
-    {"management/": "the commands"},
+    {
+        "management/": "the commands",
+        "contrib/": "bridges to other programs",
+    },
     {"apps.py": "what Django starts with"},
 )
 

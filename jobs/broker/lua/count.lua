@@ -1,15 +1,15 @@
--- Add to the numbers of a queue and of its tasks, in the present span of each level.
+-- Add to the numbers of a queue and of its tasks, in the present span of each resolution.
 -- KEYS  prefix of the metrics' keys
 -- ARGV  most tasks of one span, '', how many fields, field, number, ...      (of the queue)
 --       task, how many fields, field, number, ...      (of each task; '': of all others)
 -- A span's tasks are numbered, and a field is '<number of the task>:<field>'. The others have 0.
 local time = redis.call('TIME')[1]
-local levels = {  -- name, seconds of a span, for how long it is kept, and for how long its tasks
+local resolutions = {  -- name, seconds of a span, for how long it is kept, and for how long its tasks
   {'minute:', 60, 691200, 7200}, {'ten:', 600, 691200, 172800}, {'hour:', 3600, 691200, 691200},
   {'day:', 86400, 34560000, 34560000}, {'ever:', 1e12, 34560000, 34560000},
 }
-for _, level in ipairs(levels) do
-  local span = KEYS[1] .. level[1] .. math.floor(time / level[2])
+for _, resolution in ipairs(resolutions) do
+  local span = KEYS[1] .. resolution[1] .. math.floor(time / resolution[2])
   local tasks = span .. ':tasks'
   local i = 2
   while i < #ARGV do
@@ -32,6 +32,6 @@ for _, level in ipairs(levels) do
     end
     i = i + 2 + 2 * ARGV[i + 1]
   end
-  redis.call('EXPIRE', span, level[3])
-  redis.call('EXPIRE', tasks, level[4])
+  redis.call('EXPIRE', span, resolution[3])
+  redis.call('EXPIRE', tasks, resolution[4])
 end

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from typing import Any
 
@@ -16,15 +17,24 @@ from jobs import (
     ledger,
 )
 from jobs.broker.base import Keeping, Stats
-from jobs.control import Pause
+from jobs.control import Pause, metrics
+from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.ledger import recovery
 from jobs.management.operating import JobsCommand, pause_lines
 from jobs.management.processes import refuse_memory
-from jobs.models import TaskResult
+from jobs.models import Schedule, TaskResult
+from jobs.registry import tasks
 from jobs.timing import clock
 
 #: Exit statuses.
 _PROBLEM, _AWAY = 1, 2
+
+#: Calls that were sent or tried more recently are not looked for on the broker.
+_OLD = dt.timedelta(seconds=60)
+
+#: Beat sends a due run within a second. A run that waits longer than this has no beat.
+_OVERDUE = dt.timedelta(seconds=30)
 
 #: Seconds that a committed message may stay unpublished where a worker or beat runs.
 _LONG = 60.0
@@ -34,9 +44,9 @@ class Command(JobsCommand):
     help = """\
 Show what the queues hold and who works on them.
 
-Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, or
-committed ones are not handed to the broker, or the broker may evict messages;
-2 the broker is away."""
+Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, committed
+ones are not handed to the broker, the broker has lost some or may evict them, or schedules are due
+and no beat sends them; 2 the broker is away."""
     #: Probes call it often; it reports wrong settings itself, without all of Django's checks.
     requires_system_checks = ()
 
@@ -50,18 +60,29 @@ committed ones are not handed to the broker, or the broker may evict messages;
         refuse_memory(self)
         stats: dict[str, Stats] = {}
         queues: dict[str, Pause] = {}
-        tasks: dict[str, Pause] = {}
+        paused_tasks: dict[str, Pause] = {}
         #: The age, in seconds, of what was committed first and is not published yet.
         now, oldest = clock.now(), None
+        numbers: dict[str, Any] | None = None
         keeping = Keeping()
         status = _PROBLEM
         try:
             stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
-            queues, tasks = control.paused(), control.paused_tasks()
+            queues, paused_tasks = control.paused(), control.paused_tasks()
             rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
             at = rows.order_by("created_at").values_list("created_at", flat=True).first()
             oldest = None if at is None else (now - at).total_seconds()
             problems = _problems(stats, oldest, fail_on_dead=options["fail_on_dead"])
+            if found := _lost(stats):
+                problems.append(
+                    _("The broker has lost the messages of at least %d calls; see jobs_recover.")
+                    % found
+                )
+            overdue = Schedule.objects.using(ledger.alias()).due(now - _OVERDUE).count()
+            if overdue:
+                problems.append(_("%d schedules are overdue. Is beat running?") % overdue)
+            if options["json"] and conf.get().metrics:
+                numbers = _numbers()
             keeping = broker.get().keeping()
             if keeping.eviction.startswith("allkeys-"):
                 problems.append(keeping.loses)
@@ -70,7 +91,7 @@ committed ones are not handed to the broker, or the broker may evict messages;
         except (ConfigurationError, DatabaseError) as error:
             problems = [str(error)]
         if options["json"]:
-            found = {
+            said = {
                 "queues": {
                     queue: {
                         "waiting": counts.waiting,
@@ -82,14 +103,15 @@ committed ones are not handed to the broker, or the broker may evict messages;
                     for queue, counts in stats.items()
                 },
                 "paused_queues": _plain(queues),
-                "paused_tasks": _plain(tasks),
+                "paused_tasks": _plain(paused_tasks),
                 "oldest_unpublished_seconds": oldest,
+                "metrics": numbers,
                 "problems": problems,
             }
-            self.stdout.write(json.dumps(found, indent=2))
+            self.stdout.write(json.dumps(said, indent=2))
         elif stats:
             self._print(stats, oldest)
-            for line in pause_lines(queues, tasks):
+            for line in pause_lines(queues, paused_tasks):
                 self.stdout.write(line)
             if keeping.loses and keeping.loses not in problems:
                 self.stdout.write(keeping.loses)
@@ -126,6 +148,29 @@ def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bo
             % oldest
         )
     return problems
+
+
+def _lost(stats: dict[str, Stats]) -> int:
+    """How many calls are lost at least. Raises `BrokerUnavailable`."""
+    messages = sum(one.waiting + one.in_flight + one.due + one.dead for one in stats.values())
+    # They may have run.
+    early = [name for name, task in tasks.items() if task.options.acks == "early"]
+    return recovery.some_lost(clock.now() - _OLD, messages, unless=early)
+
+
+def _numbers() -> dict[str, Any]:
+    """Those of the last hour, day and week, of all queues and of each. Raises
+    `BrokerUnavailable`."""
+    return {
+        period.value: {
+            "total": metrics.plain(metrics.total(period)),
+            "queues": {
+                queue: metrics.plain(metrics.total(period, [queue])) for queue in conf.get().queues
+            },
+            "tasks": {task: metrics.plain(one) for task, one in metrics.by_task(period).items()},
+        }
+        for period in (Range.HOUR, Range.DAY, Range.WEEK)
+    }
 
 
 def _plain(pauses: dict[str, Pause]) -> dict[str, Any]:

@@ -118,6 +118,13 @@ class Outcome(msgspec.Struct, frozen=True):
     following: Following = NOTHING
     #: The id of the call, when those who wait for its result are to be woken.
     ended: str = ""
+    #: What it counts as in the metrics: `SUCCEEDED` or the like, or "" for nothing.
+    counts: str = ""
+    #: The call that counts, if the message can be read.
+    call: Message | None = None
+    #: When its attempt began and ended (Unix seconds); 0: none was made.
+    began: float = 0.0
+    over: float = 0.0
     #: Ids of other calls that have ended with it: those who wait for them are woken as well.
     told: Sequence[str] = ()
     #: The task raised: it may have left its database connection in any state.
@@ -126,13 +133,6 @@ class Outcome(msgspec.Struct, frozen=True):
     reported: str = ""
     #: About how many bytes it holds, when they are many: see `weighed`.
     size: int = 0
-    #: What it counts as in the metrics: `SUCCEEDED` or the like, or "" for nothing.
-    counts: str = ""
-    #: The call that counts, if the message can be read.
-    call: Message | None = None
-    #: When its attempt began and ended (Unix seconds); 0: none was made.
-    began: float = 0.0
-    over: float = 0.0
 
 
 class Done(Outcome, frozen=True):

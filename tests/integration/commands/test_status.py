@@ -7,11 +7,13 @@ import json
 import re
 
 import pytest
+from django.db import transaction
 from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import broker, control
-from jobs.models import TaskResult
+from jobs.ledger import recovery
+from jobs.models import Schedule, TaskResult
 from tests.integration.commands.helpers import fail, run
 from tests.project import Project
 from tests.tasks import trace
@@ -121,6 +123,7 @@ def test_json_of_a_broker_that_is_away(db: None) -> None:
         "paused_queues": {},
         "paused_tasks": {},
         "oldest_unpublished_seconds": None,
+        "metrics": None,
         "problems": [wrong],
     }
 
@@ -143,3 +146,78 @@ def test_exit_statuses_of_the_process(project: Project) -> None:
     assert "no worker claims" in project.run("jobs_status", status=1)
     project.valkey.stop()
     assert "Traceback" not in project.run("jobs_status", status=2)
+
+
+def test_json_of_the_numbers(broker_url: str) -> None:
+    broker.get().renew("default", ["one"], 60)
+    trace.delay("a")
+    broker.get().count("default", {"failed": 2}, {"shop.pay": {"failed": 2}})
+    told = json.loads(run("jobs_status", "--json"))["metrics"]
+    assert list(told) == ["hour", "day", "week"]
+    for period in told.values():
+        assert (period["total"]["sent"], period["total"]["failed"]) == (1, 2)
+        assert period["queues"]["default"] == period["total"]
+        assert period["queues"]["low"]["failed"] == 0
+        assert period["tasks"]["shop.pay"]["failed"] == 2
+
+
+def test_json_without_metrics(broker_url: str, settings: Settings) -> None:
+    settings.JOBS = {**settings.JOBS, "METRICS": False}
+    assert json.loads(run("jobs_status", "--json"))["metrics"] is None
+
+
+@pytest.fixture
+def sent_long_ago(broker_url: str) -> None:
+    """Two calls that wait, sent in a transaction ten minutes ago."""
+    broker.get().renew("default", ["one"], 60)
+    with transaction.atomic():
+        trace.delay("a")
+        trace.delay("b")
+    TaskResult.objects.update(published_at=timezone.now() - dt.timedelta(minutes=10))
+
+
+def test_calls_that_redis_has_lost(sent_long_ago: None) -> None:
+    assert run("jobs_status")
+    broker.get().claim("default", "one", 1, 1, 60)
+    assert run("jobs_status")
+    broker.get().ack("default", "one", [1])
+    status, _, wrong = fail("jobs_status")
+    assert (status, "lost the messages of at least 1 calls; see jobs_recover" in wrong) == (1, True)
+
+
+def test_lost_calls_behind_many_messages(
+    sent_long_ago: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recovery, "_READ", 0)
+    assert run("jobs_status")
+    broker.get().claim("default", "one", 1, 2, 60)
+    broker.get().ack("default", "one", [1])
+    status, _, wrong = fail("jobs_status")
+    assert (status, "at least 1 calls" in wrong) == (1, True)
+    monkeypatch.setattr(recovery, "_COUNTED", 1)  # too many to be counted
+    assert run("jobs_status")
+
+
+def test_a_call_that_ended_meanwhile_is_not_lost(
+    sent_long_ago: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def end_all(queue: str) -> list[bytes]:
+        TaskResult.objects.update(state="SUCCESS")
+        return []
+
+    monkeypatch.setattr(broker.get(), "scan", end_all)
+    assert run("jobs_status")
+
+
+def test_schedules_without_beat(broker_url: str) -> None:
+    schedule = Schedule.objects.create(
+        name="nightly", task=trace.name, interval=dt.timedelta(minutes=1)
+    )
+    soon = timezone.now() - dt.timedelta(seconds=10)
+    Schedule.objects.filter(pk=schedule.pk).update(next_run_at=soon)
+    assert run("jobs_status")
+    Schedule.objects.filter(pk=schedule.pk).update(next_run_at=soon - dt.timedelta(minutes=1))
+    status, _, wrong = fail("jobs_status")
+    assert (status, "1 schedules are overdue. Is beat running?" in wrong) == (1, True)
+    Schedule.objects.filter(pk=schedule.pk).update(enabled=False)
+    assert run("jobs_status")

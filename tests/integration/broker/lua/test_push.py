@@ -1,7 +1,7 @@
 import redis
 
 from jobs.broker.scripts import PUSH
-from tests.integration.broker.lua.keys import BELL, LISTS
+from tests.integration.broker.lua.keys import BELL, LISTS, METRICS
 
 KEYS = (LISTS[0], BELL)
 
@@ -32,3 +32,10 @@ def test_a_full_bell_stays_full(run, client: redis.Redis):
 def test_a_priority_s_list(run, dump):
     run(PUSH, (LISTS[3], BELL), b"a")
     assert dump() == {"mail\x06\x169": [b"a"], "{mail}:bell": [b"1"]}
+
+
+def test_counts_what_it_pushes(run, now, dump):
+    run(PUSH, (*KEYS, METRICS), b"a", b"b")
+    run(PUSH, (*KEYS, METRICS), b"c")
+    counts = dump()[f"{METRICS}sent"]
+    assert counts in ({b"%d" % (now // 60_000): b"3"}, {b"%d" % (now // 60_000 + 1): b"1"})
