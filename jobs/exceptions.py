@@ -12,6 +12,7 @@
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
     │       └── QueueRefused        Redis is there, and refuses what is asked about a queue
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
+    ├── UnknownWorker               no worker of this name reports
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
     │   ├── BadSignature
@@ -78,6 +79,10 @@ class NotSerializable(SendError, TypeError):
 
 class MessageTooLarge(SendError, ValueError):
     """The message is above JOBS["MESSAGE_MAX_BYTES"]."""
+
+
+class UnknownWorker(JobsError):
+    """No worker of this name reports."""
 
 
 class UnknownQueue(SendError, ValueError):

@@ -569,6 +569,12 @@ class Task(Generic[P, R]):
         if send.headers:
             encode(Message(task=self.name, id="", queue="", own_headers=dict(send.headers)))
 
+    @property
+    def address(self) -> Address | None:
+        """Where its calls go that say nothing of it; None when functions decide for each call.
+        Raises `UnknownQueue` or `NoRoute`."""
+        return self._address(PLAINLY)[0]
+
     def _address(self, send: Send) -> tuple[Address | None, int]:
         """Where a call goes and its priority if its options name none. The address is None when
         functions must be asked, which see the arguments."""

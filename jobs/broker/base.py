@@ -151,6 +151,13 @@ def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
 TAKEN_KEPT = 7 * 86_400.0
 
 
+#: How many ended workers and children of a queue's reports are remembered, and for how long.
+GONE_MOST, GONE_KEPT = 50, 86_400.0
+
+#: Most commands that wait for one worker to take them.
+COMMANDS_MOST = 10
+
+
 class DeadLetter(NamedTuple):
     """A message that can't be run, kept for a person."""
 
@@ -589,6 +596,38 @@ class Broker(ABC):
     @abstractmethod
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         """`reports` of several queues, in one round trip."""
+
+    @abstractmethod
+    def report_ages(self, queue: str) -> Mapping[str, float]:
+        """Worker → seconds since its last report."""
+
+    @abstractmethod
+    def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
+        """Keep how a worker or one of its children ended, among the last `GONE_MOST`, for
+        `GONE_KEPT` seconds. With ``worker``, its report is removed; False, and no change, when it
+        has none, since somebody else has noted its end."""
+
+    @abstractmethod
+    def gone(self, queue: str) -> list[bytes]:
+        """What `note_gone` has kept, the newest first."""
+
+    @abstractmethod
+    def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
+        """Leave a command for a worker, which it must take within so many seconds. Of those that
+        it hasn't taken yet, the last `COMMANDS_MOST` are kept."""
+
+    @abstractmethod
+    def take_commands(self, queue: str, worker: str) -> list[bytes]:
+        """The commands left for a worker, the oldest first. None is given out twice, so one is
+        lost when this answer is."""
+
+    @abstractmethod
+    def answer(self, queue: str, command_id: str, text: bytes, seconds: float) -> None:
+        """Keep a worker's answer to a command for so long, in place of an earlier one."""
+
+    @abstractmethod
+    def answered(self, queue: str, command_id: str) -> bytes | None:
+        """The answer to a command, or None when none is kept."""
 
     # ------------------------------------------------------------------ limits
     # Each verb deals with several limits in one round trip. All are safe to repeat but `permits`:

@@ -18,6 +18,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 
 from jobs.broker import limiting
 from jobs.broker.base import (
+    COMMANDS_MOST,
+    GONE_KEPT,
+    GONE_MOST,
     PARKED,
     QUEUES_KNOWN,
     READABLE,
@@ -480,11 +483,49 @@ class MemoryBroker(Broker):
             if text is None:
                 reports.pop(worker, None)
             else:
-                reports[worker] = text
+                reports[worker] = (text, self._clock())
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
         with self._changed:
-            return dict(self._queues[queue].reports)
+            return {name: text for name, (text, _at) in self._queues[queue].reports.items()}
+
+    def report_ages(self, queue: str) -> Mapping[str, float]:
+        with self._changed:
+            now, reports = self._clock(), self._queues[queue].reports
+            return {name: max(0.0, now - at) for name, (_text, at) in reports.items()}
+
+    def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
+        with self._changed:
+            q = self._queues[queue]
+            if worker and q.reports.pop(worker, None) is None:
+                return False
+            q.gone.appendleft((text, self._clock() + GONE_KEPT))
+            return True
+
+    def gone(self, queue: str) -> list[bytes]:
+        with self._changed:
+            return [text for text, ends in self._queues[queue].gone if ends > self._clock()]
+
+    def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
+        with self._changed:
+            waiting = self._queues[queue].commands[worker]
+            waiting.append((text, self._clock() + seconds))
+
+    def take_commands(self, queue: str, worker: str) -> list[bytes]:
+        with self._changed:
+            found = self._queues[queue].commands.pop(worker, ())
+            return [text for text, ends in found if ends > self._clock()]
+
+    def answer(self, queue: str, command_id: str, text: bytes, seconds: float) -> None:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            q.answers = {key: kept for key, kept in q.answers.items() if kept[1] > now}
+            q.answers[command_id] = (text, now + seconds)
+
+    def answered(self, queue: str, command_id: str) -> bytes | None:
+        with self._changed:
+            text, ends = self._queues[queue].answers.get(command_id, (None, 0.0))
+            return text if ends > self._clock() else None
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         return [self.reports(queue) for queue in queues]
@@ -740,8 +781,16 @@ class _Queue:
         self.revoked: dict[str, tuple[Revocation, float]] = {}
         #: Task, or "" for the whole queue → why it is paused.
         self.paused: dict[str, Pause] = {}
-        #: Worker → its last report.
-        self.reports: dict[str, bytes] = {}
+        #: Worker → its last report, and when it was made.
+        self.reports: dict[str, tuple[bytes, float]] = {}
+        #: How workers and children have ended, the newest first, and until when that is kept.
+        self.gone: deque[tuple[bytes, float]] = deque(maxlen=GONE_MOST)
+        #: Worker → commands that it hasn't taken, and until when they hold.
+        self.commands: defaultdict[str, deque[tuple[bytes, float]]] = defaultdict(
+            lambda: deque(maxlen=COMMANDS_MOST)
+        )
+        #: Id of a command → the answer, and until when it is kept.
+        self.answers: dict[str, tuple[bytes, float]] = {}
         #: Task id and what it is about → the note, and until when it is kept.
         self.notes: dict[tuple[str, About], tuple[bytes, float]] = {}
         #: How many waiting consumers are to wake.

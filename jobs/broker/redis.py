@@ -18,6 +18,9 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    COMMANDS_MOST,
+    GONE_KEPT,
+    GONE_MOST,
     KNOWN_AGAIN,
     PARKED,
     QUEUES_KNOWN,
@@ -107,6 +110,8 @@ class _Keys:
         self.revoked = f"{self._tag}:revoked"
         self.paused = f"{self._tag}:paused"
         self.workers = f"{self._tag}:workers"
+        self.reported = f"{self._tag}:reported"
+        self.gone = f"{self._tag}:gone"
         #: What the names of all keys with numbers begin with.
         self.metrics = f"{self._tag}:metrics:"
         # Ready-made for the scripts of every send, one for each priority.
@@ -125,6 +130,12 @@ class _Keys:
 
     def note(self, about: About, task_id: str) -> str:
         return f"{self._tag}:{about}:{task_id}"
+
+    def commands(self, worker: str) -> str:
+        return f"{self._tag}:commands:{worker}"
+
+    def answer(self, command_id: str) -> str:
+        return f"{self._tag}:answer:{command_id}"
 
 
 class RedisBroker(Broker):
@@ -553,11 +564,10 @@ class RedisBroker(Broker):
         return found[:count]
 
     def report(self, queue: str, worker: str, text: bytes | None) -> None:
-        key = self._keys(queue).workers
-        if text is None:
-            self._redis.call("HDEL", key, worker)
-        else:
-            self._redis.calls([("HSET", key, worker, text), ("EXPIRE", key, _REPORTED)])
+        keys = self._keys(queue)
+        where = (keys.workers, keys.reported)
+        said = () if text is None else (text, _REPORTED)
+        self._redis.run(scripts.REPORT, where, worker, *said)
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
         return self.reports_of([queue])[0]
@@ -613,6 +623,38 @@ class RedisBroker(Broker):
     def listeners(self, topic: str) -> int | None:
         answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
         return int(answer[0][1]) if answer else None
+
+    def report_ages(self, queue: str) -> Mapping[str, float]:
+        now = self._now()
+        flat = self._redis.call("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES")
+        return {name.decode(): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
+
+    def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
+        keys = self._keys(queue)
+        where = (keys.gone, keys.workers, keys.reported)
+        wanted = (text, worker, GONE_MOST, int(GONE_KEPT))
+        return bool(self._redis.run(scripts.NOTE_GONE, where, *wanted))
+
+    def gone(self, queue: str) -> list[bytes]:
+        found: list[bytes] = self._redis.call("LRANGE", self._keys(queue).gone, 0, -1)
+        return found
+
+    def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
+        where = (self._keys(queue).commands(worker),)
+        self._redis.run(scripts.COMMAND, where, text, COMMANDS_MOST, int(seconds * 1000))
+
+    def take_commands(self, queue: str, worker: str) -> list[bytes]:
+        where = (self._keys(queue).commands(worker),)
+        found: list[bytes] = self._redis.run(scripts.TAKE_COMMANDS, where)
+        return found
+
+    def answer(self, queue: str, command_id: str, text: bytes, seconds: float) -> None:
+        key = self._keys(queue).answer(command_id)
+        self._redis.call("SET", key, text, "PX", int(seconds * 1000))
+
+    def answered(self, queue: str, command_id: str) -> bytes | None:
+        found: bytes | None = self._redis.call("GET", self._keys(queue).answer(command_id))
+        return found
 
     # ------------------------------------------------------------------ limits
 

@@ -171,6 +171,8 @@ class Conf:
     #: Dotted path of a function that takes a request and a queryset of results, and returns those
     #: that the person of the request may see in the admin. Empty: everybody sees all.
     admin_queryset: str = _setting(values.dotted, "")
+    #: The revision of the project's code, such as a commit, which workers report.
+    revision: str = _setting(text, "")
 
     #: Whether numbers are kept of what is sent and how it ends.
     metrics: bool = _setting(values.yes_or_no, True)

@@ -1,7 +1,7 @@
 """What an operator does: the verbs of the admin and the command line.
 
 This file has those for single calls; `pausing`, `moving` and `rates` have those for queues and
-tasks. `inspecting`, here ``control.inspect``, only looks.
+tasks, and `workers` those for workers. `inspecting`, here ``control.inspect``, only looks.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from jobs import (
 )
 from jobs.broker.base import Outgoing, Pause
 from jobs.control import inspecting as inspect
+from jobs.control import workers
 from jobs.control.moving import (
     change_priority,
     delete,
@@ -77,6 +78,7 @@ __all__ = [
     "retry",
     "retry_now",
     "revoke",
+    "workers",
 ]
 
 log = logging.getLogger("jobs.control")

@@ -6,12 +6,13 @@ change.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from jobs import (
     broker,
@@ -26,6 +27,11 @@ from jobs.broker.base import (
     Waiting,
 )
 from jobs.exceptions import MessageError
+
+_T = TypeVar("_T")
+
+#: Seconds for which a worker without a child is believed to be alive after its last report.
+_UNLEASED = 60.0
 
 
 class Call(NamedTuple):
@@ -56,8 +62,20 @@ class Running(NamedTuple):
     since: dt.datetime
 
 
+class Process(NamedTuple):
+    """A child of a worker, or its supervisor."""
+
+    #: The child's name on the broker; of the supervisor, the worker's.
+    name: str
+    pid: int
+    #: Bytes in memory; 0: the machine doesn't tell.
+    memory: int
+    #: Whether it claims messages; a supervisor doesn't.
+    ready: bool
+
+
 class Worker(NamedTuple):
-    """A worker, by its last report."""
+    """A worker, by its last report. What another version of the worker doesn't report is empty."""
 
     name: str
     host: str
@@ -68,6 +86,34 @@ class Worker(NamedTuple):
     #: Tasks that its children have run since; counted when they next claim.
     processed: int
     current: list[Running]
+    #: How many of those tasks have failed for good.
+    failed: int = 0
+    #: Ordinary tasks that it can run at once.
+    capacity: int = 0
+    #: "running", "quiet", "draining", "restarting" or "stopping".
+    state: str = ""
+    #: The versions of "jobs", "python" and "django".
+    versions: dict[str, str] = {}
+    #: JOBS["REVISION"]: the code that it runs.
+    revision: str = ""
+    #: The supervisor, then the children.
+    parts: list[Process] = []
+    #: Seconds since its last report, by the broker's clock; None: unknown.
+    age: float | None = None
+    #: Seconds between two of its reports at most.
+    every: float = 0.0
+    #: Whether one of its children has a lease.
+    leased: bool = True
+
+    @property
+    def memory(self) -> int:
+        """Bytes that its processes have in memory."""
+        return sum(part.memory for part in self.parts)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it has missed two reports: its supervisor is suspended, cut off, or gone."""
+        return self.age is not None and self.every > 0 and self.age > 2 * self.every + 2
 
 
 def active() -> list[Running]:
@@ -119,34 +165,79 @@ def registered() -> list[str]:
     return sorted(registry.tasks)
 
 
-def workers() -> list[Worker]:
-    """Workers that are alive, by name."""
-    queues, found = conf.get().queues, []
-    alive = {c.name for queue in queues for c in broker.get().consumers(queue) if c.lease > 0}
-    for queue in queues:
-        for name, text in broker.get().reports(queue).items():
-            said = json.loads(text)
-            if alive.isdisjoint(said["consumers"]):
-                continue  # the worker was killed; another one removes its report
-            worker = Worker(
-                name=name,
-                host=said["host"],
-                pid=said["pid"],
-                started=_moment(said["started"]),
-                queues=said["queues"],
-                processes=said["processes"],
-                processed=said["processed"],
-                current=list(_current(said["running"])),
-            )
-            found.append(worker)
-    return sorted(found)
+def workers(*, lost: bool = False) -> list[Worker]:
+    """Workers that are alive, by name; with ``lost``, also those whose leases have ended."""
+    found = []
+    for queue in conf.get().queues:
+        reports = broker.get().reports(queue)
+        if not reports:
+            continue
+        # A worker's children have leases on all its queues, so also on the one with its reports.
+        leased = {c.name for c in broker.get().consumers(queue) if c.lease > 0}
+        ages = broker.get().report_ages(queue)
+        for name, text in reports.items():
+            worker = _worker(name, text, leased, ages.get(name))
+            if worker.leased or lost:
+                found.append(worker)
+    return sorted(found, key=lambda worker: worker.name)
 
 
-def _current(said: Iterable[tuple[str, str, int, float]]) -> Iterator[Running]:
+def _worker(name: str, text: bytes, leased: set[str], age: float | None) -> Worker:
+    """A worker by its report, as far as that can be read: it may be another version's."""
+    try:
+        said = json.loads(text)
+    except ValueError:
+        said = {}
+    if not isinstance(said, dict):
+        said = {}
+
+    def get(key: str, otherwise: _T) -> _T:
+        value = said.get(key)
+        kind: Any = (int, float) if isinstance(otherwise, float) else type(otherwise)
+        return value if isinstance(value, kind) else otherwise
+
+    none: list[Any] = []
+    nothing: dict[str, Any] = {}
+    consumers = {one for one in get("consumers", none) if isinstance(one, str)}
+    parts = [_part(part) for part in get("parts", none)]
+    return Worker(
+        name=name,
+        host=get("host", ""),
+        pid=get("pid", 0),
+        started=_moment(get("started", 0.0)),
+        queues=[str(queue) for queue in get("queues", none)],
+        processes=get("processes", 0),
+        processed=get("processed", 0),
+        current=list(_current(get("running", none))),
+        failed=get("failed", 0),
+        capacity=get("capacity", get("processes", 0)),
+        state=get("state", ""),
+        versions={str(what): str(which) for what, which in get("versions", nothing).items()},
+        revision=get("revision", ""),
+        parts=[part for part in parts if part],
+        age=age,
+        every=get("every", 0.0),
+        # One whose children can't start has no lease.
+        leased=not leased.isdisjoint(consumers) or (not consumers and (age or 0.0) < _UNLEASED),
+    )
+
+
+def _part(said: Any) -> Process | None:
+    try:
+        name, pid, memory, ready = said
+        return Process(str(name), int(pid), int(memory), bool(ready))
+    except (ValueError, TypeError):
+        return None
+
+
+def _current(said: Iterable[Any]) -> Iterator[Running]:
     """What a worker has reported to run, without what has ended since."""
     by_consumer: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for queue, consumer, number, since in said:
-        by_consumer[queue, consumer][number] = since
+    for one in said:
+        with contextlib.suppress(ValueError, TypeError):  # of another version
+            queue, consumer, number, since = one
+            if queue:  # "": a place of the board that nobody knows
+                by_consumer[str(queue), str(consumer)][int(number)] = float(since)
     for (queue, consumer), began in by_consumer.items():
         held = broker.get().holding(queue, consumer, list(began))
         for raw, since in zip(held, began.values(), strict=True):
@@ -180,4 +271,7 @@ def _text(value: Any) -> str:
 
 
 def _moment(seconds: float) -> dt.datetime:
-    return dt.datetime.fromtimestamp(seconds, dt.UTC)
+    try:
+        return dt.datetime.fromtimestamp(seconds, dt.UTC)
+    except (OverflowError, ValueError, OSError):  # of another version
+        return dt.datetime.fromtimestamp(0, dt.UTC)

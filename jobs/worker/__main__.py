@@ -20,6 +20,7 @@ from typing import Any
 
 import django
 
+from jobs.worker.board import DUMP
 from jobs.worker.prctl import SET_PDEATHSIG, prctl
 from jobs.worker.run import isolation
 
@@ -29,13 +30,13 @@ def main() -> None:
     consumer, tie, board, asked = sys.argv[1:]
     for fd in (int(tie), int(board)):
         os.set_inheritable(fd, False)
-    settle(int(tie))
+    settle(int(tie), int(board))
     isolation.note_changes()
     django.setup()
     work(consumer, int(board), asked)
 
 
-def settle(tie: int) -> None:
+def settle(tie: int, board: int) -> None:
     """Make this process a child: how it takes signals, ends and prints, and what it says of itself
     to processes that tasks start."""
     # The supervisor decides when to stop. A child has a process group of its own, so neither Ctrl-C
@@ -45,6 +46,11 @@ def settle(tie: int) -> None:
         signal.signal(signum, lambda *_: None)
     # kill -QUIT: what is every thread doing?
     faulthandler.register(signal.SIGQUIT, all_threads=True)
+    # The same for the supervisor, which reads it behind the board. Python's own handler is what a
+    # task that has changed it leaves behind: the signal must never end the process.
+    signal.signal(DUMP, lambda *_: None)
+    os.lseek(board, 0, os.SEEK_END)
+    faulthandler.register(DUMP, file=board, all_threads=True)
     die_with_parent(tie)
     print_regardless()
     # `multiprocessing` has a new process import this module before anything else.

@@ -3,7 +3,10 @@
 The child writes; the supervisor reads which deliveries were running when the child died (only those
 are to blame), since when each has run, and until when it may. A place has 32 bytes: an id of the
 delivery (0: idle), the end of its time (monotonic seconds; infinity: none), why the child is to be
-killed then, and when it began (monotonic seconds).
+killed then, and when it began (monotonic seconds). Behind the places stands what the child says of
+itself, and the one thing that its supervisor says to it: whether to claim.
+
+What lies behind that in the file is not mapped: the child's stacks are written there.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import functools
 import math
 import mmap
 import os
+import signal
 import struct
 import sys
 import tempfile
@@ -22,6 +26,17 @@ from typing import NamedTuple
 from jobs.message import Killed
 
 _PLACE = struct.Struct("<qdqd")
+#: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
+#: finished its work; then, written by the supervisor, whether it is to claim nothing.
+_WORD = struct.Struct("<q")
+_READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
+
+#: Makes a child write the stacks of all its threads behind its board. Python's handler works even
+#: while a task holds the interpreter.
+DUMP = signal.SIGUSR2
+
+#: Most bytes of one child's stacks that are read.
+_DUMPED = 200_000
 _REASONS = [Killed.TIME_LIMIT, Killed.REVOKED]
 
 
@@ -57,15 +72,13 @@ class Board:
     def __init__(self, fd: int, places: int) -> None:
         self.fd = fd
         self.places = places
-        # In one place more the child says that it is ready, how many tasks it has run and, when
-        # it ends, that it meant to.
-        self._size = (places + 1) * _PLACE.size
+        self._size = size_of(places)
         self._memory: mmap.mmap | bytearray = mmap.mmap(fd, self._size)
 
     @classmethod
     def make(cls, places: int) -> Board:
         fd = scratch()
-        os.truncate(fd, (places + 1) * _PLACE.size)
+        os.truncate(fd, size_of(places))
         return cls(fd, places)
 
     def close(self) -> None:
@@ -80,23 +93,47 @@ class Board:
     @property
     def ready(self) -> bool:
         """Whether the child has begun to claim."""
-        return bool(self._read(self.places).delivery)
+        return bool(self._word(_READY))
 
     @property
     def processed(self) -> int:
         """How many tasks the child has run, when it last said."""
-        return max(0, self._read(self.places).delivery - 1)
+        return self._word(_PROCESSED)
 
-    def set_ready(self, processed: int = 0) -> None:
-        self.begin(self.places, 1 + processed)
+    @property
+    def failed(self) -> int:
+        """How many of them failed for good."""
+        return self._word(_FAILED)
+
+    def set_ready(self, processed: int = 0, failed: int = 0) -> None:
+        self._say(_PROCESSED, processed)
+        self._say(_FAILED, failed)
+        self._say(_READY, 1)
 
     @property
     def over(self) -> bool:
         """Whether the child has finished its work, and ends because of that."""
-        return bool(self._read(self.places).began)
+        return bool(self._word(_OVER))
 
     def set_over(self) -> None:
-        self.begin(self.places, self._read(self.places).delivery, began=1.0)
+        self._say(_OVER, 1)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the supervisor wants the child to claim nothing."""
+        return bool(self._word(_QUIET))
+
+    @quiet.setter
+    def quiet(self, quiet: bool) -> None:
+        self._say(_QUIET, quiet)
+
+    def take_stacks(self) -> str:
+        """The stacks that the child has written since they were last taken."""
+        found = os.pread(self.fd, _DUMPED, self._size)
+        os.truncate(self.fd, self._size)
+        # Supervisor and child share the file's position, which is where the next stacks go.
+        os.lseek(self.fd, self._size, os.SEEK_SET)
+        return found.decode(errors="replace")
 
     def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
         _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0, began)
@@ -120,8 +157,20 @@ class Board:
         places = _PLACE.iter_unpack(self._memory[: self.places * _PLACE.size])
         return [_running(*found) for found in places if found[0]]
 
+    def _word(self, which: int) -> int:
+        where = self.places * _PLACE.size + which * _WORD.size
+        return int(_WORD.unpack_from(self._memory, where)[0])
+
+    def _say(self, which: int, value: int) -> None:
+        _WORD.pack_into(self._memory, self.places * _PLACE.size + which * _WORD.size, value)
+
     def _read(self, place: int) -> Running:
         return _running(*_PLACE.unpack_from(self._memory, place * _PLACE.size))
+
+
+def size_of(places: int) -> int:
+    """Bytes of a board with so many places."""
+    return places * _PLACE.size + 5 * _WORD.size
 
 
 def scratch() -> int:

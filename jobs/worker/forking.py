@@ -20,11 +20,12 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
+from jobs.worker.board import DUMP
 from jobs.worker.child import Child
 from jobs.worker.run import isolation
 
 #: Signals for which the worker has handlers of its own.
-OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT)
+OURS = (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGINT, DUMP)
 
 #: Connections that a forked process must neither use nor close. It keeps them for ever: collecting
 #: one of SQLite's rolls back another process's transaction in the same file.
@@ -59,6 +60,7 @@ def install(child: Child) -> None:
         _inherited.append(before.connections)
         for wrapper in connections.all(initialized_only=True):
             del connections[wrapper.alias]
+        faulthandler.unregister(DUMP)
         for signum in OURS:
             own = signal.default_int_handler if signum == signal.SIGINT else signal.SIG_DFL
             signal.signal(signum, own)

@@ -191,7 +191,7 @@ def _run_child(
     with contextlib.suppress(OSError):
         prctl(SET_NAME, f"{CHILD}{number}".encode())
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    settle(tie)
+    settle(tie, board)
     signal.pthread_sigmask(signal.SIG_SETMASK, mask - _HANDLED)
     sys.argv[:] = ["-c", asked["consumer"], str(tie), str(board), asked["options"]]
     _draw_new_numbers()

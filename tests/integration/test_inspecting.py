@@ -16,7 +16,7 @@ from jobs import (
 )
 from jobs.control import inspect
 from jobs.exceptions import UnknownQueue
-from jobs.worker.supervisor import upkeep
+from tests.integration.commands.helpers import run
 from tests.tasks import add, trace
 from tests.workers import put, work
 
@@ -101,5 +101,17 @@ def test_a_worker_that_was_killed_is_not_told() -> None:
     broker.get().renew("default", ["w/1.a"], -1)
     assert inspect.workers() == []
     assert list(broker.get().reports("default")) == ["w"], "looking changes nothing"
-    upkeep.remove_reports(["default"])
-    assert broker.get().reports("default") == {}
+    (lost,) = inspect.workers(lost=True)
+    assert (lost.name, lost.leased, lost.current) == ("w", False, [running])
+
+
+def test_the_command_says_what_a_worker_is_up_to() -> None:
+    said = {"consumers": ["w/1.a"], "queues": ["default"], "state": "quiet", "every": 5.0}
+    broker.get().renew("default", ["w/1.a"], 60)
+    broker.get().report("default", "w", json.dumps(said).encode())
+    assert run("jobs_inspect", "workers").endswith("0 tasks run, quiet\n")
+    (worker,) = inspect.workers()
+    assert not worker.silent
+    assert worker._replace(age=13.0).silent
+    (plain,) = json.loads(run("jobs_inspect", "workers", "--json"))
+    assert (plain["state"], plain["failed"], plain["revision"]) == ("quiet", 0, "")

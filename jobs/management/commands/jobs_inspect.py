@@ -91,6 +91,10 @@ def _line(item: Any) -> str:
                 "at": _at(item.started),
                 "n": item.processed,
             }
+            if item.silent:
+                own += ", " + _("silent for %d s") % (item.age or 0)
+            elif item.state not in ("", "running"):
+                own += f", {item.state}"
             return "\n".join([own, *(f"  {_line(running)}" for running in item.current)])
     return str(item)
 

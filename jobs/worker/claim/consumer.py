@@ -411,8 +411,7 @@ class Consumer:
                 if self._answered and self._patience.missing == BROKER:
                     self._patience.back()
         try:
-            held = (self._sync, self._quarantine, self._gathering)
-            self._return([delivery for holder in held for delivery in holder.take_back()])
+            self._return(self._unstarted())
         except BrokerUnavailable as error:
             text = "%s: the broker is away; the supervisor gives back what this child holds: %s"
             log.warning(text, self.name, error)
@@ -430,13 +429,15 @@ class Consumer:
             ledger.ended([""])
             self._patience.back()
         finished = self._sync.finished + self._async.finished
-        self._board.set_ready(finished)
+        self._board.set_ready(finished, self._recorder.failed)
         if 0 < self._conf.max_tasks_per_child <= finished:
             self._stop()
             return
         if self._sync.unstarted and self._sync.overrun():
             self._size.came_back(sync=True)  # what would be claimed now would come back, too
             self._return(self._sync.take_back())
+        if self._board.quiet and (unstarted := self._unstarted()):
+            self._return(unstarted)
         self._quarantine.step()
         if self._gathering:
             self._submit(self._gathering.due(time.monotonic()))
@@ -458,9 +459,14 @@ class Consumer:
                 self._sync.freed.wait(min(AHEAD if held else 1.0, self._size.until_search()))
         self._terminate_revoked()
 
+    def _unstarted(self) -> list[Delivery]:
+        """Take back what was claimed, and what nothing runs yet."""
+        held = (self._sync, self._quarantine, self._gathering)
+        return [delivery for holder in held for delivery in holder.take_back()]
+
     def _room(self) -> int:
         """How many messages to claim now."""
-        return 0 if self._quarantine.busy else self._size.room()
+        return 0 if self._quarantine.busy or self._board.quiet else self._size.room()
 
     def _is_idle(self) -> bool:
         held = self._sync.unstarted or self._gathering
@@ -576,6 +582,9 @@ class Consumer:
 
     def _submit(self, deliveries: list[Delivery]) -> None:
         """Hand deliveries to the runners of their kind, and return what these can't use."""
+        if self._board.quiet:  # this child has waited for a bell, and claimed with it
+            self._return(deliveries)
+            return
         sync = [d for d in deliveries if not d.task.is_async]
         back: list[Delivery] = []
         if sync and self._sync.overrun():

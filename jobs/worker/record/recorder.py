@@ -108,6 +108,8 @@ class Recorder:
         #: Bytes of the large outcomes that wait. Runners add, this thread subtracts.
         self._bytes = 0
         self._weighing = threading.Lock()
+        #: How many calls have failed for good.
+        self.failed = 0
         self._wake = threading.Event()
         #: Set when no further outcome is expected soon.
         self._urgent = False
@@ -161,6 +163,9 @@ class Recorder:
         if outcome.size:
             with self._weighing:
                 self._bytes += outcome.size
+        if outcome.failed and type(outcome) in _ENDS:
+            with self._weighing:  # runners are threads
+                self.failed += 1
         self._outcomes.append(outcome)
         count = len(self._outcomes)
         if count == 1 or count >= FULL or outcome.size:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jobs.message import Killed
 from jobs.timing.clock import growing_pause
-from jobs.worker.board import Board
+from jobs.worker.board import DUMP, Board
 from jobs.worker.child import Options
 from jobs.worker.supervisor.starting import Process, Starter, how
 
@@ -37,6 +37,9 @@ class Left(NamedTuple):
     blamed: frozenset[int]
     #: Deliveries for which it was killed.
     killed: dict[int, Killed]
+    #: How it ended, when it died by itself.
+    crash: str = ""
+    pid: int = 0
 
 
 class Slot:
@@ -57,8 +60,11 @@ class Slot:
         self._sent: set[signal.Signals] = set()
         #: Until when a child whose work is done may take to exit (monotonic).
         self._leaves = float("inf")
-        #: How many tasks its earlier children have run.
+        #: How many tasks its earlier children have run, and how many of them failed for good.
         self._processed = 0
+        self._failed = 0
+        #: Whether its children are to claim nothing.
+        self._quiet = False
         #: Why the last child ended before it claimed anything; "" if it didn't.
         self.failed = ""
         #: Whether the last child has done all its work.
@@ -69,6 +75,31 @@ class Slot:
         """How many tasks its children have run, as far as they have reported that."""
         own = self._board.processed if self.process and self._board else 0
         return self._processed + own
+
+    @property
+    def failures(self) -> int:
+        """How many of them failed for good."""
+        own = self._board.failed if self.process and self._board else 0
+        return self._failed + own
+
+    def set_quiet(self, quiet: bool) -> None:
+        """Have the child, and those that follow it, claim nothing, or claim again."""
+        self._quiet = quiet
+        if self.process and self._board:
+            self._board.quiet = quiet
+
+    def ask_for_stacks(self) -> bool:
+        """Have the child write what its threads are doing. Whether there is one that can."""
+        # One that is still starting, or is on its way out, has no handler: the signal would end it.
+        if not self.ready or self._board is None or self._board.over or self.process is None:
+            return False
+        self._board.take_stacks()
+        self.process.send_signal(DUMP)
+        return True
+
+    def take_stacks(self) -> str:
+        """What the child has written, when it was asked to."""
+        return self._board.take_stacks() if self.process and self._board else ""
 
     def running(self) -> list[tuple[int, float]]:
         """The deliveries (keys of the board) that its child runs, and since when (monotonic)."""
@@ -93,6 +124,7 @@ class Slot:
             with contextlib.ExitStack() as undo:
                 board = self._board = Board.make(self._options.places)
                 undo.callback(board.close)
+                board.quiet = self._quiet
                 # The child ends when this process does: see `jobs.worker.__main__`.
                 read, self._tie = os.pipe()
                 undo.callback(os.close, self._tie)
@@ -123,12 +155,13 @@ class Slot:
         except ChildProcessError:
             pass  # somebody else has waited for it
         assert self._board is not None
-        code = self.process.wait()
+        pid, code = self.process.pid, self.process.wait()
         os.close(self._tie)
         self.process = None
         board = self._board
         running = frozenset(place.delivery for place in board.running())
         self._processed += board.processed
+        self._failed += board.failed
         told = signal.SIGKILL in self._sent or code in {-signum for signum in self._sent}
         self.done = board.over
         crashed = not (self.done or told or self._killed)
@@ -139,7 +172,8 @@ class Slot:
             log.warning("child %s has done its work, and left badly: %s", self.consumer, how(code))
         board.close()
         self._schedule(crashed and time.monotonic() - self._started < _SOON)
-        return Left(self.consumer, running if crashed else frozenset(), self._killed)
+        blamed = running if crashed else frozenset()
+        return Left(self.consumer, blamed, self._killed, how(code) if crashed else "", pid)
 
     @staticmethod
     def _kill_group(process: Process) -> None:

@@ -10,23 +10,23 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
-import json
 import logging
 import os
 import select
 import signal
-import socket
 import time
 from collections.abc import Callable, Sequence
 from types import FrameType
 
 from jobs import broker, conf
+from jobs.control.workers import ANSWER_KEPT, Act, Answer, Command, How
 from jobs.exceptions import BrokerUnavailable, QueueRefused
-from jobs.worker.board import place_of
+from jobs.worker.board import scratch
 from jobs.worker.child import Options
 from jobs.worker.loops import Backoff
 from jobs.worker.supervisor import upkeep
 from jobs.worker.supervisor.reload import Health, Watch
+from jobs.worker.supervisor.reporter import Reporter
 from jobs.worker.supervisor.slot import Left, Slot
 from jobs.worker.supervisor.starting import Starter, Trial
 
@@ -36,11 +36,11 @@ log = logging.getLogger("jobs.worker")
 #: while the supervisor sleeps.
 _LOOK = 0.5
 
-#: Seconds between two reports at least.
-_REPORT_PAUSE = 1.0
+#: Seconds between two looks for commands of operators.
+_LISTEN = 1.0
 
-#: Queue, consumer, delivery number, and since when it runs (Unix seconds).
-Place = tuple[str, str, int, float]
+#: Seconds that children get to write down their stacks.
+_DUMPING = 0.5
 
 
 class Supervisor:
@@ -70,6 +70,20 @@ class Supervisor:
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
+        #: Why it stops, for those who look later.
+        self._why = "asked by a signal"
+        #: Whether what ran was cut off.
+        self._cut = False
+        #: Whether the children are to claim nothing, and whether to stop when nothing runs.
+        self._quiet = False
+        self._draining = False
+        #: When to look for commands (monotonic).
+        self._listen_at = 0.0
+        #: The command whose answer is how the reload goes; "": there is none.
+        self._reload_command = ""
+        #: The command that asked for stacks, and when to collect these (monotonic).
+        self._stack_command = ""
+        self._collect_at = float("inf")
         self._kill_at = float("inf")
         self._next_renewal = 0.0
         self._patience = Backoff(
@@ -101,7 +115,8 @@ class Supervisor:
         self._end_trial()
         self._starter.end()
         self._relay.stop()
-        self._reporter.leave()
+        why = self._why if self._stops else "the queues were empty"
+        self._reporter.leave(How.KILLED if self._cut else How.STOPPED, why)
         self._health.remove()
         self._tell(f"worker {options.name} stopped")
         failed = sum(bool(slot.failed) for slot in self._slots)
@@ -120,8 +135,11 @@ class Supervisor:
         self._reap()
         if not self._stops:
             self._starter.step()
+        if self._draining and not any(slot.running() for slot in self._slots):
+            self._stops = max(1, self._stops)
         if self._stops:
             if self._stops > 1 or time.monotonic() >= self._kill_at:
+                self._cut |= any(slot.running() for slot in self._slots)
                 self._signal_children(signal.SIGKILL)
             elif self._kill_at == float("inf"):
                 self._end_trial()
@@ -169,6 +187,7 @@ class Supervisor:
         if not self._stops and not self._starter.loading:
             due += [slot.start_at for slot in self._slots if not slot.process]
         due += [slot.next_limit() for slot in self._slots]
+        due.append(self._collect_at)
         due.append(now + (_LOOK if not self._outdated else 0.05))
         if self._watch:
             due.append(now + 1.0)
@@ -181,6 +200,7 @@ class Supervisor:
             left = slot.reap()
             if left is not None:
                 self._left.append(left)
+                self._reporter.child_ended(left)
         if os.getpid() != 1:
             return
         # Process 1 of a container inherits all processes whose parents have ended.
@@ -207,6 +227,7 @@ class Supervisor:
                 self._trial = Trial(self._starter.preload)
             except OSError as error:
                 log.error("the new code can't be tried, the old goes on: %s", error)
+                self._answer_reload(str(error))
         if self._trial:
             problem = self._trial.problem()
             if problem is None:
@@ -214,6 +235,7 @@ class Supervisor:
             loaded, self._trial = self._trial, None
             if problem:
                 log.error("the new code can't be imported; the old goes on:\n%s", problem)
+                self._answer_reload(problem)
                 return
             log.info("the new code can be imported; restarting the children one by one")
             self._starter.use(loaded)
@@ -228,6 +250,7 @@ class Supervisor:
                 self._outdated[0][0].signal(signal.SIGTERM)
             else:
                 log.info("all children run the new code")
+                self._answer_reload()
 
     def _end_trial(self) -> None:
         if self._trial:
@@ -237,21 +260,31 @@ class Supervisor:
     # ------------------------------------------------------------------ leases
 
     def _keep_order(self) -> None:
-        """Give back what dead children held. Renew, reclaim and report when that is due."""
+        """Give back what dead children held. Renew, reclaim, report and listen when that is due."""
         now = time.monotonic()
-        urgent = bool(self._left) or self._reporter.has_news(now)
-        if (self._patience.missing or not urgent) and now < self._next_renewal:
+        self._reporter.state = self._state()
+        renewing = now >= self._next_renewal
+        listening = now >= min(self._listen_at, self._collect_at)
+        news = bool(self._left) or self._reporter.has_news(now)
+        if not renewing and (self._patience.missing or not (news or listening)):
             return
+        first = self.options.queues[:1]
         try:
-            for consumer, blamed, killed in list(self._left):
+            for left in list(self._left):
                 return_deliveries = functools.partial(
-                    upkeep.return_deliveries, consumer=consumer, blamed=blamed, killed=killed
+                    upkeep.return_deliveries,
+                    consumer=left.consumer,
+                    blamed=left.blamed,
+                    killed=left.killed,
                 )
                 if self._each_queue("give back what a child held", return_deliveries):
-                    self._left = [left for left in self._left if left.consumer != consumer]
-            if time.monotonic() >= self._next_renewal:
+                    self._left.remove(left)
+            if renewing:
                 self._renew()
-            self._each_queue("say what runs", self._reporter.report, self.options.queues[:1])
+            self._listen_at = now + _LISTEN
+            self._each_queue("take commands", self._listen, first)
+            if renewing or self._reporter.has_news(now):
+                self._each_queue("say what runs", self._reporter.report, first)
         except BrokerUnavailable as error:
             self._next_renewal = time.monotonic() + self._patience.away(error)
         else:
@@ -265,7 +298,7 @@ class Supervisor:
             for queue in queues if alive else ():
                 broker.get().renew(queue, alive, lease)
             upkeep.reclaim_expired(queues, alive=alive)
-            upkeep.remove_reports(queues)
+            upkeep.note_lost(queues)
 
         self._each_queue("renew leases", renew)
         # So that operators find them.
@@ -309,6 +342,89 @@ class Supervisor:
                     log.warning("can %s on queue %s again", what, queue)
         return not failed
 
+    # ------------------------------------------------------------------ commands
+
+    def _state(self) -> str:
+        if self._stops:
+            return "stopping"
+        if self._draining:
+            return "draining"
+        if self._reload_asked or self._trial or self._outdated:
+            return "restarting"
+        return "quiet" if self._quiet else "running"
+
+    def _listen(self, queues: Sequence[str]) -> None:
+        """Do what operators ask for. ``queues``: the one that has this worker's reports."""
+        if time.monotonic() >= self._collect_at:
+            self._collect_stacks()
+        for queue in queues:
+            for text in broker.get().take_commands(queue, self.options.name):
+                command = Command.loads(text)
+                if command is None:
+                    log.error("a command can't be read, and is dropped: %.200r", text)
+                else:
+                    self._obey(command)
+        self._reporter.state = self._state()
+
+    def _obey(self, command: Command) -> None:
+        who = command.by or "somebody"
+        log.warning("worker %s is to %s, asked by %s", self.options.name, command.act, who)
+        if self._stops and command.act is not Act.STACK:
+            self._answer(command.id, Answer(False, "It is stopping."))
+            return
+        match command.act:
+            case Act.QUIET:
+                self._set_quiet(True)
+            case Act.RESUME:
+                self._draining = False
+                self._set_quiet(False)
+            case Act.DRAIN:
+                self._why = f"drained, asked by {who}"
+                self._draining = True
+                self._set_quiet(True)
+            case Act.STOP:
+                self._why = f"asked by {who}"
+                self._stops = 1
+            case Act.RESTART:
+                self._reload_asked, self._reload_command = True, command.id
+                return
+            case Act.STACK:
+                self._stack_command = command.id
+                self._collect_at = time.monotonic() + _DUMPING
+                for slot in self._slots:
+                    slot.ask_for_stacks()
+                return
+        self._answer(command.id, Answer(True))
+
+    def _set_quiet(self, quiet: bool) -> None:
+        self._quiet = quiet
+        for slot in self._slots:
+            slot.set_quiet(quiet)
+
+    def _collect_stacks(self) -> None:
+        self._collect_at = float("inf")
+        fd = scratch()
+        try:
+            faulthandler.dump_traceback(fd, all_threads=True)
+            own = os.pread(fd, 100_000, 0).decode(errors="replace")
+        finally:
+            os.close(fd)
+        stacks = [(self.options.name, own)]
+        stacks += [(slot.consumer, slot.take_stacks()) for slot in self._slots if slot.process]
+        self._answer(self._stack_command, Answer(True, "", tuple(stacks)))
+
+    def _answer_reload(self, problem: str = "") -> None:
+        """Tell whoever asked for the reload by a command how it went."""
+        if self._reload_command:
+            self._answer(self._reload_command, Answer(not problem, problem))
+            self._reload_command = ""
+
+    def _answer(self, command_id: str, answer: Answer) -> None:
+        try:
+            broker.get().answer(self.options.queues[0], command_id, answer.dumps(), ANSWER_KEPT)
+        except BrokerUnavailable as error:
+            log.warning("the answer to an operator is lost, for the broker is away: %s", error)
+
     # ------------------------------------------------------------------ signals
 
     def _install_signals(self) -> int:
@@ -341,56 +457,3 @@ class Supervisor:
         handled = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD}
         signal.pthread_sigmask(signal.SIG_UNBLOCK, handled)
         return read
-
-
-class Reporter:
-    """Reports on the broker what this worker runs, for `jobs.control.inspect`.
-
-    It reads the boards of the children, so that busy children are reported as well: at each
-    renewal and, once a second at most, when other tasks run than before.
-    """
-
-    def __init__(self, options: Options, slots: Sequence[Slot]) -> None:
-        self._options = options
-        self._slots = slots
-        self._started = time.time()
-        #: What ran at the last report, and when that was (monotonic).
-        self._said: list[Place] = []
-        self._said_at = 0.0
-
-    def has_news(self, now: float) -> bool:
-        """Whether other tasks run than at the last report (``now``: monotonic)."""
-        if now - self._said_at < _REPORT_PAUSE:
-            return False
-        return {place[1:3] for place in self._running()} != {place[1:3] for place in self._said}
-
-    def report(self, queues: Sequence[str]) -> None:
-        """``queues``: the one that has this worker's reports."""
-        self._said, self._said_at = self._running(), time.monotonic()
-        said = {
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "started": self._started,
-            "queues": self._options.queues,
-            "processes": self._options.processes,
-            "processed": sum(slot.processed for slot in self._slots),
-            "consumers": [slot.consumer for slot in self._slots if slot.process],
-            "running": self._said,
-        }
-        for queue in queues:
-            broker.get().report(queue, self._options.name, json.dumps(said).encode())
-
-    def leave(self) -> None:
-        """Delete the report. Should the broker be away, readers can tell by the ended leases."""
-        with contextlib.suppress(BrokerUnavailable):
-            broker.get().report(self._options.queues[0], self._options.name, None)
-
-    def _running(self) -> list[Place]:
-        # The boards have monotonic times.
-        offset = time.time() - time.monotonic()
-        return [
-            (queue, slot.consumer, number, began + offset)
-            for slot in self._slots
-            for delivery, began in slot.running()
-            for queue, number in [place_of(delivery, self._options.queues)]
-        ]

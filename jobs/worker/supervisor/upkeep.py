@@ -16,6 +16,7 @@ from django.db import close_old_connections, connections
 from jobs import (
     broker,
     conf,
+    control,
     message,
 )
 from jobs.broker.base import Returned
@@ -90,16 +91,22 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
     return count
 
 
-def remove_reports(queues: Sequence[str]) -> None:
-    """Remove the reports of workers that were killed: none of their children has a lease."""
+def note_lost(queues: Sequence[str]) -> None:
+    """Replace the reports of workers whose leases have ended by notes that they were lost."""
     for queue in queues:
+        lease, ages = conf.get().lease_seconds, broker.get().report_ages(queue)
+        late = [name for name, age in ages.items() if age > lease]
+        if not late:
+            continue
         reports = broker.get().reports(queue)
         alive = {one.name for one in broker.get().consumers(queue) if one.lease > 0}
-        for name, text in reports.items():
+        for name in late:
+            consumers: list[str] = []
             with contextlib.suppress(ValueError, TypeError, KeyError):  # of another version
-                consumers = json.loads(text)["consumers"]
-                if consumers and alive.isdisjoint(consumers):
-                    broker.get().report(queue, name, None)
+                consumers = json.loads(reports[name])["consumers"]
+            lost = alive.isdisjoint(consumers)
+            if lost and control.workers.note_lost(queue, name, reports.get(name, b"")):
+                log.warning("worker %s is lost: its lease has ended", name)
 
 
 def end_unsendable(row: TaskResult, error: Exception) -> None:

@@ -6,6 +6,8 @@ import datetime as dt
 import time
 
 from jobs.broker.base import (
+    COMMANDS_MOST,
+    GONE_MOST,
     Broker,
     Outgoing,
     Pause,
@@ -14,6 +16,7 @@ from jobs.broker.base import (
     Waiting,
 )
 from tests.integration.broker.helpers import LEASE, claim, expire, numbered, push, waiting
+from tests.services import wait_for
 
 PAUSE = Pause("", "ada", "", dt.datetime(2026, 3, 1, tzinfo=dt.UTC))
 
@@ -111,3 +114,48 @@ def test_what_workers_say_of_themselves(broker: Broker) -> None:
     broker.report("mail", "three", None)
     assert broker.reports("mail") == {"two": b"idle"}
     assert broker.reports_of(["post", "mail"]) == [{}, {"two": b"idle"}]
+
+
+def test_when_workers_have_reported(broker: Broker) -> None:
+    assert broker.report_ages("mail") == {}
+    broker.report("mail", "one", b"busy")
+    broker.report("mail", "two", b"busy")
+    broker.report("mail", "two", None)
+    (name, age), *others = broker.report_ages("mail").items()
+    assert (name, others) == ("one", [])
+    assert 0 <= age < 30
+
+
+def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
+    broker.report("mail", "one", b"busy")
+    assert broker.note_gone("mail", b"a child crashed") is True
+    assert broker.note_gone("mail", b"lost", "one") is True
+    assert broker.note_gone("mail", b"lost", "one") is False
+    assert broker.gone("mail") == [b"lost", b"a child crashed"]
+    assert (broker.reports("mail"), broker.report_ages("mail")) == ({}, {})
+
+
+def test_no_more_ends_are_kept_than_that(broker: Broker) -> None:
+    for n in range(GONE_MOST + 5):
+        broker.note_gone("mail", b"%d" % n)
+    assert broker.gone("mail") == [b"%d" % n for n in range(GONE_MOST + 4, 4, -1)]
+
+
+def test_commands_are_taken_once_and_in_order(broker: Broker) -> None:
+    assert broker.take_commands("mail", "one") == []
+    for n in range(COMMANDS_MOST + 2):
+        broker.command("mail", "one", b"%d" % n, 60)
+    broker.command("mail", "two", b"other", 60)
+    assert broker.take_commands("mail", "one") == [b"%d" % n for n in range(2, COMMANDS_MOST + 2)]
+    assert broker.take_commands("mail", "one") == []
+    assert broker.take_commands("mail", "two") == [b"other"]
+
+
+def test_answers_to_commands(broker: Broker) -> None:
+    assert broker.answered("mail", "c1") is None
+    broker.answer("mail", "c1", b"first", 60)
+    broker.answer("mail", "c1", b"second", 60)
+    broker.answer("mail", "c2", b"other", 60)
+    assert broker.answered("mail", "c1") == b"second"
+    broker.answer("mail", "c1", b"gone", 0.001)
+    wait_for(lambda: broker.answered("mail", "c1") is None)

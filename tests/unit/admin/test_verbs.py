@@ -9,8 +9,10 @@ from django.db.models import Model
 from jobs.admin import queues, results, schedules
 from jobs.admin.deadletters.verbs import ALL_LETTERS_VERBS, LETTER_VERBS
 from jobs.admin.queues.verbs import ALL_CALLS_VERBS, CALL_VERBS, QUEUE_VERBS
+from jobs.admin.tasks.verbs import rate, run
 from jobs.admin.verbs import Verb
-from jobs.models import Queues, Schedule, TaskResult
+from jobs.admin.workers.verbs import VERBS as WORKERS
+from jobs.models import Queues, Schedule, TaskResult, Tasks, Workers
 
 RESULTS, SCHEDULES = results.admin.VERBS, schedules.admin.VERBS
 LETTERS = (*LETTER_VERBS, *ALL_LETTERS_VERBS)
@@ -28,6 +30,8 @@ OF: list[tuple[Verb, type[Model]]] = [
     *((verb, Schedule) for verb in SCHEDULES),
     *((verb, Queues) for verb in (*QUEUE_VERBS, *TASKS, *LETTERS)),
     *((verb, TaskResult if name in REVOKING else Queues) for name, verb in CALLS.items()),
+    *((verb, Tasks) for verb in (run, rate)),
+    *((verb, Workers) for verb in WORKERS),
 ]
 
 
@@ -40,7 +44,7 @@ def test_its_permission_exists(verb: Verb, model: type[Model]) -> None:
 
 
 @pytest.mark.parametrize(
-    "verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS, *CALLS.values()), LETTERS]
+    "verbs", [RESULTS, SCHEDULES, (*QUEUE_VERBS, *TASKS, *CALLS.values()), LETTERS, WORKERS]
 )
 def test_names_are_taken_once(verbs: tuple[Verb, ...]) -> None:
     names = [verb.name for verb in verbs]
@@ -61,3 +65,10 @@ def test_its_texts_take_a_number(verb: Verb) -> None:
 
 def test_a_title_asks_nothing() -> None:
     assert [verb.title for verb in RESULTS] == ["Run again now", "Revoke"]
+
+
+@pytest.mark.parametrize("verb", WORKERS, ids=lambda verb: verb.name)
+def test_texts_about_a_worker(verb: Verb) -> None:
+    texts = [verb.done, *([verb.question.text] if verb.question else [])]
+    for text in texts:
+        assert "“mail-1”" in text % {"n": 1, "worker": "mail-1", "grace": 30.0}

@@ -42,6 +42,48 @@ def test_being_ready_is_not_a_task(board: Board) -> None:
     assert board.running() == []
 
 
+def test_numbers_of_the_child(board: Board) -> None:
+    board.set_ready(7, 2)
+    assert (board.ready, board.processed, board.failed, board.over) == (True, 7, 2, False)
+    board.set_over()
+    board.set_ready(8, 2)
+    assert (board.processed, board.over, board.quiet) == (8, True, False)
+
+
+def test_the_supervisor_asks_for_quiet(board: Board) -> None:
+    board.set_ready(3)
+    board.quiet = True
+    board.set_ready(4)  # what the child writes leaves alone what its supervisor has written
+    assert board.quiet
+    board.quiet = False
+    assert (board.quiet, board.processed, board.running()) == (False, 4, [])
+
+
+def test_stacks_are_taken_once(board: Board) -> None:
+    code = (
+        "import faulthandler, os, signal, sys; from jobs.worker.board import DUMP; "
+        "fd = int(sys.argv[1]); os.lseek(fd, 0, os.SEEK_END); "
+        "faulthandler.register(DUMP, file=fd, all_threads=True); "
+        "[(signal.raise_signal(DUMP), print('.', flush=True), sys.stdin.readline()) for _ in '12']"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(board.fd)],
+        pass_fds=[board.fd],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        for _ in range(2):
+            child.stdout.readline()
+            assert board.take_stacks().count("most recent call first") == 1
+            assert board.take_stacks() == ""
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+    board.begin(2, 14)
+    assert [running.delivery for running in board.running()] == [14]
+
+
 def test_condemned(board: Board) -> None:
     board.begin(1, 12, 99.5)
     assert board.condemn(12, 50.0) is True

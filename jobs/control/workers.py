@@ -1,0 +1,170 @@
+"""What an operator wants of a worker, and how workers ended.
+
+A command is left on the broker, on the queue that has the worker's reports. The worker's supervisor
+takes it within about a second, and leaves its answer there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import enum
+import json
+import logging
+import secrets
+from typing import Any, NamedTuple
+
+from jobs import broker, conf
+from jobs.exceptions import UnknownWorker
+from jobs.timing import clock
+
+log = logging.getLogger("jobs.control")
+
+#: Seconds within which a worker must take a command: nobody expects it to act later.
+TAKEN_WITHIN = 60.0
+
+#: Seconds for which answers are kept.
+ANSWER_KEPT = 3600.0
+
+#: Most characters of an answer's text, and of the stacks of one process.
+_LONGEST = 200_000
+
+
+class Act(enum.StrEnum):
+    #: Claim nothing more, finish what runs, and stay.
+    QUIET = "quiet"
+    #: Claim again.
+    RESUME = "resume"
+    #: Claim nothing more, and stop when nothing runs any more, however long that takes.
+    DRAIN = "drain"
+    #: Stop like after SIGTERM: what runs has JOBS["GRACE_SECONDS"] to finish.
+    STOP = "stop"
+    #: Restart the children one by one with new code, like after SIGHUP.
+    RESTART = "restart"
+    #: Tell what all threads are doing.
+    STACK = "stack"
+
+
+class Command(NamedTuple):
+    id: str
+    act: Act
+    #: Who asked, for the worker's log.
+    by: str
+
+    def dumps(self) -> bytes:
+        return json.dumps(self._asdict()).encode()
+
+    @classmethod
+    def loads(cls, text: bytes) -> Command | None:
+        """None for one that another version has sent and that can't be read."""
+        try:
+            said = json.loads(text)
+            return cls(str(said["id"]), Act(said["act"]), str(said["by"]))
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+class Answer(NamedTuple):
+    #: Whether the worker does what was asked.
+    done: bool
+    #: More about it, such as why not; may be empty.
+    text: str = ""
+    #: Process → the stacks of its threads.
+    stacks: tuple[tuple[str, str], ...] = ()
+
+    def dumps(self) -> bytes:
+        stacks = [(name[:_LONGEST], text[:_LONGEST]) for name, text in self.stacks]
+        return json.dumps([self.done, self.text[:_LONGEST], stacks]).encode()
+
+
+class How(enum.StrEnum):
+    """How a worker or a child has ended."""
+
+    STOPPED = "stopped"
+    #: By its supervisor: at a time limit, for a revocation, or since it took too long to stop.
+    KILLED = "killed"
+    #: By itself.
+    CRASHED = "crashed"
+    #: Nobody knows: its lease has ended.
+    LOST = "lost"
+
+
+class Gone(NamedTuple):
+    """A worker or a child that has ended."""
+
+    #: The worker's name, or the child's.
+    name: str
+    how: How
+    why: str
+    at: dt.datetime
+    host: str = ""
+    pid: int = 0
+
+    def dumps(self) -> bytes:
+        values = {**self._asdict(), "at": self.at.timestamp()}
+        return json.dumps(values).encode()
+
+    @classmethod
+    def loads(cls, text: bytes) -> Gone | None:
+        """None for one that can't be read."""
+        try:
+            said: dict[str, Any] = json.loads(text)
+            at = dt.datetime.fromtimestamp(float(said["at"]), dt.UTC)
+            host, pid = str(said.get("host", "")), int(said.get("pid", 0))
+            return cls(str(said["name"]), How(said["how"]), str(said["why"]), at, host, pid)
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, OSError):
+            return None
+
+
+def command(worker: str, act: Act, *, by: str = "") -> tuple[str, str]:
+    """Ask something of a worker. The queue and the id under which `answered` finds its answer.
+
+    Raises `UnknownWorker` when no worker of this name reports.
+    """
+    queue = queue_of(worker)
+    asked = Command(secrets.token_hex(8), act, by)
+    broker.get().command(queue, worker, asked.dumps(), TAKEN_WITHIN)
+    log.warning("worker %s is to %s, asked by %s", worker, act, by or "somebody")
+    return queue, asked.id
+
+
+def answered(queue: str, command_id: str) -> Answer | None:
+    """What the worker answers; None: nothing yet, or it was too long ago."""
+    found = broker.get().answered(queue, command_id)
+    if found is None:
+        return None
+    try:
+        done, text, stacks = json.loads(found)
+        return Answer(bool(done), str(text), tuple((str(who), str(s)) for who, s in stacks))
+    except (ValueError, TypeError):
+        return Answer(done=True)  # of another version
+
+
+def queue_of(worker: str) -> str:
+    """The queue on which a worker reports. Raises `UnknownWorker`."""
+    names: list[str] = []
+    for queue in conf.get().queues:
+        reporting = broker.get().reports(queue)
+        if worker in reporting:
+            return queue
+        names += reporting
+    near = conf.nearest(worker, names)
+    raise UnknownWorker(f"No worker {worker!r} reports on the queues of JOBS['QUEUES'].{near}")
+
+
+def gone() -> list[Gone]:
+    """The workers and children that have ended lately, the last first."""
+    found = [Gone.loads(text) for queue in conf.get().queues for text in broker.get().gone(queue)]
+    return sorted((one for one in found if one), key=lambda one: one.at, reverse=True)
+
+
+def note_lost(queue: str, worker: str, report: bytes) -> bool:
+    """Replace the report of a worker that is gone by a note that it was lost. False: somebody else
+    has done that, or it came back."""
+    host, pid = "", 0
+    with contextlib.suppress(ValueError, TypeError, KeyError):  # of another version
+        said = json.loads(report)
+        host, pid = str(said["host"]), int(said["pid"])
+    why = "Its lease has ended: it was killed, or can't reach Redis."
+    lost = Gone(worker, How.LOST, why, clock.now(), host, pid)
+    return broker.get().note_gone(queue, lost.dumps(), worker)
