@@ -85,7 +85,7 @@ def fields(**values: Any) -> dict[str, str]:
 def test_every_task_is_listed(root: Client, typed: Any) -> None:
     listed = root.get(LIST).context["rows"]
     assert [found.name for found in listed] == sorted(registry.tasks)[:100]
-    page = told(root, f"{LIST}?q=TYPED")
+    page = told(root, f"{LIST}?q=TESTS.TYPED")
     assert "1 task" in page
     assert "max_retries=7" in page
     assert "rate_limit=5/m" in page
