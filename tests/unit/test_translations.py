@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.contrib import admin
+from django.utils.text import capfirst
+from django.utils.translation import override
 from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,3 +150,14 @@ def test_it_is_compiled(catalogue: Path) -> None:
         context, _, plain = text.rpartition("\x04")
         said = compiled.pgettext(context, plain) if context else compiled.gettext(plain)
         assert said == translation
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_the_dashboard_comes_first_in_the_admins_index(language: str) -> None:
+    with override(language):
+        names = {
+            str(capfirst(model._meta.verbose_name_plural)): model.__name__
+            for model in admin.site._registry
+            if model._meta.app_label == "jobs"
+        }
+    assert names[min(names)] == "Dashboard", names

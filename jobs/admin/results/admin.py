@@ -229,7 +229,8 @@ class ResultAdmin(VerbAdmin):
             chosen.append((ACTION_CHECKBOX_NAME, request.POST[ACTION_CHECKBOX_NAME]))
             return many.question(self, request, verb, count, chosen, request.get_full_path())
         if not rows:
-            messages.warning(request, gettext("None of the results that match can be acted on so."))
+            text = gettext("This can’t be done to any of the results that match.")
+            messages.warning(request, text)
             return back
         if action == "delete_selected":
             ended = self.get_queryset(request).filter(pk__in=[row.pk for row in rows])
