@@ -112,7 +112,7 @@ def test_nothing_fits(root: Client, broker_url: str) -> None:
     row()
     answer = press(root, "run_again")
     assert answer["Location"] == LIST
-    assert "None of the results" in said(answer)[0]
+    assert "any of the results" in said(answer)[0]
 
 
 # ------------------------------------------------------------------------------ many
