@@ -26,7 +26,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext, pgettext
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
@@ -332,7 +332,7 @@ class ResultAdmin(VerbAdmin):
     def took(self, row: TaskResult) -> SafeString | None:
         waited, ran, verb = words.wait_time(row), words.run_time(row), _("ran")
         if row.state == State.STARTED and row.started_at is not None:
-            verb, ran = pgettext("call", "runs"), clock.now() - row.started_at
+            verb, ran = pgettext_lazy("call", "runs"), clock.now() - row.started_at
         spans = ((_("waited"), waited), (verb, ran))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
         if row.attempts > 1:
