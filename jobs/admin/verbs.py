@@ -22,7 +22,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
@@ -147,6 +147,15 @@ def why(request: HttpRequest) -> str:
     """The reason that somebody gives for an act; empty: none."""
     # PostgreSQL stores no NUL.
     return request.POST.get("why", "").replace("\0", "").strip()[:LONGEST]
+
+
+def address(site: str, page: str, *args: str) -> str:
+    """Where another page of the app is, such as "taskresult_change"; empty when the `AdminSite` of
+    this name hasn't registered it."""
+    try:
+        return reverse(f"admin:jobs_{page}", args=args, current_app=site)
+    except NoReverseMatch:
+        return ""
 
 
 class VerbAdmin(_ModelAdmin):

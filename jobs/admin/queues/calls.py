@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -25,7 +24,7 @@ from jobs.admin import words
 from jobs.admin.pages import may_look
 from jobs.admin.queues.snapshot import PauseRow, WorkerRow
 from jobs.admin.results.page import progress_bar
-from jobs.admin.verbs import TROUBLE
+from jobs.admin.verbs import TROUBLE, address
 from jobs.broker.base import PARKED, DeadLetter, InFlight, Waiting
 from jobs.exceptions import MessageError
 from jobs.message import Message
@@ -444,7 +443,7 @@ def page_of_search(request: HttpRequest, text: str, site: str) -> str:
         queue = queue_of(text)
     except TROUBLE:
         return ""
-    return reverse("admin:jobs_queues_call", args=[queue, text], current_app=site) if queue else ""
+    return address(site, "queues_call", queue, text) if queue else ""
 
 
 def row_of(found: Found) -> CallRow:

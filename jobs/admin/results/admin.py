@@ -55,7 +55,7 @@ from jobs.admin.results.changelist import (
     TypedFilter,
 )
 from jobs.admin.results.verbs import VERBS, edit
-from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, why
+from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, address, why
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
 from jobs.control import selecting
@@ -378,13 +378,12 @@ class ResultAdmin(VerbAdmin):
             acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
             may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
             given_up = row.state == State.FAILURE and row.error_type in words.DEAD
+            may_look = may_look and bool(address(site, "deadletters_changelist"))
             if may_look and given_up and row.queue in conf.get().queues:
-                context["dead_url"] = reverse(
-                    "admin:jobs_queues_dead", args=[row.queue], current_app=site
-                )
+                context["dead_url"] = address(site, "queues_dead", row.queue)
             may_pause = user.has_perm("jobs.manage_queues") or user.has_perm("jobs.pause_queues")
-            if row.task in registry.tasks and may_pause:
-                url = reverse("admin:jobs_queues_pause_task", current_app=site)
+            url = address(site, "queues_pause_task")
+            if url and row.task in registry.tasks and may_pause:
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -11,7 +11,6 @@ from django.contrib.admin.utils import quote
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -19,7 +18,7 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from jobs import ledger
 from jobs.admin.results.verbs import again, revoke
-from jobs.admin.verbs import Question, Verb, VerbAdmin
+from jobs.admin.verbs import Question, Verb, VerbAdmin, address
 from jobs.control import acts, selecting
 from jobs.control.selecting import Selection
 from jobs.models import TaskResult
@@ -137,19 +136,11 @@ def start(
     row = ledger.results().get(pk=sent.id)
     said = _("%(verb)s, all that match: %(which)s.") % {"verb": verb.title, "which": selection}
     log(request, row, said, destroys=verb.destroys)
-    messages.success(
-        request,
-        format_html(
-            '{} <a href="{}">{}</a>',
-            _("%(verb)s: a task has begun with all that match.") % {"verb": verb.title},
-            reverse(
-                "admin:jobs_taskresult_change",
-                args=[quote(row.pk)],
-                current_app=owner.admin_site.name,
-            ),
-            _("How far it is"),
-        ),
-    )
+    begun = _("%(verb)s: a task has begun with all that match.") % {"verb": verb.title}
+    if url := address(owner.admin_site.name, "taskresult_change", quote(row.pk)):
+        link = '{} <a href="{}">{}</a>'
+        begun = format_html(link, begun, url, _("How far it is"))
+    messages.success(request, begun)
 
 
 def log(request: HttpRequest, row: TaskResult | None, said: str, *, destroys: bool = False) -> None:
