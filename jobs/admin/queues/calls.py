@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
-import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ from jobs.admin.queues.snapshot import PauseRow, WorkerRow
 from jobs.admin.results.page import progress_bar
 from jobs.admin.verbs import TROUBLE, address
 from jobs.broker.base import PARKED, DeadLetter, InFlight, Waiting
+from jobs.control.workers import read
 from jobs.exceptions import MessageError
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -227,10 +228,10 @@ def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
     reports = broker.get().reports_of(list(conf.get().queues))
     for text in itertools.chain.from_iterable(said.values() for said in reports):
         try:
-            for of, consumer, number, since in json.loads(text)["running"]:
-                if of == queue:
+            for of, consumer, number, since in read(text)["running"]:
+                if of == queue and math.isfinite(float(since)):
                     found.append((float(since), (str(consumer), int(number))))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             continue  # of a worker of another version
     return sorted(found)
 

@@ -18,7 +18,8 @@ from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -126,6 +127,7 @@ class ResultAdmin(VerbAdmin):
         if row is None:
             # A hook says which rows a person may see, and there is none to ask it about.
             return None if conf.get().admin_queryset else live.without_row(object_id)
+        relations.look_as(row, request)
         live.overlay([row])
         return row
 
@@ -250,26 +252,33 @@ class ResultAdmin(VerbAdmin):
     @admin.action(permissions=["view"], description=_("Export as CSV"))
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> StreamingHttpResponse:
-        return export.as_csv(request, self._exported(request, queryset))
+    ) -> HttpResponseBase | None:
+        rows = self._exported(request, queryset)
+        return None if rows is None else export.as_csv(request, rows)
 
     @admin.action(permissions=["view"], description=_("Export as JSON"))
     def export_json(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> StreamingHttpResponse:
-        return export.as_json(request, self._exported(request, queryset))
+    ) -> HttpResponseBase | None:
+        rows = self._exported(request, queryset)
+        return None if rows is None else export.as_json(request, rows)
 
     def _exported(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> QuerySet[TaskResult]:
-        """The chosen rows, or all that match and were sent until now."""
+    ) -> QuerySet[TaskResult] | None:
+        """The chosen rows, or all that match and were sent until now; None when a filter means
+        nothing."""
         rows = self.get_queryset(request)
         if request.POST.get("select_across") != "1":
             chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
             many.log(request, None, gettext("Exported: %(n)d results.") % {"n": len(chosen)})
             return rows.filter(pk__in=chosen)
         now = clock.now()
-        selection = selecting.read(request.GET)
+        try:
+            selection = selecting.read(request.GET)
+        except ValueError as error:
+            messages.error(request, str(error))
+            return None
         selection = replace(selection, until=min(selection.until or now, now))
         many.log(request, None, gettext("Exported: %(which)s.") % {"which": selection})
         return selection.all_of(rows)

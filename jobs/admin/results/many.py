@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
@@ -21,9 +22,10 @@ from jobs.admin.results.verbs import again, revoke
 from jobs.admin.verbs import Question, Verb, VerbAdmin, address
 from jobs.control import acts, selecting
 from jobs.control.selecting import Selection
+from jobs.message import new_id
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
-from jobs.tasks import act_on_results
+from jobs.tasks import act_on_results, seal_of
 from jobs.timing import clock
 
 #: Most results that are acted on while the browser waits.
@@ -127,13 +129,15 @@ def start(
     pressed = clock.now()
     until = min(selection.until or pressed, pressed)
     data = replace(selection, until=until).as_data()
-    options = {}
+    options: dict[str, Any] = {}
     if verb.question and verb.question.option and verb.question.option[0] in request.POST:
         options[verb.question.option[0]] = True
+    task_id, user = new_id(), str(request.user.pk)
+    seal = seal_of(task_id, act, data, user, options)
     # In a transaction, so that its page is there at once.
     with transaction.atomic(using=ledger.alias()):
-        sent = act_on_results.delay(act, data, str(request.user.pk), **options)
-    row = ledger.results().get(pk=sent.id)
+        act_on_results.apply_async((act, data, user, seal), options, task_id=task_id)
+    row = ledger.results().get(pk=task_id)
     said = _("%(verb)s, all that match: %(which)s.") % {"verb": verb.title, "which": selection}
     log(request, row, said, destroys=verb.destroys)
     begun = _("%(verb)s: a task has begun with all that match.") % {"verb": verb.title}

@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from jobs import conf
-from jobs.admin.pages import PageAdmin
+from jobs.admin.pages import PageAdmin, may_look
 from jobs.admin.verbs import FAILURES, Verb
 from jobs.admin.workers.listing import listed, one
 from jobs.admin.workers.verbs import VERBS
@@ -100,7 +100,11 @@ class WorkersAdmin(PageAdmin):
             command = ""  # stacks are for those who may ask for them
         found = one(name, queue, command)
         shown = {"queue": queue, "command": command} if found["asked"] else {}
-        return {**found, "query": f"?{urlencode(shown)}" if shown else ""}
+        return {
+            **found,
+            "may_look": may_look(request),
+            "query": f"?{urlencode(shown)}" if shown else "",
+        }
 
     # ------------------------------------------------------------------ acts
 
