@@ -56,7 +56,7 @@ class ErrorsAdmin(PageAdmin):
     ) -> TemplateResponse:
         self.check_may_view(request)
         name = request.GET.get("range", "")
-        name = name if name in RANGES else "day"
+        name = name if name in RANGES else "hour"
         found = find(selecting.seen_by(request, ledger.results()), RANGES[name])
         results = address(self.admin_site.name, "taskresult_changelist")
         since = found.since.isoformat()
