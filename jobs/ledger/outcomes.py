@@ -9,9 +9,11 @@ from __future__ import annotations
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from django.conf import settings
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, Q, QuerySet
@@ -308,7 +310,8 @@ def _upsert(source: str) -> str:
 
 def _ended(ids: str) -> str:
     ends = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
-    return f"SELECT id FROM {TaskResult._meta.db_table} WHERE id IN ({ids}) AND state IN ({ends})"  # noqa: S608  no values
+    table = TaskResult._meta.db_table
+    return f"SELECT id FROM {table} WHERE id {ids} AND state IN ({ends})"  # noqa: S608  no values
 
 
 def _write_postgresql(
@@ -356,19 +359,31 @@ _encode = msgspec.json.Encoder(enc_hook=_plain_text).encode
 def _write_sqlite(
     connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
 ) -> int:
-    rows = [
-        [stored(value, connection) if isinstance(value, dt.datetime) else value for value in item]
-        for item in records
-    ]
+    # Django takes four microseconds to make a moment naive. Nearly all are in UTC, as stored.
+    utc = not settings.USE_TZ or connection.timezone is dt.UTC
+    rows: list[list[Any]] = [list(item) for item in records]
+    for row in rows:
+        for place in _MOMENT_PLACES:
+            if (moment := row[place]) is None:
+                continue
+            if utc and moment.tzinfo is dt.UTC:
+                row[place] = str(moment)[:-6]  # without +00:00
+            else:
+                row[place] = stored(moment, connection)
     with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
         if written is None:
             cursor.executemany(_SQLITE, rows)
             return int(cursor.rowcount)
-        for item, row in zip(records, rows, strict=True):
-            # Not RETURNING, which SQLite has since 3.35 only.
-            cursor.execute(_SQLITE, row)
-            if cursor.rowcount:
-                written.add(item.id)
+        if sqlite3.sqlite_version_info < (3, 35):  # without RETURNING
+            for item, row in zip(records, rows, strict=True):
+                cursor.execute(_SQLITE, row)
+                if cursor.rowcount:
+                    written.add(item.id)
+            return len(written)
+        for part in chunks(rows, 100):
+            values = ", ".join([_SQLITE_ROW] * len(part))
+            cursor.execute(f"{_upsert(f'VALUES {values}')} RETURNING id", list(chain(*part)))
+            written.update(task_id for (task_id,) in cursor.fetchall())
         return len(written)
 
 
@@ -412,17 +427,20 @@ _TYPES = {
     for name in Record._fields
 }
 _MOMENTS = [name for name, kind in _TYPES.items() if kind == "timestamptz"]
+_MOMENT_PLACES = [Record._fields.index(name) for name in _MOMENTS]
 #: Average bytes from which on rows are large.
 _LARGE = 4096
 _GIVEN = ", ".join(f"{n} {'text' if kind == 'bytea' else kind}" for n, kind in _TYPES.items())
 _VALUES = ", ".join(f"decode({n}, 'base64')" if k == "bytea" else n for n, k in _TYPES.items())
 _POSTGRESQL = _upsert(f"SELECT {_VALUES} FROM json_to_recordset(%s::json) AS given({_GIVEN})")  # noqa: S608  as above
 _POSTGRESQL_EACH = _upsert(f"VALUES ({', '.join(f'%s::{kind}' for kind in _TYPES.values())})")
-_SQLITE = _upsert(f"VALUES ({', '.join(['%s'] * len(Record._fields))})")
-#: Takes ids as a JSON text. SQLite has such a function in every build since 3.38.
-_ENDED = {"postgresql": _ended("SELECT json_array_elements_text(%s::json)")}
+_SQLITE_ROW = f"({', '.join(['%s'] * len(Record._fields))})"
+_SQLITE = _upsert(f"VALUES {_SQLITE_ROW}")
+#: Takes ids as a JSON text. An array, so that PostgreSQL uses the index, whatever it knows of the
+#: table. SQLite has such a function in every build since 3.38.
+_ENDED = {"postgresql": _ended("= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))")}
 if sqlite3.sqlite_version_info >= (3, 38):
-    _ENDED["sqlite"] = _ended("SELECT value FROM json_each(%s)")
+    _ENDED["sqlite"] = _ended("IN (SELECT value FROM json_each(%s))")
 _WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record], set[str] | None], int]] = {
     "postgresql": _write_postgresql,
     "sqlite": _write_sqlite,
