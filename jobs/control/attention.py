@@ -218,15 +218,15 @@ def _of_the_ledger(around: Surroundings) -> Iterator[Matter]:
         yield Matter(Kind.BEAT, text)
     if around.late:
         text = ngettext(
-            "%(n)s schedule is late, since %(seconds)s s.",
-            "%(n)s schedules are late, the first since %(seconds)s s.",
+            "%(n)s schedule is late, by %(seconds)s s.",
+            "%(n)s schedules are late, the first by %(seconds)s s.",
             around.late,
         )
         yield Matter(Kind.LATE, text % _counted(around.late, around.late_since))
     if around.backlog:
         text = ngettext(
-            "%(n)s call is committed and not on its queue yet, since %(seconds)s s.",
-            "%(n)s calls are committed and not on their queues yet, the first since %(seconds)s s.",
+            "%(n)s call is committed and not on its queue yet, for %(seconds)s s.",
+            "%(n)s calls are committed and not on their queues yet, the first for %(seconds)s s.",
             around.backlog,
         )
         yield Matter(Kind.BACKLOG, text % _counted(around.backlog, around.backlog_since))

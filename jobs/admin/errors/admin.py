@@ -67,7 +67,7 @@ class ErrorsAdmin(PageAdmin):
                 query["error_type"] = group.error_type
             return {"group": group, "url": f"{results}?{urlencode(query)}" if results else ""}
 
-        labels = {"hour": _("Past hour"), "day": _("Past 24 hours"), "week": _("Past 7 days")}
+        labels = {"hour": _("Last hour"), "day": _("Last 24 hours"), "week": _("Last 7 days")}
         context = {
             "title": _("Errors"),
             "found": found,

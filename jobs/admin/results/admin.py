@@ -27,7 +27,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
@@ -231,7 +231,8 @@ class ResultAdmin(VerbAdmin):
             chosen.append((ACTION_CHECKBOX_NAME, request.POST[ACTION_CHECKBOX_NAME]))
             return many.question(self, request, verb, count, chosen, request.get_full_path())
         if not rows:
-            messages.warning(request, gettext("None of the results that match can be acted on so."))
+            text = gettext("This can’t be done to any of the results that match.")
+            messages.warning(request, text)
             return back
         if action == "delete_selected":
             ended = self.get_queryset(request).filter(pk__in=[row.pk for row in rows])
@@ -340,7 +341,7 @@ class ResultAdmin(VerbAdmin):
     def took(self, row: TaskResult) -> SafeString | None:
         waited, ran, verb = words.wait_time(row), words.run_time(row), _("ran")
         if row.state == State.STARTED and row.started_at is not None:
-            verb, ran = _("runs"), clock.now() - row.started_at
+            verb, ran = pgettext("call", "runs"), clock.now() - row.started_at
         spans = ((_("waited"), waited), (verb, ran))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
         if row.attempts > 1:

@@ -262,7 +262,7 @@ def test_the_task_touches_only_what_the_person_sees(broker_url: str, settings: S
 def test_a_filter_that_means_nothing_acts_on_nothing(root: Client, broker_url: str) -> None:
     failures(3)
     answer = press(root, "delete_selected", "?sent=nonsense")
-    assert "There is no time" in said(answer)[0]
+    assert "There is no period" in said(answer)[0]
     assert count() == 3
 
 

@@ -167,7 +167,7 @@ BESIDES = {
     (TaskResult, ""): ["action=revoke&_selected_action=x", "action=delete_selected&post=yes"],
     (Schedule, ""): ["action=disable&_selected_action=1", "action=delete_selected&post=yes"],
     (Queues, "queue/<path:queue>/"): [
-        "action=cancel&confirmed=yes",
+        "action=revoke&confirmed=yes",
         "action=move&key=0:x:y&confirmed=yes",
         "action=move_all&confirmed=yes&to=high",
     ],
