@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import shlex
+import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ from tests.starter import Starter
 # redis-py reads the metadata of its package for each new connection: half a millisecond of CPU, for
 # thousands of connections.
 redis.utils.get_lib_version = functools.cache(redis.utils.get_lib_version)
+
+
+# A shell without job control has what it starts in the background ignore these, which all processes
+# of tests would inherit.
+for signum, handler in (
+    (signal.SIGINT, signal.default_int_handler),
+    (signal.SIGQUIT, signal.SIG_DFL),
+):
+    if signal.getsignal(signum) == signal.SIG_IGN:
+        signal.signal(signum, handler)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -10,6 +10,7 @@ migration; new texts go into ``jobs/locale``. The tables of ``tests/unit/admin/t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
@@ -56,6 +57,8 @@ TABS = (
     "workers",
     "schedule",
 )
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 #: Characters of the reason that somebody gives for an act.
 LONGEST = 500
@@ -145,8 +148,17 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
 
 def why(request: HttpRequest) -> str:
     """The reason that somebody gives for an act; empty: none."""
-    # PostgreSQL stores no NUL.
-    return request.POST.get("why", "").replace("\0", "").strip()[:LONGEST]
+    # In one line: it goes into logs, and PostgreSQL stores no NUL.
+    return _CONTROLS.sub(" ", request.POST.get("why", "")).strip()[:LONGEST]
+
+
+def address(site: str, page: str, *args: str) -> str:
+    """Where another page of the app is, such as "taskresult_change"; empty when the `AdminSite` of
+    this name hasn't registered it."""
+    try:
+        return reverse(f"admin:jobs_{page}", args=args, current_app=site)
+    except NoReverseMatch:
+        return ""
 
 
 class VerbAdmin(_ModelAdmin):

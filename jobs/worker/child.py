@@ -169,6 +169,7 @@ class Child:
             self.recorder.flush,
             batch=options.batch,
             crowded=lambda: self.recorder.crowded,
+            freed=self.recorder.freed,
         )
         self.loop = AsyncRunner(
             consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed

@@ -26,6 +26,7 @@ def test_only_work_stays_for_ever(project: Project, killed: bool) -> None:
         result.get(timeout=20, propagate=False)
     control.revoke(add.apply_async((1, 1), countdown=500).id)
     settled()
+    project.wait_for(control.inspect.workers, what="its report, which a kill leaves behind")
     worker.kill_group() if killed else worker.stop(signal.SIGTERM)
     with project.valkey.client() as client:
         # A child outlives a killed supervisor by a moment, in which it may hear the bell.

@@ -34,7 +34,10 @@ def gate(tmp_path: Path) -> Gate:
 def start(project: Project, name: str = "w", *args: str, jobs: dict[str, Any] = SLOW) -> Process:
     given = args if "--processes" in args else ("--processes", "1", *args)
     queues = () if "--queues" in args else ("--queues", "default")
-    return ready_worker(project, "--name", name, *given, *queues, jobs=jobs)
+    worker = ready_worker(project, "--name", name, *given, *queues, jobs=jobs)
+    # A child may claim a moment before its supervisor reports.
+    wait_for(lambda: told(name), what=f"the report of {name}")
+    return worker
 
 
 def ask(act: Act, worker: str = "w", by: str = "ada") -> Answer:
@@ -126,7 +129,6 @@ def test_a_drain_can_be_called_off(project: Project, gate: Gate) -> None:
 
 def test_a_worker_is_stopped(project: Project) -> None:
     worker = start(project)
-    wait_for(told)
     assert ask(Act.STOP).done
     assert worker.wait(timeout=60) == 0
     assert told() is None
@@ -184,7 +186,6 @@ def test_what_every_thread_is_doing(project: Project, gate: Gate) -> None:
 
 def test_nobody_of_that_name(project: Project) -> None:
     start(project, "mail-1")
-    wait_for(lambda: told("mail-1"))
     with pytest.raises(UnknownWorker, match=r"No worker .mail-2. .* Did you mean .mail-1."):
         control.workers.command("mail-2", Act.STOP)
 
@@ -220,7 +221,6 @@ def test_a_suspended_one_falls_silent(project: Project) -> None:
 def test_a_killed_one_is_missed_by_the_others(project: Project) -> None:
     start(project, jobs=SHORT)
     killed = start(project, "killed", jobs=SHORT)
-    wait_for(lambda: told("killed"))
     os.kill(killed.pid, signal.SIGKILL)
     wait_for(lambda: [one.how for one in control.workers.gone()] == [How.LOST])
     (gone,) = control.workers.gone()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -125,18 +127,29 @@ def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
     ]
 
 
+def _names_a_sensitive_task(whole: str) -> bool:
+    """Whether it is a message of such a task, or one of them follows its call. Also of a message
+    that nobody can read."""
+    text = whole
+    # The body of most messages is plain text.
+    with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+        text += base64.b64decode(json.loads(whole)["body"]).decode(errors="replace")
+    return any(task.sensitive and name in text for name, task in registry.tasks.items())
+
+
 def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
     """Everything about one dead letter."""
     (row,) = letter_rows(queue, [letter])
     found = row.message
     whole = letter.raw.decode("utf-8", "backslashreplace")
+    hidden = bool(found and found.sensitive) or _names_a_sensitive_task(whole)
     try:
         envelope = json.loads(whole)
-        if found and found.sensitive:
+        if hidden:
             envelope["body"] = HIDDEN
         whole = words.writable(json.dumps(envelope, indent=2, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        pass  # no JSON: it is shown as it is
+    except (ValueError, TypeError, RecursionError):  # no message: it is shown as it is
+        whole = HIDDEN if hidden else whole
     return {
         "row": row,
         "args": words.pretty(serialization.dumps(found.shown_args)) if found else "",

@@ -29,7 +29,7 @@ from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
-from jobs.worker.record.recorder import FULL, Recorder
+from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 
@@ -240,8 +240,8 @@ class ClaimSize:
 
     def room(self) -> int:
         """How many messages to claim now."""
-        if self._recorder.backlog > 4 * FULL or self._recorder.crowded:
-            return 0  # the recorder can't keep up: hold no more than this
+        if self._recorder.full:
+            return 0
         if self._sync.busy < self._sync.width:
             self._sync_full = False
         if self._async.running < self._async.concurrency:
@@ -456,6 +456,10 @@ class Consumer:
             self._sync.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
                 held = self._sync.unstarted or self._gathering
+                # Ended by a runner that has little left to do, by the event loop after each task,
+                # and by the recorder when it is no longer full. The time limit is for what no
+                # other thread can tell: tasks that take long, revocations, and the end of the
+                # child, since a signal handler may not set an event.
                 self._sync.freed.wait(min(AHEAD if held else 1.0, self._size.until_search()))
         self._terminate_revoked()
 
