@@ -126,7 +126,7 @@ def test_all_failures_of_an_error_in_the_last_hour_are_retried(
     assert (old.attempts, TaskResult.objects.get(pk=other).attempts) == (1, 1)
 
 
-def test_which_worker_is_stuck_on_which_call_and_cancel_it(
+def test_which_worker_is_stuck_on_which_call_and_end_it(
     visit: Visit, worker: Process, project: Project, gate: Gate
 ) -> None:
     ready_worker(project, "--processes", "1", "--name", "idle-1", jobs=JOBS)

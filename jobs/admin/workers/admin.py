@@ -55,7 +55,7 @@ class WorkersAdmin(PageAdmin):
     def _may_control(self, request: HttpRequest) -> bool:
         return any(self.may(request, verb) for verb in VERBS)
 
-    def _may_cancel(self, request: HttpRequest) -> bool:
+    def _may_revoke(self, request: HttpRequest) -> bool:
         """Whether this person may end a call from here, by the verb of results."""
         needed = ("jobs.view_taskresult", f"jobs.{revoke.permission}")
         return request.user.has_perms(needed)
@@ -70,7 +70,7 @@ class WorkersAdmin(PageAdmin):
         context = {
             "title": _("Workers"),
             "refresh": REFRESH,
-            "may_cancel": self._may_cancel(request),
+            "may_revoke": self._may_revoke(request),
             **listed(),
             **(extra_context or {}),
         }
@@ -79,7 +79,7 @@ class WorkersAdmin(PageAdmin):
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self.check_may_view(request)
-        context = {**listed(), "may_cancel": self._may_cancel(request)}
+        context = {**listed(), "may_revoke": self._may_revoke(request)}
         return TemplateResponse(request, "admin/jobs/workers/live.html", context)
 
     def worker_view(self, request: HttpRequest, name: str) -> TemplateResponse:
@@ -117,7 +117,7 @@ class WorkersAdmin(PageAdmin):
             **found,
             "may_look": may_look(request),
             "query": f"?{urlencode(shown)}" if shown else "",
-            "may_cancel": self._may_cancel(request),
+            "may_revoke": self._may_revoke(request),
         }
 
     # ------------------------------------------------------------------ acts
