@@ -6,6 +6,9 @@ from selenium.webdriver import Chrome
 
 from tests.services import wait_for
 
+STATUS = "return performance.getEntriesByType('navigation')[0]?.responseStatus"
+VIEWPORT = "return document.querySelector('meta[name=viewport]')?.content"
+
 
 def text(browser: Chrome, selector: str) -> str:
     """Text of the element, empty when there is none at this instant."""
@@ -22,8 +25,16 @@ def fits(browser: Chrome, width: int) -> None:
     """Wait until the page is no wider than this: its scripts and a new size of the window may
     change the layout after it has been loaded."""
     script = "return document.scrollingElement.scrollWidth"
-    wait_for(
-        lambda: browser.execute_script(script) <= width,
-        10,
-        what=f"{browser.current_url} to fit into {width} pixels",
-    )
+    try:
+        wait_for(
+            lambda: browser.execute_script(script) <= width,
+            10,
+            what=f"{browser.current_url} to fit into {width} pixels",
+        )
+    except AssertionError as error:
+        # A page without a viewport of its own, as that of an error, has 980 on a telephone.
+        error.add_note(
+            f"It has {browser.execute_script(script)}, status {browser.execute_script(STATUS)}, "
+            f"viewport {browser.execute_script(VIEWPORT)}:\n{text(browser, 'body')[:2000]}"
+        )
+        raise

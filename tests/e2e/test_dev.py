@@ -102,7 +102,7 @@ def test_ctrl_c_while_all_is_still_starting(launch: Launch, folder: Path) -> Non
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the child through /proc")
 def test_when_one_part_dies_it_is_named_and_all_end(launch: Launch, folder: Path) -> None:
     process = launch(free_port())
-    process.wait_for_output("Ctrl-C ends all of it", timeout=60)
+    wait_for(lambda: len(children_of(process)) == 4 or process.poll() is not None, what="its parts")
     os.kill(children_of(process)[0], signal.SIGKILL)
     assert process.wait(timeout=60) == 1
     assert "web ended by itself (SIGKILL)" in process.output()

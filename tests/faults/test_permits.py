@@ -86,16 +86,18 @@ def test_a_process_that_is_no_worker_is_killed(project: Project) -> None:
 
 
 ATTEMPTS = """
-import sys
+import pathlib, sys, time
 import django; django.setup()
 from tests.tasks import once_at
+name, gate, begin = sys.argv[1:]
 print("ready", flush=True)
-input()
+while not pathlib.Path(begin).exists():
+    time.sleep(0.01)
 mine = 0
 for n in range(1250):
-    task_id = f"{sys.argv[1]}-{n}"
-    mine += once_at.apply_async((sys.argv[2],), task_id=task_id).id == task_id
-print(mine)
+    task_id = f"{name}-{n}"
+    mine += once_at.apply_async((gate,), task_id=task_id).id == task_id
+print(f"accepted: {mine}")
 """
 
 
@@ -103,30 +105,12 @@ print(mine)
 def test_of_ten_thousand_attempts_by_eight_processes_one_is_accepted(
     project: Project, tmp_path: Path
 ) -> None:
-    gate = Gate(tmp_path / "gate")
-    senders = [
-        subprocess.Popen(
-            [sys.executable, "-c", ATTEMPTS, str(n), gate.path],
-            cwd=ROOT,
-            env=project.env,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for n in range(8)
-    ]
-    try:
-        for sender in senders:
-            assert sender.stdout is not None
-            assert sender.stdout.readline() == "ready\n"
-        for sender in senders:
-            assert sender.stdin is not None
-            sender.stdin.write("\n")
-            sender.stdin.flush()
-        accepted = [int(sender.communicate(timeout=270)[0]) for sender in senders]
-    finally:
-        for sender in senders:
-            sender.kill()
-            sender.wait()
-    assert sum(accepted) == 1
+    gate, begin, script = Gate(tmp_path / "gate"), tmp_path / "begin", tmp_path / "attempts.py"
+    script.write_text(ATTEMPTS)
+    senders = [project.start(str(script), str(n), gate.path, str(begin)) for n in range(8)]
+    for sender in senders:
+        sender.wait_for_output("ready")
+    begin.touch()
+    accepted = [sender.wait_for_output("accepted:", timeout=270).split()[-1] for sender in senders]
+    assert sorted(accepted) == ["0"] * 7 + ["1"]
     assert broker.get().stats("default").waiting == 1
