@@ -69,7 +69,9 @@ def visit(
 
 def click(browser: Chrome, selector: str) -> None:
     found = browser.find_element("css selector", selector)
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", found)
+    browser.execute_script(
+        "arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", found
+    )
     found.click()
 
 
