@@ -8,3 +8,6 @@ from tests.settings import INSTALLED_APPS
 THEME = os.environ["THEME"]
 INSTALLED_APPS = [THEME, *INSTALLED_APPS]
 ROOT_URLCONF = "tests.themed_urls"
+
+# A test asks no other host.
+JAZZMIN_SETTINGS = {"use_google_fonts_cdn": False}

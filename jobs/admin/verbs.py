@@ -17,7 +17,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
@@ -161,9 +161,19 @@ def address(site: str, page: str, *args: str) -> str:
         return ""
 
 
+class VerbActionForm(ActionForm):
+    """The choice of an action, as django-unfold needs it: it shows the button that runs the action
+    when its script knows of a choice."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["action"].widget.attrs["x-model"] = "action"
+
+
 class VerbAdmin(_ModelAdmin):
     """Offers each of its verbs as an action of the list and as a button on a row's page."""
 
+    action_form = VerbActionForm
     verbs: Sequence[Verb] = ()
     #: The message about a row that was deleted meanwhile.
     not_there: Text = ""

@@ -206,8 +206,8 @@ class ScheduleAdmin(VerbAdmin):
         url = self.result_url(result)
         template = '<span class="jobs-state jobs-state-{}">{}</span>'
         if url:
-            template = '<a class="jobs-state jobs-state-{}" href="{}">{}</a>'
-            return format_html(template, state.lower(), url, State(state).label)
+            template = '<a href="{}" class="jobs-state jobs-state-{}">{}</a>'
+            return format_html(template, url, state.lower(), State(state).label)
         return format_html(template, state.lower(), State(state).label)
 
     def result_url(self, result: str) -> str:

@@ -1,5 +1,5 @@
-"""The pages in an `AdminSite` of a project's own: another name, another prefix, perhaps only some of
-the pages. Every link of every page is followed."""
+"""The pages in an `AdminSite` of a project's own: another name, another prefix, perhaps only some
+of the pages. Every link of every page is followed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def full(broker_url: str) -> Iterator[None]:
     row(state="SUCCESS", parent_id=failed.pk, root_id=failed.pk)
     row(state="PENDING", task=add.name)
     schedule = Schedule.objects.create(name="nightly", task=add.name, crontab="0 3 * * *")
-    ScheduleRun.objects.create(schedule=schedule, due_at=gone.created_at, at=gone.created_at, result=gone.pk)
+    ScheduleRun.objects.create(
+        schedule=schedule, due_at=gone.created_at, at=gone.created_at, result=gone.pk
+    )
     add.delay(1, 2)
     add.apply_async((1, 2), countdown=3_600)
     put(b"no message")
