@@ -22,6 +22,7 @@ from jobs.control import attention, metrics, snapshot
 from jobs.control.attention import Kind, Matter
 from jobs.control.metrics import Histogram, Numbers, Range
 from jobs.control.throughput import Rate
+from jobs.timing import clock
 
 #: The ranges that can be chosen, with their labels.
 RANGES = {
@@ -141,7 +142,7 @@ def numbers(chosen: Chosen) -> dict[str, Any]:
 def series(found: Sequence[Numbers]) -> dict[str, list[Any]]:
     """Name of a line → its values; of counts, per minute. The last span is not over yet, so its
     rates are those of the part that has passed, unless that is too short to tell."""
-    now = timezone.now()
+    now = clock.now()
     passed = [min(n.seconds, (now - n.start).total_seconds()) for n in found]
     minutes = [max(s, n.seconds / 4) / 60 for s, n in zip(passed, found, strict=True)]
 
