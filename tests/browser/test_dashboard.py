@@ -102,7 +102,7 @@ def test_it_updates_by_itself_and_keeps_its_place(
     broker.get().push([Outgoing("default", b"x")])
     visit("jobs/dashboard/")
     wait_for(lambda: text(browser, WAITING) == "1")
-    browser.set_window_size(700, 500)
+    browser.set_window_size(800, 500)
     browser.execute_script(
         "document.querySelector('#jobs-dashboard-queues a').focus();"
         "const sheet = new CSSStyleSheet();"
