@@ -37,7 +37,7 @@ FOLDER = ROOT / "docs" / "images"
 #: Most bytes of a picture.
 BYTES = 120_000
 
-SHOP = '''
+SHOP = """
 import time
 
 from jobs import task
@@ -84,7 +84,7 @@ def build_catalogue(self, edition):
     for n in range(1, 61):
         self.progress(n, 60, "pages")
         time.sleep(0.5)
-'''
+"""
 
 SETTINGS = """
 from tests.settings import *
@@ -151,7 +151,9 @@ def test_pictures(
     for edition in ("spring", "summer"):
         shop.build_catalogue.delay(edition)
     for n in range(3):
-        dead = Message(task="shop.tasks.send_coupon", id=message.new_id(), queue="default", args=[n])
+        dead = Message(
+            task="shop.tasks.send_coupon", id=message.new_id(), queue="default", args=[n]
+        )
         broker.get().push([Outgoing("default", message.encode(dead))])
     wait_for(lambda: broker.get().stats("default").dead == 3)
     wait_for(lambda: not broker.get().stats("high").waiting)
