@@ -321,10 +321,9 @@ def _write_postgresql(
     several times as much. For large rows it is the other way round."""
     with connection.cursor() as cursor:
         if written is not None:
-            text = _json(records)
-            cursor.execute(f"{_POSTGRESQL} RETURNING id", [text])
+            cursor.execute(f"{_POSTGRESQL} RETURNING id", [_json(records)])
             written.update(task_id for (task_id,) in cursor.fetchall())
-        elif len(records) > 1 and sum(map(_length, records)) > _LARGE * len(records):
+        elif sum(map(_length, records)) > _LARGE * len(records):
             cursor.executemany(_POSTGRESQL_EACH, records)
         else:
             cursor.execute(_POSTGRESQL, [_json(records)])

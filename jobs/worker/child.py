@@ -203,7 +203,7 @@ class Child:
             self.consumer.start()
             self.board.set_ready()
             if threads:
-                self._stop.get()
+                self._stop.get()  # ended by stop()
             else:
                 self.sync.run()
             signals.announce(signals.worker_stopping, self.name, queues=queues)

@@ -394,7 +394,7 @@ class Consumer:
         anything else: the process may end under it.
         """
         while self._thread.is_alive() and not self.waiting:
-            self._thread.join(0.02)
+            self._thread.join(0.02)  # ended by this thread's end; nobody tells of `waiting`
 
     def run(self) -> None:
         while not self._stopping:
@@ -404,7 +404,7 @@ class Consumer:
                 connections.close_all()
                 pause = self._patience.away(error)
                 self.waiting = True
-                time.sleep(pause)
+                time.sleep(pause)  # ended by time: nobody tells when a server is back
                 self.waiting = False
             else:
                 # Only after a whole step: a broker that lets claim but not wait is not back.
@@ -658,6 +658,8 @@ class Consumer:
                 queues = [c.queue for c in self._cursors.values() if not c.refused_until]
                 if len(queues) < len(self._cursors):
                     timeout = min(timeout, _ASK_AGAIN)
+                # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
+                # time limit is short.
                 if queues:
                     broker.get().wait(queues, timeout)
                 else:
@@ -666,6 +668,7 @@ class Consumer:
             # A third of the way from `delay` to the task is saved by this.
             self._empty, self._next_due = False, None
             (cursor,) = self._cursors.values()
+            # Ended by senders, who ring the bell.
             claim = broker.get().wait_and_claim(
                 cursor.queue, self.name, cursor.number, room, self._conf.lease_seconds, timeout
             )
