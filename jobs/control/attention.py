@@ -99,7 +99,8 @@ def look() -> Surroundings:
         with broker.get().briefly(insist=False):
             keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
             queues = known_queues()
-            by_task, rates = metrics.by_task(Range.HOUR, queues=queues), throughput.rates(queues)
+            by_task = metrics.by_task(Range.HOUR, queues=queues, fields=("succeeded", "failed"))
+            rates = throughput.rates(queues)
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
         return Surroundings()
     try:

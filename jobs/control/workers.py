@@ -154,7 +154,8 @@ def queue_of(worker: str) -> str:
 
 def gone() -> list[Gone]:
     """The workers and children that have ended lately, the last first."""
-    found = [Gone.loads(text) for queue in conf.get().queues for text in broker.get().gone(queue)]
+    said = broker.get().gone_of(list(conf.get().queues))
+    found = [Gone.loads(text) for texts in said for text in texts]
     return sorted((one for one in found if one), key=lambda one: one.at, reverse=True)
 
 

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from jobs import broker, conf, message
 from jobs.admin.deadletters.verbs import KEY, Letter
 from jobs.broker.base import DeadLetter
-from jobs.exceptions import MessageError
 
 #: Dead letters that are looked at for one page, or for one act on all that match. Each is read
 #: whole.
@@ -84,10 +83,7 @@ def kind_of(letter: DeadLetter) -> str:
 
 
 def task_of(queue: str, letter: DeadLetter) -> str:
-    try:
-        return message.decode(letter.raw, queue, trusted=True).task
-    except MessageError:
-        return ""
+    return message.task_of(letter.raw, queue)
 
 
 def page_of(wanted: Filter, after: Place | None, count: int) -> Page:
