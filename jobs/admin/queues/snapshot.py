@@ -18,6 +18,9 @@ from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
 from jobs.timing import clock
 
+#: Most processes on the overview; the page of the workers has all.
+_PROCESSES = 100
+
 #: Most tasks of one process that are named.
 _NAMED = 5
 
@@ -96,7 +99,8 @@ def snapshot(*, now: bool = False) -> dict[str, Any]:
             for queue in taken.queues
         ],
         "paused_tasks": [PauseRow(name, said) for name, said in taken.paused_tasks.items()],
-        "workers": [WorkerRow(*process) for process in taken.processes],
+        "workers": [WorkerRow(*process) for process in taken.processes[:_PROCESSES]],
+        "workers_besides": max(0, len(taken.processes) - _PROCESSES),
         "at": words.moment(taken.at),
     }
 

@@ -259,7 +259,8 @@ def test_the_broker_is_away(root: Client, monkeypatch: pytest.MonkeyPatch) -> No
         raise BrokerUnavailable("gone for lunch")
 
     report()
-    monkeypatch.setattr(broker.get(), "reports", away)
+    for verb in ("reports", "survey"):
+        monkeypatch.setattr(broker.get(), verb, away)
     assert "gone for lunch" in told(root)
     assert "gone for lunch" in told(root, f"{LIST}worker/w/")
     assert said(root.post(f"{LIST}quiet/w/")) == ["gone for lunch"]
