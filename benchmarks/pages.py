@@ -11,7 +11,6 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any

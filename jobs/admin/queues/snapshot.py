@@ -105,10 +105,10 @@ def snapshot(*, now: bool = False) -> dict[str, Any]:
     }
 
 
-def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
-    """Dead letters with their messages."""
+def letter_rows(letters: Sequence[tuple[str, DeadLetter]]) -> list[LetterRow]:
+    """Dead letters, each with its queue, and their messages."""
     read: list[Message | None] = []
-    for letter in letters:
+    for queue, letter in letters:
         try:
             # Only for people to look at, so the signature doesn't matter: a message may be here
             # just because nobody signed it.
@@ -125,13 +125,13 @@ def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
     )
     return [
         LetterRow(letter, known, bool(known and known.id in recorded))
-        for letter, known in zip(letters, read, strict=True)
+        for (_, letter), known in zip(letters, read, strict=True)
     ]
 
 
 def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
     """Everything about one dead letter."""
-    (row,) = letter_rows(queue, [letter])
+    (row,) = letter_rows([(queue, letter)])
     found = row.message
     whole = letter.raw.decode("utf-8", "backslashreplace")
     try:

@@ -9,9 +9,11 @@ import pytest
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.messages import get_messages
 from django.test import Client
+from pytest_django import Settings
 
 from jobs import broker, control
 from jobs.admin.workers.verbs import VERBS
+from jobs.broker.connection import Connections
 from jobs.control.workers import Act, Answer, Command, Gone, How
 from jobs.timing import clock
 from tests.integration.admin.conftest import row, staff
@@ -277,3 +279,31 @@ def test_hostile_values(root: Client) -> None:
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue={value}&command={value}"))
         wrong.append(asked(root, "post", f"{LIST}stop/w/", f"confirmed=yes&why={value}"))
     assert not [text for text in wrong if text]
+
+
+def test_fifty_busy_workers_cost_some_round_trips(
+    root: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = {name: {} for name in ("default", "low", *(f"q{n}" for n in range(20)))}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    for n in range(50):
+        add.delay(n, 1)
+        child = f"w{n}/1.a"
+        report(f"w{n}", running=[["default", child, 1, 1.7e9], ["default", "w0/1.a", 1, 1.7e9]])
+        broker.get().claim("default", child, 1, 1, 60)
+    told(root)  # the scripts are known from now on
+    trips: list[int] = []
+    exchange = Connections._exchange
+
+    def counted(self: Connections, parts: Any) -> Any:
+        trips.append(1)
+        return exchange(self, parts)
+
+    monkeypatch.setattr(Connections, "_exchange", counted)
+    page = told(root)
+    # What each queue holds, the ages of reports, what runs, and how others have ended.
+    assert len(trips) == 4
+    assert all(f"worker/w{n}/" in page for n in range(50))
+    trips.clear()
+    assert root.get("/admin/jobs/tasks/").status_code == 200
+    assert len(trips) <= 4
