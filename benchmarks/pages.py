@@ -144,11 +144,11 @@ def revive() -> None:
     for n in range(WORKERS):
         name, queues = f"worker-{n}@host-{n}/1", [f"queue_{(n + k) % QUEUES}" for k in range(4)]
         children, running = [f"{name}/{child}.1" for child in range(CHILDREN)], []
-        for queue in queues:
-            port.renew(queue, children, 3600.0)
+        for served in queues:
+            port.renew(served, children, 3600.0)
         for child in children:
-            task, id_ = f"shop.tasks.task_{n}", message.new_id()
-            call = Message(id=id_, task=task, queue=queues[0], args=[n, "x"])
+            id_ = message.new_id()
+            call = Message(id=id_, task=f"shop.tasks.task_{n}", queue=queues[0], args=[n, "x"])
             port.push([Outgoing(queues[0], message.encode(call))])
             port.claim(queues[0], child, 1, 1, 3600.0)
             running.append((queues[0], child, 1, now - n))
@@ -184,7 +184,8 @@ def pages() -> dict[str, str]:
 
     failed = TaskResult.objects.filter(state="FAILURE").order_by("-id").values_list("pk", flat=True)
     results, middle = "/admin/jobs/taskresult/", failed[100]
-    # The fleet's own time, since a folder that was kept has grown old.
+    failures, error = f"{results}?state__exact=FAILURE", "shop.errors.Problem3"
+    # The ledger's own time, since a folder that was kept has grown old.
     newest = TaskResult.objects.order_by("-id").values_list("created_at", flat=True)[0]
     hour = f"since={(newest - dt.timedelta(hours=1)).strftime('%Y-%m-%dT%H:%M:%SZ')}"
     oldest = TaskResult.objects.order_by("id").values_list("pk", flat=True)[1000]
@@ -201,19 +202,19 @@ def pages() -> dict[str, str]:
         "queue, in flight": "/admin/jobs/queues/queue/queue_0/?tab=in-flight",
         "queue, due": "/admin/jobs/queues/queue/queue_0/?tab=due",
         "results": results,
-        "results, failed": f"{results}?state__exact=FAILURE",
+        "results, failed": failures,
         "results, pending": f"{results}?state__exact=PENDING",
         "results, of a task": f"{results}?task=shop.tasks.task_7",
-        "results, failed of a task": f"{results}?state__exact=FAILURE&task=shop.tasks.task_3",
+        "results, failed of a task": f"{failures}&task=shop.tasks.task_3",
         "results, revoked of a task": f"{results}?state__exact=REVOKED&task=shop.tasks.task_3",
-        "results, of an error": f"{results}?error_type=shop.errors.Problem3",
+        "results, of an error": f"{results}?error_type={error}",
         "results, of an error, no module": f"{results}?error_type=Problem3",
-        "results, of an error and task": f"{results}?error_type=shop.errors.Problem3&task=shop.tasks.task_3",
+        "results, of an error and task": f"{results}?error_type={error}&task=shop.tasks.task_3",
         "results, of a queue": f"{results}?queue=queue_7",
         "results, of a queue, past hour": f"{results}?queue=queue_7&{hour}",
         "results, of a worker": f"{results}?worker=worker-3",
         "results, long ones": f"{results}?longer=10",
-        "results, failed on a queue, past hour": f"{results}?state__exact=FAILURE&queue=queue_7&{hour}",
+        "results, failed on a queue, past hour": f"{failures}&queue=queue_7&{hour}",
         "results, past 7 days": f"{results}?sent=week",
         "results, an id": f"{results}?q={middle}",
         "results, an id that isn't there": f"{results}?q=01912345-1234-7abc-8abc-0123456789ab",
@@ -222,7 +223,7 @@ def pages() -> dict[str, str]:
         "results, an error's text": f"{results}?q=answered+503",
         "results, a text that isn't there": f"{results}?q=nothing+like+it",
         "results, far down": f"{results}?p=older:{oldest}",
-        "results, failed, far down": f"{results}?state__exact=FAILURE&p=older:{oldest}",
+        "results, failed, far down": f"{failures}&p=older:{oldest}",
         "result": f"{results}{middle}/change/",
         "errors, an hour": "/admin/jobs/errors/?range=hour",
         "errors, a day": "/admin/jobs/errors/",
@@ -264,7 +265,7 @@ class Meter:
                 self.broker += 1000 * (time.perf_counter() - began)
                 self.trips += 1
 
-        Connections._exchange = exchanged  # type: ignore[method-assign]
+        Connections._exchange = exchanged  # type: ignore[method-assign, assignment]
 
     def reset(self) -> None:
         self.database = self.queries = self.broker = self.trips = 0.0

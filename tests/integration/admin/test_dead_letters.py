@@ -493,4 +493,4 @@ def test_letters_of_many_queues_cost_the_same_queries(
     with django_assert_num_queries(3):  # the session, the user, and which calls are recorded
         page = root.get(LIST).content.decode()
     assert "shop.1" in page
-    assert len(listed(root, LIST)) == 50
+    assert len(listed(root, LIST)) == 60
