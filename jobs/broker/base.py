@@ -484,6 +484,10 @@ class Broker(ABC):
         """The pauses of this queue: its own first, then those of tasks."""
 
     @abstractmethod
+    def paused_of(self, queues: Sequence[str]) -> list[list[Pause]]:
+        """`paused` of several queues, in one round trip."""
+
+    @abstractmethod
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
         """Put deliveries of paused tasks among the due ones until their task is resumed. The
         numbers of those that were parked."""
@@ -604,6 +608,10 @@ class Broker(ABC):
         """Worker → seconds since its last report."""
 
     @abstractmethod
+    def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
+        """`report_ages` of several queues, in one round trip."""
+
+    @abstractmethod
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
         """Keep how a worker or one of its children ended, among the last `GONE_MOST`, for
         `GONE_KEPT` seconds. With ``worker``, its report is removed; False, and no change, when it
@@ -612,6 +620,10 @@ class Broker(ABC):
     @abstractmethod
     def gone(self, queue: str) -> list[bytes]:
         """What `note_gone` has kept, the newest first."""
+
+    @abstractmethod
+    def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
+        """`gone` of several queues, in one round trip."""
 
     @abstractmethod
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
@@ -701,5 +713,8 @@ class Broker(ABC):
         """The numbers of these spans, in one round trip."""
 
     @abstractmethod
-    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
-        """For each of these spans, task → its numbers. Tasks beyond `TASKS` are `OTHER`."""
+    def task_counts(
+        self, spans: Sequence[Span], fields: Sequence[str] = ()
+    ) -> list[Mapping[str, Counts]]:
+        """For each of these spans, task → its numbers; with ``fields``, those alone, of the tasks
+        that have any. Tasks beyond `TASKS` are `OTHER`."""

@@ -348,6 +348,9 @@ class MemoryBroker(Broker):
             self._ring(q, len(q.due) + sum(map(len, q.lists)))
             return was
 
+    def paused_of(self, queues: Sequence[str]) -> list[list[Pause]]:
+        return [self.paused(queue) for queue in queues]
+
     def paused(self, queue: str) -> list[Pause]:
         with self._changed:
             return sorted(self._queues[queue].paused.values())
@@ -494,6 +497,9 @@ class MemoryBroker(Broker):
             now, reports = self._clock(), self._queues[queue].reports
             return {name: max(0.0, now - at) for name, (_text, at) in reports.items()}
 
+    def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
+        return [self.report_ages(queue) for queue in queues]
+
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
         with self._changed:
             q = self._queues[queue]
@@ -505,6 +511,9 @@ class MemoryBroker(Broker):
     def gone(self, queue: str) -> list[bytes]:
         with self._changed:
             return [text for text, ends in self._queues[queue].gone if ends > self._clock()]
+
+    def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
+        return [self.gone(queue) for queue in queues]
 
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
         with self._changed:
@@ -667,12 +676,21 @@ class MemoryBroker(Broker):
         with self._changed:
             return [Found(dict(self._counts.get(span, {}))) for span in spans]
 
-    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
+    def task_counts(
+        self, spans: Sequence[Span], fields: Sequence[str] = ()
+    ) -> list[Mapping[str, Counts]]:
+        found: list[Mapping[str, Counts]] = []
         with self._changed:
-            return [
-                {task: dict(counts) for task, counts in self._task_counts.get(span, {}).items()}
-                for span in spans
-            ]
+            for span in spans:
+                tasks = {task: dict(of) for task, of in self._task_counts.get(span, {}).items()}
+                if fields:
+                    tasks = {
+                        task: {field: counts[field] for field in fields if field in counts}
+                        for task, counts in tasks.items()
+                        if not counts.keys().isdisjoint(fields)
+                    }
+                found.append(tasks)
+        return found
 
     # ------------------------------------------------------------------ steps, under the lock
 

@@ -440,7 +440,11 @@ class RedisBroker(Broker):
                 return was
 
     def paused(self, queue: str) -> list[Pause]:
-        return _pauses(self._redis.call("HGETALL", self._keys(queue).paused))
+        return self.paused_of([queue])[0]
+
+    def paused_of(self, queues: Sequence[str]) -> list[list[Pause]]:
+        answers = self._redis.calls([("HGETALL", self._keys(queue).paused) for queue in queues])
+        return [_pauses(flat) for flat in answers]
 
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
         keys = self._keys(queue)
@@ -577,7 +581,7 @@ class RedisBroker(Broker):
         return self.reports_of([queue])[0]
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
-        answers = self._redis.calls([("HGETALL", self._keys(q).workers) for q in queues])
+        answers = self._each([("HGETALL", self._keys(q).workers) for q in queues])
         return [{_text(name): text for name, text in _pairs(flat)} for flat in answers]
 
     def survey(self, queues: Sequence[str]) -> list[Survey]:
@@ -614,7 +618,9 @@ class RedisBroker(Broker):
             for queue, consumer, numbers in deliveries
             if numbers
         ]
-        return list(itertools.chain.from_iterable(self._redis.calls(asked))) if asked else []
+        counts = [len(numbers) for _queue, _consumer, numbers in deliveries if numbers]
+        answers = self._each(asked) if asked else []
+        return [raw for n, raws in zip(counts, answers, strict=True) for raw in raws or [None] * n]
 
     def remember_queues(self, queues: Collection[str]) -> None:
         now = time.monotonic()
@@ -636,9 +642,18 @@ class RedisBroker(Broker):
         return int(answer[0][1]) if answer else None
 
     def report_ages(self, queue: str) -> Mapping[str, float]:
-        now = self._now()
-        flat = self._redis.call("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES")
-        return {_text(name): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
+        return self.report_ages_of([queue])[0]
+
+    def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
+        asked: list[tuple[str | int, ...]] = [
+            ("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES") for queue in queues
+        ]
+        *answers, (seconds, micros) = self._each([*asked, ("TIME",)])
+        now = int(seconds) * 1000 + int(micros) // 1000
+        return [
+            {_text(name): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
+            for flat in answers
+        ]
 
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
         keys = self._keys(queue)
@@ -647,8 +662,10 @@ class RedisBroker(Broker):
         return bool(self._redis.run(scripts.NOTE_GONE, where, *wanted))
 
     def gone(self, queue: str) -> list[bytes]:
-        found: list[bytes] = self._redis.call("LRANGE", self._keys(queue).gone, 0, -1)
-        return found
+        return self.gone_of([queue])[0]
+
+    def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
+        return self._each([("LRANGE", self._keys(q).gone, 0, -1) for q in queues])
 
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
         where = (self._keys(queue).commands(worker),)
@@ -766,54 +783,56 @@ class RedisBroker(Broker):
         self._redis.run_all([(scripts.COUNT, (self._keys(queue).metrics,), args)])
 
     def counts(self, spans: Sequence[Span]) -> list[Found]:
-        found = []
-        for span, said, unmoved in self._spans(spans, ""):
-            counts = {_text(field): _number(number) for field, number in _pairs(said)}
-            minutes = [
-                _number(number)
-                for minute, number in _pairs(unmoved)
-                if _number(minute) * 60 // SECONDS[span.resolution] == span.number
-            ]
-            if minutes:
-                counts[SENT] = counts.get(SENT, 0) + sum(minutes)
-            found.append(Found(counts, not minutes))
-        return found
+        found: dict[Span, Found] = {}
+        for part, (unmoved, *answers) in self._spans(spans, scripts.COUNTS, (), ""):
+            # Minutes of the queue in which messages were sent that no span has yet.
+            sent = [(_number(minute) * 60, _number(number)) for minute, number in _pairs(unmoved)]
+            for span, said in zip(part, answers, strict=True):
+                counts = {_text(field): _number(number) for field, number in _pairs(said)}
+                own = [n for at, n in sent if at // SECONDS[span.resolution] == span.number]
+                if own:
+                    counts[SENT] = counts.get(SENT, 0) + sum(own)
+                found[span] = Found(counts, not own)
+        return [found[span] for span in spans]
 
-    def task_counts(self, spans: Sequence[Span]) -> list[Mapping[str, Counts]]:
-        found: list[Mapping[str, Counts]] = []
-        for _span, said, _unmoved in self._spans(spans, ":tasks"):
-            names, tasks = {"0": OTHER}, defaultdict[str, dict[str, int]](dict)
-            for field, number in _pairs(said):
-                if field.startswith(b"="):
-                    names[_text(number)] = _text(field[1:])
-            for field, number in _pairs(said):
-                task, colon, kind = _text(field).partition(":")
-                if colon and task in names:
-                    tasks[names[task]][kind] = _number(number)
-            found.append(tasks)
-        return found
+    def task_counts(
+        self, spans: Sequence[Span], fields: Sequence[str] = ()
+    ) -> list[Mapping[str, Counts]]:
+        script = scripts.TASK_COUNTS if fields else scripts.COUNTS
+        before: list[str | int] = [len(fields), *fields] if fields else []
+        found: dict[Span, Mapping[str, Counts]] = {}
+        for part, answers in self._spans(spans, script, before, ":tasks"):
+            for span, said in zip(part, answers if fields else answers[1:], strict=True):
+                names = {b"0": OTHER}
+                for field, number in _pairs(said):
+                    if field[:1] == b"=":
+                        names[number] = _text(field[1:])
+                tasks: defaultdict[str, dict[str, int]] = defaultdict(dict)
+                for field, number in _pairs(said):
+                    task, colon, kind = field.partition(b":")
+                    if colon and task in names:
+                        tasks[names[task]][_text(kind)] = _number(number)
+                found[span] = tasks
+        return [found[span] for span in spans]
 
     def _spans(
-        self, spans: Sequence[Span], ending: str
-    ) -> Iterator[tuple[Span, list[bytes], list[bytes]]]:
-        """Each span with the fields and numbers of its key, and with the minutes of its queue in
-        which messages were sent that no span has yet."""
+        self, spans: Sequence[Span], script: Script, before: Sequence[str | int], ending: str
+    ) -> Iterator[tuple[Sequence[Span], list[Any]]]:
+        """What a script answers about parts of these spans, each of one queue. ``before``: its
+        arguments before the spans."""
         by_queue: dict[str, list[Span]] = {}
         for span in spans:
             by_queue.setdefault(span.queue, []).append(span)
         parts = [part for some in by_queue.values() for part in _cut(some, _SPANS)]
         runs: list[Run] = [
             (
-                scripts.COUNTS,
+                script,
                 (self._keys(part[0].queue).metrics,),
-                [f"{resolution}:{number}{ending}" for _, resolution, number in part],
+                [*before, *(f"{resolution}:{number}{ending}" for _, resolution, number in part)],
             )
             for part in parts
         ]
-        said: dict[Span, tuple[list[bytes], list[bytes]]] = {}
-        for part, (unmoved, *answers) in zip(parts, self._redis.run_all(runs), strict=True):
-            said |= {span: (answer, unmoved) for span, answer in zip(part, answers, strict=True)}
-        return ((span, *said[span]) for span in spans)
+        yield from zip(parts, self._redis.run_all(runs), strict=True)
 
     # ------------------------------------------------------------------ steps
 
@@ -883,6 +902,19 @@ class RedisBroker(Broker):
             if isinstance(error.__cause__, NoPermissionError):
                 return None
             raise
+
+    def _each(self, commands: Sequence[tuple[bytes | str | int | float, ...]]) -> list[Any]:
+        """The answers to commands about one queue each, in one round trip; an empty one from a
+        queue that the server refuses."""
+        found = []
+        for answer in self._redis.try_calls(commands):
+            if isinstance(answer, Exception):
+                refusal = self._redis.translated(answer)
+                if not isinstance(refusal, QueueRefused):
+                    raise refusal from answer
+                answer = []
+            found.append(answer)
+        return found
 
     def _now(self) -> int:
         """The server's clock in milliseconds."""

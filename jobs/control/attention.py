@@ -132,7 +132,8 @@ def look() -> Surroundings:
 
 def _measured(queues: list[str]) -> tuple[dict[str, Numbers], dict[str, Rate]]:
     try:
-        return metrics.by_task(Range.HOUR, queues=queues), throughput.rates(queues)
+        by_task = metrics.by_task(Range.HOUR, queues=queues, fields=("succeeded", "failed"))
+        return by_task, throughput.rates(queues)
     except QueueRefused:  # there is more to say than this
         return {}, {}
 

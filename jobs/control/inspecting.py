@@ -9,8 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jobs import (
@@ -26,7 +25,7 @@ from jobs.broker.base import (
     Waiting,
 )
 from jobs.control.workers import read
-from jobs.exceptions import MessageError, QueueRefused
+from jobs.exceptions import MessageError
 
 _T = TypeVar("_T")
 
@@ -131,18 +130,17 @@ def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]
     It asks only for what was claimed from these queues, and only of workers whose report can be
     read.
     """
-    found: dict[str, Running] = {}
     if not ids:
-        return found
-    for reports in conf.get().queues:
-        for text in broker.get().reports(reports).values():
-            try:
-                said = [one for one in read(text)["running"] if one[0] in queues]
-                current = list(_current(said))
-            except (ValueError, TypeError, LookupError, ArithmeticError):
-                continue  # another version's
-            found |= {one.call.id: one for one in current if one.call.id in ids}
-    return found
+        return {}
+    reports = broker.get().reports_of(list(conf.get().queues))
+    places: list[_Place] = []
+    for text in itertools.chain.from_iterable(said.values() for said in reports):
+        try:
+            running = read(text)["running"]
+        except (ValueError, TypeError, LookupError):
+            continue  # another version's
+        places += [place for place in _places(running) if place.queue in queues]
+    return {one.call.id: one for one in _current(places) if one and one.call.id in ids}
 
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
@@ -171,32 +169,46 @@ def registered() -> list[str]:
 
 def workers(*, lost: bool = False) -> list[Worker]:
     """Workers that are alive, by name; with ``lost``, also those whose leases have ended."""
-    found = []
-    for queue in conf.get().queues:
-        try:
-            reports = broker.get().reports(queue)
-        except QueueRefused:  # the dashboard says so; other queues have workers as well
-            continue
-        if not reports:
-            continue
+    port, queues = broker.get(), list(conf.get().queues)
+    surveys = [
+        (queue, said)
+        for queue, said in zip(queues, port.survey(queues), strict=True)
+        if said.reports
+    ]
+    if not surveys:
+        return []
+    reported: list[tuple[str, dict[str, Any], set[str], float | None]] = []
+    for (_, said), ages in zip(
+        surveys, port.report_ages_of([queue for queue, _ in surveys]), strict=True
+    ):
         # A worker's children have leases on all its queues, so also on the one with its reports.
-        leased = {c.name for c in broker.get().consumers(queue) if c.lease > 0}
-        ages = broker.get().report_ages(queue)
-        for name, text in reports.items():
-            worker = _worker(name, text, leased, ages.get(name))
-            if worker.leased or lost:
-                found.append(worker)
+        leased = {consumer.name for consumer in said.consumers if consumer.lease > 0}
+        for name, text in said.reports.items():
+            reported.append((name, _readable(text), leased, ages.get(name)))
+    places = [_places(report.get("running")) for _, report, _, _ in reported]
+    current = iter(_current(list(itertools.chain.from_iterable(places))))
+    found = []
+    for (name, report, leased, age), own in zip(reported, places, strict=True):
+        running = [one for one in itertools.islice(current, len(own)) if one]
+        worker = _worker(name, report, running, leased, age)
+        if worker.leased or lost:
+            found.append(worker)
     return sorted(found, key=lambda worker: worker.name)
 
 
-def _worker(name: str, text: bytes, leased: set[str], age: float | None) -> Worker:
-    """A worker by its report, as far as that can be read: it may be another version's."""
+def _readable(text: bytes) -> dict[str, Any]:
+    """A report as far as that can be read: it may be another version's."""
     try:
         said = read(text)
     except ValueError:
-        said = {}
-    if not isinstance(said, dict):
-        said = {}
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def _worker(
+    name: str, said: dict[str, Any], current: list[Running], leased: set[str], age: float | None
+) -> Worker:
+    """A worker by its report, as far as that can be read."""
 
     def get(key: str, otherwise: _T) -> _T:
         value = said.get(key)
@@ -221,7 +233,7 @@ def _worker(name: str, text: bytes, leased: set[str], age: float | None) -> Work
         queues=[str(queue) for queue in get("queues", none)],
         processes=get("processes", 0),
         processed=get("processed", 0),
-        current=list(_current(get("running", none))),
+        current=current,
         failed=get("failed", 0),
         capacity=get("capacity", get("processes", 0)),
         state=get("state", ""),
@@ -243,20 +255,35 @@ def _part(said: Any) -> Process | None:
         return None
 
 
-def _current(said: Iterable[Any]) -> Iterator[Running]:
-    """What a worker has reported to run, without what has ended since."""
-    by_consumer: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
-    for one in said:
-        # Of another version.
-        with contextlib.suppress(ValueError, TypeError, OverflowError):
+class _Place(NamedTuple):
+    """Where a call runs, as a worker reports it."""
+
+    queue: str
+    consumer: str
+    number: int
+    #: Unix seconds.
+    since: float
+
+
+def _places(said: Any) -> list[_Place]:
+    """What a worker has reported to run, each delivery once."""
+    found: dict[tuple[str, str, int], _Place] = {}
+    for one in said if isinstance(said, list) else ():
+        with contextlib.suppress(ValueError, TypeError, OverflowError):  # of another version
             queue, consumer, number, since = one
+            place = _Place(str(queue), str(consumer), int(number), float(since))
             if queue:  # "": a place of the board that nobody knows
-                by_consumer[str(queue), str(consumer)][int(number)] = float(since)
-    for (queue, consumer), began in by_consumer.items():
-        held = broker.get().holding(queue, consumer, list(began))
-        for raw, since in zip(held, began.values(), strict=True):
-            if raw is not None:
-                yield Running(_call(queue, raw), consumer, _moment(since))
+                found[place[:3]] = place
+    return list(found.values())
+
+
+def _current(places: Sequence[_Place]) -> list[Running | None]:
+    """What runs at each of these places, in one round trip; None: it has ended since the report."""
+    held = broker.get().held_by([(place.queue, place.consumer, [place.number]) for place in places])
+    return [
+        None if raw is None else Running(_call(at.queue, raw), at.consumer, _moment(at.since))
+        for at, raw in zip(places, held, strict=True)
+    ]
 
 
 def _listed(queue: str, found: Waiting) -> Call:

@@ -57,11 +57,12 @@ def resume_task(task: str) -> bool:
 
 def paused() -> dict[str, Pause]:
     """Queue → its pause, of all that are paused."""
-    said = {queue: broker.get().paused(queue) for queue in conf.get().queues}
-    return {queue: pauses[0] for queue, pauses in said.items() if pauses and not pauses[0].task}
+    queues = list(conf.get().queues)
+    said = zip(queues, broker.get().paused_of(queues), strict=True)
+    return {queue: pauses[0] for queue, pauses in said if pauses and not pauses[0].task}
 
 
 def paused_tasks() -> dict[str, Pause]:
     """Task → its pause, of all that are paused."""
-    said = (pause for queue in conf.get().queues for pause in broker.get().paused(queue))
-    return {pause.task: pause for pause in said if pause.task}
+    said = broker.get().paused_of(list(conf.get().queues))
+    return {pause.task: pause for pauses in said for pause in pauses if pause.task}

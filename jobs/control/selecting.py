@@ -108,13 +108,15 @@ class Selection:
         return self._plan().rows(rows)
 
     def bounded(
-        self, rows: QuerySet[TaskResult], *, restricted: bool = False
+        self, rows: QuerySet[TaskResult], *, restricted: bool = False, most: int | None = None
     ) -> tuple[QuerySet[TaskResult], str]:
         """The matching rows among the newest that can be looked through quickly, and the id that
         the search ends at; "" if it goes through to the oldest.
 
-        ``restricted``: ``rows`` has conditions of its own, which may have no index.
+        ``restricted``: ``rows`` has conditions of its own, which may have no index. ``most``: rows
+        of an index that are read, `LOOKED_AT` if it doesn't say.
         """
+        most = most or LOOKED_AT
         plan = self._plan()
         found = plan.rows(rows)
         if plan.few or (len(plan.indexed) <= 1 and not plan.others and not restricted):
@@ -125,7 +127,7 @@ class Selection:
         ends = []
         for condition in plan.indexed or [Q()]:
             keys = everything.filter(condition).order_by("-pk").values_list("pk", flat=True)
-            end = list(keys[LOOKED_AT - 1 : LOOKED_AT])
+            end = list(keys[most - 1 : most])
             if not end:
                 return found, ""
             ends += end

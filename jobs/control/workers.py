@@ -15,7 +15,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from jobs import broker, conf
-from jobs.exceptions import QueueRefused, UnknownWorker
+from jobs.exceptions import UnknownWorker
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.control")
@@ -174,10 +174,8 @@ def queue_of(worker: str) -> str:
 
 def gone() -> list[Gone]:
     """The workers and children that have ended lately, the last first."""
-    found: list[Gone | None] = []
-    for queue in conf.get().queues:
-        with contextlib.suppress(QueueRefused):  # the dashboard says so
-            found += [Gone.loads(text) for text in broker.get().gone(queue)]
+    said = broker.get().gone_of(list(conf.get().queues))
+    found = [Gone.loads(text) for texts in said for text in texts]
     return sorted((one for one in found if one), key=lambda one: one.at, reverse=True)
 
 

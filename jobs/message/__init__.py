@@ -35,7 +35,7 @@ from jobs.message.call import (
     next_attempt,
     spread,
 )
-from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered
+from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered, task_of
 
 __all__ = [
     "HIDDEN",
@@ -58,4 +58,5 @@ __all__ = [
     "new_id",
     "next_attempt",
     "spread",
+    "task_of",
 ]

@@ -265,6 +265,22 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
         raise malformed from error
 
 
+def task_of(raw: bytes, queue: str) -> str:
+    """The name of the task in a wire form, whoever signed it; empty when that can't be read.
+
+    Much quicker than `decode`, for lists that count messages by task.
+    """
+    try:
+        task = _read_task.decode(raw).headers.task
+        return "" if "\0" in task else task
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return decode(raw, queue, trusted=True).task  # with lone surrogates, for example
+    except MalformedMessage:
+        return ""
+
+
 def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str) -> Message:
     args, kwargs, embed = _decode_body(envelope, headers)
     properties = envelope.properties
@@ -325,6 +341,16 @@ def _decode_body(
         if found and not (isinstance(found, list) and all(isinstance(c, dict) for c in found)):
             raise ValueError(f"{name!r} is not a list of calls")
     return args, kwargs, embed
+
+
+class _Task(msgspec.Struct):
+    task: _Name
+
+
+class _Named(msgspec.Struct):
+    """A message of which only the task's name is read."""
+
+    headers: _Task
 
 
 class _Found(msgspec.Struct):
@@ -427,6 +453,7 @@ _FIRST = dt.datetime(2, 1, 1, tzinfo=dt.UTC)
 _LAST = dt.datetime(9998, 12, 31, tzinfo=dt.UTC)
 _envelope = msgspec.json.Decoder(_Envelope)
 _read_headers = msgspec.json.Decoder(_Headers)
+_read_task = msgspec.json.Decoder(_Named)
 
 
 # ----------------------------------------------------------------------------------- the signature

@@ -374,9 +374,10 @@ class Schedule(models.Model):
         if planned is not None and planned > now and self.planned_for == self.digest():
             due = planned
         found: list[dt.datetime] = []
+        rule, pause = self.rule(), clock.aware(self.paused_until)
         while due is not None and len(found) < count:
             found.append(due)
-            due = self.following(due)
+            due = rule.following(due if pause is None else max(due, pause - _MOMENT))
         return found
 
     def digest(self) -> str:

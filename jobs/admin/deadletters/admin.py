@@ -20,6 +20,7 @@ from jobs.admin.deadletters.verbs import ALL_LETTERS_VERBS, KEY, LETTER_VERBS, L
 from jobs.admin.pages import PageAdmin
 from jobs.admin.queues.snapshot import LetterRow, letter_page, letter_rows
 from jobs.admin.verbs import TROUBLE, Verb
+from jobs.broker.base import DeadLetter
 from jobs.models import DeadLetters, Queues
 
 #: Dead letters on one page.
@@ -211,13 +212,5 @@ def _query(wanted: Filter, **more: str) -> str:
     return f"?{urlencode(values)}" if values else ""
 
 
-def _rows(found: list[tuple[str, Any]]) -> list[tuple[str, LetterRow]]:
-    by_queue: dict[str, list[Any]] = {}
-    for queue, letter in found:
-        by_queue.setdefault(queue, []).append(letter)
-    rows = {
-        (queue, row.letter.key): row
-        for queue, of_queue in by_queue.items()
-        for row in letter_rows(queue, of_queue)
-    }
-    return [(queue, rows[queue, letter.key]) for queue, letter in found]
+def _rows(found: list[tuple[str, DeadLetter]]) -> list[tuple[str, LetterRow]]:
+    return [(queue, row) for (queue, _), row in zip(found, letter_rows(found), strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterator
@@ -10,14 +11,13 @@ from typing import NamedTuple
 from jobs import broker, conf, message
 from jobs.admin.deadletters.verbs import KEY, Letter
 from jobs.broker.base import DeadLetter
-from jobs.exceptions import MessageError
 
 #: Dead letters that are looked at for one page, or for one act on all that match. Each is read
 #: whole.
-LOOKED = 5_000
+LOOKED = 2_500
 
 #: Dead letters that are counted in groups, and the groups that are shown.
-GROUPED, GROUPS = 2_000, 20
+GROUPED, GROUPS = 1_000, 20
 
 #: Dead letters that are read at once from each queue: few at first, since there may be many queues
 #: and the page needs fifty; then twice as many each time.
@@ -84,10 +84,7 @@ def kind_of(letter: DeadLetter) -> str:
 
 
 def task_of(queue: str, letter: DeadLetter) -> str:
-    try:
-        return message.decode(letter.raw, queue, trusted=True).task
-    except MessageError:
-        return ""
+    return message.task_of(letter.raw, queue)
 
 
 def page_of(wanted: Filter, after: Place | None, count: int) -> Page:
@@ -156,15 +153,22 @@ def _newest(
                 del read[name]
         if not read:
             return
+        heads = [_head(name, letters) for name, letters in read.items()]
+        heapq.heapify(heads)
         # Until one of the queues has to be read again: its next letter may be the newest.
-        while all(read.values()):
-            name = min(read, key=lambda n: (*(-x for x in _order(read[n][-1].key)), n))
-            yield name, read[name].pop()
+        while heads:
+            name = heads[0][2]
+            letters = read[name]
+            yield name, letters.pop()
+            if not letters:
+                break
+            heapq.heapreplace(heads, _head(name, letters))
 
 
-def _order(key: str) -> tuple[int, int]:
-    time, _dash, number = key.partition("-")
-    return int(time), int(number or 0)
+def _head(name: str, letters: list[DeadLetter]) -> tuple[int, int, str]:
+    """The place of a queue's next letter, so that the newest of all is the least."""
+    time, _dash, number = letters[-1].key.partition("-")
+    return -int(time), -int(number or 0), name
 
 
 def _above(key: str) -> str:

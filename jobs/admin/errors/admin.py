@@ -19,6 +19,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
 from jobs import ledger
+from jobs.admin.errors import groups
 from jobs.admin.errors.groups import RANGES, Group, find
 from jobs.admin.errors.verbs import VERBS, mark, unmark
 from jobs.admin.pages import PageAdmin
@@ -75,7 +76,7 @@ class ErrorsAdmin(PageAdmin):
             "ranges": [(one, labels[one], one == name) for one in RANGES],
             "range": name,
             "since": since,
-            "looked_at": number_format(selecting.LOOKED_AT, force_grouping=True),
+            "looked_at": number_format(groups.LOOKED_AT, force_grouping=True),
             "may_retry": self.may(request, again),
             "may_mark": self.may(request, mark),
             "mark": mark,

@@ -22,6 +22,8 @@ from jobs.timing import clock
 
 #: A body as most senders write it.
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){6,}")
+#: Most processes on the overview; the page of the workers has all.
+_PROCESSES = 100
 
 #: Most tasks of one process that are named.
 _NAMED = 5
@@ -101,15 +103,16 @@ def snapshot(*, now: bool = False) -> dict[str, Any]:
             for queue in taken.queues
         ],
         "paused_tasks": [PauseRow(name, said) for name, said in taken.paused_tasks.items()],
-        "workers": [WorkerRow(*process) for process in taken.processes],
+        "workers": [WorkerRow(*process) for process in taken.processes[:_PROCESSES]],
+        "workers_besides": max(0, len(taken.processes) - _PROCESSES),
         "at": words.moment(taken.at),
     }
 
 
-def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
-    """Dead letters with their messages."""
+def letter_rows(letters: Sequence[tuple[str, DeadLetter]]) -> list[LetterRow]:
+    """Dead letters, each with its queue, and their messages."""
     read: list[Message | None] = []
-    for letter in letters:
+    for queue, letter in letters:
         try:
             # Only for people to look at, so the signature doesn't matter: a message may be here
             # just because nobody signed it.
@@ -126,7 +129,7 @@ def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
     )
     return [
         LetterRow(letter, known, bool(known and known.id in recorded))
-        for letter, known in zip(letters, read, strict=True)
+        for (_, letter), known in zip(letters, read, strict=True)
     ]
 
 
@@ -141,7 +144,7 @@ def _names_a_sensitive_task(whole: str) -> bool:
 
 def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
     """Everything about one dead letter."""
-    (row,) = letter_rows(queue, [letter])
+    (row,) = letter_rows([(queue, letter)])
     found = row.message
     whole = letter.raw.decode("utf-8", "backslashreplace")
     hidden = bool(found and found.sensitive) or _names_a_sensitive_task(whole)

@@ -21,7 +21,7 @@ _BAR = _SPAN / _BARS
 
 #: Schedules that are looked at, those that run next first, and runs that are worked out for all of
 #: them together. One that runs more often than its share allows goes on at the same pace.
-SCHEDULES, _RUNS = 200, 4_000
+SCHEDULES, _RUNS = 200, 2_000
 
 #: Runs that are listed.
 LISTED = 10

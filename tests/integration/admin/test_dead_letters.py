@@ -5,15 +5,18 @@ from __future__ import annotations
 import base64
 import json
 import re
+from typing import Any
 
 import pytest
 from django.contrib.messages import get_messages
 from django.test import Client
 from django.utils.html import escape
+from pytest_django import Settings
 
 from jobs import broker, message, registry, task
 from jobs.admin.deadletters import admin as deadletters
 from jobs.admin.deadletters import letters as all_letters
+from jobs.message import Message
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import SIGN_IN, bury, letter, row, staff
 from tests.services import Valkey
@@ -496,3 +499,22 @@ def test_addresses_of_before(root: Client, broker_url: str) -> None:
         assert staff().get(url).status_code == 403
     root.post(f"{old}dead/default/", {"action": "discard", "key": key, "confirmed": "yes"})
     assert broker.get().stats("default").dead == 1
+
+
+def test_letters_of_many_queues_cost_the_same_queries(
+    root: Client,
+    settings: Settings,
+    broker_url: str,
+    django_assert_num_queries: Any,
+) -> None:
+    queues = [f"q{n}" for n in range(20)]
+    settings.JOBS = {**settings.JOBS, "QUEUES": {name: {} for name in ("default", *queues)}}
+    root.get(LIST)
+    for name in queues:
+        for n in range(3):
+            call = Message(id=message.new_id(), task=f"shop.{n}", queue=name)
+            broker.get().bury(name, message.encode(call), "why", "w1")
+    with django_assert_num_queries(3):  # the session, the user, and which calls are recorded
+        page = root.get(LIST).content.decode()
+    assert "shop.1" in page
+    assert len(listed(root, LIST)) == 60

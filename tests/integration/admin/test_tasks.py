@@ -313,7 +313,7 @@ def test_the_broker_is_away(root: Client, monkeypatch: pytest.MonkeyPatch) -> No
     def away(*args: Any, **kwargs: Any) -> Any:
         raise BrokerUnavailable("gone for lunch")
 
-    for verb in ("push", "paused"):
+    for verb in ("push", "paused_of"):
         monkeypatch.setattr(broker.get(), verb, away)
     assert "gone for lunch" in told(root)
     page = root.post(f"{LIST}run/{add.name}/", fields(a="1", b="2")).content.decode()

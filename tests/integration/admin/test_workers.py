@@ -9,10 +9,12 @@ import pytest
 from django.contrib.admin.models import DELETION, LogEntry
 from django.contrib.messages import get_messages
 from django.test import Client
+from pytest_django import Settings
 
 from jobs import broker, control
 from jobs.admin.workers.verbs import VERBS
 from jobs.broker.base import Revocation
+from jobs.broker.connection import Connections
 from jobs.control.workers import Act, Answer, Command, Gone, How
 from jobs.timing import clock
 from tests.integration.admin.conftest import row, staff
@@ -279,7 +281,8 @@ def test_the_broker_is_away(root: Client, monkeypatch: pytest.MonkeyPatch) -> No
         raise BrokerUnavailable("gone for lunch")
 
     report()
-    monkeypatch.setattr(broker.get(), "reports", away)
+    for verb in ("reports", "survey"):
+        monkeypatch.setattr(broker.get(), verb, away)
     assert "gone for lunch" in told(root)
     assert "gone for lunch" in told(root, f"{LIST}worker/w/")
     assert said(root.post(f"{LIST}quiet/w/")) == ["gone for lunch"]
@@ -296,3 +299,32 @@ def test_hostile_values(root: Client) -> None:
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue={value}&command={value}"))
         wrong.append(asked(root, "post", f"{LIST}stop/w/", f"confirmed=yes&why={value}"))
     assert not [text for text in wrong if text]
+
+
+def test_fifty_busy_workers_cost_some_round_trips(
+    root: Client, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queues = {name: {} for name in ("default", "low", *(f"q{n}" for n in range(20)))}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    for n in range(50):
+        add.delay(n, 1)
+        child = f"w{n}/1.a"
+        report(f"w{n}", running=[["default", child, 1, 1.7e9], ["default", "w0/1.a", 1, 1.7e9]])
+        broker.get().claim("default", child, 1, 1, 60)
+    told(root)  # the scripts are known from now on
+    told(root, "/admin/jobs/tasks/")
+    trips: list[int] = []
+    exchange = Connections._exchange
+
+    def counted(self: Connections, parts: Any) -> Any:
+        trips.append(1)
+        return exchange(self, parts)
+
+    monkeypatch.setattr(Connections, "_exchange", counted)
+    page = told(root)
+    # What each queue holds, the ages of reports, what runs, and how others have ended.
+    assert len(trips) == 4
+    assert all(f"worker/w{n}/" in page for n in range(50))
+    trips.clear()
+    told(root, "/admin/jobs/tasks/")
+    assert len(trips) <= 4

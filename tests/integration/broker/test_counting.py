@@ -116,6 +116,20 @@ def test_any_name_of_a_task(counting: Broker, name: str) -> None:
     assert tasks == {name: {"failed": 1}, "other": {"failed": 2}}
 
 
+def test_some_fields_of_all_tasks(counting: Broker) -> None:
+    names = [f"task {n}" for n in range(TASKS)]
+    counting.count("mail", {}, {name: {"failed": n, "w1": 1} for n, name in enumerate(names)})
+    counting.count("mail", {}, {"a:b": {"failed": 5}, names[1]: {"succeeded": 3}})
+    counting.count("slow", {}, {"=": {"w1": 1}, "#": {"succeeded": 2}})
+    asked = [*spans(Resolution.TEN), *spans(Resolution.DAY)]
+    asked += [span._replace(queue="slow") for span in asked[:1]]
+    ten, day, slow = counting.task_counts(asked, ("failed", "succeeded"))
+    expected = {name: {"failed": n} for n, name in enumerate(names)}
+    assert ten == day == {**expected, names[1]: {"failed": 1, "succeeded": 3}, OTHER: {"failed": 5}}
+    assert slow == {"#": {"succeeded": 2}}
+    assert counting.task_counts([asked[0]._replace(number=1)], ("failed",)) == [{}]
+
+
 def test_old_spans_are_forgotten_in_memory() -> None:
     now = [1_000_000_000.0]
     broker = MemoryBroker(lambda: now[0], metrics=True)

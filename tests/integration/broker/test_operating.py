@@ -124,6 +124,8 @@ def test_when_workers_have_reported(broker: Broker) -> None:
     (name, age), *others = broker.report_ages("mail").items()
     assert (name, others) == ("one", [])
     assert 0 <= age < 30
+    nobody, mail = broker.report_ages_of(["post", "mail"])
+    assert (nobody, list(mail)) == ({}, ["one"])
 
 
 def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
@@ -132,6 +134,7 @@ def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
     assert broker.note_gone("mail", b"lost", "one") is True
     assert broker.note_gone("mail", b"lost", "one") is False
     assert broker.gone("mail") == [b"lost", b"a child crashed"]
+    assert broker.gone_of(["post", "mail"]) == [[], [b"lost", b"a child crashed"]]
     assert (broker.reports("mail"), broker.report_ages("mail")) == ({}, {})
 
 

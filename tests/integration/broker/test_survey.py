@@ -38,6 +38,7 @@ def test_a_survey_says_what_the_single_verbs_say(broker: Broker) -> None:
     assert post.stats.consumers == 1
     assert post.pauses == broker.paused("post")
     assert len(post.pauses) == 2
+    assert broker.paused_of(["mail", "post"]) == [[], post.pauses]
     assert (tuple(empty.stats), *empty[1:]) == ((0, 0, 0, 0, 0), [], [], {}, [])
     assert broker.survey([]) == []
 
