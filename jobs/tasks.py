@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.contrib.auth import get_user_model
 from django.core.exceptions import PermissionDenied
+from django.core.signing import BadSignature, Signer
 from django.db import OperationalError
 from django.http import HttpRequest
 
@@ -28,6 +30,8 @@ from jobs.timing.periodic import Periodic
 _SECONDS = 20.0
 #: Results that an act takes between two looks at whether it is to stop.
 _AT_ONCE = 100
+
+_signer = Signer(salt="jobs.act_on_results")
 
 
 @task(
@@ -59,10 +63,17 @@ def prune() -> dict[str, int]:
     retry_backoff=True,
 )
 def act_on_results(
-    act: str, selection: Mapping[str, Any], user: str, **options: Any
+    act: str, selection: Mapping[str, Any], user: str, seal: str = "", **options: Any
 ) -> dict[str, int]:
     """Do one of `jobs.control.acts` to all results that match, as the person who asked for it.
-    ``user``: their key. How many it was done to, and how many were passed over."""
+    ``user``: their key. ``seal``: see `seal_of`. How many it was done to, and how many were passed
+    over."""
+    own = act_on_results.request
+    if not own.called_directly:
+        try:
+            _signer.unsign(f"{_sealed(own.id, act, selection, user, options)}:{seal}")
+        except BadSignature:
+            raise PermissionDenied("Only the list of results sends this call.") from None
     person = get_user_model()._base_manager.get(pk=user)
     chosen = acts.ACTS[act]
     if not (person.is_active and person.is_staff and person.has_perm(chosen.permission)):
@@ -71,7 +82,6 @@ def act_on_results(
     request.user = person
     rows = selecting.seen_by(request, ledger.results())
     rows = chosen.among(selecting.read(selection).all_of(rows))
-    own = act_on_results.request
     counts: Counter[str] = Counter()
     before = None if own.called_directly else progress.read(own.id)
     if before and isinstance(before.meta, dict):  # of a run that was interrupted
@@ -86,6 +96,20 @@ def act_on_results(
         counts.update({"done": done, "left_as_they_are": len(batch) - done})
         act_on_results.update_state(meta=dict(counts))
     return dict(counts)
+
+
+def seal_of(
+    task_id: str, act: str, selection: Mapping[str, Any], user: str, options: Mapping[str, Any]
+) -> str:
+    """What shows that this person has asked for this call of `act_on_results`.
+
+    Whoever may run tasks with arguments of their choice could act as somebody else without it.
+    """
+    return _signer.signature(_sealed(task_id, act, selection, user, options))
+
+
+def _sealed(task_id: str, *values: Any) -> str:
+    return json.dumps([task_id, *values], sort_keys=True)
 
 
 # Items are hidden: they may be sensitive arguments of the task.

@@ -15,10 +15,13 @@ os.environ.setdefault("EMAIL_URL", "memorymail://")
 os.environ.setdefault("REDIS_URL", "redis://127.0.0.1:1/0")
 
 from jobsite.settings import *  # noqa: F403
-from jobsite.settings import DATABASES, INSTALLED_APPS, JOBS
+from jobsite.settings import DATABASES, INSTALLED_APPS, JOBS, MIDDLEWARE
 
 # So that tests/tasks.py is found, and tests/models.py gets its tables.
 INSTALLED_APPS = [*INSTALLED_APPS, "tests"]
+
+# A browser refuses what a strict site refuses, and says so in its console.
+MIDDLEWARE = ["tests.strict.own_files_only", *MIDDLEWARE]
 
 ALLOWED_HOSTS = ["localhost", "127.0.0.1", "testserver"]
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = False

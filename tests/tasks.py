@@ -73,6 +73,11 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
+@task(autoretry_for=(ValueError,), default_retry_delay=3600)
+def fail_hourly(text: str) -> None:
+    raise ValueError(text)
+
+
 @task
 def fail_with(kind: str) -> None:
     """Raise what is hard to record."""

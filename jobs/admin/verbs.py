@@ -10,19 +10,20 @@ migration; new texts go into ``jobs/locale``. The tables of ``tests/unit/admin/t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
-from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME, ActionForm
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import BadRequest, PermissionDenied, ValidationError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
@@ -56,6 +57,8 @@ TABS = (
     "workers",
     "schedule",
 )
+
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 #: Characters of the reason that somebody gives for an act.
 LONGEST = 500
@@ -145,13 +148,32 @@ def _action_of(verb: Verb) -> Callable[..., HttpResponse | None]:
 
 def why(request: HttpRequest) -> str:
     """The reason that somebody gives for an act; empty: none."""
-    # PostgreSQL stores no NUL.
-    return request.POST.get("why", "").replace("\0", "").strip()[:LONGEST]
+    # In one line: it goes into logs, and PostgreSQL stores no NUL.
+    return _CONTROLS.sub(" ", request.POST.get("why", "")).strip()[:LONGEST]
+
+
+def address(site: str, page: str, *args: str) -> str:
+    """Where another page of the app is, such as "taskresult_change"; empty when the `AdminSite` of
+    this name hasn't registered it."""
+    try:
+        return reverse(f"admin:jobs_{page}", args=args, current_app=site)
+    except NoReverseMatch:
+        return ""
+
+
+class VerbActionForm(ActionForm):
+    """The choice of an action, as django-unfold needs it: it shows the button that runs the action
+    when its script knows of a choice."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields["action"].widget.attrs["x-model"] = "action"
 
 
 class VerbAdmin(_ModelAdmin):
     """Offers each of its verbs as an action of the list and as a button on a row's page."""
 
+    action_form = VerbActionForm
     verbs: Sequence[Verb] = ()
     #: The message about a row that was deleted meanwhile.
     not_there: Text = ""

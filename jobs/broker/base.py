@@ -259,6 +259,8 @@ class Survey(NamedTuple):
     reports: Mapping[str, bytes]
     #: The next message of each priority step; none for one above `READABLE` bytes.
     next_ones: list[bytes]
+    #: Why the server refuses to say anything of this queue; then the rest is empty.
+    problem: str = ""
 
 
 #: Bytes of the largest message that a survey brings along.

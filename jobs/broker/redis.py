@@ -75,6 +75,10 @@ _ENTRY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
 
 _PARKED_MS = int(PARKED * 1000)
 
+#: The latest moment that a datetime can hold, and one after all those of parked messages; both in
+#: milliseconds. Anybody who reaches the server can have written a later one.
+_LAST_MS, _NEVER_MS = 253_402_300_799_000, 9e15
+
 #: Messages read or released at once.
 _PAGE = 200
 
@@ -534,7 +538,7 @@ class RedisBroker(Broker):
         wanted = (keys.inflight(""), start, count)
         answer = self._redis.run(scripts.PEEK_IN_FLIGHT, (keys.consumers,), *wanted)
         rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
-        return [InFlight(name.decode(), int(number), raw) for name, number, raw in rows]
+        return [InFlight(_text(name), _number(number), raw) for name, number, raw in rows]
 
     def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
         keys = self._keys(queue)
@@ -555,7 +559,7 @@ class RedisBroker(Broker):
         page = self._redis.call(
             *("ZREVRANGEBYSCORE", key, "+inf", f"({now}", "WITHSCORES", "LIMIT", 0, 2 * count)
         )
-        until = {name.decode(): float(ends) / 1000 for name, ends in _pairs(page)}
+        until = {_text(name): float(ends) / 1000 for name, ends in _pairs(page)}
         found = [
             Revoked(name, f"t:{name}" in until, ends)
             for name, ends in until.items()
@@ -574,7 +578,7 @@ class RedisBroker(Broker):
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         answers = self._redis.calls([("HGETALL", self._keys(q).workers) for q in queues])
-        return [{name.decode(): text for name, text in _pairs(flat)} for flat in answers]
+        return [{_text(name): text for name, text in _pairs(flat)} for flat in answers]
 
     def survey(self, queues: Sequence[str]) -> list[Survey]:
         runs: list[Run] = []
@@ -582,16 +586,23 @@ class RedisBroker(Broker):
             keys = self._keys(queue)
             runs.append(self._count(queue))
             runs.append((scripts.LOOK, (keys.paused, keys.workers, *keys.lists), (READABLE,)))
-        answers = self._redis.run_all(runs)
+        answers = self._redis.try_parts((runs,)) if runs else []
         found = []
-        for counted, (paused, reports, next_ones) in zip(answers[::2], answers[1::2], strict=True):
+        for counted, looked in zip(answers[::2], answers[1::2], strict=True):
+            if wrong := [one for one in (counted, looked) if isinstance(one, Exception)]:
+                refusal = self._redis.translated(wrong[0])
+                if not isinstance(refusal, QueueRefused):
+                    raise refusal from wrong[0]
+                found.append(Survey(Stats(0, 0, 0, 0, 0), [], [], {}, [], str(refusal)))
+                continue
+            paused, reports, next_ones = looked
             counts, consumers = _counted(counted)
             found.append(
                 Survey(
                     _stats(counts, consumers),
                     consumers,
                     _pauses(paused),
-                    {name.decode(): text for name, text in _pairs(reports)},
+                    {_text(name): text for name, text in _pairs(reports)},
                     next_ones,
                 )
             )
@@ -618,7 +629,7 @@ class RedisBroker(Broker):
 
     def remembered_queues(self, count: int) -> list[str]:
         found = self._redis.call("ZREVRANGE", self._known(), 0, count - 1)
-        return [name.decode() for name in found]
+        return [_text(name) for name in found]
 
     def listeners(self, topic: str) -> int | None:
         answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
@@ -627,7 +638,7 @@ class RedisBroker(Broker):
     def report_ages(self, queue: str) -> Mapping[str, float]:
         now = self._now()
         flat = self._redis.call("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES")
-        return {name.decode(): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
+        return {_text(name): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
 
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
         keys = self._keys(queue)
@@ -678,7 +689,7 @@ class RedisBroker(Broker):
 
     def rates(self) -> Mapping[str, bytes]:
         flat = self._redis.call("HGETALL", f"{self._prefix}{{limits}}:rates")
-        return {name.decode(): text for name, text in _pairs(flat)}
+        return {_text(name): text for name, text in _pairs(flat)}
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         asked = [_ms(value) for value in (SLOT, ASK_AGAIN, ASK_AGAIN_EACH, ASK_AGAIN_MOST)]
@@ -757,11 +768,11 @@ class RedisBroker(Broker):
     def counts(self, spans: Sequence[Span]) -> list[Found]:
         found = []
         for span, said, unmoved in self._spans(spans, ""):
-            counts = {field.decode(): int(number) for field, number in _pairs(said)}
+            counts = {_text(field): _number(number) for field, number in _pairs(said)}
             minutes = [
-                int(number)
+                _number(number)
                 for minute, number in _pairs(unmoved)
-                if int(minute) * 60 // SECONDS[span.resolution] == span.number
+                if _number(minute) * 60 // SECONDS[span.resolution] == span.number
             ]
             if minutes:
                 counts[SENT] = counts.get(SENT, 0) + sum(minutes)
@@ -774,11 +785,11 @@ class RedisBroker(Broker):
             names, tasks = {"0": OTHER}, defaultdict[str, dict[str, int]](dict)
             for field, number in _pairs(said):
                 if field.startswith(b"="):
-                    names[number.decode()] = field[1:].decode()
+                    names[_text(number)] = _text(field[1:])
             for field, number in _pairs(said):
-                task, colon, kind = field.decode().partition(":")
+                task, colon, kind = _text(field).partition(":")
                 if colon and task in names:
-                    tasks[names[task]][kind] = int(number)
+                    tasks[names[task]][kind] = _number(number)
             found.append(tasks)
         return found
 
@@ -904,10 +915,10 @@ class RedisBroker(Broker):
 
 def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:
     fields = dict(_pairs(flat))
-    at = dt.datetime.fromtimestamp(int(key.partition("-")[0]) / 1000, dt.UTC)
-    return DeadLetter(
-        key, fields[b"message"], fields[b"reason"].decode(), at, fields[b"worker"].decode()
-    )
+    ms = min(int(key.partition("-")[0]), _LAST_MS)
+    at = dt.datetime.fromtimestamp(ms / 1000, dt.UTC)
+    raw, reason, worker = (fields.get(name, b"") for name in (b"message", b"reason", b"worker"))
+    return DeadLetter(key, raw, _text(reason), at, _text(worker))
 
 
 def _claimed(answer: list[Any], first: int) -> Claim:
@@ -923,7 +934,7 @@ def _counted(answer: list[Any]) -> tuple[list[int], list[Consumer]]:
     now = answer[3]
     rows = zip(answer[4::3], answer[5::3], answer[6::3], strict=True)
     return answer[:3], [
-        Consumer(name.decode(), (float(ends) - now) / 1000, held) for name, ends, held in rows
+        Consumer(_text(name), (float(ends) - now) / 1000, held) for name, ends, held in rows
     ]
 
 
@@ -934,11 +945,32 @@ def _stats(counts: Sequence[int], consumers: Sequence[Consumer]) -> Stats:
 
 
 def _pauses(flat: Sequence[bytes]) -> list[Pause]:
-    found = ((task.decode(), json.loads(said)) for task, said in _pairs(flat))
-    return sorted(
-        Pause(task, said["by"], said["why"], dt.datetime.fromisoformat(said["at"]))
-        for task, said in found
-    )
+    return sorted(_pause(_text(task), said) for task, said in _pairs(flat))
+
+
+def _pause(task: str, text: bytes) -> Pause:
+    """A pause that another version has written counts, even when nobody can read why."""
+    try:
+        said = json.loads(text)
+        at = dt.datetime.fromisoformat(said["at"]).astimezone(dt.UTC)
+        return Pause(task, _shown(said["by"]), _shown(said["why"]), at)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        return Pause(task, "", "", dt.datetime.fromtimestamp(0, dt.UTC))
+
+
+def _shown(said: Any) -> str:
+    # JSON can hold half of a surrogate pair, which no page can.
+    return str(said).encode("utf-8", "backslashreplace").decode()
+
+
+def _text(name: bytes) -> str:
+    """A name on the server; anybody who reaches it can have written any bytes."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def _number(text: bytes) -> int:
+    """A count on the server; 0 for what is none."""
+    return int(text) if text.isdigit() and len(text) < 19 else 0
 
 
 def _by_limit(slots: Sequence[Slot]) -> list[tuple[tuple[str, int], Sequence[int]]]:
@@ -953,7 +985,8 @@ def _due(flat: Sequence[Any]) -> list[Waiting]:
     """Members of the due ones, each with its time."""
     split = ((*form.partition(b"|")[::2], at) for form, at in _pairs(flat))
     return [
-        Waiting(raw, int(priority), math.floor(float(at)) / 1000) for priority, raw, at in split
+        Waiting(raw, _number(priority), math.floor(min(max(0.0, float(at)), _NEVER_MS)) / 1000)
+        for priority, raw, at in split
     ]
 
 

@@ -21,7 +21,7 @@ from jobs.control import metrics, throughput
 from jobs.control.metrics import Numbers, Range
 from jobs.control.snapshot import Shared, Snapshot, known_queues
 from jobs.control.throughput import Rate
-from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 from jobs.models import Schedule, TaskResult
 from jobs.timing import clock
 
@@ -44,6 +44,7 @@ class Kind(enum.StrEnum):
     DISK = "disk"
     MEMORY = "memory"
     EVICTION = "eviction"
+    REFUSED = "refused"
     DESERTED = "deserted"
     BEAT = "beat"
     LATE = "late"
@@ -98,8 +99,7 @@ def look() -> Surroundings:
     try:
         with broker.get().briefly(insist=False):
             keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
-            queues = known_queues()
-            by_task, rates = metrics.by_task(Range.HOUR, queues=queues), throughput.rates(queues)
+            by_task, rates = _measured(known_queues())
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
         return Surroundings()
     try:
@@ -128,6 +128,13 @@ def look() -> Surroundings:
         by_task=by_task,
         rates=rates,
     )
+
+
+def _measured(queues: list[str]) -> tuple[dict[str, Numbers], dict[str, Rate]]:
+    try:
+        return metrics.by_task(Range.HOUR, queues=queues), throughput.rates(queues)
+    except QueueRefused:  # there is more to say than this
+        return {}, {}
 
 
 def matters(taken: Snapshot, around: Surroundings) -> list[Matter]:
@@ -176,6 +183,9 @@ def _of_the_server(keeping: Keeping) -> Iterator[Matter]:
 def _of_the_queues(taken: Snapshot) -> Iterator[Matter]:
     for queue in taken.queues:
         named = {"queue": queue.name}
+        if queue.problem:
+            text = _("Queue “%(queue)s” can’t be read: %(why)s")
+            yield Matter(Kind.REFUSED, text % {**named, "why": queue.problem}, queue.name)
         if queue.deserted and queue.pause is None:
             text = _("Messages wait in queue “%(queue)s”, and no worker takes them.")
             yield Matter(Kind.DESERTED, text % named, queue.name)
@@ -208,15 +218,15 @@ def _of_the_ledger(around: Surroundings) -> Iterator[Matter]:
         yield Matter(Kind.BEAT, text)
     if around.late:
         text = ngettext(
-            "%(n)s schedule is late, since %(seconds)s s.",
-            "%(n)s schedules are late, the first since %(seconds)s s.",
+            "%(n)s schedule is late, by %(seconds)s s.",
+            "%(n)s schedules are late, the first by %(seconds)s s.",
             around.late,
         )
         yield Matter(Kind.LATE, text % _counted(around.late, around.late_since))
     if around.backlog:
         text = ngettext(
-            "%(n)s call is committed and not on its queue yet, since %(seconds)s s.",
-            "%(n)s calls are committed and not on their queues yet, the first since %(seconds)s s.",
+            "%(n)s call is committed and not on its queue yet, for %(seconds)s s.",
+            "%(n)s calls are committed and not on their queues yet, the first for %(seconds)s s.",
             around.backlog,
         )
         yield Matter(Kind.BACKLOG, text % _counted(around.backlog, around.backlog_since))

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar
@@ -26,12 +25,17 @@ from jobs.broker.base import (
     Revoked,
     Waiting,
 )
-from jobs.exceptions import MessageError
+from jobs.control.workers import read
+from jobs.exceptions import MessageError, QueueRefused
 
 _T = TypeVar("_T")
 
 #: Seconds for which a worker without a child is believed to be alive after its last report.
 _UNLEASED = 60.0
+
+#: Most characters of a text in a report, and most members of a list: nobody checks what is written
+#: there.
+_MOST = 1000
 
 
 class Call(NamedTuple):
@@ -133,7 +137,7 @@ def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]
     for reports in conf.get().queues:
         for text in broker.get().reports(reports).values():
             try:
-                said = [one for one in json.loads(text)["running"] if one[0] in queues]
+                said = [one for one in read(text)["running"] if one[0] in queues]
                 current = list(_current(said))
             except (ValueError, TypeError, LookupError, ArithmeticError):
                 continue  # another version's
@@ -169,7 +173,10 @@ def workers(*, lost: bool = False) -> list[Worker]:
     """Workers that are alive, by name; with ``lost``, also those whose leases have ended."""
     found = []
     for queue in conf.get().queues:
-        reports = broker.get().reports(queue)
+        try:
+            reports = broker.get().reports(queue)
+        except QueueRefused:  # the dashboard says so; other queues have workers as well
+            continue
         if not reports:
             continue
         # A worker's children have leases on all its queues, so also on the one with its reports.
@@ -185,7 +192,7 @@ def workers(*, lost: bool = False) -> list[Worker]:
 def _worker(name: str, text: bytes, leased: set[str], age: float | None) -> Worker:
     """A worker by its report, as far as that can be read: it may be another version's."""
     try:
-        said = json.loads(text)
+        said = read(text)
     except ValueError:
         said = {}
     if not isinstance(said, dict):
@@ -193,8 +200,14 @@ def _worker(name: str, text: bytes, leased: set[str], age: float | None) -> Work
 
     def get(key: str, otherwise: _T) -> _T:
         value = said.get(key)
-        kind: Any = (int, float) if isinstance(otherwise, float) else type(otherwise)
-        return value if isinstance(value, kind) else otherwise
+        if isinstance(otherwise, float):
+            try:
+                return float(value)  # type: ignore[arg-type, return-value]
+            except (TypeError, ValueError, OverflowError):
+                return otherwise
+        if not isinstance(value, type(otherwise)):
+            return otherwise
+        return value[:_MOST] if isinstance(value, str | list) else value  # type: ignore[return-value]
 
     none: list[Any] = []
     nothing: dict[str, Any] = {}
@@ -226,7 +239,7 @@ def _part(said: Any) -> Process | None:
     try:
         name, pid, memory, ready = said
         return Process(str(name), int(pid), int(memory), bool(ready))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return None
 
 
@@ -234,7 +247,8 @@ def _current(said: Iterable[Any]) -> Iterator[Running]:
     """What a worker has reported to run, without what has ended since."""
     by_consumer: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for one in said:
-        with contextlib.suppress(ValueError, TypeError):  # of another version
+        # Of another version.
+        with contextlib.suppress(ValueError, TypeError, OverflowError):
             queue, consumer, number, since = one
             if queue:  # "": a place of the board that nobody knows
                 by_consumer[str(queue), str(consumer)][int(number)] = float(since)

@@ -19,6 +19,7 @@ from jobs import (
 from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
 from jobs.broker.limiting import Rate
+from jobs.control.workers import read
 from jobs.exceptions import MessageError
 from jobs.timing import clock
 
@@ -92,9 +93,9 @@ def rate_limits() -> dict[str, RateOverride]:
     found = {}
     for task, text in sorted(broker.get().rates().items()):
         with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
-            said = json.loads(text)
+            said = read(text)
             at = dt.datetime.fromisoformat(said["at"])
-            override = RateOverride(task, said["rate"], said["burst"], said["by"], at)
+            override = RateOverride(task, said["rate"], said["burst"], str(said["by"]), at)
             override.parsed()
             found[task] = override
     return found

@@ -259,7 +259,7 @@ def read(values: Mapping[str, Any]) -> Selection:
     if state and state not in State.values:
         raise ValueError(_("There is no state “%(value)s”.") % {"value": state})
     if sent and sent not in PERIODS:
-        raise ValueError(_("There is no time “%(value)s”.") % {"value": sent})
+        raise ValueError(_("There is no period “%(value)s”.") % {"value": sent})
     since = moment(text("since"))
     if sent:
         since = max(_start(sent), since) if since else _start(sent)

@@ -7,8 +7,8 @@ Taking it changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
-import json
 import re
 import threading
 import time
@@ -18,6 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobs import broker, conf, message
 from jobs.broker.base import Broker, Pause, Stats, Survey
+from jobs.control.workers import read
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.timing import clock
 
@@ -46,6 +47,8 @@ class Queue(NamedTuple):
     oldest: dt.datetime | None = None
     #: Whether JOBS["QUEUES"] has it.
     declared: bool = True
+    #: Why the broker refuses to say anything of it; then the rest is empty.
+    problem: str = ""
 
     @property
     def deserted(self) -> bool:
@@ -131,15 +134,22 @@ def take() -> Snapshot:
         return Snapshot(at=clock.now(), problem=str(error))
     declared = conf.get().queues
     queues = [_queue(name, said, declared=name in declared) for name, said in surveys.items()]
+    refused = [said.problem for said in surveys.values() if said.problem]
+    if refused and len(refused) == len(surveys):
+        return Snapshot(at=clock.now(), problem=refused[0])
     pauses = [pause for said in surveys.values() for pause in said.pauses if pause.task]
     return Snapshot(
         at=clock.now(),
         # An undeclared queue that nobody uses any more isn't one.
-        queues=[queue for queue in queues if queue.declared or any(queue.stats) or queue.pause],
+        queues=[queue for queue in queues if _is_used(queue)],
         processes=_processes(surveys, running),
         paused_tasks={pause.task: pause for pause in pauses},
         reports=reports,
     )
+
+
+def _is_used(queue: Queue) -> bool:
+    return bool(queue.declared or any(queue.stats) or queue.pause or queue.problem)
 
 
 def known_queues() -> list[str]:
@@ -148,13 +158,14 @@ def known_queues() -> list[str]:
     if not conf.get().create_missing_queues:
         return declared
     found = broker.get().remembered_queues(_UNDECLARED)
-    return declared + sorted(set(found).difference(declared))
+    used = {name for name in found if conf.get().knows(name)}
+    return declared + sorted(used.difference(declared))
 
 
 def _queue(name: str, said: Survey, *, declared: bool) -> Queue:
     pause = next((pause for pause in said.pauses if not pause.task), None)
     times = [at for raw in said.next_ones if (at := runnable_since(raw, name)) is not None]
-    return Queue(name, said.stats, pause, min(times, default=None), declared)
+    return Queue(name, said.stats, pause, min(times, default=None), declared, said.problem)
 
 
 def runnable_since(raw: bytes, queue: str) -> dt.datetime | None:
@@ -176,8 +187,8 @@ def _reports(surveys: Mapping[str, Survey]) -> dict[str, Mapping[str, Any]]:
     for said in surveys.values():
         for name, text in said.reports.items():
             try:
-                report = json.loads(text)
-            except (ValueError, RecursionError):
+                report = read(text)
+            except ValueError:
                 continue
             # Another version may report something else.
             consumers = report.get("consumers") if isinstance(report, dict) else None
@@ -190,23 +201,24 @@ def _reports(surveys: Mapping[str, Survey]) -> dict[str, Mapping[str, Any]]:
 
 def _running(port: Broker, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Doing]]:
     """Consumer → what it runs. What has ended since the report is left out."""
-    places: list[tuple[str, str, int, float]] = []
+    places: list[tuple[str, str, int, dt.datetime]] = []
     for report in reports.values():
         said = report.get("running")
         for place in said[:_RUNNING] if isinstance(said, list) else ():
             match place:
                 case [str(queue), str(consumer), int(number), int() | float() as since, *_]:
-                    places.append((queue, consumer, number, since))
+                    with contextlib.suppress(ValueError, OverflowError, OSError):
+                        at = dt.datetime.fromtimestamp(since, dt.UTC)
+                        places.append((queue, consumer, number, at))
     held = port.held_by([(queue, consumer, [number]) for queue, consumer, number, _ in places])
     found: dict[str, list[Doing]] = {}
-    for (queue, consumer, _number, since), raw in zip(places, held, strict=True):
+    for (queue, consumer, _number, at), raw in zip(places, held, strict=True):
         if raw is None:
             continue
         try:
             task = message.decode(raw, queue, trusted=True).task
         except MessageError:
             task = ""
-        at = dt.datetime.fromtimestamp(since, dt.UTC)
         found.setdefault(consumer, []).append(Doing(task, at))
     return found
 

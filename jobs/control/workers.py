@@ -15,7 +15,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from jobs import broker, conf
-from jobs.exceptions import UnknownWorker
+from jobs.exceptions import QueueRefused, UnknownWorker
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.control")
@@ -28,6 +28,20 @@ ANSWER_KEPT = 3600.0
 
 #: Most characters of an answer's text, and of the stacks of one process.
 _LONGEST = 200_000
+
+
+def read(text: bytes) -> Any:
+    """JSON that anybody can have written who reaches the server: another version of a worker, or
+    somebody else. Raises `ValueError`."""
+    try:
+        found = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+    if b"\\ud" in text.lower():
+        # Half of a surrogate pair can neither be asked for nor be shown.
+        whole = json.dumps(found, ensure_ascii=False).encode("utf-8", "replace")
+        found = json.loads(whole)
+    return found
 
 
 class Act(enum.StrEnum):
@@ -58,7 +72,7 @@ class Command(NamedTuple):
     def loads(cls, text: bytes) -> Command | None:
         """None for one that another version has sent and that can't be read."""
         try:
-            said = json.loads(text)
+            said = read(text)
             return cls(str(said["id"]), Act(said["act"]), str(said["by"]))
         except (ValueError, TypeError, KeyError):
             return None
@@ -108,7 +122,7 @@ class Gone(NamedTuple):
     def loads(cls, text: bytes) -> Gone | None:
         """None for one that can't be read."""
         try:
-            said: dict[str, Any] = json.loads(text)
+            said: dict[str, Any] = read(text)
             at = dt.datetime.fromtimestamp(float(said["at"]), dt.UTC)
             host, pid = str(said.get("host", "")), int(said.get("pid", 0))
             return cls(str(said["name"]), How(said["how"]), str(said["why"]), at, host, pid)
@@ -122,10 +136,16 @@ def command(worker: str, act: Act, *, by: str = "") -> tuple[str, str]:
     Raises `UnknownWorker` when no worker of this name reports.
     """
     queue = queue_of(worker)
-    asked = Command(secrets.token_hex(8), act, by)
+    # Its time comes first: see `is_late`.
+    asked = Command(f"{int(clock.now().timestamp()):08x}{secrets.token_hex(4)}", act, by)
     broker.get().command(queue, worker, asked.dumps(), TAKEN_WITHIN)
     log.warning("worker %s is to %s, asked by %s", worker, act, by or "somebody")
     return queue, asked.id
+
+
+def is_late(command_id: str, now: dt.datetime) -> bool:
+    """Whether a worker that hasn't taken this command won't take it any more."""
+    return now.timestamp() > int(command_id[:8], 16) + TAKEN_WITHIN
 
 
 def answered(queue: str, command_id: str) -> Answer | None:
@@ -134,7 +154,7 @@ def answered(queue: str, command_id: str) -> Answer | None:
     if found is None:
         return None
     try:
-        done, text, stacks = json.loads(found)
+        done, text, stacks = read(found)
         return Answer(bool(done), str(text), tuple((str(who), str(s)) for who, s in stacks))
     except (ValueError, TypeError):
         return Answer(done=True)  # of another version
@@ -154,7 +174,10 @@ def queue_of(worker: str) -> str:
 
 def gone() -> list[Gone]:
     """The workers and children that have ended lately, the last first."""
-    found = [Gone.loads(text) for queue in conf.get().queues for text in broker.get().gone(queue)]
+    found: list[Gone | None] = []
+    for queue in conf.get().queues:
+        with contextlib.suppress(QueueRefused):  # the dashboard says so
+            found += [Gone.loads(text) for text in broker.get().gone(queue)]
     return sorted((one for one in found if one), key=lambda one: one.at, reverse=True)
 
 
@@ -162,8 +185,8 @@ def note_lost(queue: str, worker: str, report: bytes) -> bool:
     """Replace the report of a worker that is gone by a note that it was lost. False: somebody else
     has done that, or it came back."""
     host, pid = "", 0
-    with contextlib.suppress(ValueError, TypeError, KeyError):  # of another version
-        said = json.loads(report)
+    with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):  # of another version
+        said = read(report)
         host, pid = str(said["host"]), int(said["pid"])
     why = "Its lease has ended: it was killed, or can't reach Redis."
     lost = Gone(worker, How.LOST, why, clock.now(), host, pid)

@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from jobs.models.results import TaskResult
 
@@ -78,4 +79,4 @@ class Workers(TaskResult):
             )
         ]
         verbose_name = _("worker")
-        verbose_name_plural = _("workers")
+        verbose_name_plural = pgettext_lazy("page", "workers")

@@ -169,6 +169,7 @@ class Child:
             self.recorder.flush,
             batch=options.batch,
             crowded=lambda: self.recorder.crowded,
+            freed=self.recorder.freed,
         )
         self.loop = AsyncRunner(
             consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed
@@ -202,7 +203,7 @@ class Child:
             self.consumer.start()
             self.board.set_ready()
             if threads:
-                self._stop.get()
+                self._stop.get()  # ended by stop()
             else:
                 self.sync.run()
             signals.announce(signals.worker_stopping, self.name, queues=queues)

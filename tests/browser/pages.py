@@ -38,3 +38,16 @@ def fits(browser: Chrome, width: int) -> None:
             f"viewport {browser.execute_script(VIEWPORT)}:\n{text(browser, 'body')[:2000]}"
         )
         raise
+
+
+def overflow(browser: Chrome, selector: str, width: int) -> list[str]:
+    """The elements that can be seen, and are cut off or begin outside of a window so wide."""
+    script = """
+        const [selector, width] = arguments;
+        return [...document.querySelectorAll(selector)].filter((element) => {
+            const {left, right} = element.getBoundingClientRect();
+            return element.checkVisibility() && right > left && (right > width + 1 || left < -1);
+        }).map((element) => element.outerHTML.slice(0, 160));
+    """
+    found: list[str] = browser.execute_script(script, selector, width)
+    return found

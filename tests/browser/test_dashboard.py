@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +15,18 @@ from django.contrib.auth.models import User
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
-from jobs import broker, control
+from jobs import broker, control, message
 from jobs.admin.dashboard import admin as dashboard
 from jobs.broker.base import Outgoing
 from jobs.control import attention, snapshot
+from jobs.models import TaskAttempt, TaskResult
+from jobs.states import State
 from tests.browser.pages import see, text
 from tests.integration.admin.conftest import letter
+from tests.project import Project
 from tests.services import Valkey, wait_for
-from tests.tasks import add
+from tests.tasks import add, fail, fail_hourly, wait_at
+from tests.workers import Gate, children, ready_worker
 
 Visit = Callable[[str], None]
 
@@ -96,13 +101,102 @@ def test_the_page(
     wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
 
 
+def shown_rows(browser: Chrome, table: str) -> dict[str, list[str]]:
+    """The first cell of each row of a table → the others."""
+    script = (
+        "return [...document.querySelectorAll(`${arguments[0]} tbody tr`)]"
+        ".map((row) => [...row.cells].map((cell) => cell.innerText.trim()))"
+    )
+    return {row[0]: row[1:] for row in browser.execute_script(script, table)}
+
+
+def seconds(words: str) -> float:
+    """Of a duration in one unit, such as *37 ms*."""
+    number, unit = words.split()[:2]
+    return float(number) * {"ms": 0.001, "s": 1.0}[unit]
+
+
+def test_each_number_is_what_another_way_of_counting_says(
+    browser: Chrome, visit: Visit, project: Project, tmp_path: Path
+) -> None:
+    """The other ways: what was sent here, the keys of Redis, the rows of the ledger, and the
+    processes of the machine."""
+    gate = Gate(tmp_path / "gate")
+    worker = ready_worker(project, "--processes", "3", "--queues", "high,default")
+    for n in range(40):
+        add.delay(n, n)
+    for n in range(4):
+        fail.apply_async((str(n),), queue="high")
+    for n in range(2):
+        fail_hourly.delay(str(n))
+    add.apply_async((1, 2), countdown=3_600)
+    for n in range(5):
+        add.apply_async((n, n), queue="low")
+    for n in range(3):
+        letter(args=[n])
+    ended = TaskResult.objects.exclude(finished_at=None).exclude(state=State.RETRY)
+    wait_for(lambda: ended.count() == 44)
+    wait_for(lambda: TaskResult.objects.filter(state=State.RETRY).count() == 2)
+    wait_at.delay(gate.path)
+    gate.wait_for()
+    sent = 40 + 4 + 2 + 1 + 5 + 1
+    visit("jobs/dashboard/")
+
+    def counts() -> dict[str, list[str]]:
+        browser.refresh()
+        return shown_rows(browser, "#jobs-counts")
+
+    # A worker sends its numbers each second.
+    wait_for(lambda: counts()["Out"][0] == str(ended.count()) and counts()["In"][0] == str(sent))
+    failed = ended.filter(state=State.FAILURE).count()
+    retried = TaskResult.objects.filter(state=State.RETRY).count()
+    for label, count in (("In", sent), ("Out", 44), ("Failed", failed), ("Retried", retried)):
+        number, rate = counts()[label]
+        assert int(number) == count, label
+        assert float(rate) == pytest.approx(count / 60, rel=0.01), label
+
+    rows = shown_rows(browser, "#jobs-dashboard-queues")
+    with redis.Redis.from_url(project.redis_url) as client:
+        for queue in ("high", "default", "low"):
+            waiting, oldest, _drain, in_flight, due, dead, workers = rows[queue]
+            stats = broker.get().stats(queue)
+            assert int(waiting) == {"low": 5}.get(queue, 0) == stats.waiting
+            assert int(in_flight) == {"default": 1}.get(queue, 0)
+            assert int(due) == {"default": 3}.get(queue, 0) == client.zcard(f"{{{queue}}}:due")
+            assert int(dead) == {"default": 3}.get(queue, 0) == stats.dead
+            assert int(workers) == (0 if queue == "low" else len(children(worker)))
+            assert bool(oldest) == (queue == "low")
+    (first, *_others) = broker.get().peek("low", 0, 1)
+    made = message.id_time(message.decode(first.raw, "low", trusted=True).id)
+    assert made is not None
+    assert seconds(rows["low"][1]) == pytest.approx(time.time() - made, abs=10)
+
+    spans: dict[str, list[float]] = {"Wait": [], "Run": []}
+    moments = [(one.created_at, one.started_at, one.finished_at) for one in ended]
+    for one in TaskAttempt.objects.select_related("result"):
+        moments.append((one.result.created_at, one.started_at, one.finished_at))
+    assert len(moments) == 44 + 2
+    for created, began, over in moments:
+        assert began
+        assert over
+        spans["Wait"].append((began - created).total_seconds())
+        spans["Run"].append((over - began).total_seconds())
+    for label, shown in shown_rows(browser, "#jobs-times").items():
+        exact = sorted(spans[label])
+        for share, words in zip((0.5, 0.95, 0.99), shown, strict=True):
+            of_rows = exact[math.ceil(share * len(exact)) - 1]
+            # A fifth, and what passes between the clocks of worker and ledger.
+            assert seconds(words) == pytest.approx(of_rows, rel=0.25, abs=0.02), (label, share)
+    gate.open()
+
+
 def test_it_updates_by_itself_and_keeps_its_place(
     browser: Chrome, visit: Visit, broker_url: str
 ) -> None:
     broker.get().push([Outgoing("default", b"x")])
     visit("jobs/dashboard/")
     wait_for(lambda: text(browser, WAITING) == "1")
-    browser.set_window_size(700, 500)
+    browser.set_window_size(800, 500)
     browser.execute_script(
         "document.querySelector('#jobs-dashboard-queues a').focus();"
         "const sheet = new CSSStyleSheet();"

@@ -165,7 +165,7 @@ def test_a_queue_is_purged_by_its_name(
     see(browser, ".messagelist", "60 messages deleted")
 
 
-def test_a_call_is_found_and_cancelled(
+def test_a_call_is_found_and_revoked(
     browser: Chrome,
     visit: Visit,
     filled: dict[str, list[str]],
@@ -179,9 +179,9 @@ def test_a_call_is_found_and_cancelled(
     see(browser, ".jobs-facts", "30 of 80")
     screenshot("call")
     dark("call")
-    click(browser, "button[value=cancel]")
+    click(browser, "button[value=revoke]")
     click(browser, "button[name=confirmed]")
-    see(browser, ".messagelist", "1 call is cancelled.")
+    see(browser, ".messagelist", "1 call is revoked.")
 
 
 def test_the_dead_letters_of_all_queues(

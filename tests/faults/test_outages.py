@@ -71,7 +71,7 @@ def consumer(own_valkey: Valkey) -> Iterator[Consumer]:
     """One that has claimed five messages and whose only runner is in a long task."""
     recorder = Recorder("c/1")
     board, limits = Board.make(11), Limits(ThreadTimer())
-    sync = SyncRunners("c/1", board, limits, recorder.add, recorder.flush)
+    sync = SyncRunners("c/1", board, limits, recorder.add, recorder.flush, freed=recorder.freed)
     loop = AsyncRunner("c/1", 10, board, limits, recorder.add, sync.freed)
     made = Consumer("c/1", ["default"], sync, loop, recorder, board, burst=False, stop=lambda: None)
     trace.enqueue_many([(str(n),) for n in range(5)])

@@ -81,7 +81,7 @@ def test_late_schedules(settings: Settings) -> None:
         scheduled("a", due=late)
         (found,) = matters()
         assert found.kind is Kind.LATE
-        assert found.text.startswith("1 schedule is late, since 60")
+        assert found.text.startswith("1 schedule is late, by 60")
         settings.JOBS = {**settings.JOBS, "MISFIRE_GRACE_SECONDS": 3600}
     with broker.get().subscribe(SCHEDULES):
         assert matters() == []
@@ -92,7 +92,7 @@ def test_what_nobody_publishes(settings: Settings) -> None:
     row(state="PENDING", created_at=sent, published_at=None, started_at=None, finished_at=None)
     (found,) = matters()
     assert found.kind is Kind.BACKLOG
-    assert found.text.startswith("1 call is committed and not on its queue yet, since 3")
+    assert found.text.startswith("1 call is committed and not on its queue yet, for 3")
     settings.JOBS = {**settings.JOBS, "RELAY_AFTER_SECONDS": 100}
     assert matters() == []
 

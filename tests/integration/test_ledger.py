@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.utils import timezone
+from django.utils.safestring import mark_safe
 
 from jobs import ledger, serialization
 from jobs.ledger import outcomes, reopening
@@ -160,6 +161,90 @@ def test_texts_that_databases_refuse(write: Write) -> None:
     assert serialization.loads(row.result or "")["exc_message"] == list(error.args)
 
 
+#: What quoting, JSON or a text column may get wrong.
+HOSTILE = {
+    "quotes": """it's "quoted", E'\\x41', $$ and ''""",
+    "backslashes": "\\ \\\\ \\n \\' \\\" C:\\new\\",
+    "lines": "one\ntwo\r\nthree\ttabbed\n",
+    "escapes written out": r"\u0000 \ud800 \x00 &quot;",
+    "places of parameters": "%s %(name)s %% ? :name {} {0}",
+    "control characters": "".join(map(chr, range(1, 32))) + "\x7f\x85\u2028\u2029\ufeff",
+    "other planes": "𝄞 é ü 漢字 \U0010ffff",
+    "JSON": '{"a": [null, true, "b"]}',
+    "a megabyte": "'\"\\\né" * 200_000,
+    "nothing": "",
+    "a text of Django's": mark_safe("<b>"),
+}
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in HOSTILE.items()])
+@pytest.mark.parametrize("ends", [False, True])
+def test_any_text_comes_back_as_it_was(write: Write, ends: bool, text: str) -> None:
+    bad = record_of("a", State.FAILURE, result=text, args=text, error=text, traceback=text)
+    bad = bad._replace(message=text.encode(), task=text[:50], queue=text[:50])
+    # A large row and small ones, in one batch, in two orders: they go different ways.
+    for others in ([], [record_of(f"{n}", State.SUCCESS) for n in range(3)]):
+        TaskResult.objects.all().delete()
+        (ledger.record_ends if ends else write)([bad, *others])
+        row = TaskResult.objects.get(id="a")
+        assert (row.result, row.args, row.error, row.traceback) == (text,) * 4
+        assert (row.task, row.queue, bytes(row.message)) == (text[:50], text[:50], text.encode())
+        assert TaskResult.objects.count() == 1 + len(others)
+
+
+@pytest.mark.parametrize("message", [b"", bytes(range(256)), b"\0\xff\\'" * 250_000])
+def test_any_bytes_come_back_as_they_were(write: Write, message: bytes) -> None:
+    write([record_of("a", State.FAILURE, message=message)])
+    assert bytes(TaskResult.objects.get(id="a").message) == message
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        dt.datetime(1, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=dt.UTC),
+        dt.datetime(2030, 1, 1, tzinfo=dt.UTC),
+        dt.datetime(
+            2030, 1, 1, 12, 0, 0, 5, tzinfo=dt.timezone(dt.timedelta(hours=-5, minutes=30))
+        ),
+        # As zones had before there were railways.
+        dt.datetime(2030, 1, 1, tzinfo=dt.timezone(dt.timedelta(minutes=19, seconds=32))),
+        dt.datetime(2030, 1, 1, tzinfo=dt.timezone(-dt.timedelta(seconds=30))),
+    ],
+    ids=str,
+)
+def test_any_moment_comes_back_as_it_was(write: Write, moment: dt.datetime) -> None:
+    write([record_of("a", State.RETRY, eta=moment, started_at=None, finished_at=None)])
+    row = TaskResult.objects.get(id="a")
+    assert (row.eta, row.started_at, row.finished_at) == (moment, None, None)
+    assert row.created_at == NOW
+
+
+@pytest.mark.parametrize("many", [True, False], ids=["one parameter", "the ORM"])
+def test_ended_asks_once_and_finds_any_id(
+    many: bool, monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    if not many:
+        monkeypatch.setattr(outcomes, "_ENDED", {})
+    ids = ["it's", 'a"b', "a\\b", "a,b", "{a}", "%s", "漢", "x" * 255]
+    ledger.record([record_of(one, State.SUCCESS) for one in ids])
+    ledger.record([record_of("open", State.STARTED)])
+    with django_assert_num_queries(1):
+        assert ledger.ended([*ids, "open", "missing", ids[0]]) == set(ids)
+    assert ledger.ended([]) == set()
+
+
+@pytest.mark.postgres
+def test_ended_reads_no_table_of_which_there_are_no_statistics() -> None:
+    for start in range(0, 5000, 500):
+        ledger.record([record_of(f"{start + n}", State.SUCCESS) for n in range(500)])
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN {outcomes._ENDED['postgresql']}", ['["1", "2", "missing"]'])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Seq Scan on jobs_taskresult" not in plan
+    assert "jobs_taskresult" in plan
+
+
 def test_ended_and_reopened(write: Write) -> None:
     write([record_of("a", State.FAILURE, error="wrong"), record_of("b", State.RETRY)])
     assert ledger.ended(["a", "b", "c"]) == {"a"}
@@ -170,10 +255,12 @@ def test_ended_and_reopened(write: Write) -> None:
     assert state_of("a") == State.SUCCESS
 
 
-@pytest.fixture(params=["the database's own", "the ORM"])
+@pytest.fixture(params=["the database's own", "an old SQLite", "the ORM"])
 def write_ends(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "the ORM":
         monkeypatch.setattr(outcomes, "_WRITERS", {})
+    elif request.param == "an old SQLite":
+        monkeypatch.setattr(outcomes.sqlite3, "sqlite_version_info", (3, 34, 0))
     return ledger.record_ends
 
 

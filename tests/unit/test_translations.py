@@ -17,6 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from django.contrib import admin
+from django.utils.text import capfirst
+from django.utils.translation import override
 from django.utils.translation.template import templatize
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,7 +55,8 @@ def key(function: str, texts: list[str]) -> str:
     return "\x04".join(texts) if function.startswith("p") else texts[0]
 
 
-def marked_in_code(path: Path) -> Iterator[str]:
+def marked_in_code(path: Path) -> Iterator[tuple[str, bool]]:
+    """Texts, and whether each has a plural."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.Call):
             continue
@@ -61,18 +65,18 @@ def marked_in_code(path: Path) -> Iterator[str]:
             a.value for a in node.args[: FUNCTIONS.get(name, 0)] if isinstance(a, ast.Constant)
         ]
         if texts:
-            yield key(name, texts)
+            yield key(name, texts), name.startswith("n")
 
 
-def marked_in_template(path: Path) -> Iterator[str]:
+def marked_in_template(path: Path) -> Iterator[tuple[str, bool]]:
     for found in _CALL.finditer(templatize(path.read_text(encoding="utf-8"))):
         texts = [ast.literal_eval(text) for text in found.groups()[2:] if text]
-        yield key(found[1], texts)
+        yield key(found[1], texts), found[1].startswith("n")
 
 
 @functools.cache
-def marked(catalogue: Path = CATALOGUES[0]) -> dict[str, str]:
-    """Text of this catalogue's folders → a file that has it."""
+def uses(catalogue: Path) -> dict[tuple[str, bool], str]:
+    """Text of this catalogue's folders, and whether it has a plural there → a file that has it."""
     found = {}
     for folder in SOURCES[catalogue.parents[3].relative_to(ROOT).as_posix()]:
         for path in (ROOT / folder).rglob("*.py"):
@@ -80,6 +84,11 @@ def marked(catalogue: Path = CATALOGUES[0]) -> dict[str, str]:
         for path in (ROOT / folder).rglob("*.html"):
             found |= dict.fromkeys(marked_in_template(path), path.name)
     return found
+
+
+def marked(catalogue: Path = CATALOGUES[0]) -> dict[str, str]:
+    """Text → a file that has it."""
+    return {text: file for (text, _plural), file in uses(catalogue).items()}
 
 
 def read(catalogue: Path) -> dict[str, str]:
@@ -140,6 +149,19 @@ def test_values_keep_their_places(catalogue: Path) -> None:
 
 
 @every
+def test_a_text_without_a_plural_gets_no_value(catalogue: Path) -> None:
+    """A catalogue has one entry for a text with and without a plural. So where it is used without,
+    the place for the number would be shown as it is: give one of them a context."""
+    translated = read(catalogue)
+    wrong = {
+        text: file
+        for (text, plural), file in uses(catalogue).items()
+        if not plural and set(_PLACE.findall(translated[text])) > set(_PLACE.findall(text))
+    }
+    assert wrong == {}
+
+
+@every
 def test_it_is_compiled(catalogue: Path) -> None:
     with catalogue.with_suffix(".mo").open("rb") as file:
         compiled = gettext.GNUTranslations(file)
@@ -147,3 +169,14 @@ def test_it_is_compiled(catalogue: Path) -> None:
         context, _, plain = text.rpartition("\x04")
         said = compiled.pgettext(context, plain) if context else compiled.gettext(plain)
         assert said == translation
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_the_dashboard_comes_first_in_the_admins_index(language: str) -> None:
+    with override(language):
+        names = {
+            str(capfirst(model._meta.verbose_name_plural)): model.__name__
+            for model in admin.site._registry
+            if model._meta.app_label == "jobs"
+        }
+    assert names[min(names)] == "Dashboard", names

@@ -9,7 +9,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import BadRequest, PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.http import urlencode
@@ -24,7 +24,7 @@ from jobs.admin.errors.verbs import VERBS, mark, unmark
 from jobs.admin.pages import PageAdmin
 from jobs.admin.results import many
 from jobs.admin.results.verbs import again
-from jobs.admin.verbs import Verb
+from jobs.admin.verbs import Verb, address
 from jobs.control import selecting
 from jobs.models import Errors, TaskResult
 from jobs.states import State
@@ -56,18 +56,18 @@ class ErrorsAdmin(PageAdmin):
     ) -> TemplateResponse:
         self.check_may_view(request)
         name = request.GET.get("range", "")
-        name = name if name in RANGES else "day"
+        name = name if name in RANGES else "hour"
         found = find(selecting.seen_by(request, ledger.results()), RANGES[name])
-        results = reverse("admin:jobs_taskresult_changelist", current_app=self.admin_site.name)
+        results = address(self.admin_site.name, "taskresult_changelist")
         since = found.since.isoformat()
 
         def shown(group: Group) -> dict[str, Any]:
             query = {"state__exact": State.FAILURE, "task": group.task, "since": since}
             if group.error_type:
                 query["error_type"] = group.error_type
-            return {"group": group, "url": f"{results}?{urlencode(query)}"}
+            return {"group": group, "url": f"{results}?{urlencode(query)}" if results else ""}
 
-        labels = {"hour": _("Past hour"), "day": _("Past 24 hours"), "week": _("Past 7 days")}
+        labels = {"hour": _("Last hour"), "day": _("Last 24 hours"), "week": _("Last 7 days")}
         context = {
             "title": _("Errors"),
             "found": found,

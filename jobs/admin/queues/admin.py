@@ -35,7 +35,7 @@ from jobs.admin.queues.verbs import (
     pause_task,
     resume_task,
 )
-from jobs.admin.verbs import FAILURES, TROUBLE, Verb
+from jobs.admin.verbs import FAILURES, TROUBLE, Verb, address
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import Queues, TaskResult
 
@@ -135,9 +135,10 @@ class QueuesAdmin(PageAdmin):
         if "\0" in task_id:
             raise Http404("No id has a NUL.")
         rows = TaskResult.objects.using(ledger.alias())
-        if request.user.has_perm("jobs.view_taskresult") and rows.filter(pk=task_id).exists():
-            url = reverse("admin:jobs_taskresult_change", args=[quote(task_id)], current_app=site)
-            return HttpResponseRedirect(url)
+        row_url = address(site, "taskresult_change", quote(task_id))
+        may_see = row_url and request.user.has_perm("jobs.view_taskresult")
+        if may_see and rows.filter(pk=task_id).exists():
+            return HttpResponseRedirect(row_url)
         try:
             tab, key = request.GET.get("tab", ""), request.GET.get("key", "")
             found = calls.find_at(queue, task_id, tab, key)
@@ -147,9 +148,7 @@ class QueuesAdmin(PageAdmin):
         except TROUBLE as error:
             messages.error(request, str(error))
             return HttpResponseRedirect(self._url_of(queue))
-        if letter is not None:
-            where = [queue, letter.key]
-            url = reverse("admin:jobs_deadletters_letter", args=where, current_app=site)
+        if letter and (url := address(site, "deadletters_letter", queue, letter.key)):
             return HttpResponseRedirect(url)
         verbs = CALL_VERBS[found.list] if found else ()
         context = {
@@ -173,14 +172,17 @@ class QueuesAdmin(PageAdmin):
     def dead_view(self, request: HttpRequest, queue: str) -> HttpResponse:
         """The dead letters of a queue: the list of all, filtered."""
         self._check_may_view(request, queue)
-        url = reverse("admin:jobs_deadletters_changelist", current_app=self.admin_site.name)
+        url = address(self.admin_site.name, "deadletters_changelist")
+        if not url:
+            raise Http404("This site has no page of the dead letters.")
         return HttpResponseRedirect(f"{url}?{urlencode({'queue': queue})}")
 
     def letter_view(self, request: HttpRequest, queue: str, key: str) -> HttpResponse:
         """Where links to a dead letter led before there was a list of all."""
         self._check_may_view(request, queue)
-        where, site = [queue, key], self.admin_site.name
-        url = reverse("admin:jobs_deadletters_letter", args=where, current_app=site)
+        url = address(self.admin_site.name, "deadletters_letter", queue, key)
+        if not url:
+            raise Http404("This site has no page of the dead letters.")
         return HttpResponseRedirect(url)
 
     def log_view(self, request: HttpRequest) -> HttpResponse:

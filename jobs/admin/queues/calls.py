@@ -9,13 +9,12 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import itertools
-import json
+import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -25,8 +24,9 @@ from jobs.admin import words
 from jobs.admin.pages import may_look
 from jobs.admin.queues.snapshot import PauseRow, WorkerRow
 from jobs.admin.results.page import progress_bar
-from jobs.admin.verbs import TROUBLE
+from jobs.admin.verbs import TROUBLE, address
 from jobs.broker.base import PARKED, DeadLetter, InFlight, Waiting
+from jobs.control.workers import read
 from jobs.exceptions import MessageError
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -228,10 +228,10 @@ def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
     reports = broker.get().reports_of(list(conf.get().queues))
     for text in itertools.chain.from_iterable(said.values() for said in reports):
         try:
-            for of, consumer, number, since in json.loads(text)["running"]:
-                if of == queue:
+            for of, consumer, number, since in read(text)["running"]:
+                if of == queue and math.isfinite(float(since)):
                     found.append((float(since), (str(consumer), int(number))))
-        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+        except (ValueError, TypeError, KeyError, OverflowError):
             continue  # of a worker of another version
     return sorted(found)
 
@@ -444,7 +444,7 @@ def page_of_search(request: HttpRequest, text: str, site: str) -> str:
         queue = queue_of(text)
     except TROUBLE:
         return ""
-    return reverse("admin:jobs_queues_call", args=[queue, text], current_app=site) if queue else ""
+    return address(site, "queues_call", queue, text) if queue else ""
 
 
 def row_of(found: Found) -> CallRow:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +19,9 @@ from jobs.exceptions import MessageError
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
 from jobs.timing import clock
+
+#: A body as most senders write it.
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){6,}")
 
 #: Most tasks of one process that are named.
 _NAMED = 5
@@ -125,18 +130,28 @@ def letter_rows(queue: str, letters: Sequence[DeadLetter]) -> list[LetterRow]:
     ]
 
 
+def _names_a_sensitive_task(whole: str) -> bool:
+    """Whether it is a message of such a task, or one of them follows its call. Also of a message
+    that nobody can read."""
+    text = whole
+    for found in _BASE64.findall(whole):
+        text += base64.b64decode(found).decode(errors="replace")
+    return any(task.sensitive and name in text for name, task in registry.tasks.items())
+
+
 def letter_page(queue: str, letter: DeadLetter) -> dict[str, Any]:
     """Everything about one dead letter."""
     (row,) = letter_rows(queue, [letter])
     found = row.message
     whole = letter.raw.decode("utf-8", "backslashreplace")
+    hidden = bool(found and found.sensitive) or _names_a_sensitive_task(whole)
     try:
         envelope = json.loads(whole)
-        if found and found.sensitive:
+        if hidden:
             envelope["body"] = HIDDEN
         whole = words.writable(json.dumps(envelope, indent=2, ensure_ascii=False))
-    except (ValueError, RecursionError):
-        pass  # no JSON: it is shown as it is
+    except (ValueError, TypeError, RecursionError):  # no message: it is shown as it is
+        whole = HIDDEN if hidden else whole
     return {
         "row": row,
         "args": words.pretty(serialization.dumps(found.shown_args)) if found else "",

@@ -161,7 +161,7 @@ def _waits(call: Chosen) -> bool:
     return call.found is None or not call.found.consumer
 
 
-def _revoke(call: Chosen, *, terminate: bool) -> str:
+def _revoke_call(call: Chosen, *, terminate: bool) -> str:
     if not call.id:
         return ""
     waiting = call.found and call.found.waiting
@@ -171,33 +171,33 @@ def _revoke(call: Chosen, *, terminate: bool) -> str:
     control.revoke(call.id, terminate=terminate, remember=_REMEMBER + ahead)
     if waiting and waiting.due is not None:
         control.hasten(call.queue, waiting)  # or it would end only when it is due
-    return _("Terminated.") if terminate else _("Cancelled.")
+    return _("Terminated.") if terminate else _("Revoked.")
 
 
 @verb(
     permission="revoke_taskresult",
-    label=gettext_lazy("Cancel…"),
+    label=gettext_lazy("Revoke…"),
     question=Question(
         text=ngettext_lazy(
-            "%(n)s call will be cancelled: a worker ends it as REVOKED instead of starting it. If "
+            "%(n)s call will be revoked: a worker ends it as REVOKED instead of starting it. If "
             "it runs already, it goes on.",
-            "%(n)s calls will be cancelled: a worker ends each as REVOKED instead of starting it. "
+            "%(n)s calls will be revoked: a worker ends each as REVOKED instead of starting it. "
             "Those that run already go on.",
             "n",
         ),
-        yes=gettext_lazy("Yes, cancel"),
+        yes=gettext_lazy("Yes, revoke"),
         why=True,
     ),
     destroys=True,
-    done=ngettext_lazy("%(n)d call is cancelled.", "%(n)d calls are cancelled.", "n"),
+    done=ngettext_lazy("%(n)d call is revoked.", "%(n)d calls are revoked.", "n"),
     gone=ngettext_lazy(
-        "%(n)d can’t be read, so it can’t be cancelled.",
-        "%(n)d can’t be read, so they can’t be cancelled.",
+        "%(n)d can’t be read, so it can’t be revoked.",
+        "%(n)d can’t be read, so they can’t be revoked.",
         "n",
     ),
 )
-def cancel(call: Chosen, request: HttpRequest) -> str:
-    return _revoke(call, terminate=False)
+def revoke(call: Chosen, request: HttpRequest) -> str:
+    return _revoke_call(call, terminate=False)
 
 
 @verb(
@@ -216,10 +216,10 @@ def cancel(call: Chosen, request: HttpRequest) -> str:
     ),
     destroys=True,
     done=ngettext_lazy("%(n)d call is terminated.", "%(n)d calls are terminated.", "n"),
-    gone=cancel.gone,
+    gone=revoke.gone,
 )
 def terminate(call: Chosen, request: HttpRequest) -> str:
-    return _revoke(call, terminate=True)
+    return _revoke_call(call, terminate=True)
 
 
 @verb(
@@ -300,7 +300,7 @@ def delete(call: Chosen, request: HttpRequest) -> str:
     return _("Deleted.") if waiting and control.delete(call.queue, waiting) else ""
 
 
-cancel_all = replace(cancel, name="cancel_all", label=gettext_lazy("Cancel all…"))
+revoke_all = replace(revoke, name="revoke_all", label=gettext_lazy("Revoke all…"))
 terminate_all = replace(terminate, name="terminate_all", label=gettext_lazy("Terminate all…"))
 run_all_now = replace(
     run_now,
@@ -323,14 +323,14 @@ QUEUE_VERBS = (pause, resume, purge)
 
 #: For the chosen calls of each list, and for all of them.
 CALL_VERBS: dict[str, tuple[Verb, ...]] = {
-    calls.WAITING: (cancel, move, delete),
-    calls.RUNNING: (cancel, terminate),
-    calls.IN_FLIGHT: (cancel, terminate),
-    calls.DUE: (run_now, cancel, move, delete),
+    calls.WAITING: (revoke, move, delete),
+    calls.RUNNING: (revoke, terminate),
+    calls.IN_FLIGHT: (revoke, terminate),
+    calls.DUE: (run_now, revoke, move, delete),
 }
 ALL_CALLS_VERBS: dict[str, tuple[Verb, ...]] = {
-    calls.WAITING: (cancel_all, move_all, delete_all),
+    calls.WAITING: (revoke_all, move_all, delete_all),
     calls.RUNNING: (terminate_all,),
-    calls.IN_FLIGHT: (cancel_all, terminate_all),
-    calls.DUE: (run_all_now, cancel_all, move_all, delete_all),
+    calls.IN_FLIGHT: (revoke_all, terminate_all),
+    calls.DUE: (run_all_now, revoke_all, move_all, delete_all),
 }

@@ -18,7 +18,8 @@ from django.contrib.admin.utils import unquote
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
@@ -26,7 +27,7 @@ from django.utils.formats import date_format
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import SafeString
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.cache import never_cache
 
@@ -55,7 +56,7 @@ from jobs.admin.results.changelist import (
     TypedFilter,
 )
 from jobs.admin.results.verbs import VERBS, edit
-from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, why
+from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, address, why
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
 from jobs.control import selecting
@@ -126,6 +127,7 @@ class ResultAdmin(VerbAdmin):
         if row is None:
             # A hook says which rows a person may see, and there is none to ask it about.
             return None if conf.get().admin_queryset else live.without_row(object_id)
+        relations.look_as(row, request)
         live.overlay([row])
         return row
 
@@ -229,7 +231,8 @@ class ResultAdmin(VerbAdmin):
             chosen.append((ACTION_CHECKBOX_NAME, request.POST[ACTION_CHECKBOX_NAME]))
             return many.question(self, request, verb, count, chosen, request.get_full_path())
         if not rows:
-            messages.warning(request, gettext("None of the results that match can be acted on so."))
+            text = gettext("This can’t be done to any of the results that match.")
+            messages.warning(request, text)
             return back
         if action == "delete_selected":
             ended = self.get_queryset(request).filter(pk__in=[row.pk for row in rows])
@@ -250,26 +253,33 @@ class ResultAdmin(VerbAdmin):
     @admin.action(permissions=["view"], description=_("Export as CSV"))
     def export_csv(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> StreamingHttpResponse:
-        return export.as_csv(request, self._exported(request, queryset))
+    ) -> HttpResponseBase | None:
+        rows = self._exported(request, queryset)
+        return None if rows is None else export.as_csv(request, rows)
 
     @admin.action(permissions=["view"], description=_("Export as JSON"))
     def export_json(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> StreamingHttpResponse:
-        return export.as_json(request, self._exported(request, queryset))
+    ) -> HttpResponseBase | None:
+        rows = self._exported(request, queryset)
+        return None if rows is None else export.as_json(request, rows)
 
     def _exported(
         self, request: HttpRequest, queryset: QuerySet[TaskResult]
-    ) -> QuerySet[TaskResult]:
-        """The chosen rows, or all that match and were sent until now."""
+    ) -> QuerySet[TaskResult] | None:
+        """The chosen rows, or all that match and were sent until now; None when a filter means
+        nothing."""
         rows = self.get_queryset(request)
         if request.POST.get("select_across") != "1":
             chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
             many.log(request, None, gettext("Exported: %(n)d results.") % {"n": len(chosen)})
             return rows.filter(pk__in=chosen)
         now = clock.now()
-        selection = selecting.read(request.GET)
+        try:
+            selection = selecting.read(request.GET)
+        except ValueError as error:
+            messages.error(request, str(error))
+            return None
         selection = replace(selection, until=min(selection.until or now, now))
         many.log(request, None, gettext("Exported: %(which)s.") % {"which": selection})
         return selection.all_of(rows)
@@ -331,7 +341,7 @@ class ResultAdmin(VerbAdmin):
     def took(self, row: TaskResult) -> SafeString | None:
         waited, ran, verb = words.wait_time(row), words.run_time(row), _("ran")
         if row.state == State.STARTED and row.started_at is not None:
-            verb, ran = _("runs"), clock.now() - row.started_at
+            verb, ran = pgettext_lazy("call", "runs"), clock.now() - row.started_at
         spans = ((_("waited"), waited), (verb, ran))
         lines = [(label, words.duration(span)) for label, span in spans if span is not None]
         if row.attempts > 1:
@@ -378,13 +388,12 @@ class ResultAdmin(VerbAdmin):
             acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
             may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
             given_up = row.state == State.FAILURE and row.error_type in words.DEAD
+            may_look = may_look and bool(address(site, "deadletters_changelist"))
             if may_look and given_up and row.queue in conf.get().queues:
-                context["dead_url"] = reverse(
-                    "admin:jobs_queues_dead", args=[row.queue], current_app=site
-                )
+                context["dead_url"] = address(site, "queues_dead", row.queue)
             may_pause = user.has_perm("jobs.manage_queues") or user.has_perm("jobs.pause_queues")
-            if row.task in registry.tasks and may_pause:
-                url = reverse("admin:jobs_queues_pause_task", current_app=site)
+            url = address(site, "queues_pause_task")
+            if url and row.task in registry.tasks and may_pause:
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"
         return super().render_change_form(request, context, *args, **kwargs)
 

@@ -181,7 +181,7 @@ class SentFilter(_Filter):
     parameter_name = "sent"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        names = (_("Past hour"), _("Today"), _("Past 7 days"), _("Past 30 days"))
+        names = (_("Last hour"), _("Today"), _("Last 7 days"), _("Last 30 days"))
         return list(zip(selecting.PERIODS, names, strict=True))
 
 

@@ -54,7 +54,8 @@ class _Echo:
 
 
 def as_csv(request: HttpRequest, rows: QuerySet[TaskResult]) -> StreamingHttpResponse:
-    writer = csv.writer(_Echo())
+    # Each text in quotes: some spreadsheets take a semicolon for the end of a cell.
+    writer = csv.writer(_Echo(), quoting=csv.QUOTE_NONNUMERIC)
 
     def lines() -> Iterator[str]:
         yield writer.writerow(COLUMNS)

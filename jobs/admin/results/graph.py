@@ -19,11 +19,10 @@ from django.utils.translation import gettext as _
 
 from jobs import ledger, message, serialization
 from jobs.admin import words
-from jobs.admin.results import live
+from jobs.admin.results import live, relations
 from jobs.exceptions import MessageError
 from jobs.message import workflow
 from jobs.models import TaskResult
-from jobs.models.results import TaskResultQuerySet
 from jobs.states import TERMINAL
 
 #: Most calls of a graph.
@@ -102,6 +101,8 @@ def _found(row: TaskResult) -> tuple[dict[str, TaskResult], bool]:
     The members of a group that no call has sent are each the first call of a line. So lines lead to
     groups, and groups to further lines.
     """
+    rows = relations.seen(row).order_by()
+    rows = rows.defer("args", "kwargs", "result", "error", "traceback", "message")
     by_id = {row.pk: row}
     lines: set[str] = set()
     groups: set[str] = set()
@@ -119,16 +120,11 @@ def _found(row: TaskResult) -> tuple[dict[str, TaskResult], bool]:
             if not all(asked.values()):
                 continue
             # Not in an order: there may be very many, and all would have to be sorted.
-            for one in _rows().filter(**asked)[: MOST + 1]:
+            for one in rows.filter(**asked)[: MOST + 1]:
                 if len(by_id) >= MOST and one.pk not in by_id:
                     return by_id, True
                 by_id.setdefault(one.pk, one)
     return by_id, False
-
-
-def _rows() -> TaskResultQuerySet:
-    rows = ledger.results().defer("args", "kwargs", "result", "error", "traceback", "message")
-    return rows.order_by()
 
 
 def _join(nodes: dict[str, Node], rows: Iterable[TaskResult]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from django.contrib import messages
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
@@ -11,7 +12,6 @@ from django.contrib.admin.utils import quote
 from django.contrib.contenttypes.models import ContentType
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from django.urls import reverse
 from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
@@ -19,12 +19,13 @@ from django.utils.translation import gettext_lazy, ngettext_lazy
 
 from jobs import ledger
 from jobs.admin.results.verbs import again, revoke
-from jobs.admin.verbs import Question, Verb, VerbAdmin
+from jobs.admin.verbs import Question, Verb, VerbAdmin, address
 from jobs.control import acts, selecting
 from jobs.control.selecting import Selection
+from jobs.message import new_id
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
-from jobs.tasks import act_on_results
+from jobs.tasks import act_on_results, seal_of
 from jobs.timing import clock
 
 #: Most results that are acted on while the browser waits.
@@ -128,28 +129,22 @@ def start(
     pressed = clock.now()
     until = min(selection.until or pressed, pressed)
     data = replace(selection, until=until).as_data()
-    options = {}
+    options: dict[str, Any] = {}
     if verb.question and verb.question.option and verb.question.option[0] in request.POST:
         options[verb.question.option[0]] = True
+    task_id, user = new_id(), str(request.user.pk)
+    seal = seal_of(task_id, act, data, user, options)
     # In a transaction, so that its page is there at once.
     with transaction.atomic(using=ledger.alias()):
-        sent = act_on_results.delay(act, data, str(request.user.pk), **options)
-    row = ledger.results().get(pk=sent.id)
+        act_on_results.apply_async((act, data, user, seal), options, task_id=task_id)
+    row = ledger.results().get(pk=task_id)
     said = _("%(verb)s, all that match: %(which)s.") % {"verb": verb.title, "which": selection}
     log(request, row, said, destroys=verb.destroys)
-    messages.success(
-        request,
-        format_html(
-            '{} <a href="{}">{}</a>',
-            _("%(verb)s: a task has begun with all that match.") % {"verb": verb.title},
-            reverse(
-                "admin:jobs_taskresult_change",
-                args=[quote(row.pk)],
-                current_app=owner.admin_site.name,
-            ),
-            _("How far it is"),
-        ),
-    )
+    begun = _("%(verb)s: a task has begun with all that match.") % {"verb": verb.title}
+    if url := address(owner.admin_site.name, "taskresult_change", quote(row.pk)):
+        link = '{} <a href="{}">{}</a>'
+        begun = format_html(link, begun, url, _("How far it is"))
+    messages.success(request, begun)
 
 
 def log(request: HttpRequest, row: TaskResult | None, said: str, *, destroys: bool = False) -> None:

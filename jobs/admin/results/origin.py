@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 from django.contrib.admin.models import ADDITION, LogEntry
 from django.contrib.contenttypes.models import ContentType
-from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 
 from jobs import ledger, message
 from jobs.admin import words
+from jobs.admin.verbs import address
 from jobs.exceptions import MessageError
 from jobs.models import ScheduleRun, TaskResult
 
@@ -30,10 +30,12 @@ def sender(row: TaskResult, site: str, acts: Sequence[LogEntry]) -> SafeString:
         if act.action_flag == ADDITION:
             return format_html("{}: {}", act.user.get_username(), act.get_change_message())
     if run := _run(row):
-        url = reverse("admin:jobs_schedule_change", args=[run.schedule_id], current_app=site)
+        url = address(site, "schedule_change", str(run.schedule_id))
         due = _("due %(at)s") % {"at": words.moment(run.due_at, zone=True)}
-        link = '{} <a href="{}">{}</a>, {}'
-        return format_html(link, _("Schedule"), url, run.schedule.name, due)
+        name: str = run.schedule.name
+        if url:
+            name = format_html('<a href="{}">{}</a>', url, name)
+        return format_html("{} {}, {}", _("Schedule"), name, due)
     if row.parent_id:
         return SafeString(_("Another call: see the workflow."))
     process = _process(row)

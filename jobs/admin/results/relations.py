@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib.admin.utils import quote
+from django.db.models import QuerySet
+from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -19,10 +21,10 @@ from django.utils.translation import gettext as _
 
 from jobs import ledger, serialization
 from jobs.admin.words import badge
+from jobs.control import selecting
 from jobs.exceptions import ChordError
 from jobs.message import workflow
 from jobs.models import TaskGroup, TaskResult
-from jobs.models.results import TaskResultQuerySet
 
 #: Most members, and most children, on a page: a group may have very many.
 SHOWN = 50
@@ -49,14 +51,15 @@ def of(row: TaskResult) -> Relations:
     """The relations of this call, read once for a page."""
     kept: dict[str, Any] = vars(row)
     if "_relations" not in kept:
-        parent = _rows().filter(pk=row.parent_id).first() if row.parent_id else None
-        sent = _rows().filter(root_id=row.root_id or row.pk, parent_id=row.pk)
+        rows = _rows(row)
+        parent = rows.filter(pk=row.parent_id).first() if row.parent_id else None
+        sent = rows.filter(root_id=row.root_id or row.pk, parent_id=row.pk)
         children = list(sent.order_by("group_id", "group_index", "id")[: SHOWN + 1])
         members: list[TaskResult] = []
         if row.group_id is not None:
-            group = _rows().filter(group_id=row.group_id)
+            group = rows.filter(group_id=row.group_id)
             members = list(group.order_by("group_index")[: SHOWN + 1])
-        bodies = _bodies(row.group_id) if row.group_id is not None else []
+        bodies = _bodies(rows, row.group_id) if row.group_id is not None else []
         kept["_relations"] = Relations(parent, members, bodies, children)
     found: Relations = kept["_relations"]
     return found
@@ -72,12 +75,12 @@ def missing(row: TaskResult) -> set[str]:
     return {name for name, known in there.items() if not known}
 
 
-def _bodies(group_id: str) -> list[TaskResult]:
+def _bodies(rows: QuerySet[TaskResult], group_id: str) -> list[TaskResult]:
     waiting = TaskGroup.objects.using(ledger.alias()).filter(pk=group_id).first()
     if waiting is not None:
         first = workflow.start(serialization.loads(waiting.body), [[]]).calls
         tasks = {workflow.options(call)["task_id"]: call["task"] for call in first}
-        known = {found.pk: found for found in _rows().filter(pk__in=tasks)}
+        known = {found.pk: found for found in rows.filter(pk__in=tasks)}
         return [known.get(pk) or TaskResult(id=pk, task=task) for pk, task in tasks.items()]
     # They have been sent, and follow the member that ended last. Look after several: members can
     # end at the same moment.
@@ -86,14 +89,24 @@ def _bodies(group_id: str) -> list[TaskResult]:
     )
     last = members.order_by("-finished_at").values_list("id", "root_id")[:SHOWN]
     roots = {task_id: root_id or task_id for task_id, root_id in last}
-    followers = _rows().filter(root_id__in=set(roots.values()), parent_id__in=list(roots))
+    followers = rows.filter(root_id__in=set(roots.values()), parent_id__in=list(roots))
     return [row for row in followers[: SHOWN + 1] if row.group_id != group_id]
 
 
-def _rows() -> TaskResultQuerySet:
-    return TaskResult.objects.using(ledger.alias()).only(
-        "id", "task", "state", "group_id", "group_index", "root_id"
-    )
+def look_as(row: TaskResult, request: HttpRequest) -> None:
+    """Remember who looks at this row: other calls are shown only as far as that person may see
+    them."""
+    vars(row)["_request"] = request
+
+
+def seen(row: TaskResult) -> QuerySet[TaskResult]:
+    """The rows that whoever looks at this one may see."""
+    request = vars(row).get("_request")
+    return selecting.seen_by(request, ledger.results()) if request else ledger.results()
+
+
+def _rows(row: TaskResult) -> QuerySet[TaskResult]:
+    return seen(row).only("id", "task", "state", "group_id", "group_index", "root_id")
 
 
 # --------------------------------------------------------------------------- in HTML
@@ -124,7 +137,7 @@ def culprits(row: TaskResult, site: str) -> SafeString:
     if row.error_type != _CHORD_ERROR:
         return SafeString("")
     named = list(dict.fromkeys(_NAMED.findall(row.error)))[:SHOWN]
-    found = list(_rows().filter(pk__in=named))
+    found = list(_rows(row).filter(pk__in=named))
     if not found:
         return SafeString("")
     return format_html("<p>{} {}</p>", _("Because of:"), _links(found, site))

@@ -21,8 +21,10 @@ Step = tuple[dt.datetime, str]
 def steps(row: TaskResult, attempts: Sequence[TaskAttempt]) -> list[Step]:
     """What happened and will happen, in order. ``attempts``: the former ones."""
     found: list[Step] = [(row.created_at, _("Sent"))]
-    # Rows of former versions say that a call was put on its queue when it was started.
-    if row.published_at and row.published_at != row.started_at:
+    # The sender notes it a moment later: a worker may have started the call before, which says
+    # enough. Rows of former versions have the same time for both.
+    noted_late = row.published_at and row.started_at and row.published_at >= row.started_at
+    if row.published_at and (row.state == State.PENDING or not noted_late):
         found.append((row.published_at, _("Put on the queue")))
     for attempt in attempts:
         found += _former(attempt)

@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import QuerySet, Value
 from django.db.models.functions import Concat, Replace
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.dateparse import parse_datetime
 from django.utils.html import format_html, format_html_join
@@ -26,7 +26,7 @@ from jobs.admin import words
 from jobs.admin.schedules import day, preview, rules, runs
 from jobs.admin.schedules.form import ScheduleForm
 from jobs.admin.schedules.verbs import VERBS, duplicate, values_of_copy
-from jobs.admin.verbs import VerbAdmin
+from jobs.admin.verbs import VerbAdmin, address
 from jobs.models import Schedule
 from jobs.schedules.merge import edited
 from jobs.states import State
@@ -203,17 +203,15 @@ class ScheduleAdmin(VerbAdmin):
         return _lines(format_html("{}{}", self.strip(schedule), badge), lines)
 
     def badge(self, result: str, state: str) -> SafeString:
-        return format_html(
-            '<a href="{}" class="jobs-state jobs-state-{}">{}</a>',
-            self.result_url(result),
-            state.lower(),
-            State(state).label,
-        )
+        url = self.result_url(result)
+        template = '<span class="jobs-state jobs-state-{}">{}</span>'
+        if url:
+            template = '<a href="{}" class="jobs-state jobs-state-{}">{}</a>'
+            return format_html(template, url, state.lower(), State(state).label)
+        return format_html(template, state.lower(), State(state).label)
 
     def result_url(self, result: str) -> str:
-        return reverse(
-            "admin:jobs_taskresult_change", args=[quote(result)], current_app=self.admin_site.name
-        )
+        return address(self.admin_site.name, "taskresult_change", quote(result))
 
     def strip(self, schedule: Any) -> SafeString:
         """A box for each of the last runs, the newest on the right."""
@@ -227,13 +225,13 @@ class ScheduleAdmin(VerbAdmin):
                 '<span class="jobs-box jobs-box-{}" role="img" title="{}" aria-label="{}"></span>'
             )
             values = [run.kind, said, said]
-            if run.result:
+            if run.result and (url := self.result_url(run.result)):
                 # The Tab key doesn't stop at it: a page would have hundreds of stops.
                 template = (
                     '<a class="jobs-box jobs-box-{}" title="{}" aria-label="{}" href="{}"'
                     ' tabindex="-1"></a>'
                 )
-                values.append(self.result_url(run.result))
+                values.append(url)
             boxes.append(format_html(template, *values))
         label = ngettext("The last run", "The last %(n)d runs", len(found)) % {"n": len(found)}
         return format_html(
@@ -279,6 +277,7 @@ class ScheduleAdmin(VerbAdmin):
     ) -> HttpResponse:
         schedule = kwargs.get("obj")
         context["preview_url"] = self.url("preview")
+        context["tabs"] = self.tabs(request)
         if schedule is not None:
             # The form shows a copy before it is saved.
             copy_url = f"{self.url('add')}?copy={quote(schedule.pk)}"

@@ -13,7 +13,7 @@ from django.core.exceptions import ValidationError
 from django.utils.dates import MONTHS, WEEKDAYS
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext, pgettext_lazy
+from django.utils.translation import ngettext, pgettext, pgettext_lazy
 
 from jobs.timing.crontab import LAST, Field, Fields, Part, parse
 
@@ -80,7 +80,7 @@ def _frequency(fields: Fields) -> str:
         if not (minute.any and hour.any):
             raise _Uncommon
         if second.any:
-            return _("every second")
+            return pgettext("crontab", "every second")
         if second.every:
             return _("every %(n)s seconds") % {"n": second.every}
         said = ngettext(
@@ -107,7 +107,7 @@ def _frequency(fields: Fields) -> str:
 
 def _minutes(minute: Field) -> str:
     if minute.any:
-        return _("every minute")
+        return pgettext("crontab", "every minute")
     if minute.every:
         return _("every %(n)s minutes") % {"n": minute.every}
     said = ngettext(

@@ -20,7 +20,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext as django_gettext
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from jobs import conf, registry, timing
 from jobs.admin.schedules import rules
@@ -220,7 +220,7 @@ class CrontabInput(forms.TextInput):
 
     #: Common crontabs to begin with.
     presets = (
-        ("* * * * *", gettext_lazy("every minute")),
+        ("* * * * *", pgettext_lazy("crontab", "every minute")),
         ("*/15 * * * *", gettext_lazy("every 15 minutes")),
         ("0 * * * *", gettext_lazy("every hour, on the hour")),
         ("0 6 * * *", gettext_lazy("every day at 06:00")),

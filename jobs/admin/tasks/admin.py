@@ -66,7 +66,7 @@ class TasksAdmin(PageAdmin):
             "count": len(names),
             "after": below[_PAGE - 1] if len(below) > _PAGE else "",
             "paged": bool(after),
-            **listed(below[:_PAGE]),
+            **listed(request, below[:_PAGE]),
             **(extra_context or {}),
         }
         return self.page(request, "admin/jobs/tasks/list.html", context)
@@ -75,12 +75,12 @@ class TasksAdmin(PageAdmin):
         """One task, whole."""
         self.check_may_view(request)
         task = _find(name)
-        found = listed([name])
+        found = listed(request, [name])
         context = {
             "title": name,
             "problem": found["problem"],
             "metrics": found["metrics"],
-            "row": found["rows"][0]._replace(failure=last_failure(name)),
+            "row": found["rows"][0]._replace(failure=last_failure(request, name)),
             "may_run": self.may(request, run),
             "may_rate": self.may(request, rate),
             "may_pause": self.may(request, pause_task),

@@ -150,7 +150,7 @@ class RunForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or self.cleaned_data
         for kind, form, text in (
-            (_MANY, list, _("Write a JSON list, such as [1, 2].")),
+            (_MANY, list, _('Write a JSON list, such as [17, "text"].')),
             (_MORE, dict, _('Write a JSON object, such as {"copy": true}.')),
         ):
             name = self._name_of(kind)

@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from django.http import HttpRequest
+
 from jobs import conf, control, ledger, registry
 from jobs.admin import words
 from jobs.admin.verbs import TROUBLE
-from jobs.control import Pause, RateOverride, metrics
+from jobs.control import Pause, RateOverride, metrics, selecting
 from jobs.control.metrics import Numbers, Range
-from jobs.models import TaskResult
 from jobs.routing import Address
 from jobs.states import State
 from jobs.timing import clock
@@ -215,7 +216,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def listed(names: Sequence[str]) -> dict[str, Any]:
+def listed(request: HttpRequest, names: Sequence[str]) -> dict[str, Any]:
     """These tasks, and why the broker can't be asked, if it can't."""
     problem = ""
     hour: Mapping[str, Numbers] = {}
@@ -228,7 +229,7 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
         pauses, overrides = control.paused_tasks(), control.rate_limits()
     except TROUBLE as error:
         problem = str(error)
-    failures = last_failures()
+    failures = last_failures(request)
     rows = [
         TaskRow(
             registry.tasks[name],
@@ -243,19 +244,20 @@ def listed(names: Sequence[str]) -> dict[str, Any]:
     return {"rows": rows, "problem": problem, "metrics": conf.get().metrics}
 
 
-def last_failures() -> dict[str, Failure]:
-    """Task → its last failure, of the newest in the ledger."""
-    rows = TaskResult.objects.using(ledger.alias()).filter(state=State.FAILURE).order_by("-id")
+def last_failures(request: HttpRequest) -> dict[str, Failure]:
+    """Task → its last failure, of the newest in the ledger that this person may see."""
+    newest = ledger.results().filter(state=State.FAILURE).order_by("-id").values("id")[:_FAILURES]
+    rows = selecting.seen_by(request, ledger.results()).filter(id__in=newest).order_by("-id")
     found: dict[str, Failure] = {}
     for task, failure in _failures(rows[:_FAILURES]):
         found.setdefault(task, failure)
     return found
 
 
-def last_failure(task: str) -> Failure | None:
-    """The last failure among the newest calls of a task."""
-    rows = TaskResult.objects.using(ledger.alias()).filter(task=task).order_by("-id")
-    newest = TaskResult.objects.using(ledger.alias()).filter(
+def last_failure(request: HttpRequest, task: str) -> Failure | None:
+    """The last failure among the newest calls of a task, if this person may see it."""
+    rows = ledger.results().filter(task=task).order_by("-id")
+    newest = selecting.seen_by(request, ledger.results()).filter(
         id__in=rows.values("id")[:_ROWS], state=State.FAILURE
     )
     return next((failure for _, failure in _failures(newest.order_by("-id")[:1])), None)

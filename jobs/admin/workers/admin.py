@@ -17,7 +17,8 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from jobs import conf
-from jobs.admin.pages import PageAdmin
+from jobs.admin.pages import PageAdmin, may_look
+from jobs.admin.results.verbs import revoke
 from jobs.admin.verbs import FAILURES, Verb
 from jobs.admin.workers.listing import listed, one
 from jobs.admin.workers.verbs import VERBS
@@ -54,6 +55,11 @@ class WorkersAdmin(PageAdmin):
     def _may_control(self, request: HttpRequest) -> bool:
         return any(self.may(request, verb) for verb in VERBS)
 
+    def _may_revoke(self, request: HttpRequest) -> bool:
+        """Whether this person may end a call from here, by the verb of results."""
+        needed = ("jobs.view_taskresult", f"jobs.{revoke.permission}")
+        return request.user.has_perms(needed)
+
     # ------------------------------------------------------------------ pages
 
     def changelist_view(
@@ -61,13 +67,20 @@ class WorkersAdmin(PageAdmin):
     ) -> TemplateResponse:
         """All workers; the page fetches `live_view` again and again."""
         self.check_may_view(request)
-        context = {"title": _("Workers"), "refresh": REFRESH, **listed(), **(extra_context or {})}
+        context = {
+            "title": _("Workers"),
+            "refresh": REFRESH,
+            "may_revoke": self._may_revoke(request),
+            **listed(),
+            **(extra_context or {}),
+        }
         return self.page(request, "admin/jobs/workers/list.html", context)
 
     def live_view(self, request: HttpRequest) -> TemplateResponse:
         """The part of the page that changes."""
         self.check_may_view(request)
-        return TemplateResponse(request, "admin/jobs/workers/live.html", listed())
+        context = {**listed(), "may_revoke": self._may_revoke(request)}
+        return TemplateResponse(request, "admin/jobs/workers/live.html", context)
 
     def worker_view(self, request: HttpRequest, name: str) -> TemplateResponse:
         """One worker, what it answers, and what was asked of it before."""
@@ -100,7 +113,12 @@ class WorkersAdmin(PageAdmin):
             command = ""  # stacks are for those who may ask for them
         found = one(name, queue, command)
         shown = {"queue": queue, "command": command} if found["asked"] else {}
-        return {**found, "query": f"?{urlencode(shown)}" if shown else ""}
+        return {
+            **found,
+            "may_look": may_look(request),
+            "query": f"?{urlencode(shown)}" if shown else "",
+            "may_revoke": self._may_revoke(request),
+        }
 
     # ------------------------------------------------------------------ acts
 

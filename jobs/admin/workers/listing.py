@@ -183,8 +183,10 @@ def one(name: str, queue: str, command: str) -> dict[str, Any]:
         answer = control.workers.answered(queue, command) if asked else None
     except TROUBLE as error:
         problem = str(error)
+    late = asked and answer is None and control.workers.is_late(command, clock.now())
     return {
         "name": name,
+        "late": late,
         "problem": problem,
         "row": rows[0] if rows else None,
         "gone": gone,

@@ -11,12 +11,20 @@
 
     // ------------------------------------------------------------------ kinds of rule
 
+    // The row of a field, or its part of a line: in Django's markup, or in that of a theme.
+    function rowOf(name) {
+        const field = `.field-${name}`;
+        return form.querySelector(
+            `.form-row${field}, .form-group${field}, .field-line${field}, .form-row.${name}`,
+        );
+    }
+
     const kinds = [...form.querySelectorAll("input[name=kind]")];
 
     function showKind() {
         const chosen = kinds.find((radio) => radio.checked)?.value;
         for (const radio of kinds) {
-            form.querySelector(`.form-row.field-${radio.value}`).hidden = radio.value !== chosen;
+            rowOf(radio.value)?.toggleAttribute("hidden", radio.value !== chosen);
         }
     }
 
@@ -24,9 +32,10 @@
     const misfire = form.elements.misfire;
 
     function showWindow() {
-        const part = form.querySelector(".fieldBox.field-misfire_window");
-        const wrong = part.parentElement.querySelector(".errorlist");
-        part.parentElement.hidden = misfire.value !== "all" && !wrong;
+        const box = form.querySelector(".fieldBox.field-misfire_window");
+        const part = box?.parentElement ?? rowOf("misfire_window");
+        const wrong = part?.querySelector(".errorlist");
+        part?.toggleAttribute("hidden", misfire.value !== "all" && !wrong);
     }
 
     // ------------------------------------------------------------------ crontab
@@ -128,7 +137,7 @@
 
     // Where Django puts errors: in front of the field, or of its part of a line.
     function showErrors(name, texts) {
-        const row = form.querySelector(`.form-row.field-${name}`);
+        const row = rowOf(name);
         if (!row) {
             return;
         }

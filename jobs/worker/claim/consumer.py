@@ -29,7 +29,7 @@ from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
-from jobs.worker.record.recorder import FULL, Recorder
+from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
 
@@ -240,8 +240,8 @@ class ClaimSize:
 
     def room(self) -> int:
         """How many messages to claim now."""
-        if self._recorder.backlog > 4 * FULL or self._recorder.crowded:
-            return 0  # the recorder can't keep up: hold no more than this
+        if self._recorder.full:
+            return 0
         if self._sync.busy < self._sync.width:
             self._sync_full = False
         if self._async.running < self._async.concurrency:
@@ -394,7 +394,7 @@ class Consumer:
         anything else: the process may end under it.
         """
         while self._thread.is_alive() and not self.waiting:
-            self._thread.join(0.02)
+            self._thread.join(0.02)  # ended by this thread's end; nobody tells of `waiting`
 
     def run(self) -> None:
         while not self._stopping:
@@ -404,7 +404,7 @@ class Consumer:
                 connections.close_all()
                 pause = self._patience.away(error)
                 self.waiting = True
-                time.sleep(pause)
+                time.sleep(pause)  # ended by time: nobody tells when a server is back
                 self.waiting = False
             else:
                 # Only after a whole step: a broker that lets claim but not wait is not back.
@@ -456,6 +456,10 @@ class Consumer:
             self._sync.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
                 held = self._sync.unstarted or self._gathering
+                # Ended by a runner that has little left to do, by the event loop after each task,
+                # and by the recorder when it is no longer full. The time limit is for what no
+                # other thread can tell: tasks that take long, revocations, and the end of the
+                # child, since a signal handler may not set an event.
                 self._sync.freed.wait(min(AHEAD if held else 1.0, self._size.until_search()))
         self._terminate_revoked()
 
@@ -654,6 +658,8 @@ class Consumer:
                 queues = [c.queue for c in self._cursors.values() if not c.refused_until]
                 if len(queues) < len(self._cursors):
                     timeout = min(timeout, _ASK_AGAIN)
+                # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
+                # time limit is short.
                 if queues:
                     broker.get().wait(queues, timeout)
                 else:
@@ -662,6 +668,7 @@ class Consumer:
             # A third of the way from `delay` to the task is saved by this.
             self._empty, self._next_due = False, None
             (cursor,) = self._cursors.values()
+            # Ended by senders, who ring the bell.
             claim = broker.get().wait_and_claim(
                 cursor.queue, self.name, cursor.number, room, self._conf.lease_seconds, timeout
             )

@@ -541,9 +541,17 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
+#: The types of most arguments, which are keys of rows: msgspec writes them alike, in a quarter of
+#: the time.
+_KEYS = frozenset({int, bool, type(None)})
+_encode_keys = msgspec.json.Encoder().encode
+
+
 def _arguments(given: Any) -> str:
     """The JSON of a call's arguments, into which the task may have put anything."""
     try:
+        if type(given) is list and _KEYS.issuperset(map(type, given)):
+            return _encode_keys(given).decode()
         return serialization.dumps(given)
     except BaseException:  # noqa: BLE001  values in it may raise anything
         if isinstance(given, dict):

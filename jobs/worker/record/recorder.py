@@ -61,6 +61,8 @@ _T = TypeVar("_T")
 FULL = 500
 #: Most bytes of one transaction, unless a single outcome has more.
 FULL_BYTES = 4_000_000
+#: Outcomes waiting to be written from which on nothing more is claimed.
+_BACKLOG_MOST = 4 * FULL
 #: Bytes waiting to be written from which on nothing more is run.
 CROWDED_BYTES = 32_000_000
 #: Longest time, in seconds, that an outcome waits for others while the worker is busy.
@@ -110,6 +112,8 @@ class Recorder:
         self._weighing = threading.Lock()
         #: How many calls have failed for good.
         self.failed = 0
+        #: Set after each batch, unless so much is left that nothing should be claimed.
+        self.freed = threading.Event()
         self._wake = threading.Event()
         #: Set when no further outcome is expected soon.
         self._urgent = False
@@ -142,6 +146,12 @@ class Recorder:
     @property
     def backlog(self) -> int:
         return len(self._outcomes) + len(self._aside)
+
+    @property
+    def full(self) -> bool:
+        """Whether so much waits to be written that no more should be claimed. When that ends,
+        ``freed`` is set."""
+        return self.backlog > _BACKLOG_MOST or self.crowded
 
     @property
     def crowded(self) -> bool:
@@ -208,12 +218,13 @@ class Recorder:
                 if self._stopping:
                     time.sleep(pause)  # stop() has set the event for good
                 else:
-                    self._wake.wait(pause)
+                    self._wake.wait(pause)  # ended by add() and stop()
             elif self._refused:
                 until = min(waiting.until for waiting in self._refused.values())
-                self._wake.wait(max(0.0, until - time.monotonic()))
+                self._wake.wait(max(0.0, until - time.monotonic()))  # ended by add() and stop()
             else:
-                # Once a second is also often enough for the numbers of the metrics.
+                # Ended by add(), flush() and stop(). Once a second is also often enough for the
+                # numbers of the metrics.
                 pending = self._care.pending or (self._meter and self._meter.pending)
                 if not self._wake.wait(1.0 if pending else None):
                     self._care.now()
@@ -223,6 +234,7 @@ class Recorder:
             enough = len(self._outcomes) >= FULL or self._bytes >= FULL_BYTES
             if enough or self._urgent or self._stopping:
                 break
+            # Ended by add() when the batch is full, by flush() and stop().
             if not self._wake.wait(ends - time.monotonic()):
                 break
         self._urgent = False
@@ -232,7 +244,10 @@ class Recorder:
         self._writing = True
         if self._refused:
             self._settle_refused()
-        if batch := self._next_batch():
+        batch = self._next_batch()
+        if not self.full:
+            self.freed.set()  # ends the consumer's wait
+        if batch:
             batch = self._with_own_ends(self._without_lost(batch))
             # First the ledger: when the process is killed after that, the next delivery finds the
             # end, and does the rest.

@@ -680,6 +680,7 @@ class ThreadTimer:
                             _raise_in(thread, SoftTimeLimitExceeded)
                         self._raising.discard(thread)
                 first = min(list(self._ends.values()), default=None)
+                # Ended by limit(), and by the first limit.
                 self._changed.wait(None if first is None else first - now)
 
 

@@ -78,10 +78,11 @@ class SyncRunners:
         *,
         batch: int = 1,
         crowded: Callable[[], bool] = lambda: False,
+        freed: threading.Event | None = None,
     ):
         """``board``: its first places belong to these runners, one for each call of a largest
         ``batch``. ``crowded``: whether so many outcomes wait to be recorded that no task should
-        start."""
+        start. ``freed``: an event that others set as well, since the consumer waits for it."""
         self._worker = worker
         self._board = board
         self._batch = batch
@@ -96,7 +97,7 @@ class SyncRunners:
         self.unstarted: deque[Delivery] = deque()
         self.pace = Pace()
         #: Set when a runner has little left to do.
-        self.freed = threading.Event()
+        self.freed = freed or threading.Event()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -171,6 +172,7 @@ class SyncRunners:
                 self.done(outcome)
                 if outcome.size:
                     # To the consumer, this is a long task: it gives back what waits.
+                    # Ended by the recorder or by a signal handler, which may not set an event.
                     while self._crowded() and not self._stopping:
                         time.sleep(0.01)
                 ended = clock()
@@ -187,6 +189,7 @@ class SyncRunners:
             self.freed.set()
             self._idle()
             try:
+                # Ended by submit() and stop().
                 self._wake.get(timeout=1.0 if care.pending else None)
             except queue.Empty:
                 care.now()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 
@@ -318,6 +319,29 @@ def test_what_its_sender_hid_is_not_shown_of_an_unknown_task(root: Client, broke
     assert escape("{'password': '…'}") in page
     assert "lovelace" not in page
     assert body_of(url) not in page
+
+
+def test_sensitive_arguments_of_what_follows_are_not_shown(root: Client, broker_url: str) -> None:
+    @task(name="tests.admin.sign_in", sensitive=["password"])
+    def sign_in(name: str, password: str) -> None: ...
+
+    following = sign_in.si("ada", password="lovelace")
+    sent = message.Message(task="shop.tasks.gone", id=message.new_id(), queue="default")
+    sent.embed = {"chain": [dict(following)]}
+    raw = message.encode(sent)
+    # Also of a message that can't be read, and one that no JSON is.
+    broken = raw.replace(b'"task"', b'"tusk"')
+    try:
+        pages = [
+            root.get(f"/admin/jobs/deadletters/letter/default/{bury(one)}/").content.decode()
+            for one in (raw, broken, raw[:-1])
+        ]
+    finally:
+        del registry.tasks["tests.admin.sign_in"]
+    assert b"sign_in" in raw or b"lovelace" not in raw
+    for page in pages:
+        assert "lovelace" not in page
+        assert base64.b64encode(b"lovelace").decode()[:8] not in page
 
 
 # ------------------------------------------------------------------------------ all queues

@@ -127,3 +127,23 @@ def test_it_streams_over_asgi_as_well() -> None:
     found = async_to_sync(pieces)()
     assert len(found) > 1
     assert len(json.loads(b"".join(found))) == TaskResult.objects.count()
+
+
+@pytest.mark.parametrize("kind", ["csv", "json"])
+def test_a_filter_that_means_nothing_exports_nothing(root: Client, kind: str) -> None:
+    row()
+    for query in ("?longer=x", "?since=yesterday", "?state__exact=DONE", "?schedule=x"):
+        fields = {"action": f"export_{kind}", "select_across": "1", "_selected_action": "x"}
+        answer = root.post(LIST + query, fields)
+        assert not answer.streaming
+        assert answer.status_code in (200, 302)
+
+
+def test_a_semicolon_begins_no_cell(root: Client) -> None:
+    """Some spreadsheets part cells by it."""
+    row(state="FAILURE", error="x;=1+1", error_type="a.B")
+    answer = root.post(
+        LIST, {"action": "export_csv", "select_across": "1", "_selected_action": "x"}
+    )
+    text = b"".join(answer.streaming_content).decode()  # type: ignore[arg-type]
+    assert '"x;=1+1"' in text

@@ -14,7 +14,16 @@ from django.test import Client
 from jobs import broker, message
 from jobs.broker.base import Outgoing
 from jobs.message import Message
-from jobs.models import Dashboard, DeadLetters, Queues, Schedule, TaskResult
+from jobs.models import (
+    Dashboard,
+    DeadLetters,
+    Errors,
+    Queues,
+    Schedule,
+    TaskResult,
+    Tasks,
+    Workers,
+)
 from tests.integration.admin.conftest import bury, letter, row
 from tests.integration.admin.schedules import ADD, errors, form, made, page_of, ran
 from tests.tasks import trace
@@ -100,9 +109,20 @@ READ: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "call/<path:queue>/<str:task_id>/": ("tab", "key"),
     },
     DeadLetters: {"": ("queue", "reason", "task", "before")},
+    Errors: {"": ("range",)},
+    Tasks: {"": ("q", "after")},
+    Workers: {
+        "worker/<path:name>/": ("queue", "command", "show"),
+        "live-worker/<path:name>/": ("queue", "command"),
+    },
 }
 SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
-    TaskResult: {"": ("action", *CHOSEN), "delete/": ("post",), "revoke/": ("confirmed",)},
+    TaskResult: {
+        "": ("action", *CHOSEN),
+        "delete/": ("post",),
+        "revoke/": ("confirmed",),
+        "edit/": ("args", "kwargs", "why"),
+    },
     Schedule: {"": ("action", *CHOSEN), "add/": FORM, "delete/": ("_to_field",)},
     Dashboard: {},
     Queues: {
@@ -113,19 +133,55 @@ SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "resume-task/<path:name>/": ("why",),
     },
     DeadLetters: {"": ("action", "key", "newest", "why")},
+    Errors: {
+        "retry/": ("task", "error_type", "since", "until", "range"),
+        "mark/": ("task", "error_type", "why", "range"),
+        "unmark/": ("task", "error_type", "range"),
+    },
+    Tasks: {
+        "run/<path:name>/": ("arg-args", "arg-kwargs", "queue", "countdown"),
+        "rate/<path:name>/": ("rate", "burst"),
+    },
+    Workers: {"drain/<path:name>/": ("confirmed", "why"), "stop/<path:name>/": ("confirmed",)},
+}
+ACTS_AT_ONCE = ("quiet", "resume", "restart", "stack")
+#: Pages that read nothing but their address.
+READS_NOTHING: dict[type[Any], set[str]] = {
+    TaskResult: {"live/"},
+    Schedule: set(),
+    Dashboard: {"stream/"},
+    Queues: {
+        "",
+        "live/",
+        "dead/<path:queue>/",
+        "letter/<path:queue>/<str:key>/",
+        "resume/<path:name>/",
+    },
+    DeadLetters: {"letter/<path:queue>/<str:key>/"},
+    Errors: set(),
+    Tasks: {"task/<path:name>/"},
+    Workers: {"", "live/", *(f"{act}/<path:name>/" for act in ACTS_AT_ONCE)},
 }
 #: What else a page needs in order to look at the field.
 BESIDES = {
     (TaskResult, ""): ["action=revoke&_selected_action=x", "action=delete_selected&post=yes"],
     (Schedule, ""): ["action=disable&_selected_action=1", "action=delete_selected&post=yes"],
     (Queues, "queue/<path:queue>/"): [
-        "action=cancel&confirmed=yes",
+        "action=revoke&confirmed=yes",
         "action=move&key=0:x:y&confirmed=yes",
         "action=move_all&confirmed=yes&to=high",
     ],
     (DeadLetters, ""): ["action=discard&confirmed=yes", "action=discard_all&confirmed=yes"],
     (Queues, "pause-task/"): [f"task={trace.name}"],
+    (Errors, "retry/"): ["task=a.b&confirmed=yes&in_background=yes", "task=a.b"],
+    (Errors, "mark/"): ["task=a.b&confirmed=yes"],
+    (TaskResult, "edit/"): ["args=[]&kwargs={}"],
 }
+#: What an address means by a name.
+NAMES: dict[type[Any], str] = {Queues: "default", Tasks: trace.name, Workers: "host.1"}
+MODELS = [model for model in admin.site._registry if model._meta.app_label == "jobs"]
+#: Django's own, of each model that has rows.
+DJANGOS = {"add/", "<path:object_id>/", "delete/", "history/", "change/"}
 
 
 #: How many of the values each parameter has; each field of the form has fewer, since it is slow.
@@ -151,10 +207,10 @@ def things(broker_url: str) -> dict[str, str]:
     row(id=str(schedule.pk))
     sent = Message(task="shop.tasks.send_receipt", id=message.new_id(), queue="default")
     broker.get().push([Outgoing("default", message.encode(sent))])
+    broker.get().report("default", NAMES[Workers], b'{"consumers": []}')
     return {
         "object_id": str(schedule.pk),
         "queue": "default",
-        "name": "default",
         "key": letter()[0],
         "task_id": sent.id,
     }
@@ -169,7 +225,7 @@ def client(db: None) -> Client:
 
 
 def filled(model: type[Any], route: str, values: dict[str, str]) -> str:
-    for name, value in values.items():
+    for name, value in {"name": NAMES.get(model, ""), **values}.items():
         for kind in ("path", "str"):
             route = route.replace(f"<{kind}:{name}>", value)
     return f"/admin/jobs/{model._meta.model_name}/{route}"
@@ -190,11 +246,23 @@ def asked(client: Client, method: str, url: str, data: str = "") -> str:
     return f"{method} {url[:80]} {data[:80]}: {type(why).__name__} {str(why)[:80]}"
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
+@pytest.mark.parametrize("model", MODELS)
+def test_every_address_is_covered(things: dict[str, str], model: type[Any]) -> None:
+    """A page that is added has to be named in the tables above."""
+    named = {*READ.get(model, {}), *SENT.get(model, {}), *READS_NOTHING.get(model, ()), *DJANGOS}
+    named |= {f"{verb.name}/" for verb in getattr(admin.site._registry[model], "verbs", ())}
+    for route in routes(model):
+        # Django's own for a row has nothing behind its key.
+        page = route.removeprefix("<path:object_id>/") or "<path:object_id>/"
+        assert page in named or route == "", route
+        assert "<" not in filled(model, route, things)
+
+
+@pytest.mark.parametrize("model", MODELS)
 def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
-        places = [name for name in things if f":{name}>" in route]
+        places = [name for name in (*things, "name") if f":{name}>" in route]
         for place in places:
             for value in some(route):
                 # Only the path counts: these characters would end it.
@@ -203,7 +271,7 @@ def test_addresses(client: Client, things: dict[str, str], model: type[Any]) -> 
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
+@pytest.mark.parametrize("model", MODELS)
 def test_parameters(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):
@@ -218,7 +286,7 @@ def test_parameters(client: Client, things: dict[str, str], model: type[Any]) ->
     assert not [text for text in wrong if text]
 
 
-@pytest.mark.parametrize("model", [TaskResult, Schedule, Queues, DeadLetters, Dashboard])
+@pytest.mark.parametrize("model", MODELS)
 def test_fields(client: Client, things: dict[str, str], model: type[Any]) -> None:
     wrong = []
     for route in routes(model):

@@ -39,8 +39,8 @@ SCRIPT = "<script>alert('x')</script>"
 
 #: Verb → the list on which a test tries it, and the permission that it needs.
 MAY = {
-    "cancel": (WAITING, "revoke_taskresult"),
-    "cancel_all": (WAITING, "revoke_taskresult"),
+    "revoke": (WAITING, "revoke_taskresult"),
+    "revoke_all": (WAITING, "revoke_taskresult"),
     "terminate": (RUNNING, "revoke_taskresult"),
     "terminate_all": (RUNNING, "revoke_taskresult"),
     "move": (WAITING, "move_calls"),
@@ -233,8 +233,8 @@ def test_messages_that_can_not_be_read(root: Client, broker_url: str) -> None:
     assert shown.count("can’t be read") == 2
     response = root.post(WAITING, {"action": "delete", "key": keys(shown)[:1], "confirmed": "yes"})
     assert said(response) == ["1 message deleted."]
-    cancelled = {"action": "cancel", "key": keys(shown)[1:], "confirmed": "yes"}
-    assert "can’t be cancelled" in said(root.post(WAITING, cancelled))[-1]
+    revoked = {"action": "revoke", "key": keys(shown)[1:], "confirmed": "yes"}
+    assert "can’t be revoked" in said(root.post(WAITING, revoked))[-1]
     assert counts() == (1, 0)
 
 
@@ -291,7 +291,7 @@ def test_redis_away(root: Client, own_valkey: Valkey) -> None:
     own_valkey.kill()
     for url in LISTS.values():
         assert "Redis can’t be asked" in page(root, url)
-    response = root.post(WAITING, {"action": "cancel", "key": "0:a:b", "confirmed": "yes"})
+    response = root.post(WAITING, {"action": "revoke", "key": "0:a:b", "confirmed": "yes"})
     assert "can't be used" in said(response)[0]
     assert root.get("/admin/jobs/queues/call/default/some/").status_code == 302
     assert root.get("/admin/jobs/taskresult/", {"q": message.new_id()}).status_code == 200
@@ -323,16 +323,16 @@ def test_a_page_costs_the_same_however_many_there_are(
 # ------------------------------------------------------------------------------ acts
 
 
-def test_cancelling_asks_first(root: Client, broker_url: str) -> None:
+def test_revoking_asks_first(root: Client, broker_url: str) -> None:
     first, second = send("a", "b")
     box = keys(page(root, WAITING))[0]
-    asked = root.post(WAITING, {"action": "cancel", "key": box}).content.decode()
-    assert "1 call will be cancelled" in asked
+    asked = root.post(WAITING, {"action": "revoke", "key": box}).content.decode()
+    assert "1 call will be revoked" in asked
     assert first in asked
     assert broker.get().revoked("default", [first]) == [Revocation.NONE]
-    response = act(root, WAITING, "cancel", [first], why="wrong shop")
+    response = act(root, WAITING, "revoke", [first], why="wrong shop")
     assert response["Location"] == WAITING
-    assert said(response) == ["1 call is cancelled."]
+    assert said(response) == ["1 call is revoked."]
     assert broker.get().revoked("default", [first, second]) == [
         Revocation.REVOKED,
         Revocation.NONE,
@@ -340,25 +340,25 @@ def test_cancelling_asks_first(root: Client, broker_url: str) -> None:
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.action_flag) == (first, DELETION)
     assert entry.object_repr == f"call {first} of queue “default”"
-    assert entry.change_message == "Cancelled. Reason: wrong shop"
+    assert entry.change_message == "Revoked. Reason: wrong shop"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_cancelled_call_never_runs(root: Client, broker_url: str) -> None:
-    cancelled, kept = (trace.apply_async((label,)).id for label in ("a", "b"))
-    act(root, WAITING, "cancel", [cancelled])
+def test_a_revoked_call_never_runs(root: Client, broker_url: str) -> None:
+    revoked, kept = (trace.apply_async((label,)).id for label in ("a", "b"))
+    act(root, WAITING, "revoke", [revoked])
     work(["default"])
     assert list(Run.objects.values_list("label", flat=True)) == ["b"]
-    assert TaskResult.objects.get(pk=cancelled).state == "REVOKED"
+    assert TaskResult.objects.get(pk=revoked).state == "REVOKED"
     assert TaskResult.objects.get(pk=kept).state == "SUCCESS"
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_call_that_is_due_later_ends_at_once_when_it_is_cancelled(
+def test_a_call_that_is_due_later_ends_at_once_when_it_is_revoked(
     root: Client, broker_url: str
 ) -> None:
     task_id = trace.apply_async(("a",), countdown=900_000).id
-    assert said(act(root, DUE, "cancel", [task_id])) == ["1 call is cancelled."]
+    assert said(act(root, DUE, "revoke", [task_id])) == ["1 call is revoked."]
     work(["default"])
     assert counts() == (0, 0)
     assert TaskResult.objects.get(pk=task_id).state == "REVOKED"
@@ -375,16 +375,16 @@ def test_terminating_what_runs(root: Client, broker_url: str) -> None:
         Revocation.NONE,
         Revocation.TERMINATE,
     ]
-    assert said(act(root, RUNNING, "cancel", [first])) == ["1 call is cancelled."]
+    assert said(act(root, RUNNING, "revoke", [first])) == ["1 call is revoked."]
     assert broker.get().revoked("default", [first]) == [Revocation.REVOKED]
 
 
-def test_what_has_moved_on_is_cancelled_all_the_same(root: Client, broker_url: str) -> None:
+def test_what_has_moved_on_is_revoked_all_the_same(root: Client, broker_url: str) -> None:
     (task_id,) = send("a")
     box = keys(page(root, WAITING))
     broker.get().claim("default", "w", 1, 1, 60.0)
-    values = {"action": "cancel", "key": box, "confirmed": "yes"}
-    assert said(root.post(WAITING, values)) == ["1 call is cancelled."]
+    values = {"action": "revoke", "key": box, "confirmed": "yes"}
+    assert said(root.post(WAITING, values)) == ["1 call is revoked."]
     assert broker.get().revoked("default", [task_id]) == [Revocation.REVOKED]
 
 
@@ -479,11 +479,11 @@ def test_what_has_come_forward_is_found(root: Client, broker_url: str) -> None:
 @pytest.mark.parametrize(
     ("verb", "url", "after"),
     [
-        ("cancel_all", WAITING, (3, 3)),
+        ("revoke_all", WAITING, (3, 3)),
         ("move_all", WAITING, (0, 3)),
         ("delete_all", WAITING, (0, 3)),
         ("run_all_now", DUE, (6, 0)),
-        ("cancel_all", DUE, (6, 0)),
+        ("revoke_all", DUE, (6, 0)),
         ("move_all", DUE, (3, 0)),
         ("delete_all", DUE, (3, 0)),
     ],
@@ -501,7 +501,7 @@ def test_all_of_a_list(
     assert said(response)[0].startswith("3 ")
     broker.get().claim("default", "w", 1, 0, 60.0)  # puts what is due on the queue
     assert counts() == after
-    if verb == "cancel_all":
+    if verb == "revoke_all":
         assert broker.get().revoked("default", of) == [Revocation.REVOKED] * 3
     if verb == "move_all":
         assert sum(counts("high")) == 3
@@ -612,7 +612,7 @@ def test_looking_needs_a_permission(everything: dict[str, list[str]]) -> None:
 def test_manage_queues_is_not_for_revoking(everything: dict[str, list[str]]) -> None:
     manager = staff("jobs.manage_queues")
     box = keys(page(manager, WAITING))
-    assert manager.post(WAITING, {"action": "cancel", "key": box}).status_code == 403
+    assert manager.post(WAITING, {"action": "revoke", "key": box}).status_code == 403
     values = {"action": "delete", "key": box, "confirmed": "yes"}
     assert manager.post(WAITING, values).status_code == 302
     assert counts() == (0, 2)
@@ -629,11 +629,11 @@ def call(task_id: str, queue: str = "default") -> str:
 def test_a_call_has_a_page_from_the_moment_it_was_sent(root: Client, broker_url: str) -> None:
     task_id = trace.delay("a").id
     shown = page(root, call(task_id))
-    for text in ("Waiting", trace.name, task_id, escape("['a']"), "Cancel…", "Move…", "Delete…"):
+    for text in ("Waiting", trace.name, task_id, escape("['a']"), "Revoke…", "Move…", "Delete…"):
         assert text in shown
     box = keys(shown)
-    response = root.post(WAITING, {"action": "cancel", "key": box, "confirmed": "yes"})
-    assert said(response) == ["1 call is cancelled."]
+    response = root.post(WAITING, {"action": "revoke", "key": box, "confirmed": "yes"})
+    assert said(response) == ["1 call is revoked."]
     assert broker.get().revoked("default", [task_id]) == [Revocation.REVOKED]
 
 
@@ -702,12 +702,12 @@ def test_the_log_tells_the_kinds_apart(root: Client, broker_url: str) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_call_of_a_paused_task_ends_when_it_is_cancelled(root: Client, broker_url: str) -> None:
+def test_a_call_of_a_paused_task_ends_when_it_is_revoked(root: Client, broker_url: str) -> None:
     control.pause_task(trace.name)
     task_id = trace.apply_async(("a",)).id
     work(["default"])
     assert counts() == (0, 1)
-    act(root, DUE, "cancel", [task_id])
+    act(root, DUE, "revoke", [task_id])
     work(["default"])
     assert counts() == (0, 0)
     assert TaskResult.objects.get(pk=task_id).state == "REVOKED"

@@ -54,6 +54,15 @@ def test_a_queue_is_paused_with_a_reason(root: Client, broker_url: str) -> None:
         assert f'href="{PAUSE}"' not in page
 
 
+def test_a_reason_is_one_line(
+    root: Client, broker_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Or it could look like other lines of a log."""
+    root.post(PAUSE, {"why": "x\r\nERROR all is lost\x1b[2J\u2028y\0\x85z"})
+    assert control.paused()["default"].why == "x ERROR all is lost [2J y z"
+    assert "\n" not in caplog.records[-1].getMessage()
+
+
 def test_a_queue_is_resumed(root: Client, broker_url: str) -> None:
     assert "is not paused" in root.get(RESUME).content.decode()
     control.pause("default", by="ada", why="the shop moves")

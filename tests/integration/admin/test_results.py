@@ -179,7 +179,7 @@ def test_filter_by_time(root: Client) -> None:
     assert ids_on(root, LIST + "?sent=month") == rows[:3]
     assert ids_on(root, LIST + "?sent=today")[0] == rows[0]
     page = root.get(LIST + "?sent=nonsense").content.decode()
-    assert "There is no time “nonsense”." in page  # not as if there were no filter
+    assert "There is no period “nonsense”." in page  # not as if there were no filter
     assert "jobs-id" not in page
 
 

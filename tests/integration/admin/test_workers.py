@@ -12,6 +12,7 @@ from django.test import Client
 
 from jobs import broker, control
 from jobs.admin.workers.verbs import VERBS
+from jobs.broker.base import Revocation
 from jobs.control.workers import Act, Answer, Command, Gone, How
 from jobs.timing import clock
 from tests.integration.admin.conftest import row, staff
@@ -87,6 +88,25 @@ def test_what_the_list_shows(root: Client) -> None:
     row(id=result.id, state="STARTED")
     assert link in told(root, f"{LIST}live/")
     assert link in told(root, f"{LIST}worker/w/")
+
+
+@pytest.mark.parametrize("url", [LIST, f"{LIST}live/", f"{LIST}worker/w/", f"{LIST}live-worker/w/"])
+def test_a_call_is_cancelled_by_those_who_may_revoke_results(root: Client, url: str) -> None:
+    result = add.delay(1, 2)
+    broker.get().claim("default", "w/1.a", 1, 1, 60)
+    report(running=[["default", "w/1.a", 1, 1.7e9]])
+    address = f"/admin/jobs/taskresult/{result.id}/revoke/"
+    assert f'action="{address}"' in told(root, url)
+    for lacking in (MAY, (*MAY, "jobs.view_taskresult"), (*MAY, "jobs.revoke_taskresult")):
+        client = staff(*lacking)
+        assert "/revoke/" not in told(client, url)
+        assert client.post(address, {"confirmed": "yes"}).status_code == 403
+    # The ledger has no row of it; its question is about ending it though it runs.
+    page = " ".join(root.post(address, {"terminate": "yes"}).content.decode().split())
+    assert 'name="terminate" value="yes" checked' in page
+    root.post(address, {"terminate": "yes", "confirmed": "yes"})
+    assert broker.get().revoked("default", [result.id]) == [Revocation.TERMINATE]
+    assert LogEntry.objects.get().object_id == result.id
 
 
 def test_one_that_lost_its_lease_is_silent(root: Client) -> None:

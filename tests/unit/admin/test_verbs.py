@@ -23,7 +23,7 @@ CALLS = {
     for verb in verbs
 }
 #: Those for which one needs the permission of the results' page.
-REVOKING = ("cancel", "terminate", "cancel_all", "terminate_all")
+REVOKING = ("revoke", "terminate", "revoke_all", "terminate_all")
 TASKS = (queues.admin.pause_task, queues.admin.resume_task)
 OF: list[tuple[Verb, type[Model]]] = [
     *((verb, TaskResult) for verb in RESULTS),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from jobs import serialization
@@ -24,6 +26,15 @@ def test_a_short_error_is_stored_as_it_is() -> None:
     told = outcome.describe(ValueError("why", 3))
     assert told.text == "('why', 3)"
     assert serialization.loads(told.stored)["exc_message"] == ["why", 3]
+
+
+@pytest.mark.parametrize(
+    "given",
+    [[1, -2, True, None], [2**70], [1.5], ["é\x7f\n"], [[1], {"a": 1}], [], {"a": 1}, (1, 2)],
+    ids=str,
+)
+def test_arguments_have_one_form(given: Any) -> None:
+    assert outcome._arguments(given) == serialization.dumps(given)
 
 
 def test_an_outcome_never_changes() -> None:
