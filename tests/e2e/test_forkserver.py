@@ -99,7 +99,9 @@ class App:
         new.replace(self.folder / "tasks.py")
 
     def set(self, more: str) -> None:
+        # Without bytecode: what is written twice in a second would not be compiled anew.
         self.settings.write_text(
+            "import sys\nsys.dont_write_bytecode = True\n"
             "from tests.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, 'forked_app']\n"
             + more
         )
@@ -110,7 +112,6 @@ class App:
         return {
             "DJANGO_SETTINGS_MODULE": "forked_settings",
             "PYTHONPATH": os.pathsep.join(path),
-            "PYTHONDONTWRITEBYTECODE": "1",
         }
 
     def worker(self, *args: str, processes: int = 1) -> Process:

@@ -26,7 +26,9 @@ class FreshApp:
         self._tasks = folder / "fresh_app" / "tasks.py"
         self._tasks.parent.mkdir()
         (self._tasks.parent / "__init__.py").touch()
+        # Without bytecode: what is written twice in a second would not be compiled anew.
         (folder / "fresh_settings.py").write_text(
+            "import sys\nsys.dont_write_bytecode = True\n"
             "from tests.settings import *\nINSTALLED_APPS = [*INSTALLED_APPS, 'fresh_app']\n"
         )
 
@@ -40,7 +42,6 @@ class FreshApp:
             str(processes),
             DJANGO_SETTINGS_MODULE="fresh_settings",
             PYTHONPATH=os.pathsep.join([str(self._folder), self._project.env["PYTHONPATH"]]),
-            PYTHONDONTWRITEBYTECODE="1",
         )
         wait_for(
             lambda: worker.output().count(" ready, queues") == processes,
