@@ -19,6 +19,7 @@ from jobs.broker.base import Outgoing
 from jobs.control import snapshot, throughput
 from jobs.control.snapshot import Shared
 from jobs.worker.child import Options
+from jobs.worker.supervisor.starting import Starter
 from jobs.worker.supervisor.supervisor import Supervisor
 from tests.tasks import add
 from tests.workers import put
@@ -153,7 +154,7 @@ def test_undeclared_queues_are_seen_as_long_as_they_hold_something(settings: Set
 def test_a_worker_makes_its_undeclared_queues_known(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "CREATE_MISSING_QUEUES": True}
     options = Options(queues=("default", "made.up"), name="w")
-    Supervisor(options)._renew()
+    Supervisor(options, Starter())._renew()
     assert broker.get().remembered_queues(10) == ["made.up"]
     assert [one.name for one in snapshot.take().queues if not one.declared] == []
     put(b"x", "made.up")
