@@ -29,7 +29,7 @@ from prometheus_client.registry import Collector as BaseCollector
 from jobs import broker, conf
 from jobs.control import metrics as numbers
 from jobs.control.metrics import Histogram
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.models import Queues
 
 #: Every how manyth bucket of ours is a bucket here: each is twice as wide as the one before.
@@ -62,7 +62,10 @@ def _states(queues: list[str]) -> Iterator[Metric]:
         ),
     }
     for queue in queues:
-        stats = broker.get().stats(queue)
+        try:
+            stats = broker.get().stats(queue)
+        except QueueRefused:
+            continue  # the others are not to be missed with it
         for field, gauge in gauges.items():
             gauge.add_metric([queue], getattr(stats, field))
     yield from gauges.values()

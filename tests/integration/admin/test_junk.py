@@ -228,6 +228,8 @@ def test_a_queue_that_is_refused_hides_no_other(
     for page in (dashboard, queues):
         assert "for the test" in page
     assert "other" in root.get("/admin/jobs/workers/").content.decode()
+    found = {metric.name: metric for metric in prometheus.Collector().collect()}
+    assert "high" in {sample.labels["queue"] for sample in found["jobs_waiting"].samples}
 
 
 def test_all_queues_are_refused(server: redis.Redis, settings: Any) -> None:

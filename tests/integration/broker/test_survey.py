@@ -39,7 +39,7 @@ def test_a_survey_says_what_the_single_verbs_say(broker: Broker) -> None:
     assert post.pauses == broker.paused("post")
     assert len(post.pauses) == 2
     assert broker.paused_of(["mail", "post"]) == [[], post.pauses]
-    assert (tuple(empty.stats), *empty[1:]) == ((0, 0, 0, 0, 0), [], [], {}, [])
+    assert (tuple(empty.stats), *empty[1:]) == ((0, 0, 0, 0, 0), [], [], {}, [], "")
     assert broker.survey([]) == []
 
 
@@ -48,6 +48,15 @@ def test_a_survey_brings_no_large_message_along(broker: Broker) -> None:
     push(broker, b"x" * READABLE, priority=9)
     (mail,) = broker.survey(["mail"])
     assert [len(raw) for raw in mail.next_ones] == [READABLE]
+
+
+def test_a_refused_queue_hides_no_other(redis_broker: RedisBroker, client: redis.Redis) -> None:
+    push(redis_broker, b"x", queue="post")
+    client.set("{mail}:paused", "of another type")
+    mail, post = redis_broker.survey(["mail", "post"])
+    assert "WRONGTYPE" in mail.problem
+    assert mail.stats.waiting == 0
+    assert (post.stats.waiting, post.problem) == (1, "")
 
 
 def test_a_survey_changes_nothing_and_is_one_round_trip(
