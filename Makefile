@@ -20,7 +20,7 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version storm check \
+.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version themes storm check \
 	lint format clean
 
 help: ## List the targets
@@ -79,6 +79,10 @@ test-postgres: $(INSTALLED) ## Run those that depend on the database on PostgreS
 
 test-version: $(INSTALLED) ## Run those that depend on the version of Python or Django, on SQLite
 	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))
+
+themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-themes.txt
+	$(PYTEST) -n 1 tests/browser/test_themes.py
 
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
 	$(BIN)/python -m tests.storm $(STORM)

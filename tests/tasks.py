@@ -73,7 +73,7 @@ def fail(text: str) -> None:
     raise ValueError(text)
 
 
-@task(autoretry_for=(ValueError,), default_retry_delay=3600)
+@task(autoretry_for=(ValueError,), default_retry_delay=3900)
 def fail_hourly(text: str) -> None:
     raise ValueError(text)
 

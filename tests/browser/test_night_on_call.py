@@ -235,12 +235,12 @@ def test_what_retries_next(visit: Visit, worker: Process) -> None:
     # The list of all queues, and the order of one.
     visit.open("taskresult")
     visit.click_link("waiting for a retry")
-    see(visit.browser, "#result_list", "in 59 min")
+    see(visit.browser, "#result_list", "in 1 h")
     visit.begin()
     visit.open("dashboard")
     visit.click("#jobs-dashboard-queues a[href*='/queue/default/?tab=due']")
     see(visit.browser, "#jobs-calls tbody tr:first-child", first.pk)
-    see(visit.browser, "#jobs-calls tbody tr:first-child", "in 59 min")
+    see(visit.browser, "#jobs-calls tbody tr:first-child", "in 1 h")
 
 
 def test_what_the_workflow_did(visit: Visit, worker: Process) -> None:
