@@ -192,8 +192,7 @@ class Migration(migrations.Migration):
             model_name="taskresult",
             index=models.Index(
                 condition=models.Q(("error_type", ""), _negated=True),
-                fields=["error_type", "-id"],
-                include=("task",),
+                fields=["error_type", "-id", "task"],
                 name="jobs_result_error",
             ),
         ),
