@@ -185,8 +185,9 @@ def test_each_number_is_what_another_way_of_counting_says(
         exact = sorted(spans[label])
         for share, words in zip((0.5, 0.95, 0.99), shown, strict=True):
             of_rows = exact[math.ceil(share * len(exact)) - 1]
-            # A fifth, and what passes between the clocks of worker and ledger.
-            assert seconds(words) == pytest.approx(of_rows, rel=0.25, abs=0.02), (label, share)
+            # A fifth, and what passes in a busy worker from the end in the ledger to the end that
+            # is counted.
+            assert seconds(words) == pytest.approx(of_rows, rel=0.25, abs=0.2), (label, share)
     gate.open()
 
 
