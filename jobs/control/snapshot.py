@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-import re
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -30,9 +29,6 @@ _UNDECLARED = 200
 
 #: Most running calls of one worker that are looked up.
 _RUNNING = 200
-
-#: The ids that this program makes begin with the time in milliseconds (RFC 9562, 5.7).
-_TIMED_ID = re.compile(r"([0-9a-f]{8})-([0-9a-f]{4})-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 _T = TypeVar("_T")
 
@@ -175,8 +171,8 @@ def runnable_since(raw: bytes, queue: str) -> dt.datetime | None:
         sent = message.decode(raw, queue, trusted=True)
     except MessageError:
         return None
-    made = _TIMED_ID.fullmatch(sent.id)
-    at = dt.datetime.fromtimestamp(int(made[1] + made[2], 16) / 1000, dt.UTC) if made else None
+    made = message.id_time(sent.id)
+    at = None if made is None else dt.datetime.fromtimestamp(made, dt.UTC)
     times = [moment for moment in (at, sent.eta) if moment is not None]
     return min(max(times), clock.now()) if times else None
 
