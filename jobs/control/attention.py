@@ -132,7 +132,9 @@ def look() -> Surroundings:
 
 def _measured(queues: list[str]) -> tuple[dict[str, Numbers], dict[str, Rate]]:
     try:
-        by_task = metrics.by_task(Range.HOUR, queues=queues, fields=("succeeded", "failed"))
+        by_task = metrics.by_task(
+            Range.HOUR, queues=queues, fields=(metrics.SUCCEEDED, metrics.FAILED)
+        )
         return by_task, throughput.rates(queues)
     except QueueRefused:  # there is more to say than this
         return {}, {}

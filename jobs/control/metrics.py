@@ -41,6 +41,9 @@ _PER_DOUBLING = 4
 #: The bucket of all that is longer than `LONGEST`.
 LAST = math.ceil(math.log2(LONGEST / SHORTEST) * _PER_DOUBLING) + 1
 
+#: The fields of what has become of calls; `jobs.broker.counting.SENT` is that of those sent.
+SUCCEEDED, FAILED, RETRIED, REVOKED = "succeeded", "failed", "retried", "revoked"
+
 #: What the fields of a histogram's buckets begin with, and the fields of the milliseconds in all.
 WAIT, RUN = "w", "r"
 WAIT_MS, RUN_MS = "wait_ms", "run_ms"
@@ -361,10 +364,10 @@ def _meaning(counts: Counts, start: int, seconds: int) -> Numbers:
         dt.datetime.fromtimestamp(start, dt.UTC),
         seconds,
         counts.get(SENT, 0),
-        counts.get("succeeded", 0),
-        counts.get("failed", 0),
-        counts.get("retried", 0),
-        counts.get("revoked", 0),
+        counts.get(SUCCEEDED, 0),
+        counts.get(FAILED, 0),
+        counts.get(RETRIED, 0),
+        counts.get(REVOKED, 0),
         Histogram(buckets[WAIT], counts.get(WAIT_MS, 0) / 1000),
         Histogram(buckets[RUN], counts.get(RUN_MS, 0) / 1000),
     )

@@ -7,13 +7,14 @@ from typing import NamedTuple
 
 from jobs import broker
 from jobs.broker.counting import SENT, Resolution, Span, span_at
+from jobs.control.metrics import FAILED, REVOKED, SUCCEEDED
 from jobs.timing import clock
 
 #: Minutes that are looked at; the last one is the present minute, which isn't over.
 MINUTES = 5
 
-#: The fields of calls that have ended, as `jobs.control.metrics` has them.
-_ENDED = ("succeeded", "failed", "revoked")
+#: The fields of calls that have ended.
+_ENDED = (SUCCEEDED, FAILED, REVOKED)
 
 
 class Rate(NamedTuple):

@@ -16,10 +16,10 @@ from pytest_django import Settings
 from jobs import broker, control, task
 from jobs.broker.base import Outgoing
 from jobs.control import metrics
-from jobs.control.metrics import Numbers, Range
+from jobs.control.metrics import SUCCEEDED, Numbers, Range
 from jobs.models import TaskAttempt, TaskResult
 from jobs.worker.record.metering import Meter
-from jobs.worker.record.outcome import SUCCEEDED, Done
+from jobs.worker.record.outcome import Done
 from tests.services import Valkey
 from tests.tasks import add, async_add, collect, fail, light_trace, once, quiet_trace, trace
 from tests.workers import put, work

@@ -225,7 +225,9 @@ def listed(request: HttpRequest, names: Sequence[str]) -> dict[str, Any]:
     overrides: Mapping[str, RateOverride] = {}
     try:
         if conf.get().metrics:
-            hour = metrics.by_task(Range.HOUR, tasks=names, fields=("succeeded", "failed"))
+            hour = metrics.by_task(
+                Range.HOUR, tasks=names, fields=(metrics.SUCCEEDED, metrics.FAILED)
+            )
             day = metrics.by_task(Range.DAY, tasks=names)
         pauses, overrides = control.paused_tasks(), control.rate_limits()
     except TROUBLE as error:

@@ -20,6 +20,7 @@ from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking
 from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
 from jobs.control import rates
+from jobs.control.metrics import FAILED
 from jobs.control.rates import RateOverride
 from jobs.exceptions import (
     BrokerUnavailable,
@@ -38,7 +39,6 @@ from jobs.message import Message
 from jobs.registry import tasks
 from jobs.worker.record.following import dead_letter, end_of
 from jobs.worker.record.outcome import (
-    FAILED,
     Dead,
     Delivery,
     Later,

@@ -19,6 +19,7 @@ from jobs import (
     message,
     routing,
 )
+from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
@@ -29,9 +30,7 @@ from jobs.states import State
 from jobs.timing import clock
 from jobs.worker.record.outcome import (
     BURIED,
-    FAILED,
     NOTHING,
-    REVOKED,
     Dead,
     Delivery,
     Done,

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from jobs import conf, ledger, limits, message, serialization
 from jobs.api.task import Task
 from jobs.broker.limiting import Lock, Slot
+from jobs.control.metrics import FAILED
 from jobs.exceptions import (
     MalformedMessage,
     MessageError,
@@ -94,10 +95,6 @@ NOTHING = Following()
 _SMALL = 4096
 
 
-#: What an outcome can count as in the metrics, besides nothing.
-SUCCEEDED, FAILED, RETRIED, REVOKED = "succeeded", "failed", "retried", "revoked"
-
-
 class Outcome(msgspec.Struct, frozen=True):
     """What became of one delivery, decided once and never changed. Its class says what the broker
     is to do with the delivery."""
@@ -118,7 +115,7 @@ class Outcome(msgspec.Struct, frozen=True):
     following: Following = NOTHING
     #: The id of the call, when those who wait for its result are to be woken.
     ended: str = ""
-    #: What it counts as in the metrics: `SUCCEEDED` or the like, or "" for nothing.
+    #: What it counts as: `jobs.control.metrics.SUCCEEDED` or the like, or "" for nothing.
     counts: str = ""
     #: The call that counts, if the message can be read.
     call: Message | None = None

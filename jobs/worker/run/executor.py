@@ -32,6 +32,7 @@ from jobs.api.options import (
     no_attempt_left,
 )
 from jobs.api.task import Task
+from jobs.control.metrics import FAILED, RETRIED, SUCCEEDED
 from jobs.exceptions import (
     Ignore,
     Interrupted,
@@ -67,10 +68,7 @@ from jobs.worker.record.following import (
     end_of,
 )
 from jobs.worker.record.outcome import (
-    FAILED,
     NOTHING,
-    RETRIED,
-    SUCCEEDED,
     Back,
     Delivery,
     Done,
