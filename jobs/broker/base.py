@@ -554,15 +554,6 @@ class Broker(ABC):
         consumers, then by number. One round trip."""
 
     @abstractmethod
-    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        """`holding` for deliveries (consumer and number) of several consumers, in one round
-        trip."""
-
-    @abstractmethod
-    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        """The messages of these deliveries; None for those no longer held."""
-
-    @abstractmethod
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         """The ``count`` revocations that are remembered longest, the longest first."""
 
@@ -580,8 +571,8 @@ class Broker(ABC):
 
     @abstractmethod
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
-        """`holding` for several queues and consumers, in one round trip where the broker can: one
-        flat list."""
+        """The messages of deliveries (queue, consumer and numbers), in one round trip where the
+        broker can: one flat list, with None for each that is no longer held."""
 
     @abstractmethod
     def remember_queues(self, queues: Collection[str]) -> None:
@@ -618,12 +609,9 @@ class Broker(ABC):
         has none, since somebody else has noted its end."""
 
     @abstractmethod
-    def gone(self, queue: str) -> list[bytes]:
-        """What `note_gone` has kept, the newest first."""
-
-    @abstractmethod
     def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
-        """`gone` of several queues, in one round trip."""
+        """What `note_gone` has kept for each of these queues, the newest first, in one round
+        trip."""
 
     @abstractmethod
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:

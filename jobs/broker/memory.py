@@ -466,14 +466,6 @@ class MemoryBroker(Broker):
             ]
             return held[start : start + count]
 
-    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        return [self.holding(queue, consumer, [n])[0] for consumer, n in deliveries]
-
-    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        with self._changed:
-            held = self._queues[queue].in_flight.get(consumer, {})
-            return [held.get(number) for number in numbers]
-
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         with self._changed:
             known, now = self._queues[queue].revoked, self._clock()
@@ -508,12 +500,12 @@ class MemoryBroker(Broker):
             q.gone.appendleft((text, self._clock() + GONE_KEPT))
             return True
 
-    def gone(self, queue: str) -> list[bytes]:
-        with self._changed:
-            return [text for text, ends in self._queues[queue].gone if ends > self._clock()]
-
     def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
-        return [self.gone(queue) for queue in queues]
+        with self._changed:
+            now = self._clock()
+            return [
+                [text for text, ends in self._queues[queue].gone if ends > now] for queue in queues
+            ]
 
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
         with self._changed:
@@ -558,7 +550,11 @@ class MemoryBroker(Broker):
 
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
         with self._changed:
-            return [raw for one in deliveries for raw in self.holding(*one)]
+            return [
+                self._queues[queue].in_flight.get(consumer, {}).get(number)
+                for queue, consumer, numbers in deliveries
+                for number in numbers
+            ]
 
     def remember_queues(self, queues: Collection[str]) -> None:
         with self._changed:

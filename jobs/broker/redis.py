@@ -544,20 +544,6 @@ class RedisBroker(Broker):
         rows = zip(answer[::3], answer[1::3], answer[2::3], strict=True)
         return [InFlight(_text(name), _number(number), raw) for name, number, raw in rows]
 
-    def holding_all(self, queue: str, deliveries: Sequence[tuple[str, int]]) -> list[bytes | None]:
-        keys = self._keys(queue)
-        return self._redis.calls(
-            [("HGET", keys.inflight(consumer), number) for consumer, number in deliveries]
-        )
-
-    def holding(self, queue: str, consumer: str, numbers: Sequence[int]) -> list[bytes | None]:
-        if not numbers:
-            return []
-        found: list[bytes | None] = self._redis.call(
-            "HMGET", self._keys(queue).inflight(consumer), *numbers
-        )
-        return found
-
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         key, now = self._keys(queue).revoked, self._now()
         page = self._redis.call(
@@ -660,9 +646,6 @@ class RedisBroker(Broker):
         where = (keys.gone, keys.workers, keys.reported)
         wanted = (text, worker, GONE_MOST, int(GONE_KEPT))
         return bool(self._redis.run(scripts.NOTE_GONE, where, *wanted))
-
-    def gone(self, queue: str) -> list[bytes]:
-        return self.gone_of([queue])[0]
 
     def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
         return self._each([("LRANGE", self._keys(q).gone, 0, -1) for q in queues])

@@ -249,7 +249,8 @@ def _waiting(queue: str, found: Iterable[Waiting], first: int) -> list[Found]:
 
 
 def _running(queue: str, reported: Sequence[tuple[float, tuple[str, int]]]) -> list[Found]:
-    held = broker.get().holding_all(queue, [place for _since, place in reported])
+    places = [place for _since, place in reported]
+    held = broker.get().held_by([(queue, consumer, [number]) for consumer, number in places])
     return [
         Found(queue, raw, number, consumer=consumer, since=since)
         for raw, (since, (consumer, number)) in zip(held, reported, strict=True)

@@ -84,8 +84,8 @@ def test_what_is_due_is_withdrawn(broker: Broker) -> None:
 def test_messages_that_a_consumer_holds(broker: Broker) -> None:
     push(broker, b"a", b"b")
     claim(broker)
-    assert broker.holding("mail", "w1", [2, 7, 1]) == [b"b", None, b"a"]
-    assert broker.holding("mail", "w1", []) == []
+    assert broker.held_by([("mail", "w1", [2, 7, 1])]) == [b"b", None, b"a"]
+    assert broker.held_by([("mail", "w1", [])]) == []
 
 
 def test_what_is_revoked(broker: Broker) -> None:
@@ -133,7 +133,7 @@ def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
     assert broker.note_gone("mail", b"a child crashed") is True
     assert broker.note_gone("mail", b"lost", "one") is True
     assert broker.note_gone("mail", b"lost", "one") is False
-    assert broker.gone("mail") == [b"lost", b"a child crashed"]
+    assert broker.gone_of(["mail"]) == [[b"lost", b"a child crashed"]]
     assert broker.gone_of(["post", "mail"]) == [[], [b"lost", b"a child crashed"]]
     assert (broker.reports("mail"), broker.report_ages("mail")) == ({}, {})
 
@@ -141,7 +141,7 @@ def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
 def test_no_more_ends_are_kept_than_that(broker: Broker) -> None:
     for n in range(GONE_MOST + 5):
         broker.note_gone("mail", b"%d" % n)
-    assert broker.gone("mail") == [b"%d" % n for n in range(GONE_MOST + 4, 4, -1)]
+    assert broker.gone_of(["mail"]) == [[b"%d" % n for n in range(GONE_MOST + 4, 4, -1)]]
 
 
 def test_commands_are_taken_once_and_in_order(broker: Broker) -> None:

@@ -54,9 +54,11 @@ def test_deliveries_of_several_consumers(broker: Broker) -> None:
     push(broker, b"x", b"y")
     claim(broker, 1, by="a")
     claim(broker, 1, by="b")
-    asked = [("b", 1), ("nobody", 1), ("a", 1), ("a", 2)]
-    assert broker.holding_all("mail", asked) == [b"y", None, b"x", None]
-    assert broker.holding_all("mail", []) == []
+    asked = [
+        ("mail", name, [number]) for name, number in (("b", 1), ("nobody", 1), ("a", 1), ("a", 2))
+    ]
+    assert broker.held_by(asked) == [b"y", None, b"x", None]
+    assert broker.held_by([]) == []
 
 
 def test_notes_of_several_tasks(broker: Broker) -> None:
