@@ -132,15 +132,8 @@ def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]
     """
     if not ids:
         return {}
-    reports = broker.get().reports_of(list(conf.get().queues))
-    places: list[_Place] = []
-    for text in itertools.chain.from_iterable(said.values() for said in reports):
-        try:
-            running = read(text)["running"]
-        except (ValueError, TypeError, LookupError):
-            continue  # another version's
-        places += [place for place in _places(running) if place.queue in queues]
-    return {one.call.id: one for one in _current(places) if one and one.call.id in ids}
+    chosen = [place for place in reported() if place.queue in queues]
+    return {one.call.id: one for one in _current(chosen) if one and one.call.id in ids}
 
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
@@ -177,20 +170,20 @@ def workers(*, lost: bool = False) -> list[Worker]:
     ]
     if not surveys:
         return []
-    reported: list[tuple[str, dict[str, Any], set[str], float | None]] = []
+    known: list[tuple[str, dict[str, Any], set[str], float | None]] = []
     for (_, said), ages in zip(
         surveys, port.report_ages_of([queue for queue, _ in surveys]), strict=True
     ):
         # A worker's children have leases on all its queues, so also on the one with its reports.
         leased = {consumer.name for consumer in said.consumers if consumer.lease > 0}
         for name, text in said.reports.items():
-            reported.append((name, _readable(text), leased, ages.get(name)))
-    places = [_places(report.get("running")) for _, report, _, _ in reported]
-    current = iter(_current(list(itertools.chain.from_iterable(places))))
+            known.append((name, _readable(text), leased, ages.get(name)))
+    running = [places(report.get("running")) for _, report, _, _ in known]
+    current = iter(_current(list(itertools.chain.from_iterable(running))))
     found = []
-    for (name, report, leased, age), own in zip(reported, places, strict=True):
-        running = [one for one in itertools.islice(current, len(own)) if one]
-        worker = _worker(name, report, running, leased, age)
+    for (name, report, leased, age), own in zip(known, running, strict=True):
+        runs = [one for one in itertools.islice(current, len(own)) if one]
+        worker = _worker(name, report, runs, leased, age)
         if worker.leased or lost:
             found.append(worker)
     return sorted(found, key=lambda worker: worker.name)
@@ -255,7 +248,7 @@ def _part(said: Any) -> Process | None:
         return None
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a call runs, as a worker reports it."""
 
     queue: str
@@ -265,19 +258,27 @@ class _Place(NamedTuple):
     since: float
 
 
-def _places(said: Any) -> list[_Place]:
+def places(said: Any) -> list[Place]:
     """What a worker has reported to run, each delivery once."""
-    found: dict[tuple[str, str, int], _Place] = {}
+    found: dict[tuple[str, str, int], Place] = {}
     for one in said if isinstance(said, list) else ():
         with contextlib.suppress(ValueError, TypeError, OverflowError):  # of another version
             queue, consumer, number, since = one
-            place = _Place(str(queue), str(consumer), int(number), float(since))
+            place = Place(str(queue), str(consumer), int(number), float(since))
             if queue:  # "": a place of the board that nobody knows
                 found[place[:3]] = place
     return list(found.values())
 
 
-def _current(places: Sequence[_Place]) -> list[Running | None]:
+def reported() -> list[Place]:
+    """What runs, by the last reports of all workers."""
+    # A worker reports to one of its queues, whatever it runs.
+    reports = broker.get().reports_of(list(conf.get().queues))
+    texts = itertools.chain.from_iterable(said.values() for said in reports)
+    return [place for text in texts for place in places(_readable(text).get("running"))]
+
+
+def _current(places: Sequence[Place]) -> list[Running | None]:
     """What runs at each of these places, in one round trip; None: it has ended since the report."""
     held = broker.get().held_by([(place.queue, place.consumer, [place.number]) for place in places])
     return [

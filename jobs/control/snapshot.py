@@ -17,6 +17,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobs import broker, conf, message
 from jobs.broker.base import Broker, Pause, Stats, Survey
+from jobs.control import inspecting
 from jobs.control.workers import read
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.timing import clock
@@ -197,25 +198,21 @@ def _reports(surveys: Mapping[str, Survey]) -> dict[str, Mapping[str, Any]]:
 
 def _running(port: Broker, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Doing]]:
     """Consumer → what it runs. What has ended since the report is left out."""
-    places: list[tuple[str, str, int, dt.datetime]] = []
+    running: list[tuple[inspecting.Place, dt.datetime]] = []
     for report in reports.values():
-        said = report.get("running")
-        for place in said[:_RUNNING] if isinstance(said, list) else ():
-            match place:
-                case [str(queue), str(consumer), int(number), int() | float() as since, *_]:
-                    with contextlib.suppress(ValueError, OverflowError, OSError):
-                        at = dt.datetime.fromtimestamp(since, dt.UTC)
-                        places.append((queue, consumer, number, at))
-    held = port.held_by([(queue, consumer, [number]) for queue, consumer, number, _ in places])
+        for place in inspecting.places(report.get("running"))[:_RUNNING]:
+            with contextlib.suppress(ValueError, OverflowError, OSError):
+                running.append((place, dt.datetime.fromtimestamp(place.since, dt.UTC)))
+    held = port.held_by([(place.queue, place.consumer, [place.number]) for place, _ in running])
     found: dict[str, list[Doing]] = {}
-    for (queue, consumer, _number, at), raw in zip(places, held, strict=True):
+    for (place, at), raw in zip(running, held, strict=True):
         if raw is None:
             continue
         try:
-            task = message.decode(raw, queue, trusted=True).task
+            task = message.decode(raw, place.queue, trusted=True).task
         except MessageError:
             task = ""
-        found.setdefault(consumer, []).append(Doing(task, at))
+        found.setdefault(place.consumer, []).append(Doing(task, at))
     return found
 
 

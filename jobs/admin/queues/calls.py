@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-import itertools
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,7 +25,6 @@ from jobs.admin.queues.snapshot import PauseRow, WorkerRow
 from jobs.admin.results.page import progress_bar
 from jobs.admin.verbs import TROUBLE, address
 from jobs.broker.base import PARKED, DeadLetter, InFlight, Waiting
-from jobs.control.workers import read
 from jobs.exceptions import MessageError
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -223,16 +221,11 @@ def page_of(queue: str, tab: str, start: str) -> Page:
 def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
     """The deliveries of a queue that run, by the workers' last reports: since when (Unix seconds),
     consumer and number; the longest first."""
-    found = []
-    # A worker reports to one of its queues, whatever it runs.
-    reports = broker.get().reports_of(list(conf.get().queues))
-    for text in itertools.chain.from_iterable(said.values() for said in reports):
-        try:
-            for of, consumer, number, since in read(text)["running"]:
-                if of == queue and math.isfinite(float(since)):
-                    found.append((float(since), (str(consumer), int(number))))
-        except (ValueError, TypeError, KeyError, OverflowError):
-            continue  # of a worker of another version
+    found = [
+        (place.since, (place.consumer, place.number))
+        for place in control.inspect.reported()
+        if place.queue == queue and math.isfinite(place.since)
+    ]
     return sorted(found)
 
 
