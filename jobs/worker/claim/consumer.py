@@ -181,12 +181,9 @@ class Quarantine:
     @property
     def busy(self) -> bool:
         """Whether one waits or runs, so that nothing may be put beside it."""
-        return bool(self.held) or self._runs()
-
-    def _runs(self) -> bool:
         if self._alone and all(runner.idle for runner in self._runners):
             self._alone = False
-        return self._alone
+        return self._alone or bool(self.held)
 
     def step(self) -> None:
         """Run the next one, if nothing else runs."""
