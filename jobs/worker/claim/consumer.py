@@ -58,13 +58,13 @@ _ASK_AGAIN = 1.0
 
 
 class Order:
-    """In which order the queues are asked. Without weights always the same: the second queue is
-    asked when the first is empty.
+    """The order in which a consumer asks its queues. Without weights it never changes: the second
+    queue is asked when the first is empty.
 
-    With weights, each queue that has messages gets its share of the claims. Each has a mark on a
-    line, and the queue whose mark is least far comes first. A claim moves it forward by what was
-    asked for, divided by the weight. So a queue of any weight has its turn, and one that was empty
-    is asked again no sooner than if it had given everything.
+    With weights, each queue that has messages gets its share of the claims. Each queue has a mark,
+    a number, and the one with the lowest mark is asked first. A claim raises the mark by the
+    number of messages asked for, divided by the weight. So every queue has its turn, whatever its
+    weight, and an empty queue is asked again as late as if it had given all it was asked for.
     """
 
     def __init__(self, queues: Sequence[str], weights: Sequence[int]) -> None:
@@ -72,7 +72,7 @@ class Order:
         self.queues = queues
         self._weights = dict(zip(queues, weights, strict=True)) if weights else {}
         self._marks = dict.fromkeys(self._weights, 0.0)
-        #: How far the line has come: the mark of the last queue that gave all it was asked for.
+        #: The highest mark of a queue that gave all it was asked for, before that claim.
         self._now = 0.0
 
     def next(self) -> Sequence[str]:
