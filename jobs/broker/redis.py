@@ -342,9 +342,14 @@ class RedisBroker(Broker):
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
         connection = self._redis.subscribe([self._channel(topic) for topic in topics])
         try:
-            yield RedisSubscription(connection, self._redis.address)
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
         finally:
             connection.disconnect()
+
+    @contextlib.contextmanager
+    def listen(self, task_id: str) -> Iterator[Subscription]:
+        with self._redis.listen(self._channel(ended_topic(task_id))) as connection:
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
 
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
