@@ -152,6 +152,9 @@ def progress(task_id: str) -> str:
     return f"progress:{task_id}"
 
 
+#: Most messages of one claim, however many are asked for.
+CLAIM_MOST = 1000
+
 #: The topic of edits of schedules, to which each running beat is subscribed.
 SCHEDULES = "schedules"
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -428,10 +430,20 @@ def _evalsha(run: Run) -> _Command:
 def _is_stale(connection: Any) -> bool:
     """Whether the server has closed this idle connection, as a restarted server has: then there is
     something to read, the end of the stream."""
+    if connection._sock is not None and not _is_readable(connection._sock):
+        return False
     try:
         return bool(connection.can_read(timeout=0))
     except (RedisError, OSError):
         return True
+
+
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether something has come. redis-py's `can_read` asks the kernel the same, but takes 130 µs
+    for it where its code was not run for a moment, as before each send of an idle process."""
+    asked = select.poll()
+    asked.register(sock, select.POLLIN)
+    return bool(asked.poll(0))
 
 
 class RedisSubscription(Subscription):

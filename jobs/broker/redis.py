@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    CLAIM_MOST,
     COMMANDS_MOST,
     GONE_KEPT,
     GONE_MOST,
@@ -854,7 +855,7 @@ class RedisBroker(Broker):
         keys = self._keys(queue)
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
         where = (*mine, keys.paused, keys.due, keys.bell, *keys.lists)
-        args = (consumer, int(lease * 1000), first, min(limit, _CHUNK), self._digits)
+        args = (consumer, int(lease * 1000), first, min(limit, CLAIM_MOST), self._digits)
         return scripts.CLAIM, where, args
 
     def _retry(self, queue: str, consumer: str, later: Later) -> Run:

@@ -20,7 +20,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
-from jobs.broker.base import Claim, Returned, Revocation
+from jobs.broker.base import CLAIM_MOST, Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -52,6 +52,10 @@ _FARTHEST = 5000
 _AT_ONCE = 0.01
 #: Seconds after which a burst that has run everything asks again whether all is recorded.
 _RECORDED = 0.005
+
+#: Seconds for which the consumer of an idle child leaves the interpreter to the runner that it has
+#: woken.
+_YIELD = 0.0001
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
@@ -118,7 +122,7 @@ class Gathering:
             task = delivery.task
             # A call whose process died runs by itself, so that the next death shows whose fault
             # it is.
-            if not task.batch or delivery.message.marks.crashes:
+            if not task.batch or delivery.message.crashes:
                 ready.append(delivery)
                 continue
             held = self._held.setdefault(task.name, [])
@@ -178,8 +182,8 @@ class Quarantine:
         # Where one task runs at a time, each is alone as it is.
         if self._sync.width == 1 and not self._async.wanted:
             return deliveries
-        self.held += [d for d in deliveries if d.message.marks.crashes]
-        return [d for d in deliveries if not d.message.marks.crashes]
+        self.held += [d for d in deliveries if d.message.crashes]
+        return [d for d in deliveries if not d.message.crashes]
 
     @property
     def busy(self) -> bool:
@@ -358,7 +362,7 @@ class Consumer:
             self._poll = min(self._poll, 1.0)
         #: Seconds until the next due message, as the last claims said.
         self._next_due: float | None = None
-        #: The only queue was just seen to be empty.
+        #: The only queue was just seen to be empty: whatever comes from then on rings the bell.
         self._empty = False
         self._quarantine = Quarantine(sync, loop)
         self._gathering = Gathering(batch)
@@ -453,6 +457,7 @@ class Consumer:
                 return
             self._wait(room)
         else:
+            self._empty = False  # by then, others may have taken the bells of what is there
             self._sync.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
                 held = self._sync.unstarted or self._gathering
@@ -682,10 +687,16 @@ class Consumer:
         finally:
             self.waiting = False
         self._take(cursor, claim)
-        self._empty = not claim.messages
+        # It gave less than was asked for: to claim again at once would bring nothing, and only
+        # compete with the task that was handed over just now.
+        self._empty = claim.resume is None and len(claim.messages) < min(room, CLAIM_MOST)
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
+        if idle and claim.messages:
+            # The runner has been woken, and now needs the interpreter. It would get it when this
+            # thread waits next, a tenth of a millisecond of code later.
+            time.sleep(_YIELD)
 
     def _terminate_revoked(self) -> None:
         """Once a second, have this process killed if it runs a task that is to be terminated."""
