@@ -389,8 +389,9 @@ class AsyncResult(Generic[R]):
                 )
 
     def _row_if_ended(self) -> TaskResult | None:
-        row = self._row()
-        return row if row and row.state in TERMINAL else None
+        if self._ended is None:
+            self._ended = next(iter(ledger.ends([self.id])), None)
+        return self._ended
 
     def _row(self) -> TaskResult | None:
         if self._ended is None:
@@ -645,7 +646,7 @@ class GroupResult:
         if len(left) > _BATCH:  # the ids of all are less than asking for each of many
             asked = [one for one in rows.values_list("id", flat=True).iterator() if one in left]
         for part in ledger.chunks(asked, _BATCH):
-            for row in rows.filter(id__in=part).defer("message"):
+            for row in ledger.ends(part):
                 del left[row.id]
                 yield row
 

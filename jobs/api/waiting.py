@@ -23,7 +23,6 @@ from jobs import broker, ledger
 from jobs.broker.base import Subscription, ended
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
-from jobs.states import TERMINAL
 
 #: Seconds after which the ledger is read although nothing was heard: the connection may be dead.
 DEAF = 30.0
@@ -234,8 +233,7 @@ class Waiters:
             close_old_connections()
             self._care_at = time.monotonic() + _CARE
         try:
-            rows = ledger.results().filter(id__in=ids, state__in=TERMINAL)
-            return list(rows.defer("message"))
+            return ledger.ends(ids)
         except DatabaseError:
             close_old_connections()
             raise

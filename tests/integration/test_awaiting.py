@@ -13,11 +13,10 @@ from asgiref.sync import sync_to_async
 from django.db import OperationalError, connections
 from pytest_django import Settings
 
-from jobs import AsyncResult, GroupResult, broker, task
+from jobs import AsyncResult, GroupResult, broker, ledger, task
 from jobs.api import waiting
 from jobs.broker.base import ended
 from jobs.exceptions import ResultTimeout, TaskFailed
-from jobs.ledger import outcomes
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.services import Valkey, wait_for
@@ -215,12 +214,11 @@ def test_the_broker_was_never_there(own_valkey: Valkey, monkeypatch: pytest.Monk
 def test_an_error_of_the_database_is_raised(
     broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def away() -> Any:
+    def away(ids: Sequence[str]) -> Any:
         raise OperationalError("the database is away")
 
     with monkeypatch.context() as patch:
-        patch.setattr(outcomes, "results", away)
-        patch.setattr(waiting.ledger, "results", away)
+        patch.setattr(ledger, "ends", away)
         with pytest.raises(OperationalError, match="the database is away"):
             asyncio.run(AsyncResult[int]("a").aget(timeout=60))
     record(["a"])
