@@ -52,16 +52,16 @@ async def ends(ids: Collection[str], timeout: float | None) -> AsyncGenerator[Ta
     done: asyncio.Queue[_Future] = asyncio.Queue()
     for future in futures.values():
         future.add_done_callback(done.put_nowait)
+    left = dict.fromkeys(futures)
     try:
-        for _ in range(len(futures)):
+        while left:
             async with asyncio.timeout_at(until):
-                future = await done.get()
-            yield future.result()
+                row = (await done.get()).result()
+            left.pop(row.id, None)
+            yield row
     except TimeoutError:
         # Notifications may be lost: as always, the ledger has the last word.
-        for row in await waiters.look(
-            [task_id for task_id, one in futures.items() if not one.done()]
-        ):
+        for row in await waiters.look([*left]):
             yield row
     finally:
         waiters.forget(futures)
@@ -135,11 +135,11 @@ class Waiters:
                 while self._due:
                     await self._tell()
         except Exception as error:
-            for future in [one for some in self._futures.values() for one in some]:
-                if not future.done():
-                    future.set_exception(error)
+            self._fail([*self._futures], error)
             raise
         finally:
+            for future in [one for some in self._futures.values() for one in some]:
+                future.cancel()  # whoever has cancelled this task: nobody would wake them any more
             if _of_loops.get(self._loop) is self:
                 del _of_loops[self._loop]
             self._unsubscribe()
@@ -214,14 +214,17 @@ class Waiters:
         try:
             rows = await self.look(ids)
         except DatabaseError as error:
-            for future in [one for task_id in ids for one in self._futures.get(task_id, ())]:
-                if not future.done():
-                    future.set_exception(error)
+            self._fail(ids, error)
             return
         for row in rows:
             for future in self._futures.get(row.id, ()):
                 if not future.done():
                     future.set_result(row)
+
+    def _fail(self, ids: Sequence[str], error: Exception) -> None:
+        for future in [one for task_id in ids for one in self._futures.get(task_id, ())]:
+            if not future.done():
+                future.set_exception(error)
 
     # ------------------------------------------------------------------ in the thread
 
