@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -54,6 +56,9 @@ _SILENT = 3.0
 
 #: A connection that was idle for more seconds is checked before it is used.
 _IDLE = 0.02
+#: One for notifications that was idle for more seconds isn't used again: a firewall may have
+#: forgotten it.
+_KEPT = 60.0
 
 #: What an error's text contains, in lower case → what to do about it.
 _ADVICE = {
@@ -92,6 +97,10 @@ class _Thread(threading.local):
     used = 0.0
     blocked: Any = None
     blocked_pid = 0
+    #: For the notifications that this thread waits for; None also while it is in use.
+    listening: Any = None
+    listening_pid = 0
+    listened = 0.0
     #: Whether it is inside `briefly`, and asks a server there that has just failed to answer.
     brief = False
     insists = False
@@ -232,17 +241,66 @@ class Connections:
         it."""
         connection = self._new()
         try:
-            connection.send_command("SUBSCRIBE", *channels)
-            for _ in channels:
-                connection.read_response()
+            if channels:
+                connection.send_command("SUBSCRIBE", *channels)
+                for _ in channels:
+                    connection.read_response()
+            else:
+                connection.connect()
         except (RedisError, OSError) as error:
             connection.disconnect()
             raise self.translated(error) from error
         return connection
 
+    @contextlib.contextmanager
+    def listen(self, channel: str) -> Iterator[Any]:
+        """A connection that is subscribed to this channel, which the thread keeps for the next
+        time: to connect takes longer than many a task."""
+        local = self._local
+        connection, local.listening = local.listening, None
+        if connection is not None and local.listening_pid == os.getpid():
+            connection = self._listen_again(connection, channel)
+        else:
+            connection = None
+        if connection is None:
+            connection = self.subscribe([channel])
+        try:
+            yield connection
+        except BaseException:
+            connection.disconnect()  # a time limit strikes anywhere
+            raise
+        try:
+            _send(connection, "UNSUBSCRIBE", channel)  # the answer is read the next time
+        except (RedisError, OSError):
+            return  # it is disconnected by that
+        local.listening, local.listening_pid = connection, os.getpid()
+        local.listened = time.monotonic()
+
+    def _listen_again(self, connection: Any, channel: str) -> Any:
+        """The connection, subscribed to another channel; None if it can't be used any more."""
+        try:
+            if time.monotonic() - self._local.listened > _KEPT:
+                connection.disconnect()
+                return None
+            while connection.can_read(timeout=0):
+                connection.read_response()
+            _send(connection, "SUBSCRIBE", channel)
+            while connection.read_response()[:2] != [b"subscribe", channel.encode()]:
+                pass
+        except (RedisError, OSError) as error:
+            connection.disconnect()
+            if isinstance(error, redis.TimeoutError):
+                raise self.translated(error) from error
+            return None
+        except BaseException:
+            connection.disconnect()
+            raise
+        return connection
+
     def close(self) -> None:
         """Disconnect this thread."""
-        for name, pid in (("connection", "pid"), ("blocked", "blocked_pid")):
+        for name in ("connection", "blocked", "listening"):
+            pid = "pid" if name == "connection" else f"{name}_pid"
             connection = getattr(self._local, name, None)
             if connection is not None and getattr(self._local, pid) == os.getpid():
                 connection.disconnect()
@@ -360,6 +418,10 @@ def _packed(commands: Sequence[_Command]) -> bytes:
     return b"".join([_pack(command) for command in commands])
 
 
+def _send(connection: Any, *command: _Arg) -> None:
+    connection.send_packed_command((_pack(command),), check_health=False)
+
+
 def _evalsha(run: Run) -> _Command:
     script, keys, args = run
     return (b"EVALSHA", script.sha, len(keys), *keys, *args)
@@ -368,16 +430,28 @@ def _evalsha(run: Run) -> _Command:
 def _is_stale(connection: Any) -> bool:
     """Whether the server has closed this idle connection, as a restarted server has: then there is
     something to read, the end of the stream."""
+    if connection._sock is not None and not _is_readable(connection._sock):
+        return False
     try:
         return bool(connection.can_read(timeout=0))
     except (RedisError, OSError):
         return True
 
 
+def _is_readable(sock: socket.socket) -> bool:
+    """Whether something has come. redis-py's `can_read` asks the kernel the same, but takes 130 µs
+    for it where its code was not run for a moment, as before each send of an idle process."""
+    asked = select.poll()
+    asked.register(sock, select.POLLIN)
+    return bool(asked.poll(0))
+
+
 class RedisSubscription(Subscription):
-    def __init__(self, connection: Any, address: str) -> None:
+    def __init__(self, connection: Any, address: str, prefix: str) -> None:
+        """``prefix``: what the names of channels have before their topics."""
         self._connection = connection
         self._address = address
+        self._prefix = prefix
 
     def __call__(self, timeout: float) -> bool:
         try:
@@ -385,8 +459,35 @@ class RedisSubscription(Subscription):
                 return False
             self._connection.read_response()
         except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
+            raise self._away(error) from error
         return True
+
+    def ask(self, topics: Sequence[str]) -> None:
+        self._send("SUBSCRIBE", topics)  # the answer, one for each, is taken
+
+    def leave(self, topics: Sequence[str]) -> None:
+        self._send("UNSUBSCRIBE", topics)
+
+    def take(self) -> list[str]:
+        taken = []
+        try:
+            while self._connection.can_read(timeout=0):
+                kind, channel, _ = self._connection.read_response()
+                if kind != b"unsubscribe":
+                    taken.append(channel.decode()[len(self._prefix) :])
+        except (RedisError, OSError) as error:
+            raise self._away(error) from error
+        return taken
+
+    def _send(self, command: str, topics: Sequence[str]) -> None:
+        channels = [self._prefix + topic for topic in topics]
+        try:
+            _send(self._connection, command, *channels)
+        except (RedisError, OSError) as error:
+            raise self._away(error) from error
+
+    def _away(self, error: Exception) -> BrokerUnavailable:
+        return BrokerUnavailable(f"Redis at {self._address}: {error}")
 
     def fileno(self) -> int:
         # redis-py has no public name for it.

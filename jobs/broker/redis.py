@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    CLAIM_MOST,
     COMMANDS_MOST,
     GONE_KEPT,
     GONE_MOST,
@@ -342,9 +343,14 @@ class RedisBroker(Broker):
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
         connection = self._redis.subscribe([self._channel(topic) for topic in topics])
         try:
-            yield RedisSubscription(connection, self._redis.address)
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
         finally:
             connection.disconnect()
+
+    @contextlib.contextmanager
+    def listen(self, task_id: str) -> Iterator[Subscription]:
+        with self._redis.listen(self._channel(ended_topic(task_id))) as connection:
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
 
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
@@ -849,7 +855,7 @@ class RedisBroker(Broker):
         keys = self._keys(queue)
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
         where = (*mine, keys.paused, keys.due, keys.bell, *keys.lists)
-        args = (consumer, int(lease * 1000), first, min(limit, _CHUNK), self._digits)
+        args = (consumer, int(lease * 1000), first, min(limit, CLAIM_MOST), self._digits)
         return scripts.CLAIM, where, args
 
     def _retry(self, queue: str, consumer: str, later: Later) -> Run:

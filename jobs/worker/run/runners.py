@@ -27,6 +27,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker
+from jobs.api import waiting
 from jobs.exceptions import BrokerUnavailable
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -391,6 +392,7 @@ class AsyncRunner:
         async def finish() -> None:
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            await waiting.leave()
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True
