@@ -214,6 +214,10 @@ class Connections:
             connection.disconnect()
             self._threads.mine.blocked = None
             raise self.translated(error) from error
+        except BaseException:
+            connection.disconnect()  # as in `_exchange`
+            self._threads.mine.blocked = None
+            raise
         if isinstance(first, Exception):
             connection.disconnect()
             self._threads.mine.blocked = None
