@@ -174,7 +174,7 @@ class RedisBroker(Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing]) -> None:
-        parts: list[list[Outgoing]] = []
+        parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
             rest = iter(messages)
@@ -182,8 +182,15 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        answers = self._redis.try_parts(runs())
-        if not any(isinstance(answer, Exception) for answer in answers):
+        if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
+            parts.append(messages)
+            answers = self._redis.try_all(self._pushes(messages))
+        else:
+            answers = self._redis.try_parts(runs())
+        for answer in answers:
+            if isinstance(answer, Exception):
+                break
+        else:
             return
         # The server refused something: find the places of the messages of each call of a script.
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}

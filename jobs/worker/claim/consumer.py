@@ -157,7 +157,7 @@ class Gathering:
     def _take(self, name: str) -> Delivery:
         del self._ends[name]
         first, *others = self._held.pop(name)
-        return first._replace(others=tuple(others))
+        return replace(first, others=tuple(others))
 
 
 class Quarantine:
@@ -534,7 +534,7 @@ class Consumer:
         if not claim.messages:
             return 0
         now, claimed = time.time(), time.monotonic()
-        run = Run(self.name, now)
+        run, searching = Run(self.name, now), self._size.searching
         deliveries = []
         for number, raw in claim.messages:
             one = admission.prepare(
@@ -548,7 +548,7 @@ class Consumer:
             )
             if isinstance(one, Outcome):
                 self._recorder.add(weighed(replace(one, claimed=claimed)))
-            elif self._size.full(one):
+            elif searching and self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
                 self._returning.append(one)
                 kept -= 1
@@ -563,7 +563,7 @@ class Consumer:
             self._returning += deliveries
             raise
         finally:
-            self._care.between_tasks()
+            self._care.between_tasks(time.monotonic())
         for outcome in answer.outcomes:
             self._recorder.add(weighed(outcome))
         self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobs import broker, message, task
 from jobs.api.task import Task
@@ -249,7 +250,7 @@ class House:
         self._async_task: Task[..., Any] = awaits
 
     def async_delivery(self, number: int) -> Delivery:
-        return self.delivery(number, 1)._replace(task=self._async_task)
+        return replace(self.delivery(number, 1), task=self._async_task)
 
     def delivery(self, number: int, crashes: int) -> Delivery:
         sent = Message(
