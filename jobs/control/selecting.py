@@ -27,6 +27,7 @@ from django.utils.translation import gettext as _
 from jobs import conf, ledger, registry
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule, ScheduleRun, TaskResult
+from jobs.models.results import state_is
 from jobs.states import State
 from jobs.timing import clock
 
@@ -164,8 +165,10 @@ class Selection:
             plan.find(Q(group_id=self.group))
         # A search in the text of errors goes through the newest failures, not the newest rows.
         state = self.state or (State.FAILURE if error else "")
-        if state:
-            plan.indexed.append(Q(state=state))
+        if state == State.SUCCESS:
+            plan.others.append(Q(state=state))  # most rows: their index leaves them out
+        elif state:
+            plan.indexed.append(state_is(state, vendor=connections[ledger.alias()].vendor))
         if len(task) == 1:
             plan.indexed.append(Q(task=task[0]))
         elif task or self.task:

@@ -6,10 +6,10 @@ two workers that both believe they hold a message only one records its end.
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
-from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -119,8 +119,8 @@ def lock_rows(rows: QuerySet[_M]) -> QuerySet[_M]:
 
 
 def record(records: Sequence[Record]) -> int:
-    """Write the outcomes, in one statement, and return how many rows were written. An outcome of a
-    call that has ended changes nothing.
+    """Write the outcomes, all or none, and return how many rows were written. An outcome of a call
+    that has ended changes nothing.
 
     Runs in the caller's transaction if there is one.
     """
@@ -222,7 +222,7 @@ def ended(ids: Sequence[str]) -> set[str]:
     if question is None:
         return results().ended(ids)
     with connection.cursor() as cursor:
-        cursor.execute(question, [_encode(ids).decode()])
+        cursor.execute(question, [_json(ids)])
         return {task_id for (task_id,) in cursor.fetchall()}
 
 
@@ -337,19 +337,44 @@ def _ended(ids: str, columns: str = "id") -> str:
     return f"SELECT {columns} FROM {table} WHERE id {ids} AND state IN ({ends})"  # noqa: S608  no values
 
 
+def _by_column(records: Sequence[Record]) -> tuple[dict[str, Any], dict[str, Sequence[Any]]]:
+    """The records by columns: those in which all have one value, with that value, and the others,
+    with all values.
+
+    Most columns of a batch have one value. The database then reads it once, and not per row.
+    """
+    shared: dict[str, Any] = {}
+    rest: dict[str, Sequence[Any]] = {}
+    for name, values in zip(Record._fields, zip(*records, strict=True), strict=True):
+        if name != "id" and values.count(values[0]) == len(values):
+            shared[name] = values[0]
+        else:
+            rest[name] = values
+    return shared, rest
+
+
 def _write_postgresql(
     connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
 ) -> int:
-    """All rows as one JSON text. A parameter per value, or an array per column, costs this process
-    several times as much. For large rows it is the other way round."""
+    """Each column that differs is one JSON text. A parameter per value, or an array per column,
+    costs this process several times as much. For large rows it is the other way round."""
     with connection.cursor() as cursor:
-        if written is not None:
-            cursor.execute(f"{_POSTGRESQL} RETURNING id", [_json(records)])
-            written.update(task_id for (task_id,) in cursor.fetchall())
-        elif sum(map(_length, records)) > _LARGE * len(records):
-            cursor.executemany(_POSTGRESQL_EACH, records)
+        if written is None and sum(map(_length, records)) > _LARGE * len(records):
+            with transaction.atomic(using=connection.alias):
+                cursor.executemany(_POSTGRESQL_EACH, records)
+            return int(cursor.rowcount)
+        shared, rest = _by_column(records)
+        if "eta" in rest:
+            rest["eta"] = [_exact(moment) for moment in rest["eta"]]
+        values = ", ".join(_FROM_TEXT[n] if n in rest else f"%s::{_TYPES[n]}" for n in _TYPES)
+        columns = ", ".join(["json_array_elements_text(%s::json)"] * len(rest))
+        sql = _upsert(f"SELECT {values} FROM ROWS FROM ({columns}) AS given({', '.join(rest)})")  # noqa: S608  names of columns alone
+        given = [*shared.values(), *map(_json, rest.values())]
+        if written is None:
+            cursor.execute(sql, given)
         else:
-            cursor.execute(_POSTGRESQL, [_json(records)])
+            cursor.execute(f"{sql} RETURNING id", given)
+            written.update(task_id for (task_id,) in cursor.fetchall())
         return int(cursor.rowcount)
 
 
@@ -358,20 +383,9 @@ def _length(item: Record) -> int:
     return len(item.args) + len(item.result or "") + len(item.traceback) + len(item.message)
 
 
-def _json(records: Sequence[Record]) -> str:
-    """A list of objects; bytes as base64. Raises `UnicodeEncodeError` for lone surrogates."""
-    return _encode([_row(item) for item in records]).decode()
-
-
-#: A record that is encoded as an object; making a dict takes four times as long.
-_Row = msgspec.defstruct("_Row", [(name, Any) for name in Record._fields])
-
-
-def _row(item: Record) -> msgspec.Struct:
-    if item.eta is None or item.eta.tzinfo is dt.UTC:
-        return _Row(*item)
-    # A sender chose the zone. If its offset has seconds, the encoder would cut them off.
-    return _Row(**item._asdict() | {"eta": item.eta.isoformat()})
+def _exact(moment: dt.datetime | None) -> dt.datetime | str | None:
+    """A sender chose the zone. If its offset has seconds, the encoder would cut them off."""
+    return moment if moment is None or moment.tzinfo is dt.UTC else moment.isoformat()
 
 
 def _plain_text(value: Any) -> str:
@@ -382,35 +396,77 @@ def _plain_text(value: Any) -> str:
 _encode = msgspec.json.Encoder(enc_hook=_plain_text).encode
 
 
+def _json(values: Sequence[Any]) -> str:
+    """A JSON list; bytes as base64. Raises `UnicodeEncodeError` for lone surrogates."""
+    return _encode(values).decode()
+
+
 def _write_sqlite(
     connection: BaseDatabaseWrapper, records: Sequence[Record], written: set[str] | None
 ) -> int:
-    # Django takes four microseconds to make a moment naive. Nearly all are in UTC, as stored.
-    utc = not settings.USE_TZ or connection.timezone is dt.UTC
-    rows: list[list[Any]] = [list(item) for item in records]
+    """Rows without bytes go as one JSON text. A statement for each row takes three times as long,
+    and keeps the threads that run tasks from running."""
+    together = [item for item in records if not item.message]
+    # All of this before the transaction, which keeps others from writing.
+    given = _sqlite_json(together, connection) if together else None
+    one_by_one = [item for item in records if item.message] if given else records
+    rows: list[list[Any]] = [list(item) for item in one_by_one]
     for row in rows:
         for place in _MOMENTS:
-            if (moment := row[place]) is None:
-                continue
-            if utc and moment.tzinfo is dt.UTC:
-                row[place] = str(moment)[:-6]  # without +00:00
+            row[place] = _sqlite_moment(row[place], connection)
+    count = 0
+    # A single statement needs no transaction, in which others would wait between its three steps
+    # until this thread has its turn.
+    whole = transaction.atomic(using=connection.alias) if rows else contextlib.nullcontext()
+    with whole, connection.cursor() as cursor:
+        if given:
+            sql, values = given
+            cursor.execute(sql if written is None else f"{sql} RETURNING id", values)
+            if written is None:
+                count = int(cursor.rowcount)
             else:
-                row[place] = stored(moment, connection)
-    with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-        if written is None:
+                written.update(task_id for (task_id,) in cursor.fetchall())
+        if rows and written is None:
             cursor.executemany(_SQLITE, rows)
-            return int(cursor.rowcount)
-        if sqlite3.sqlite_version_info < (3, 35):  # without RETURNING
-            for item, row in zip(records, rows, strict=True):
+            count += int(cursor.rowcount)
+        elif written is not None:
+            for row in rows:
                 cursor.execute(_SQLITE, row)
                 if cursor.rowcount:
-                    written.add(item.id)
-            return len(written)
-        for part in chunks(rows, 100):
-            values = ", ".join([_SQLITE_ROW] * len(part))
-            cursor.execute(f"{_upsert(f'VALUES {values}')} RETURNING id", list(chain(*part)))
-            written.update(task_id for (task_id,) in cursor.fetchall())
-        return len(written)
+                    written.add(row[0])
+    return count if written is None else len(written)
+
+
+def _sqlite_json(
+    records: Sequence[Record], connection: BaseDatabaseWrapper
+) -> tuple[str, list[Any]] | None:
+    """The statement that writes all these records, and its parameters. None: this SQLite can't, or
+    a text has the character NUL, where its JSON ends."""
+    if sqlite3.sqlite_version_info < _SQLITE_JSON:
+        return None
+    shared, rest = _by_column(records)
+    for name in _MOMENT_NAMES:
+        if name in rest:
+            rest[name] = [_sqlite_moment(moment, connection) for moment in rest[name]]
+        else:
+            shared[name] = _sqlite_moment(shared[name], connection)
+    rows = _json(list(zip(*rest.values(), strict=True)))
+    if "\\u0000" in rows:
+        return None
+    places = {name: f"json_extract(value, '$[{place}]')" for place, name in enumerate(rest)}
+    values = ", ".join(places.get(name, "%s") for name in Record._fields)
+    # "WHERE true" tells SQLite that ON is not the condition of a join.
+    sql = _upsert(f"SELECT {values} FROM json_each(%s) WHERE true")  # noqa: S608  as above
+    return sql, [*shared.values(), rows]
+
+
+def _sqlite_moment(moment: dt.datetime | None, connection: BaseDatabaseWrapper) -> Any:
+    # Django takes four microseconds to make a moment naive. Nearly all are in UTC, as stored.
+    if moment is None:
+        return None
+    if moment.tzinfo is dt.UTC and (not settings.USE_TZ or connection.timezone is dt.UTC):
+        return str(moment)[:-6]  # without +00:00
+    return stored(moment, connection)
 
 
 def _write_by_orm(
@@ -452,19 +508,23 @@ _TYPES = {
     name: _KINDS.get(TaskResult._meta.get_field(name).get_internal_type(), "text")
     for name in Record._fields
 }
-_MOMENTS = [place for place, kind in enumerate(_TYPES.values()) if kind == "timestamptz"]
+_MOMENT_NAMES = [name for name, kind in _TYPES.items() if kind == "timestamptz"]
+_MOMENTS = [Record._fields.index(name) for name in _MOMENT_NAMES]
 #: Average bytes from which on rows are large.
 _LARGE = 4096
-_GIVEN = ", ".join(f"{n} {'text' if kind == 'bytea' else kind}" for n, kind in _TYPES.items())
-_VALUES = ", ".join(f"decode({n}, 'base64')" if k == "bytea" else n for n, k in _TYPES.items())
-_POSTGRESQL = _upsert(f"SELECT {_VALUES} FROM json_to_recordset(%s::json) AS given({_GIVEN})")  # noqa: S608  as above
+#: Column → its value from a text of the same name, in PostgreSQL.
+_FROM_TEXT = {
+    name: f"decode({name}, 'base64')" if kind == "bytea" else f"{name}::{kind}"
+    for name, kind in _TYPES.items()
+}
 _POSTGRESQL_EACH = _upsert(f"VALUES ({', '.join(f'%s::{kind}' for kind in _TYPES.values())})")
-_SQLITE_ROW = f"({', '.join(['%s'] * len(Record._fields))})"
-_SQLITE = _upsert(f"VALUES {_SQLITE_ROW}")
+_SQLITE = _upsert(f"VALUES ({', '.join(['%s'] * len(Record._fields))})")
+#: Since this version, SQLite has functions for JSON in every build.
+_SQLITE_JSON = (3, 38)
 #: Takes ids as a JSON text. An array, so that PostgreSQL uses the index, whatever it knows of the
-#: table. SQLite has such a function in every build since 3.38.
+#: table.
 _ENDED = {"postgresql": _ended("= ANY(ARRAY(SELECT json_array_elements_text(%s::json)))")}
-if sqlite3.sqlite_version_info >= (3, 38):
+if sqlite3.sqlite_version_info >= _SQLITE_JSON:
     _ENDED["sqlite"] = _ended("IN (SELECT value FROM json_each(%s))")
 _WRITERS: dict[str, Callable[[BaseDatabaseWrapper, Sequence[Record], set[str] | None], int]] = {
     "postgresql": _write_postgresql,

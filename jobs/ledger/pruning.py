@@ -21,7 +21,7 @@ from jobs import (
     registry,
 )
 from jobs.models import ScheduleRun, TaskAttempt, TaskResult
-from jobs.states import TERMINAL
+from jobs.states import TERMINAL, State
 
 #: Rows of one transaction.
 _BATCH = 500
@@ -90,7 +90,9 @@ def parts(now: dt.datetime) -> Iterator[Part]:
     results = ledger.results()
     for state, age in conf.get().result_expires.items():
         if (before := _before(now, age)) is not None:
-            rows = results.filter(state=state).exclude(task__in=own)
+            succeeded = state == State.SUCCESS
+            rows = results.filter(state=state) if succeeded else results.in_state(state)
+            rows = rows.exclude(task__in=own)
             yield from _of_results(state, rows, before, now)
     for name, age in own.items():
         if (before := _before(now, age)) is not None:

@@ -58,7 +58,7 @@ def lost(
     Raises `BrokerUnavailable`.
     """
     for state in (State.PENDING, State.STARTED, State.RETRY):
-        rows = _handed_over(before).filter(state=state).exclude(task__in=unless).order_by("id")
+        rows = _handed_over(before).in_state(state).exclude(task__in=unless).order_by("id")
         last = ""
         while True:
             part = rows.filter(id__gt=last).values_list(*Call._fields)[:_COMPARED]
@@ -76,7 +76,7 @@ def some_lost(before: dt.datetime, messages: int, *, unless: Collection[str] = (
 
     ``messages``: how many the queues hold in all, dead letters included. The rest as for `lost`.
     """
-    open_ = _handed_over(before).filter(state__in=(State.PENDING, State.RETRY))
+    open_ = _handed_over(before).in_state(State.PENDING, State.RETRY)
     rows = open_.exclude(task__in=unless)
     if messages > _READ:
         # Each of these rows has a message, or has lost it.
@@ -122,7 +122,8 @@ def _waiting(before: dt.datetime) -> TaskResultQuerySet:
         & (Q(published_at=None) | Q(published_at__lt=before))
     )
     untouched = Q(started_at=None) | Q(started_at__lt=before)
-    return ledger.results().filter(left, untouched)
+    open_ = ledger.results().in_state(State.PENDING, State.STARTED, State.RETRY)
+    return open_.filter(left, untouched)
 
 
 def _handed_over(before: dt.datetime) -> TaskResultQuerySet:

@@ -245,7 +245,7 @@ def listed(request: HttpRequest, names: Sequence[str]) -> dict[str, Any]:
 
 def last_failures(request: HttpRequest) -> dict[str, Failure]:
     """Task → its last failure, of the newest in the ledger that this person may see."""
-    newest = ledger.results().filter(state=State.FAILURE).order_by("-id").values("id")[:_FAILURES]
+    newest = ledger.results().in_state(State.FAILURE).order_by("-id").values("id")[:_FAILURES]
     rows = selecting.seen_by(request, ledger.results()).filter(id__in=newest).order_by("-id")
     found: dict[str, Failure] = {}
     for task, failure in _failures(rows[:_FAILURES]):

@@ -178,7 +178,7 @@ class Recorder:
                 self.failed += 1
         self._outcomes.append(outcome)
         count = len(self._outcomes)
-        if count == 1 or count >= FULL or outcome.size:
+        if (count == 1 or count >= FULL or outcome.size) and not self._wake.is_set():
             self._wake.set()
 
     def waiting(self) -> set[str]:
@@ -585,6 +585,11 @@ def _write(outcomes: list[Outcome]) -> list[Outcome]:
     records = [o.record for o in outcomes if o.record is not None]
     attempts = [o.attempt for o in outcomes if type(o) is Later and o.attempt is not None]
     followed = [o for o in outcomes if o.following is not NOTHING]
+    if not (attempts or followed):
+        ledger.record(
+            records
+        )  # all or none, in fewer round trips than with a transaction around it
+        return outcomes
     records += [end for o in followed for end in o.following.ends]
     members = [member for o in followed for member in o.following.members]
     joined: list[str] = []

@@ -188,6 +188,16 @@ def test_counts(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------ bounds
 
 
+def test_the_index_of_states_has_no_success(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(selecting, "LOOKED_AT", 20)
+    many(30)
+    assert count_on(root, "?state__exact=SUCCESS") == "More than 20 results"
+    many(30, state="FAILURE")
+    assert count_on(root, "?state__exact=FAILURE") == "30 results"
+    page = root.get(LIST + "?state__exact=SUCCESS").content.decode()
+    assert "the newest 20 results were looked through" in page
+
+
 def test_what_no_index_answers_is_bounded(root: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selecting, "LOOKED_AT", 20)
     ago = timezone.now() - dt.timedelta(hours=1)

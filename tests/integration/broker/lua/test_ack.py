@@ -25,6 +25,28 @@ def test_tells_of_ends_whether_held_or_not(run, client: redis.Redis):
     assert channels == [b"p:jobs:ended:id-1", b"p:jobs:ended:id-2"]
 
 
+def test_tells_those_who_wait_and_sends_nothing_else(run, client: redis.Redis):
+    with client.pubsub(ignore_subscribe_messages=True) as heard:
+        heard.subscribe("jobs:ended:id-2")
+        heard.get_message(timeout=5)
+        client.config_resetstat()
+        assert run(ACK, (INFLIGHT,), "jobs:ended:", 0, "id-1", "id-2", "id-3") == 0
+        assert heard.get_message(timeout=5)["channel"] == b"jobs:ended:id-2"
+    assert client.info("commandstats")["cmdstat_publish"]["calls"] == 1
+
+
+def test_tells_everybody_where_it_may_not_ask(run, client: redis.Redis):
+    client.execute_command("ACL", "SETUSER", "default", "-pubsub")
+    try:
+        with client.pubsub(ignore_subscribe_messages=True) as heard:
+            heard.subscribe("jobs:ended:id-2")
+            heard.get_message(timeout=5)
+            assert run(ACK, (INFLIGHT,), "jobs:ended:", 0, "id-1", "id-2") == 0
+            assert heard.get_message(timeout=5)["channel"] == b"jobs:ended:id-2"
+    finally:
+        client.execute_command("ACL", "SETUSER", "default", "+@all")
+
+
 def test_numbers_and_ends_are_told_apart(run, client: redis.Redis):
     client.hset(INFLIGHT, mapping={1: b"a", 2: b"b"})
     assert run(ACK, (INFLIGHT,), "jobs:ended:", 1, 1, "2") == 1

@@ -1,0 +1,38 @@
+"""Migrations that change more than Django's own operations do, forward and back."""
+
+from __future__ import annotations
+
+import pytest
+from django.core.management import call_command
+from django.db import connection
+
+from jobs.models import TaskResult
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def indexes() -> set[str]:
+    with connection.cursor() as cursor:
+        table = TaskResult._meta.db_table
+        found = connection.introspection.get_constraints(cursor, table)
+    return {name for name, said in found.items() if said["index"]}
+
+
+def has_like(names: set[str]) -> bool:
+    return any(name.endswith("_like") for name in names)
+
+
+def test_fewer_indexes() -> None:
+    now = indexes()
+    assert "jobs_result_state_others" in now
+    assert "jobs_result_state" not in now
+    assert not has_like(now)
+    try:
+        call_command("migrate", "jobs", "0009", verbosity=0)
+        before = indexes()
+    finally:
+        call_command("migrate", verbosity=0)
+    assert "jobs_result_state" in before
+    assert "jobs_result_state_others" not in before
+    assert has_like(before) == (connection.vendor == "postgresql")
+    assert indexes() == now
