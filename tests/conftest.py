@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import os
 import shlex
 import signal
@@ -68,6 +69,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(folder)
         if item.get_closest_marker("postgres") and not engine.endswith("postgresql"):
             item.add_marker(pytest.mark.skip(reason="this run is not on PostgreSQL"))
+
+
+def pytest_collection_finish() -> None:
+    """Thousands of tests stay as long as the process, and need not be looked at by each of Python's
+    collections of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

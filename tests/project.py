@@ -17,8 +17,8 @@ from django.db import connection
 
 from jobs.models import Schedule, ScheduleRun, TaskResult
 from tests import services
+from tests.starter import READ_ANEW, SETTINGS, Starter
 from tests.starter import ROOT as ROOT
-from tests.starter import Starter
 
 #: What the interpreter of each process gets.
 FOR_PYTHON = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT)}
@@ -36,10 +36,14 @@ class Process(subprocess.Popen[bytes]):
         env: dict[str, str],
         log: Path,
         starter: Starter | None = None,
+        *,
+        usual: bool = False,
     ) -> None:
-        """``starter``: forks the process, if that is the same as starting an interpreter."""
+        """``starter``: forks the process, if that is the same as starting an interpreter.
+        ``usual``: for it (see `Starter.start`)."""
         self.log = log
         self._env = env
+        self._usual = usual
         self._starter = starter if starter and starter.suits(command, env) else None
         with log.open("wb") as out:
             self._out = out.fileno()
@@ -58,7 +62,7 @@ class Process(subprocess.Popen[bytes]):
         if self._starter is None:
             super()._execute_child(args, *rest)  # type: ignore[misc]
             return
-        self.pid = self._starter.start(args[1:], self._env, self._out)
+        self.pid = self._starter.start(args[1:], self._env, self._out, usual=self._usual)
         self._child_created = True
 
     def output(self) -> str:
@@ -100,7 +104,7 @@ class Project:
         self,
         valkey: services.Valkey,
         folder: Path,
-        settings: str = "tests.settings",
+        settings: str = SETTINGS,
         starter: Starter | None = None,
     ) -> None:
         self.valkey = valkey
@@ -108,6 +112,8 @@ class Project:
         self._settings = settings
         #: Forks processes where that is the same as starting an interpreter.
         self.starter = starter
+        #: Settings that differ from the usual ones in ``JOBS`` alone.
+        self.own_jobs: set[str] = set()
         self.processes: list[Process] = []
 
     @property
@@ -137,7 +143,13 @@ class Project:
         """Start this Python with these arguments, in the root of the project."""
         log = self.folder / f"{len(self.processes)}-{Path(args[0]).stem}.log"
         command = [sys.executable, *args]
-        process = Process(command, {**self.env, **env}, log, self.starter)
+        settings = env.get("DJANGO_SETTINGS_MODULE", self._settings)
+        usual = (
+            args[0] == "manage.py"
+            and settings in {SETTINGS, *self.own_jobs}
+            and env.keys() <= READ_ANEW
+        )
+        process = Process(command, {**self.env, **env}, log, self.starter, usual=usual)
         self.processes.append(process)
         return process
 

@@ -6,6 +6,10 @@ and then forks: what it forks sets up its own environment, import path, settings
 its script as a fresh interpreter would. The forked process is a child of the test process, which
 waits for it as for any other.
 
+Most of them use the settings of the tests, as they are or with other ``JOBS``. For these the
+interpreter keeps forks that have set Django up as well (`_set_up`), and that fork in their turn:
+what is started then reads its own settings, and has the apps of the fork.
+
 Only Linux can give it to the test process. `Starter.suits` says what needs a real start.
 """
 
@@ -22,7 +26,7 @@ import sys
 import time
 import types
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -69,6 +73,25 @@ _READ_AT_START = ("PYTHON", "LC_", "LANG", "MALLOC", "LD_")
 #: Largest request: the environment, most of all.
 _REQUEST_BYTES = 200_000
 
+#: What a process that has set Django up may find changed in the environment: it matters to ``JOBS``
+#: alone, or to nothing.
+READ_ANEW = {"REDIS_URL", "DJANGO_SETTINGS_MODULE", "PYTHONPATH", "PYTEST_CURRENT_TEST"}
+
+#: The settings with which forks set Django up.
+SETTINGS = "tests.settings"
+
+#: What most processes import then.
+_MODULES_OF_APPS = (
+    "jobs.management.commands.runbeat",
+    "jobs.management.commands.runworker",
+    "jobs.worker.child",
+    "jobs.worker.forking",
+    "jobsite.urls",
+)
+
+#: The commands whose process is prepared once the app is imported (`jobs.management.processes`).
+_PREPARED = ("runworker", "runbeat")
+
 
 class Starter:
     """The test process's end."""
@@ -77,6 +100,8 @@ class Starter:
         """``env``: what the interpreter itself starts with, when it is needed first."""
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
+        #: The environment in which forks have set Django up, without what is read anew.
+        self._set_up_in: dict[str, str] | None = None
 
     def __enter__(self) -> Starter:
         return self
@@ -97,14 +122,21 @@ class Starter:
         changed = {name for name in {*env, *self._env} if env.get(name) != self._env.get(name)}
         return not any(name.startswith(_READ_AT_START) for name in changed - {"PYTHONPATH"})
 
-    def start(self, args: list[str], env: dict[str, str], out: int) -> int:
+    def start(self, args: list[str], env: dict[str, str], out: int, *, usual: bool = False) -> int:
         """Run a script as `Process` does; the id of the process, a child of this one.
 
-        ``args``: the script and its arguments. ``out``: descriptor of its output.
+        ``args``: the script and its arguments. ``out``: descriptor of its output. ``usual``: the
+        settings are those of the tests but for ``JOBS``, so that Django may be set up already.
         """
         if self._process is None:
             self._start()
-        request = json.dumps([args, env]).encode()
+        command = ""
+        if usual:
+            others = {name: value for name, value in env.items() if name not in READ_ANEW}
+            self._set_up_in = self._set_up_in or others
+            if others == self._set_up_in:
+                command = args[1] if args[1] in _PREPARED else "another"
+        request = json.dumps([args, env, command]).encode()
         # Who inherits a process whose parent ends is decided at that end. Later orphans, such as
         # the children of a killed worker, are not for this process to wait for.
         prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -130,13 +162,43 @@ class Starter:
             )
 
 
-def serve(control: socket.socket) -> tuple[list[str], dict[str, str]] | None:
-    """Fork for each request. None at the end of requests; in a forked process, what to run."""
+class Request(NamedTuple):
+    args: list[str]
+    env: dict[str, str]
+    #: For which command Django may be set up already; empty: it may not.
+    command: str
+
+
+def serve(
+    control: socket.socket, own_path: list[str], set_up: dict[str, socket.socket] | None
+) -> Request | None:
+    """Fork for each request. None at the end of requests; in a forked process, what to run.
+
+    ``own_path``: the part of ``sys.path`` that is the interpreter's own. ``set_up``: links to the
+    forks that have set Django up, by their command; None in such a fork.
+    """
     while True:
-        request, fds, _, _ = socket.recv_fds(control, _REQUEST_BYTES, 1)
-        if not request:
+        message, (*fds,), _, _ = socket.recv_fds(control, _REQUEST_BYTES, 1)
+        if not message:
             return None
         (out,) = fds
+        request = Request(*json.loads(message))
+        if request.command and set_up is not None:
+            if request.command not in set_up:
+                ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                if os.fork() == 0:
+                    for link in (control, ours, *set_up.values()):
+                        link.close()
+                    os.close(out)
+                    _set_up(request, own_path)
+                    return serve(theirs, own_path, None)
+                theirs.close()
+                set_up[request.command] = ours
+            link = set_up[request.command]
+            socket.send_fds(link, [message], [out])
+            os.close(out)
+            control.send(link.recv(100))
+            continue
         read, write = os.pipe()
         parent = os.fork()
         if parent == 0:
@@ -149,8 +211,9 @@ def serve(control: socket.socket) -> tuple[list[str], dict[str, str]] | None:
             os.write(write, str(os.getpid()).encode())
             for fd in (control.detach(), out, read, write):
                 os.close(fd)
-            args, env = json.loads(request)
-            return args, env
+            for link in (set_up or {}).values():
+                link.close()
+            return request
         for fd in (out, write):
             os.close(fd)
         os.waitpid(parent, 0)
@@ -159,10 +222,7 @@ def serve(control: socket.socket) -> tuple[list[str], dict[str, str]] | None:
 
 
 def become(env: dict[str, str], args: list[str], own_path: list[str]) -> None:
-    """Change what a fresh interpreter takes from its environment and command line.
-
-    ``own_path``: the part of ``sys.path`` that is the interpreter's own.
-    """
+    """Change what a fresh interpreter takes from its environment and command line."""
     os.environ.clear()
     os.environ.update(env)
     time.tzset()
@@ -171,7 +231,40 @@ def become(env: dict[str, str], args: list[str], own_path: list[str]) -> None:
     sys.argv[:] = args
 
 
+def _set_up(request: Request, own_path: list[str]) -> None:
+    """Set Django up with the settings of the tests, as this command does, and import what most
+    processes need of the project."""
+    become(request.env, ["manage.py", request.command], own_path)
+    os.environ["DJANGO_SETTINGS_MODULE"] = SETTINGS
+    import django
+
+    django.setup()
+    for name in _MODULES_OF_APPS:
+        importlib.import_module(name)
+    _share()
+
+
+def _read_settings() -> None:
+    """Read the settings of this process where Django has been set up with others, which differ in
+    ``JOBS`` alone."""
+    from django.conf import Settings, settings
+    from django.core.signals import setting_changed
+
+    for name in ("jobsite.settings", SETTINGS):
+        del sys.modules[name]
+    settings._wrapped = Settings(os.environ["DJANGO_SETTINGS_MODULE"])
+    setting_changed.send(Settings, setting="JOBS", value=settings.JOBS, enter=True)
+
+
+def _share() -> None:
+    """Freeze what is imported, for the forked processes: each collection there would copy all the
+    pages that they share, which takes longer than their own imports."""
+    gc.collect()
+    gc.freeze()
+
+
 def main(fd: int) -> None:
+    from django.apps import apps
     from django.conf import settings
 
     for name in _MODULES:
@@ -181,16 +274,14 @@ def main(fd: int) -> None:
     assert not settings.configured, "a module of _MODULES reads settings"
     known = {str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     own_path = [place for place in sys.path if place not in known]
-    # What is imported here stays frozen in the forked processes: each collection there would copy
-    # all the pages that they share, which takes longer than their own imports.
-    gc.collect()
-    gc.freeze()
-    asked: Any = serve(socket.socket(fileno=fd))
+    _share()
+    asked = serve(socket.socket(fileno=fd), own_path, {})
     if asked is None:
         return
-    args, env = asked
-    become(env, args, own_path)
-    script = ROOT / args[0]
+    become(asked.env, asked.args, own_path)
+    if apps.ready:
+        _read_settings()
+    script = ROOT / asked.args[0]
     module = sys.modules["__main__"] = types.ModuleType("__main__")
     module.__file__ = str(script)
     exec(compile(script.read_bytes(), script, "exec"), vars(module))

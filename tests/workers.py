@@ -104,16 +104,19 @@ class Gate:
         (self._folder / "open").touch()
 
 
+def own_jobs(project: Project, jobs: dict[str, Any]) -> dict[str, str]:
+    """Variables for a process with these settings in JOBS besides the project's."""
+    name = f"settings_{next(_numbers)}"
+    text = f"from tests.settings import *\nJOBS = {{**JOBS, **{jobs!r}}}\n"
+    (project.folder / f"{name}.py").write_text(text)
+    project.own_jobs.add(name)
+    path = os.pathsep.join([str(project.folder), str(ROOT)])
+    return {"DJANGO_SETTINGS_MODULE": name, "PYTHONPATH": path}
+
+
 def start_worker(project: Project, *args: str, jobs: dict[str, Any] | None = None) -> Process:
     """Start ``runworker``, with these settings in JOBS besides the project's."""
-    env = {}
-    if jobs:
-        name = f"settings_{next(_numbers)}"
-        text = f"from tests.settings import *\nJOBS = {{**JOBS, **{jobs!r}}}\n"
-        (project.folder / f"{name}.py").write_text(text)
-        env["DJANGO_SETTINGS_MODULE"] = name
-        env["PYTHONPATH"] = os.pathsep.join([str(project.folder), str(ROOT)])
-    return project.manage("runworker", *args, **env)
+    return project.manage("runworker", *args, **(own_jobs(project, jobs) if jobs else {}))
 
 
 def ready_worker(project: Project, *args: str, jobs: dict[str, Any] | None = None) -> Process:

@@ -1,5 +1,6 @@
-"""What holds for each page of the admin: it is light, loads its own files alone, and fits into a
-telephone, also in a language that is written from right to left."""
+"""What holds for each page of the admin: it is light, loads its own files alone, has nothing that
+axe-core calls critical or serious, and fits into a desktop's and a telephone's window, also in a
+language that is written from right to left."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from pytest_django import Settings
 from pytest_django.live_server_helper import LiveServer
 from selenium.webdriver import Chrome
 
+from tests.browser.axe import findings
 from tests.browser.every_page import PAGES, full, open_each
 from tests.browser.pages import fits, overflow
 from tests.services import wait_for
@@ -45,22 +47,42 @@ def at_390(browser: Chrome) -> Iterator[None]:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-def test_a_page_is_light_and_loads_its_own_files_alone(
+@pytest.mark.timeout(300)
+def test_a_page_on_a_desktop_is_light_fits_and_has_no_serious_finding(
     browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User], full: dict[str, str]
 ) -> None:
+    """One look at each page, since to load it takes longer than to look."""
     sign_in()
-    heavy, strangers = {}, set()
-    for page in PAGES:
-        browser.get(live_server.url + page.format(**full))
-        # Its style sheets and scripts.
-        wait_for(lambda: browser.execute_script(FILES) > 1, what=f"the files of {page}")
-        sizes = browser.execute_async_script(SIZES)
-        plain, packed = sum(one[1] for one in sizes), sum(one[2] for one in sizes)
-        if packed > PACKED or plain > PLAIN:
-            heavy[page] = (packed, plain, sorted(sizes, key=lambda one: -one[2])[:5])
-        strangers |= {one[0] for one in sizes if not one[0].startswith(live_server.url)}
+    heavy, strangers, found = {}, set(), []
+    for page in open_each(browser, live_server.url, full):
+        if page in PAGES:
+            # Its style sheets and scripts.
+            wait_for(lambda: browser.execute_script(FILES) > 1, what=f"the files of {page}")
+            sizes = browser.execute_async_script(SIZES)
+            plain, packed = sum(one[1] for one in sizes), sum(one[2] for one in sizes)
+            if packed > PACKED or plain > PLAIN:
+                heavy[page] = (packed, plain, sorted(sizes, key=lambda one: -one[2])[:5])
+            strangers |= {one[0] for one in sizes if not one[0].startswith(live_server.url)}
+        fits(browser, 1280)
+        found += [f"{page} {one}" for one in findings(browser)]
     assert not heavy
     assert not strangers
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.timeout(300)
+def test_the_dark_theme_has_contrast(
+    browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User], full: dict[str, str]
+) -> None:
+    """It has other colours, and the same elements."""
+    sign_in()
+    browser.get(live_server.url + "/admin/jobs/")
+    browser.execute_script("localStorage.setItem('theme', 'dark')")
+    found = []
+    for page in open_each(browser, live_server.url, full):
+        found += [f"{page} {one}" for one in findings(browser, ["color-contrast"])]
+    browser.execute_script("localStorage.removeItem('theme')")
+    assert not found, "\n".join(found)
 
 
 def test_the_policy_is_in_force(
@@ -79,15 +101,6 @@ def test_the_policy_is_in_force(
     assert browser.execute_script("return window.ranInline") is None
     said = [e["message"] for e in browser.get_log("browser")]  # type: ignore[no-untyped-call]
     assert any("Content Security Policy" in message for message in said)
-
-
-def test_no_page_is_wider_than_a_desktop(
-    browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User], full: dict[str, str]
-) -> None:
-    sign_in()
-    for page in PAGES:
-        browser.get(live_server.url + page.format(**full))
-        fits(browser, 1280)
 
 
 @pytest.mark.usefixtures("at_390")

@@ -19,12 +19,12 @@ from selenium.webdriver.support.select import Select
 from jobs import broker, message
 from jobs.message import Message
 from jobs.models import Schedule, TaskResult
-from tests.browser import test_accessibility
+from tests.browser import every_page
 from tests.integration.admin.conftest import row
 from tests.services import wait_for
 from tests.tasks import add
 
-full = test_accessibility.full
+full = every_page.full
 
 
 @pytest.fixture
@@ -35,8 +35,6 @@ def failed(transactional_db: None) -> str:
     row(id=sent.id, task=add.name, message=message.encode(sent), **values)
     return sent.id
 
-
-PAGES = [*test_accessibility.PAGES, "/admin/jobs/queues/queue/default/"]
 
 #: The name of each of the app's links and buttons that a person can't see or hit, and why.
 UNSEEN = """
@@ -87,7 +85,7 @@ def test_the_theme_is_there(browser: Chrome, visit: Callable[[str], None]) -> No
 
 def test_every_page(browser: Chrome, visit: Callable[[str], None]) -> None:
     wrong: dict[str, Any] = {}
-    for page in PAGES:
+    for page in every_page.PAGES:
         visit(page)
         # The index is Django's own page, and the list of runs has a way back instead.
         if page not in ("/admin/jobs/", "/admin/jobs/schedule/{schedule}/runs/"):

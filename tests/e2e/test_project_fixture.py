@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -13,6 +14,7 @@ from django.contrib.auth.models import User
 
 from tests.project import ROOT, Project
 from tests.starter import Starter
+from tests.workers import own_jobs
 
 CODE = """
 import redis
@@ -27,6 +29,8 @@ print(settings.SECRET_KEY)
 LOOK = """
 import gc, json, locale, os, pathlib, signal, sys, threading, time, warnings
 import __main__
+from django.conf import settings
+from jobs import conf, registry
 streams = [sys.stdin, sys.stdout, sys.stderr]
 status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").open())
 print(json.dumps({
@@ -51,22 +55,34 @@ print(json.dumps({
     "locale": locale.setlocale(locale.LC_ALL),
     "zone": time.tzname,
     "warnings": [str(f) for f in warnings.filters],
+    "settings": {name: str(getattr(settings, name)) for name in dir(settings) if name.isupper()},
+    "database": settings.DATABASES["default"]["NAME"],
+    "settings' module": settings.SETTINGS_MODULE,
+    "conf": str(conf.get()),
+    "tasks": sorted(registry.tasks),
 }))
 """
 
 
-def looks(project: Project, **env: str) -> dict[str, object]:
+def looks(project: Project, **env: str) -> dict[str, Any]:
     process = project.start("manage.py", "shell", "-v", "0", "-c", LOOK, **env)
     assert process.wait(timeout=60) == 0, process.output()
-    found: dict[str, object] = json.loads(process.output())
+    found: dict[str, Any] = json.loads(process.output())
+    del found["settings"]["DATABASES"]  # the name for tests has the id of the process
     return found
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only there are processes forked")
+@pytest.mark.parametrize("kind", ["own variables", "usual", "own JOBS"])
 def test_a_forked_process_looks_like_a_fresh_interpreter(
-    project: Project, starter: Starter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    project: Project, starter: Starter, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str
 ) -> None:
-    env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}", "TZ": "Asia/Tokyo", "LOG_LEVEL": "DEBUG"}
+    env = {}
+    if kind == "own variables":
+        env = {"PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+        env |= {"TZ": "Asia/Tokyo", "LOG_LEVEL": "DEBUG"}
+    elif kind == "own JOBS":
+        env = own_jobs(project, {"LEASE_SECONDS": 7, "QUEUES": {"default": {}}})
     forked = []
     suits = starter.suits
     monkeypatch.setattr(starter, "suits", lambda *a: forked.append(suits(*a)) or forked[-1])
