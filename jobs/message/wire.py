@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from jobs import conf, serialization
+from jobs.conf.values import LONGEST_LABEL, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message.call import HEADERS, Message, is_name
 
@@ -122,6 +123,8 @@ def _headers(message: Message) -> dict[str, Any]:
         headers["jobs_ledger"] = True
     if message.unique:
         headers["jobs_unique"] = message.unique
+    if message.label:
+        headers["jobs_label"] = message.label
     if own := message.headers:
         # The protocol's own names are not the caller's to set.
         others = {name: value for name, value in own.items() if name not in HEADERS}
@@ -191,6 +194,7 @@ def _short(value: Any) -> str:
 #: The bounds are those of the ledger's columns, so that whatever is decoded can be recorded.
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Other = Annotated[str, msgspec.Meta(max_length=255)]
+_Label = Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
@@ -214,6 +218,7 @@ class _Headers(msgspec.Struct):
     compression: str | None = None
     jobs_ledger: bool = False
     jobs_unique: str = ""
+    jobs_label: _Label = ""
 
 
 class _Properties(msgspec.Struct):
@@ -255,7 +260,7 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
                 f"JOBS['QUEUES'][{queue!r}] = {{'open': True}}."
             )
         if b"\\u0000" in wire_headers:  # the caller's own headers may have it
-            for name in ("task", "id", "root_id", "parent_id", "group"):
+            for name in ("task", "id", "root_id", "parent_id", "group", "jobs_label"):
                 if "\0" in (getattr(headers, name) or ""):  # PostgreSQL can't store it in a text
                     raise ValueError(f"{name!r} must be plain text")
         return _message(envelope, headers, wire_headers, queue)
@@ -309,6 +314,7 @@ def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue:
         killed=properties.jobs_killed,
         unknown_since=properties.jobs_unknown_since,
         unique=headers.jobs_unique,
+        label=headers.jobs_label,
         permit=properties.jobs_permit,
         origin=headers.origin,
         own_headers=None,
@@ -386,6 +392,9 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
     for field, header in (("root_id", "root_id"), ("parent_id", "parent_id"), ("group", "group")):
         if is_name(headers.get(header)):
             setattr(call, field, headers[header])
+    with contextlib.suppress(TypeError, ValueError):
+        check_label(headers.get("jobs_label", ""))
+        call.label = headers.get("jobs_label", "")
     index = headers.get("group_index")
     if isinstance(index, int) and 0 <= index < 2**31:
         call.group_index = int(index)

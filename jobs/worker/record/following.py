@@ -19,6 +19,7 @@ from jobs import (
     message,
     routing,
 )
+from jobs.conf.values import check_label
 from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
@@ -192,6 +193,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
                 group_id=group_id,
                 group_index=_index(options),
                 root_id=root_id,
+                label=_label(one) or "",
             )
         )
         if group_id and isinstance(options.get("chord"), Mapping):
@@ -258,6 +260,7 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
         group_id=options["group_id"] if message.is_name(options.get("group_id")) else None,
         group_index=_index(options),
         chord=options.get("chord"),
+        label=_label(call),
     )
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
@@ -307,6 +310,17 @@ def _index(options: Mapping[str, Any]) -> int | None:
     """A call's place in its group."""
     index = options.get("group_index")
     return index if isinstance(index, int) and 0 <= index < 2**31 else None
+
+
+def _label(call: Call) -> str | None:
+    """The label of a call of a single task: its own or, if that can't be one, the task's."""
+    label = workflow.options(call).get("label")
+    try:
+        check_label(label)
+    except (TypeError, ValueError):
+        task = tasks.get(str(call.get("task")))
+        return task.label if task else None
+    return str(label)
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
