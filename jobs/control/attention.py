@@ -45,6 +45,7 @@ class Kind(enum.StrEnum):
     MEMORY = "memory"
     EVICTION = "eviction"
     REFUSED = "refused"
+    DAMAGED = "damaged"
     DESERTED = "deserted"
     BEAT = "beat"
     LATE = "late"
@@ -61,7 +62,7 @@ class Matter(NamedTuple):
     kind: Kind
     #: A sentence in the language of whoever asks.
     text: str
-    #: The queue or task that it is about; empty: none.
+    #: The queue, task or key that it is about; empty: none.
     about: str = ""
 
 
@@ -84,6 +85,8 @@ class Surroundings:
     by_task: Mapping[str, Numbers] = field(default_factory=dict)
     #: Queue → how fast calls come and leave.
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    #: Keys of the broker that hold something else than they should.
+    damaged: tuple[str, ...] = ()
     #: Why the ledger can't be asked.
     problem: str = ""
 
@@ -100,6 +103,7 @@ def look() -> Surroundings:
         with broker.get().briefly(insist=False):
             keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
             by_task, rates = _measured(known_queues())
+            damaged = tuple(broker.get().damaged())
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
         return Surroundings()
     try:
@@ -115,11 +119,17 @@ def look() -> Surroundings:
         scheduled = schedules.earliest() is not None
     except DatabaseError as error:
         return Surroundings(
-            keeping=keeping, beats=beats, by_task=by_task, rates=rates, problem=str(error)
+            keeping=keeping,
+            beats=beats,
+            by_task=by_task,
+            rates=rates,
+            damaged=damaged,
+            problem=str(error),
         )
     return Surroundings(
         keeping=keeping,
         beats=beats,
+        damaged=damaged,
         scheduled=scheduled,
         late=len(late),
         late_since=late[0] if late else None,
@@ -143,9 +153,18 @@ def _measured(queues: list[str]) -> tuple[dict[str, Numbers], dict[str, Rate]]:
 def matters(taken: Snapshot, around: Surroundings) -> list[Matter]:
     """What needs a person, the most urgent first."""
     found = [*_of_the_server(around.keeping), *_of_the_queues(taken), *_of_the_ledger(around)]
+    found += [Matter(Kind.DAMAGED, damaged(key), key) for key in around.damaged]
     found += [*_of_the_tasks(around.by_task), *_of_the_workers(taken)]
     order = list(Kind)
     return sorted(found, key=lambda matter: order.index(matter.kind))
+
+
+def damaged(key: str) -> str:
+    """What there is to say of a key that holds something else than it should."""
+    return _(
+        "The key “%(key)s” on Redis holds something else than it should, so what belongs there "
+        "isn’t shown. Look at it (TYPE), and rename or delete it."
+    ) % {"key": key}
 
 
 def _of_the_server(keeping: Keeping) -> Iterator[Matter]:
