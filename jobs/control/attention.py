@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from django.db import DatabaseError, router
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import broker, conf, ledger
+from jobs import broker, conf, ledger, registry
 from jobs.broker.base import SCHEDULES, Keeping
 from jobs.control import metrics, throughput
 from jobs.control.metrics import Numbers, Range
@@ -33,6 +34,9 @@ MEMORY_SHARE = 0.8
 
 #: Rows that are counted at most.
 MOST = 1000
+
+#: Seconds for which a beat may be away before somebody is told.
+BEAT_AWAY = 60.0
 
 #: Seconds for which the surroundings are shared: what is asked here changes slowly.
 _FRESH = 5.0
@@ -71,9 +75,9 @@ class Surroundings:
     """What changes slowly around the queues."""
 
     keeping: Keeping = Keeping()  # noqa: RUF009  it can't be changed
-    #: Beats that are subscribed to edits of schedules; None when the server doesn't say.
-    beats: int | None = None
-    #: Whether any schedule is enabled.
+    #: Whether no beat has been connected for a minute; False when the server doesn't say.
+    beatless: bool = False
+    #: Whether any schedule is enabled, or declared in code that no beat has made rows of yet.
     scheduled: bool = False
     #: How many schedules are late (at most `MOST` are counted), and since when the first is due.
     late: int = 0
@@ -101,7 +105,7 @@ def look() -> Surroundings:
     now = clock.now()
     try:
         with broker.get().briefly(insist=False):
-            keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
+            keeping, beatless = broker.get().keeping(), _beatless()
             by_task, rates = _measured(known_queues())
             damaged = tuple(broker.get().damaged())
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
@@ -116,11 +120,11 @@ def look() -> Surroundings:
             now - dt.timedelta(seconds=2 * max(1.0, settings.relay_after_seconds))
         )
         left = list(unpublished.order_by("created_at").values_list("created_at", flat=True)[:MOST])
-        scheduled = schedules.earliest() is not None
+        scheduled = schedules.earliest() is not None or (_declared() and not schedules.exists())
     except DatabaseError as error:
         return Surroundings(
             keeping=keeping,
-            beats=beats,
+            beatless=beatless,
             by_task=by_task,
             rates=rates,
             damaged=damaged,
@@ -128,7 +132,7 @@ def look() -> Surroundings:
         )
     return Surroundings(
         keeping=keeping,
-        beats=beats,
+        beatless=beatless,
         damaged=damaged,
         scheduled=scheduled,
         late=len(late),
@@ -137,6 +141,24 @@ def look() -> Surroundings:
         backlog_since=left[0] if left else None,
         by_task=by_task,
         rates=rates,
+    )
+
+
+def _beatless() -> bool:
+    """Whether no beat is connected, and this process has seen none for a minute: one that restarts
+    is away for some seconds."""
+    global _beat_seen
+    beats = broker.get().listeners(SCHEDULES)
+    if beats:
+        _beat_seen = time.monotonic()
+    return beats == 0 and time.monotonic() - _beat_seen > BEAT_AWAY
+
+
+def _declared() -> bool:
+    """Whether the project's code declares a schedule, besides this app's own."""
+    tasks = registry.tasks.items()
+    return any(conf.get().beat_schedule.values()) or any(
+        task.options.schedule is not None and not name.startswith("jobs.") for name, task in tasks
     )
 
 
@@ -235,7 +257,7 @@ def _of_the_ledger(around: Surroundings) -> Iterator[Matter]:
     if around.problem:
         text = _("The ledger’s database can’t be asked: %(why)s")
         yield Matter(Kind.LEDGER, text % {"why": around.problem})
-    if around.scheduled and around.beats == 0:
+    if around.scheduled and around.beatless:
         text = _("No beat is running: schedules send nothing. Start one: manage.py runbeat.")
         yield Matter(Kind.BEAT, text)
     if around.late:
@@ -293,5 +315,8 @@ def _different(said: Collection[object]) -> set[str]:
         return set()
     return {one if isinstance(one, str) and one else "?" for one in said}
 
+
+#: When this process has last seen a beat (`time.monotonic`).
+_beat_seen = float("-inf")
 
 _shared = Shared(look, _FRESH)

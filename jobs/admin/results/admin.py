@@ -132,6 +132,20 @@ class ResultAdmin(VerbAdmin):
         live.overlay([row])
         return row
 
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: Any, object_id: str
+    ) -> HttpResponse:
+        """What Django answers to the address of an object that isn't there. A call that waits or is
+        due later may have no row yet: then its page is that of its queue."""
+        url = calls.page_of_id(request, unquote(object_id), self.admin_site.name)
+        if url:
+            return HttpResponseRedirect(url)
+        # The stubs don't have it, nor has it a public name.
+        answer: HttpResponse = super()._get_obj_does_not_exist_redirect(  # type: ignore[misc]
+            request, opts, object_id
+        )
+        return answer
+
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
         """From the database that is written to: nobody is to act on what a slow replica shows."""
         return selecting.seen_by(request, super().get_queryset(request).using(ledger.alias()))
