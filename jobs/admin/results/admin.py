@@ -637,4 +637,4 @@ _PARAMETERS -= {"ids"}
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.
 _RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "queue")
 #: The columns when it shows what is due next.
-_DUE = ("state_badge", "task_and_id", "due", "attempts", "why", "queue")
+_DUE = ("task_and_id", "due", "attempts", "why", "queue")
