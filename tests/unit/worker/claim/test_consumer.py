@@ -19,7 +19,7 @@ from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
-from jobs.worker.run.runners import AsyncRunner, SyncRunners
+from jobs.worker.run.runners import AsyncRunner, Runners, SyncRunners
 from tests.services import wait_for
 
 WEIGHTS = {"high": 6, "default": 3, "low": 1}
@@ -223,12 +223,15 @@ class House:
         self.go = threading.Semaphore(0)
         self.done: list[Outcome] = []
         limits = Limits(ThreadTimer())
-        self.sync = SyncRunners("w", board, limits, self.done.append, lambda: None)
-        self.loop = AsyncRunner("w", 2, board, limits, self.done.append, self.sync.freed)
+        self.recorder = Recorder("w")
+        self.sync = SyncRunners("w", board, limits, self.recorder)
+        self.loop = AsyncRunner("w", 2, board, limits, self.recorder)
+        self.sync.done = self.loop.done = self.done.append
+        self.runners = Runners(self.sync, self.loop)
         self.loop.wanted = False
         if threads > 1:
             self.sync.start(threads)
-        self.quarantine = Quarantine(self.sync, self.loop)
+        self.quarantine = Quarantine(self.runners)
 
         @task(name="tests.waits", ignore_result=True)
         def waits(number: int) -> None:
@@ -333,16 +336,26 @@ def test_what_can_run_runs_although_the_rest_cannot_go_back(
 ) -> None:
     consumer = Consumer(
         "w",
-        ["default"],
-        house.sync,
-        house.loop,
-        Recorder("w"),
+        Order(["default"], ()),
+        house.runners,
+        house.recorder,
         board,
         burst=False,
         stop=lambda: None,
     )
     monkeypatch.setattr(broker, "get", Away)
-    house.loop.concurrency = 0
+    house.loop._places.clear()
     with pytest.raises(BrokerUnavailable):
         consumer._submit([house.async_delivery(1), house.delivery(2, 0)])
     wait_for(lambda: house.started == [2], what="the one that has a runner")
+
+
+def test_a_call_is_running_as_soon_as_the_event_loop_is_handed_it(house: House) -> None:
+    """Else a second message of the call might be run beside it while the loop is held up."""
+    first, second, third = (house.async_delivery(n) for n in (1, 2, 3))
+    assert list(house.loop.submit([first, second, third])) == [third]
+    assert numbers(list(house.loop.running.values())) == [1, 2]
+    assert (house.loop.busy, house.loop.room(10, 0), house.loop.idle) == (2, 0, False)
+    house.go.release(2)
+    wait_for(lambda: house.loop.idle, what="both to end")
+    assert not house.loop.running
