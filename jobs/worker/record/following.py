@@ -7,6 +7,7 @@ sends nothing twice. `jobs.worker.record.joining` sends what follows the last me
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import logging
@@ -318,12 +319,12 @@ def _index(options: Mapping[str, Any]) -> int | None:
 def _label(call: Call) -> str | None:
     """The label of a call of a single task: its own or, if that can't be one, the task's."""
     label = workflow.options(call).get("label")
-    try:
-        check_label(label)
-    except (TypeError, ValueError):
-        task = tasks.get(str(call.get("task")))
-        return task.label if task else None
-    return str(label)
+    if label is not None:
+        with contextlib.suppress(TypeError, ValueError):
+            check_label(label)
+            return str(label)
+    task = tasks.get(str(call.get("task")))
+    return task.label if task else None
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:
