@@ -20,7 +20,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
-from jobs.broker.base import Claim, Returned, Revocation
+from jobs.broker.base import CLAIM_MOST, Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -52,6 +52,10 @@ _FARTHEST = 5000
 _AT_ONCE = 0.01
 #: Seconds after which a burst that has run everything asks again whether all is recorded.
 _RECORDED = 0.005
+
+#: Seconds for which the consumer of an idle child leaves the interpreter to the runner that it has
+#: woken.
+_YIELD = 0.0001
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
@@ -153,7 +157,7 @@ class Gathering:
     def _take(self, name: str) -> Delivery:
         del self._ends[name]
         first, *others = self._held.pop(name)
-        return first._replace(others=tuple(others))
+        return replace(first, others=tuple(others))
 
 
 class Quarantine:
@@ -348,7 +352,7 @@ class Consumer:
         self._burst = burst
         self._stop = stop
         self._conf = conf.get()
-        #: The only queue was just seen to be empty.
+        #: The only queue was just seen to be empty: whatever comes from then on rings the bell.
         self._empty = False
         self._quarantine = Quarantine(runners)
         self._gathering = Gathering(runners.sync.batch)
@@ -449,6 +453,7 @@ class Consumer:
                 return
             self._wait(room)
         else:
+            self._empty = False  # by then, others may have taken the bells of what is there
             self._recorder.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
                 # Ended by a runner that has little left to do, by the event loop after each task,
@@ -529,7 +534,7 @@ class Consumer:
         if not claim.messages:
             return 0
         now, claimed = time.time(), time.monotonic()
-        run = Run(self.name, now)
+        run, searching = Run(self.name, now), self._size.searching
         deliveries = []
         for number, raw in claim.messages:
             one = admission.prepare(
@@ -543,7 +548,7 @@ class Consumer:
             )
             if isinstance(one, Outcome):
                 self._recorder.add(weighed(replace(one, claimed=claimed)))
-            elif self._size.full(one):
+            elif searching and self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
                 self._returning.append(one)
                 kept -= 1
@@ -558,7 +563,7 @@ class Consumer:
             self._returning += deliveries
             raise
         finally:
-            self._care.between_tasks()
+            self._care.between_tasks(time.monotonic())
         for outcome in answer.outcomes:
             self._recorder.add(weighed(outcome))
         self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
@@ -621,6 +626,7 @@ class Consumer:
         bell rang for in the same round trip."""
         # While a server is away, only learn whether waiting works again.
         timeout = 0.0 if self._patience.missing else self._idling.for_bell()
+        idle = self._idling.idle
         # While this is true, `join` lets the process end without waiting for this thread. So it
         # must be false while there is something that this thread would have to give back.
         self.waiting = not self._idling.holds
@@ -655,10 +661,17 @@ class Consumer:
         finally:
             self.waiting = False
         self._take(cursor, claim)
-        self._empty = not claim.messages
+        # It gave less than was asked for: to claim again at once would bring nothing, and only
+        # compete with the task that was handed over just now. (Foreign senders ring no bell.)
+        short = len(claim.messages) < min(room, CLAIM_MOST)
+        self._empty = short and claim.resume is None and not (cursor.open and claim.messages)
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
+        if idle and claim.messages:
+            # The runner has been woken, and now needs the interpreter. It would get it when this
+            # thread waits next, a tenth of a millisecond of code later.
+            time.sleep(_YIELD)
 
     def _terminate_revoked(self) -> None:
         """Once a second, have this process killed if it runs a task that is to be terminated."""

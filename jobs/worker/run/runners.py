@@ -27,6 +27,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker
+from jobs.api import waiting
 from jobs.exceptions import BrokerUnavailable
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -245,7 +246,7 @@ class SyncRunners:
                 if outcome.failed:
                     care.now()
                 else:
-                    care.between_tasks()
+                    care.between_tasks(ended)
                 if not freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
                     freed.set()
             self._started.pop(me, None)
@@ -269,7 +270,7 @@ class SyncRunners:
             if delivery.task.acks_early:
                 if not ack_early(delivery, self._worker):
                     return lost(delivery)
-                delivery = delivery._replace(held=False)
+                delivery = replace(delivery, held=False)
             outcome = executor.run(delivery, self._worker, self._limits)
         finally:
             self._board.end(place)
@@ -292,7 +293,7 @@ class SyncRunners:
             if first.task.acks_early:
                 mine = [ack_early(d, self._worker) for d in deliveries]
                 gone = [lost(d) for d, held in zip(deliveries, mine, strict=True) if not held]
-                deliveries = [d._replace(held=False) for d in itertools.compress(deliveries, mine)]
+                deliveries = [replace(d, held=False) for d in itertools.compress(deliveries, mine)]
             ran = executor.run_batch(deliveries, self._worker, self._limits) if deliveries else []
         finally:
             for at in places:
@@ -391,6 +392,7 @@ class AsyncRunner:
         async def finish() -> None:
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            await waiting.leave()
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True
@@ -425,7 +427,7 @@ class AsyncRunner:
                 if not await asyncio.to_thread(ack_early, delivery, self._worker):
                     self.done(lost(delivery))
                     return
-                delivery = delivery._replace(held=False)
+                delivery = replace(delivery, held=False)
             outcome = await executor.run_async(delivery, self._worker, self._limits)
             self.done(after_run(outcome, delivery))
             self.finished += 1

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobs import broker, message, task
 from jobs.api.task import Task
+from jobs.broker.base import Claim, Outgoing
+from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Marks, Message
 from jobs.worker.board import Board
@@ -247,7 +250,7 @@ class House:
         self._async_task: Task[..., Any] = awaits
 
     def async_delivery(self, number: int) -> Delivery:
-        return self.delivery(number, 1)._replace(task=self._async_task)
+        return replace(self.delivery(number, 1), task=self._async_task)
 
     def delivery(self, number: int, crashes: int) -> Delivery:
         sent = Message(
@@ -359,3 +362,47 @@ def test_a_call_is_running_as_soon_as_the_event_loop_is_handed_it(house: House) 
     house.go.release(2)
     wait_for(lambda: house.loop.idle, what="both to end")
     assert not house.loop.running
+
+
+class Coming(MemoryBroker):
+    """Each wait for the bell ends with the next of these messages."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        super().__init__()
+        self.coming = messages
+        self.asked: list[str] = []
+
+    def claim(self, *args: Any) -> Claim:
+        self.asked.append("claim")
+        return super().claim(*args)
+
+    def wait_and_claim(self, queue: str, *args: Any) -> Claim:
+        self.asked.append("wait")
+        self.push([Outgoing(queue, self.coming.pop(0))])
+        return super().claim(queue, *args[:-1])
+
+
+def test_a_queue_that_gave_less_than_was_asked_for_is_waited_for_at_once(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = Coming([message.encode(house.delivery(number, 0).message) for number in range(4)])
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer = Consumer(
+        "w",
+        Order(["default"], []),
+        house.runners,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    for count in (1, 2, 3):
+        consumer.step()
+        wait_for(lambda count=count: len(house.started) == count)
+    assert port.asked == ["claim", "wait", "wait", "wait"]
+    # Three runners are busy: while nobody waits for the bell, others may take it.
+    house.go.release()
+    while len(port.asked) < 6:
+        consumer.step()
+    assert port.asked[4:] == ["claim", "wait"]
+    wait_for(lambda: sorted(house.started) == [0, 1, 2, 3])
