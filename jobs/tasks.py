@@ -108,8 +108,11 @@ def seal_of(
     return _signer.signature(_sealed(task_id, act, selection, user, options))
 
 
-def _sealed(task_id: str, *values: Any) -> str:
-    return json.dumps([task_id, *values], sort_keys=True)
+def _sealed(task_id: str, act: str, selection: Mapping[str, Any], *values: Any) -> str:
+    # A worker of a former version would pass over a filter that it doesn't know, and act on more
+    # than somebody asked for. It doesn't know this form of the seal either, so it refuses the call.
+    later = [name for name in selecting.LATER if name in selection]
+    return json.dumps([task_id, act, selection, *values, *later], sort_keys=True)
 
 
 # Items are hidden: they may be sensitive arguments of the task.

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 
 from jobs.broker.limiting import Rate, parse
 from jobs.conf.values import (
+    check_label,
     check_place,
     check_priority,
     check_text,
@@ -229,6 +230,7 @@ class SingleOptions(TypedDict, total=False):
     exchange: str
     routing_key: str
     priority: int | None
+    label: str
     bind: bool
     ignore_result: bool
     track_started: bool | None
@@ -283,6 +285,8 @@ class Options(Retries):
     routing_key: str = ""
     #: 0 (first) to 9; None: as JOBS["TASK_ROUTES"] says, else 0.
     priority: int | None = None
+    #: The label of its calls that name none; see `jobs.message.call.Send`.
+    label: str = ""
     #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
     bind: bool = False
     #: Nothing is recorded of a success.
@@ -378,6 +382,7 @@ class Options(Retries):
         if self.track_started is not None:
             check_yes_or_no("track_started", self.track_started)
         check_priority(self.priority)
+        check_label(self.label)
         if self.expires is not None:
             seconds_ahead("expires", self.expires)
         if self.max_crashes is not None:

@@ -178,6 +178,12 @@ class AsyncResult(Generic[R]):
         """Whether this handle knows that the call keeps no result."""
         return self._ignored
 
+    @property
+    def label(self) -> str:
+        """The label that it was sent with, by the ledger; empty: none, or it has no row yet."""
+        row = self._row()
+        return row.label if row else ""
+
     # ------------------------------------------------------------------ its relatives
 
     @property

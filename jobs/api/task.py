@@ -165,6 +165,7 @@ class Task(Generic[P, R]):
         self.ignore_result = own.ignore_result
         self.durable = own.durable
         self.expires = own.expires
+        self.label = own.label
         self.time_limit = own.time_limit
         self.soft_time_limit = own.soft_time_limit
         self.max_retries = own.max_retries

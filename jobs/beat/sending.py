@@ -86,6 +86,7 @@ def send(runs: Sequence[Message], alias: str) -> None:
                     state=State.FAILURE,
                     args=serialization.dumps(one.args),
                     kwargs=serialization.dumps(one.kwargs),
+                    label=one.label,
                     error_type=f"{type(error).__module__}.{type(error).__qualname__}",
                     error=str(error),
                     finished_at=clock.now(),

@@ -589,6 +589,12 @@ class Broker(ABC):
     def survey(self, queues: Sequence[str]) -> list[Survey]:
         """All about these queues, in one round trip where the broker can. It changes nothing."""
 
+    def damaged(self) -> list[str]:
+        """Keys that hold another type than they should, of those that this process has met in
+        `survey`, `counts` and whatever else is read for people. What belongs there is missing from
+        the answers. A key that is as it should be again is left out."""
+        return []
+
     @abstractmethod
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
         """The messages of deliveries (queue, consumer and numbers), in one round trip where the

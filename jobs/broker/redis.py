@@ -53,6 +53,7 @@ from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.connection import Connections, RedisSubscription, Run
 from jobs.broker.counting import OTHER, SECONDS, SENT, TASKS, Counts, Span
+from jobs.broker.damage import Damage
 from jobs.broker.limiting import (
     ASK_AGAIN,
     ASK_AGAIN_EACH,
@@ -95,6 +96,9 @@ _HOLDERS = 300
 
 #: Most spans read by one call of a script.
 _SPANS = 100
+
+#: Command → the type of the key that it reads.
+_TYPES: dict[object, str] = {"HGETALL": "hash", "HMGET": "hash", "ZRANGE": "zset", "LRANGE": "list"}
 
 #: Seconds for which the workers' reports are kept after the last of them.
 _REPORTED = 86_400
@@ -170,6 +174,7 @@ class RedisBroker(Broker):
         self._ended = self._channel(ended_topic(""))
         #: Undeclared queue → when it is to be remembered again (`time.monotonic`).
         self._remember_at: dict[str, float] = {}
+        self._damage = Damage()
 
     # ------------------------------------------------------------------ producers
 
@@ -456,8 +461,12 @@ class RedisBroker(Broker):
         return self.paused_of([queue])[0]
 
     def paused_of(self, queues: Sequence[str]) -> list[list[Pause]]:
-        answers = self._redis.calls([("HGETALL", self._keys(queue).paused) for queue in queues])
-        return [_pauses(flat) for flat in answers]
+        asked = [("HGETALL", self._keys(queue).paused) for queue in queues]
+        answers = self._redis.try_calls(asked)
+        return [
+            _pauses(self._intact("hash", answer, key))
+            for (_, key), answer in zip(asked, answers, strict=True)
+        ]
 
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
         keys = self._keys(queue)
@@ -598,7 +607,8 @@ class RedisBroker(Broker):
                     raise refusal from wrong[0]
                 found.append(Survey(Stats(0, 0, 0, 0, 0), [], [], {}, [], str(refusal)))
                 continue
-            paused, reports, next_ones = looked
+            *hashes, next_ones = looked
+            paused, reports = [self._intact("hash", answer) for answer in hashes]
             counts, consumers = _counted(counted)
             found.append(
                 Survey(
@@ -610,6 +620,16 @@ class RedisBroker(Broker):
                 )
             )
         return found
+
+    def damaged(self) -> list[str]:
+        known = self._damage.known()
+        if not known:
+            return []  # without a round trip: the usual case
+        kinds = self._redis.try_calls([("TYPE", key) for key, _ in known])
+        for (key, kind), now in zip(known, kinds, strict=True):
+            if now in (kind.encode(), b"none"):
+                self._damage.forget(key)
+        return [key for key, _ in self._damage.known()]
 
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
         asked: list[tuple[bytes | str | int | float, ...]] = [
@@ -633,8 +653,8 @@ class RedisBroker(Broker):
         self._remember_at.update(dict.fromkeys(news, now + KNOWN_AGAIN))
 
     def remembered_queues(self, count: int) -> list[str]:
-        found = self._redis.call("ZREVRANGE", self._known(), 0, count - 1)
-        return [_text(name) for name in found]
+        (answer,) = self._redis.try_calls([("ZREVRANGE", self._known(), 0, count - 1)])
+        return [_text(name) for name in self._intact("zset", answer, self._known())]
 
     def listeners(self, topic: str) -> int | None:
         answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
@@ -780,15 +800,18 @@ class RedisBroker(Broker):
 
     def counts(self, spans: Sequence[Span]) -> list[Found]:
         found: dict[Span, Found] = {}
-        for part, (unmoved, *answers) in self._spans(spans, scripts.COUNTS, (), ""):
+        for part, (first, *answers) in self._spans(spans, scripts.COUNTS, (), ""):
+            unmoved = self._intact("hash", first)
             # Minutes of the queue in which messages were sent that no span has yet.
             sent = [(_number(minute) * 60, _number(number)) for minute, number in _pairs(unmoved)]
             for span, said in zip(part, answers, strict=True):
-                counts = dict(zip(map(_NAMES.__getitem__, said[::2]), _counts(said), strict=True))
+                fields = self._intact("hash", said)
+                names = map(_NAMES.__getitem__, fields[::2])
+                counts = dict(zip(names, _counts(fields), strict=True))
                 own = [n for at, n in sent if at // SECONDS[span.resolution] == span.number]
                 if own:
                     counts[SENT] = counts.get(SENT, 0) + sum(own)
-                found[span] = Found(counts, not own)
+                found[span] = Found(counts, not own and not isinstance(said, bytes))
         return [found[span] for span in spans]
 
     def task_counts(
@@ -798,7 +821,8 @@ class RedisBroker(Broker):
         before: list[str | int] = [len(fields), *fields] if fields else []
         found: dict[Span, Mapping[str, Counts]] = {}
         for part, answers in self._spans(spans, script, before, ":tasks"):
-            for span, said in zip(part, answers if fields else answers[1:], strict=True):
+            for span, answer in zip(part, answers if fields else answers[1:], strict=True):
+                said = self._intact("hash", answer)
                 names = {b"0": OTHER}
                 for field, number in _pairs(said):
                     if field[:1] == b"=":
@@ -903,14 +927,28 @@ class RedisBroker(Broker):
         """The answers to commands about one queue each, in one round trip; an empty one from a
         queue that the server refuses."""
         found = []
-        for answer in self._redis.try_calls(commands):
+        for command, answer in zip(commands, self._redis.try_calls(commands), strict=True):
             if isinstance(answer, Exception):
                 refusal = self._redis.translated(answer)
                 if not isinstance(refusal, QueueRefused):
                     raise refusal from answer
+                if "WRONGTYPE" in str(answer):
+                    self._damage.note(str(command[1]), _TYPES[command[0]])
                 answer = []
             found.append(answer)
         return found
+
+    def _intact(self, kind: str, answer: Any, key: str = "") -> Any:
+        """What was read of a key of this type; nothing, and it is noted, if the key has another
+        one. Then the answer is an error or, by a script, the key's name."""
+        if isinstance(answer, Exception):
+            if "WRONGTYPE" not in str(answer):
+                raise self._redis.translated(answer) from answer
+            answer = key.encode()
+        if not isinstance(answer, bytes):
+            return answer
+        self._damage.note(_text(answer), kind)
+        return []
 
     def _now(self) -> int:
         """The server's clock in milliseconds."""

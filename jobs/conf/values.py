@@ -115,6 +115,22 @@ def check_text(name: str, value: Any, *, most: int = 255) -> None:
         raise ValueError(f"{name} has no form in UTF-8: {value[:100]!a}") from None
 
 
+#: Most characters of a call's label.
+LONGEST_LABEL = 200
+
+
+def check_label(value: Any) -> None:
+    """Raise `TypeError` or `ValueError` for what can't be the label of a call; "" is none."""
+    if value == "" and isinstance(value, str):
+        return
+    check_text("label", value, most=LONGEST_LABEL)
+    # Nobody could type such a label into the field that finds calls by it.
+    if value != value.strip() or len(value.splitlines()) > 1:
+        raise ValueError(
+            f"label must be one line without white space at its ends, not {shown(value)}"
+        )
+
+
 def check_whole(name: str, value: Any, least: int, most: int, otherwise: str = "") -> None:
     """Raise `TypeError` or `ValueError` for anything but a whole number in this range.
     ``otherwise``: what the message allows besides."""

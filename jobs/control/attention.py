@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import enum
+import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from django.db import DatabaseError, router
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import broker, conf, ledger
+from jobs import broker, conf, ledger, registry
 from jobs.broker.base import SCHEDULES, Keeping
 from jobs.control import metrics, throughput
 from jobs.control.metrics import Numbers, Range
@@ -34,6 +35,9 @@ MEMORY_SHARE = 0.8
 #: Rows that are counted at most.
 MOST = 1000
 
+#: Seconds for which a beat may be away before somebody is told.
+BEAT_AWAY = 60.0
+
 #: Seconds for which the surroundings are shared: what is asked here changes slowly.
 _FRESH = 5.0
 
@@ -45,6 +49,7 @@ class Kind(enum.StrEnum):
     MEMORY = "memory"
     EVICTION = "eviction"
     REFUSED = "refused"
+    DAMAGED = "damaged"
     DESERTED = "deserted"
     BEAT = "beat"
     LATE = "late"
@@ -61,7 +66,7 @@ class Matter(NamedTuple):
     kind: Kind
     #: A sentence in the language of whoever asks.
     text: str
-    #: The queue or task that it is about; empty: none.
+    #: The queue, task or key that it is about; empty: none.
     about: str = ""
 
 
@@ -70,9 +75,9 @@ class Surroundings:
     """What changes slowly around the queues."""
 
     keeping: Keeping = Keeping()  # noqa: RUF009  it can't be changed
-    #: Beats that are subscribed to edits of schedules; None when the server doesn't say.
-    beats: int | None = None
-    #: Whether any schedule is enabled.
+    #: Whether no beat has been connected for a minute; False when the server doesn't say.
+    beatless: bool = False
+    #: Whether any schedule is enabled, or declared in code that no beat has made rows of yet.
     scheduled: bool = False
     #: How many schedules are late (at most `MOST` are counted), and since when the first is due.
     late: int = 0
@@ -84,6 +89,8 @@ class Surroundings:
     by_task: Mapping[str, Numbers] = field(default_factory=dict)
     #: Queue → how fast calls come and leave.
     rates: Mapping[str, Rate] = field(default_factory=dict)
+    #: Keys of the broker that hold something else than they should.
+    damaged: tuple[str, ...] = ()
     #: Why the ledger can't be asked.
     problem: str = ""
 
@@ -98,8 +105,9 @@ def look() -> Surroundings:
     now = clock.now()
     try:
         with broker.get().briefly(insist=False):
-            keeping, beats = broker.get().keeping(), broker.get().listeners(SCHEDULES)
+            keeping, beatless = broker.get().keeping(), _beatless()
             by_task, rates = _measured(known_queues())
+            damaged = tuple(broker.get().damaged())
     except (BrokerUnavailable, ConfigurationError):  # the snapshot says so
         return Surroundings()
     try:
@@ -112,14 +120,20 @@ def look() -> Surroundings:
             now - dt.timedelta(seconds=2 * max(1.0, settings.relay_after_seconds))
         )
         left = list(unpublished.order_by("created_at").values_list("created_at", flat=True)[:MOST])
-        scheduled = schedules.earliest() is not None
+        scheduled = schedules.earliest() is not None or (_declared() and not schedules.exists())
     except DatabaseError as error:
         return Surroundings(
-            keeping=keeping, beats=beats, by_task=by_task, rates=rates, problem=str(error)
+            keeping=keeping,
+            beatless=beatless,
+            by_task=by_task,
+            rates=rates,
+            damaged=damaged,
+            problem=str(error),
         )
     return Surroundings(
         keeping=keeping,
-        beats=beats,
+        beatless=beatless,
+        damaged=damaged,
         scheduled=scheduled,
         late=len(late),
         late_since=late[0] if late else None,
@@ -127,6 +141,24 @@ def look() -> Surroundings:
         backlog_since=left[0] if left else None,
         by_task=by_task,
         rates=rates,
+    )
+
+
+def _beatless() -> bool:
+    """Whether no beat is connected, and this process has seen none for a minute: one that restarts
+    is away for some seconds."""
+    global _beat_seen
+    beats = broker.get().listeners(SCHEDULES)
+    if beats:
+        _beat_seen = time.monotonic()
+    return beats == 0 and time.monotonic() - _beat_seen > BEAT_AWAY
+
+
+def _declared() -> bool:
+    """Whether the project's code declares a schedule, besides this app's own."""
+    tasks = registry.tasks.items()
+    return any(conf.get().beat_schedule.values()) or any(
+        task.options.schedule is not None and not name.startswith("jobs.") for name, task in tasks
     )
 
 
@@ -143,9 +175,18 @@ def _measured(queues: list[str]) -> tuple[dict[str, Numbers], dict[str, Rate]]:
 def matters(taken: Snapshot, around: Surroundings) -> list[Matter]:
     """What needs a person, the most urgent first."""
     found = [*_of_the_server(around.keeping), *_of_the_queues(taken), *_of_the_ledger(around)]
+    found += [Matter(Kind.DAMAGED, damaged(key), key) for key in around.damaged]
     found += [*_of_the_tasks(around.by_task), *_of_the_workers(taken)]
     order = list(Kind)
     return sorted(found, key=lambda matter: order.index(matter.kind))
+
+
+def damaged(key: str) -> str:
+    """What there is to say of a key that holds something else than it should."""
+    return _(
+        "The key “%(key)s” on Redis holds something else than it should, so what belongs there "
+        "isn’t shown. Look at it (TYPE), and rename or delete it."
+    ) % {"key": key}
 
 
 def _of_the_server(keeping: Keeping) -> Iterator[Matter]:
@@ -216,7 +257,7 @@ def _of_the_ledger(around: Surroundings) -> Iterator[Matter]:
     if around.problem:
         text = _("The ledger’s database can’t be asked: %(why)s")
         yield Matter(Kind.LEDGER, text % {"why": around.problem})
-    if around.scheduled and around.beats == 0:
+    if around.scheduled and around.beatless:
         text = _("No beat is running: schedules send nothing. Start one: manage.py runbeat.")
         yield Matter(Kind.BEAT, text)
     if around.late:
@@ -274,5 +315,8 @@ def _different(said: Collection[object]) -> set[str]:
         return set()
     return {one if isinstance(one, str) and one else "?" for one in said}
 
+
+#: When this process has last seen a beat (`time.monotonic`).
+_beat_seen = float("-inf")
 
 _shared = Shared(look, _FRESH)

@@ -53,6 +53,7 @@ class Call(NamedTuple):
     parked: bool = False
     #: The number of its next or present attempt, from 1.
     attempt: int = 1
+    label: str = ""
 
 
 class Running(NamedTuple):
@@ -305,7 +306,16 @@ def _call(queue: str, raw: bytes) -> Call:
     task: Any = registry.tasks.get(sent.task)
     sent.sensitive = task.sensitive if task else message.hidden_by_sender(sent)
     args, kwargs = _text(sent.shown_args), _text(sent.shown_kwargs)
-    return Call(queue, sent.id, sent.task, args, kwargs, sent.priority, attempt=sent.attempt)
+    return Call(
+        queue,
+        sent.id,
+        sent.task,
+        args,
+        kwargs,
+        sent.priority,
+        attempt=sent.attempt,
+        label=sent.label,
+    )
 
 
 def _text(value: Any) -> str:

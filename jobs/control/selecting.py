@@ -43,6 +43,10 @@ _ID_START = re.compile(r"[0-9a-f]{8}[0-9a-f-]*", re.IGNORECASE)
 #: An age, and its units in seconds.
 _AGE = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+#: What ``due`` may say: calls whose time is still to come, the next one first.
+NEXT = "next"
+#: Filters that workers of a version before them pass over when a message names them.
+LATER = ("label", "due")
 #: How far clocks of senders may be ahead of this machine's.
 _AHEAD = dt.timedelta(days=1)
 #: The longest duration that can be asked for, in seconds: a hundred years.
@@ -64,7 +68,7 @@ class Selection:
     """All conditions hold together; an empty one says nothing."""
 
     ids: tuple[str, ...] = ()
-    #: An id or its beginning, a part of a task's name, or of an error's text.
+    #: An id or its beginning, a part of a task's name, a label, or a part of an error's text.
     q: str = ""
     state: str = ""
     task: str = ""
@@ -74,6 +78,10 @@ class Selection:
     #: The key of a schedule.
     schedule: str = ""
     group: str = ""
+    #: The whole label.
+    label: str = ""
+    #: `NEXT`, or nothing.
+    due: str = ""
     #: The class of the error, with its module or, which takes longer, without.
     error_type: str = ""
     #: A part of the error's text.
@@ -120,6 +128,8 @@ class Selection:
         most = most or LOOKED_AT
         plan = self._plan()
         found = plan.rows(rows)
+        if self.due:
+            return _due_first(found, plan, most)
         if plan.few or (len(plan.indexed) <= 1 and not plan.others and not restricted):
             return found, ""
         # Each index leads to the rows of its condition, newest first. The search may go as deep as
@@ -136,17 +146,21 @@ class Selection:
 
     def _plan(self) -> _Plan:
         q, task, error = self.q, [self.task] if self.task else [], self.error
+        label = [self.label] if self.label else []
         ids: list[str] | None = list(self.ids) if self.ids else None
         start = ""
         if q:
-            if ledger.results().filter(pk=q).exists():
+            rows = ledger.results()
+            if rows.filter(pk=q).exists():
                 ids = [q] if ids is None or q in ids else []
             elif _ID_START.fullmatch(q):
                 start = q.lower()
             elif known := [name for name in registry.tasks if q.lower() in name.lower()]:
                 task = [name for name in known if not task or name in task]
-            elif ledger.results().filter(task=q).exists():
+            elif rows.filter(task=q).exists():
                 task = [q] if not task or q in task else []
+            elif rows.filter(_has_label(q)).exists():
+                label = [*label, q]
             else:
                 error = error or q
         plan = _Plan()
@@ -173,6 +187,11 @@ class Selection:
             plan.indexed.append(Q(task=task[0]))
         elif task or self.task:
             plan.others.append(Q(task__in=task))
+        plan.indexed += map(_has_label, label)
+        if self.due:
+            to_come = Q(eta__isnull=False, eta__gt=clock.now(), finished_at__isnull=True)
+            # Not `state IN`, for which SQLite takes the index of states, and sorts.
+            plan.waiting = to_come & ~Q(state=State.STARTED)
         if self.error_type and "." not in self.error_type:
             if hasattr(builtins, self.error_type):
                 plan.indexed.append(_is_error(f"builtins.{self.error_type}"))
@@ -203,9 +222,26 @@ class Selection:
         return plan
 
 
+# With each index's own condition, without which SQLite doesn't use it.
+
+
 def _is_error(name: str) -> Q:
-    # The index's own condition, without which SQLite doesn't use it.
     return Q(error_type=name) & ~Q(error_type="")
+
+
+def _has_label(label: str) -> Q:
+    return Q(label=label) & ~Q(label="")
+
+
+def _due_first(
+    found: QuerySet[TaskResult], plan: _Plan, most: int
+) -> tuple[QuerySet[TaskResult], str]:
+    """`Selection.bounded` for calls that are still to come: it looks through those due first."""
+    waiting = ledger.results().using(found.db).filter(plan.waiting).order_by("eta", "pk")
+    end = waiting.values_list("eta", "pk")[most - 1 : most].first()
+    if plan.few or end is None or not (plan.indexed or plan.others):
+        return found, ""
+    return found.filter(eta__lte=end[0]), end[1]
 
 
 class _Plan:
@@ -218,6 +254,8 @@ class _Plan:
         self.others: list[Q] = []
         #: The times of sending, and the range of ids that were made then.
         self.sent, self.range = Q(), Q()
+        #: Answered by the index of calls that are still to come, in the order in which they are.
+        self.waiting = Q()
         #: Whether an index leads to few rows, which may be sorted and read one by one.
         self.few = False
         self._found: list[Q] = []
@@ -227,7 +265,8 @@ class _Plan:
         self.few = True
 
     def rows(self, rows: QuerySet[TaskResult]) -> QuerySet[TaskResult]:
-        return rows.filter(*self._found, *self.indexed, *self.others, self.sent, self.range)
+        conditions = (*self._found, *self.indexed, *self.others)
+        return rows.filter(*conditions, self.waiting, self.sent, self.range)
 
 
 # ------------------------------------------------------------------------------ reading
@@ -271,6 +310,9 @@ def read(values: Mapping[str, Any]) -> Selection:
     schedule = text("schedule")
     if schedule and not (schedule.isdecimal() and schedule.isascii() and len(schedule) < 19):
         raise ValueError(_("There is no schedule “%(value)s”.") % {"value": schedule})
+    due = text("due")
+    if due and due != NEXT:
+        raise ValueError(_("“due” can only be “next”, not “%(value)s”.") % {"value": due})
     longer = text("longer")
     try:
         seconds = float(longer) if longer else None
@@ -283,13 +325,14 @@ def read(values: Mapping[str, Any]) -> Selection:
     return Selection(
         ids=tuple(map(str, values.get("ids") or ())),
         state=state,
+        due=due,
         schedule=schedule,
         since=since,
         until=moment(text("until")),
         longer=seconds,
         **{
             name: text(name)
-            for name in ("q", "task", "queue", "worker", "group", "error_type", "error")
+            for name in ("q", "task", "queue", "worker", "group", "label", "error_type", "error")
         },
     )
 

@@ -1,23 +1,20 @@
 """What the broker holds at this moment, taken once for everybody who looks.
 
-A snapshot is one round trip to the broker, and a second one for the messages of running calls. All
-threads of a process share it for `FRESH` seconds, so that a hundred open pages cost what one costs.
-Taking it changes nothing.
+A snapshot is one round trip to the broker. All threads of a process share it for `FRESH` seconds,
+so that a hundred open pages cost what one costs. Taking it changes nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobs import broker, conf, message
 from jobs.broker.base import Broker, Pause, Stats, Survey
-from jobs.control import inspecting
 from jobs.control.workers import read
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.timing import clock
@@ -27,9 +24,6 @@ FRESH = 0.9
 
 #: Most undeclared queues in a snapshot, those used last.
 _UNDECLARED = 200
-
-#: Most running calls of one worker that are looked up.
-_RUNNING = 200
 
 _T = TypeVar("_T")
 
@@ -53,31 +47,10 @@ class Queue(NamedTuple):
         return bool((self.stats.waiting or self.stats.due) and not self.stats.consumers)
 
 
-class Doing(NamedTuple):
-    """A call that a process is running, by its worker's last report."""
-
-    #: Empty when the message can't be read.
-    task: str
-    since: dt.datetime
-
-
-class Process(NamedTuple):
-    """One consumer, with all queues that it claims from."""
-
-    name: str
-    queues: list[str]
-    in_flight: int
-    #: Seconds until its lease ends; negative when it has ended.
-    lease: float
-    #: What it runs now, the longest first.
-    running: tuple[Doing, ...] = ()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Snapshot:
     at: dt.datetime
     queues: list[Queue] = field(default_factory=list)
-    processes: list[Process] = field(default_factory=list)
     #: Task → its pause.
     paused_tasks: Mapping[str, Pause] = field(default_factory=dict)
     #: Worker → its last report as far as it can be read, of those that have a living process.
@@ -126,7 +99,6 @@ def take() -> Snapshot:
             names = known_queues()
             surveys = dict(zip(names, port.survey(names), strict=True))
             reports = _reports(surveys)
-            running = _running(port, reports)
     except (BrokerUnavailable, ConfigurationError) as error:
         return Snapshot(at=clock.now(), problem=str(error))
     declared = conf.get().queues
@@ -139,7 +111,6 @@ def take() -> Snapshot:
         at=clock.now(),
         # An undeclared queue that nobody uses any more isn't one.
         queues=[q for q in queues if q.declared or any(q.stats) or q.pause or q.problem],
-        processes=_processes(surveys, running),
         paused_tasks={pause.task: pause for pause in pauses},
         reports=reports,
     )
@@ -190,48 +161,6 @@ def _reports(surveys: Mapping[str, Survey]) -> dict[str, Mapping[str, Any]]:
             ):
                 found[name] = report
     return found
-
-
-def _running(port: Broker, reports: Mapping[str, Mapping[str, Any]]) -> dict[str, list[Doing]]:
-    """Consumer → what it runs. What has ended since the report is left out."""
-    running: list[tuple[inspecting.Place, dt.datetime]] = []
-    for report in reports.values():
-        for place in inspecting.places(report.get("running"))[:_RUNNING]:
-            with contextlib.suppress(ValueError, OverflowError, OSError):
-                running.append((place, dt.datetime.fromtimestamp(place.since, dt.UTC)))
-    held = port.held_by([(place.queue, place.consumer, [place.number]) for place, _ in running])
-    found: dict[str, list[Doing]] = {}
-    for (place, at), raw in zip(running, held, strict=True):
-        if raw is None:
-            continue
-        try:
-            task = message.decode(raw, place.queue, trusted=True).task
-        except MessageError:
-            task = ""
-        found.setdefault(place.consumer, []).append(Doing(task, at))
-    return found
-
-
-def _processes(
-    surveys: Mapping[str, Survey], running: Mapping[str, Sequence[Doing]]
-) -> list[Process]:
-    by_name: dict[str, list[tuple[str, int, float]]] = {}
-    for queue, said in surveys.items():
-        for name, lease, in_flight in said.consumers:
-            by_name.setdefault(name, []).append((queue, in_flight, lease))
-    return sorted(_process(name, places, running.get(name, ())) for name, places in by_name.items())
-
-
-def _process(
-    name: str, places: Sequence[tuple[str, int, float]], running: Iterable[Doing]
-) -> Process:
-    return Process(
-        name,
-        [queue for queue, _, _ in places],
-        sum(in_flight for _, in_flight, _ in places),
-        min(lease for _, _, lease in places),
-        tuple(sorted(running, key=lambda doing: doing.since)),
-    )
 
 
 def _broker() -> Broker | None:

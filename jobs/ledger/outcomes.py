@@ -18,6 +18,7 @@ from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model, Q, QuerySet
 
+from jobs.conf.values import LONGEST_LABEL
 from jobs.message import (
     LONGEST,
     is_name,
@@ -60,6 +61,7 @@ class Record(NamedTuple):
     group_index: int | None = None
     parent_id: str | None = None
     root_id: str | None = None
+    label: str = ""
 
 
 class Attempt(NamedTuple):
@@ -75,6 +77,8 @@ class Attempt(NamedTuple):
     traceback: str
     #: When the attempt after it is due.
     retry_at: dt.datetime | None = None
+    #: When it was due itself, if it is the first; None: at once.
+    eta: dt.datetime | None = None
 
 
 #: The largest number that a column holds.
@@ -83,7 +87,7 @@ _MOST = 2**31 - 1
 #: Columns that stay as they are when the row exists already.
 _KEPT = (
     *("id", "task", "queue", "args", "kwargs", "created_at", "published_at"),
-    *("group_id", "group_index", "parent_id", "root_id"),
+    *("group_id", "group_index", "parent_id", "root_id", "label"),
 )
 
 
@@ -179,6 +183,7 @@ def bounded(item: Record) -> Record:
         group_index=index if index is not None and 0 <= index <= _MOST else None,
         parent_id=_name(item.parent_id),
         root_id=_name(item.root_id),
+        label=plain(item.label)[:LONGEST_LABEL],
     )
 
 

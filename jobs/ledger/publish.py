@@ -223,6 +223,7 @@ def _put_into_outbox(
                 group_index=sent.group_index,
                 parent_id=sent.parent_id,
                 root_id=sent.root_id if sent.root_id != sent.id else None,
+                label=sent.label,
             )
             for sent, out in zip(messages, outgoing, strict=True)
         ]

@@ -49,6 +49,7 @@ def _keep_attempt(row: TaskResult, by: str) -> int:
         result_id=row.pk,
         number=number,
         worker=row.worker,
+        eta=row.eta,
         # Of a revoked call, a worker has only noted when it found that out.
         started_at=None if row.state == State.REVOKED else row.started_at,
         finished_at=row.finished_at or now,

@@ -19,6 +19,7 @@ from django.db import connections
 from jobs import conf, serialization
 from jobs.conf import RetryPolicy
 from jobs.conf.values import (
+    check_label,
     check_place,
     check_priority,
     check_text,
@@ -45,6 +46,7 @@ HEADERS = frozenset(
         *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
         "jobs_ledger",
+        "jobs_label",
         "jobs_unique",
     }
 )
@@ -122,6 +124,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     held: bool = False
     #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
+    #: A word of the caller's own, to find the call by; empty: none.
+    label: str = ""
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -334,6 +338,7 @@ class SharedOptions(TypedDict, total=False):
     exchange: str | None
     routing_key: str | None
     priority: int | None
+    label: str | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
     time_limit: float | None
@@ -378,6 +383,9 @@ class Send:
     #: An id of your own: text of 1 to 255 characters, or a UUID. A second call with the same id is
     #: skipped only if the first has ended before it starts.
     task_id: str | None = None
+    #: A word of your own to find the call by, one line of 200 characters at most; "" for none.
+    #: Default: the task's.
+    label: str | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
@@ -466,6 +474,9 @@ def check_kinds(send: Send) -> None:
             check_text(name, value)
             if type(value) is not str:  # safe text, a member of an enum: JSON takes str alone
                 put(send, name, str.__str__(value))
+    if send.label is not None:
+        check_label(send.label)
+        put(send, "label", str.__str__(send.label))
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)
@@ -508,6 +519,7 @@ class Defaults(Protocol):
 
     expires: Any
     ignore_result: bool
+    label: str
     sensitive: frozenset[str]
 
 
@@ -545,8 +557,12 @@ def new_message(
     )
     if expires is not None:
         made.expires = end(expires)
+    if task is not None and task.label:
+        made.label = task.label
     if send is PLAINLY:
         return made
+    if send.label is not None:
+        made.label = send.label
     made.eta = send.due()
     made.group, made.group_index = send.group_id, send.group_index
     made.timelimit = (send.time_limit, send.soft_time_limit)

@@ -17,6 +17,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from jobs import conf, serialization
+from jobs.conf.values import LONGEST_LABEL, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message.call import HEADERS, Marks, Message, is_name
 
@@ -59,6 +60,7 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     ignore_result: bool | None
     jobs_ledger: bool = False
     jobs_unique: str = ""
+    jobs_label: str = ""
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -161,6 +163,7 @@ def _headers(message: Message) -> bytes:
         message.ignore_result,
         message.ledger,
         message.unique,
+        message.label,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -232,6 +235,7 @@ def _short(value: Any) -> str:
 #: The bounds are those of the ledger's columns, so that whatever is decoded can be recorded.
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Other = Annotated[str, msgspec.Meta(max_length=255)]
+_Label = Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
@@ -255,6 +259,7 @@ class _Headers(msgspec.Struct):
     compression: str | None = None
     jobs_ledger: bool = False
     jobs_unique: str = ""
+    jobs_label: _Label = ""
 
 
 class _Properties(msgspec.Struct):
@@ -297,7 +302,7 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
             )
         # `in` would first try whether the text is a number, which takes longer than the search.
         if wire_headers.find(b"\\u0000") >= 0:  # the caller's own headers may have it
-            for name in ("task", "id", "root_id", "parent_id", "group"):
+            for name in ("task", "id", "root_id", "parent_id", "group", "jobs_label"):
                 if "\0" in (getattr(headers, name) or ""):  # PostgreSQL can't store it in a text
                     raise ValueError(f"{name!r} must be plain text")
         return _message(envelope, headers, wire_headers, queue)
@@ -359,6 +364,8 @@ def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue:
         made.ledger = True
     if headers.jobs_unique:
         made.unique = headers.jobs_unique
+    if headers.jobs_label:
+        made.label = headers.jobs_label
     properties = envelope.properties
     if properties.priority:
         made.priority = _priority(properties.priority)
@@ -453,6 +460,9 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
     for field, header in (("root_id", "root_id"), ("parent_id", "parent_id"), ("group", "group")):
         if is_name(headers.get(header)):
             setattr(call, field, headers[header])
+    with contextlib.suppress(TypeError, ValueError):
+        check_label(headers.get("jobs_label", ""))
+        call.label = headers.get("jobs_label", "")
     index = headers.get("group_index")
     if isinstance(index, int) and 0 <= index < 2**31:
         call.group_index = int(index)

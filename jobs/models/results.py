@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
+from jobs.conf.values import LONGEST_LABEL
 from jobs.models.moments import MomentField
 from jobs.states import TERMINAL, State
 
@@ -71,6 +72,11 @@ class TaskResult(models.Model):
     parent_id = models.CharField(_("sent by"), max_length=255, null=True, blank=True)  # noqa: DJ001
     #: The first call of that line; null: this one.
     root_id = models.CharField(_("root"), max_length=255, null=True, blank=True)  # noqa: DJ001
+    #: A word of the caller's own, to find the call by. The database has the default as well, since
+    #: workers that don't know of labels yet go on inserting rows.
+    label = models.CharField(
+        _("label"), max_length=LONGEST_LABEL, blank=True, default="", db_default=""
+    )
     #: The wire form, for the relay, for recovery and for retrying after a failure; cleared on
     #: success.
     message = models.BinaryField(_("message"), default=b"", editable=False)
@@ -102,6 +108,14 @@ class TaskResult(models.Model):
                 fields=["error_type", "-id", "task"],
                 name="jobs_result_error",
                 condition=~Q(error_type=""),
+            ),
+            # The admin's list of one label, newest first.
+            models.Index(fields=["label", "-id"], name="jobs_result_label", condition=~Q(label="")),
+            # What is tried or starts next: the calls that have not ended and have a time.
+            models.Index(
+                fields=["eta", "id"],
+                name="jobs_result_due",
+                condition=Q(eta__isnull=False, finished_at__isnull=True),
             ),
             # The relay's question; nearly always empty.
             models.Index(
@@ -146,6 +160,9 @@ class TaskAttempt(models.Model):
     error_type = models.CharField(_("exception"), max_length=255)
     error = models.TextField(_("error"))
     traceback = models.TextField(_("traceback"))
+    #: When it was due, if it is the first; null: at once. Of a later one `retry_at` says it, of the
+    #: attempt before it.
+    eta = MomentField(_("not before"), null=True)
     #: When the attempt after it was due.
     retry_at = MomentField(_("next attempt"), null=True)
     #: Who has run the call again after it, and when; empty: it was retried.

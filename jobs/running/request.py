@@ -46,6 +46,8 @@ class Request:
     timelimit: tuple[float | None, float | None] = (None, None)
     #: As the caller gave it; None: as the task says.
     ignore_result: bool | None = None
+    #: A word of the caller's own, to find the call by; empty: none.
+    label: str = ""
     #: Whether the function was called directly, and no message was sent.
     called_directly: bool = False
     #: Always False: no call runs where it is sent.
@@ -102,6 +104,7 @@ def request_of(sent: Message, worker: str) -> Request:
         expires=sent.expires,
         timelimit=sent.timelimit,
         ignore_result=sent.ignore_result,
+        label=sent.label,
     )
 
 

@@ -28,6 +28,7 @@ PAGES = [
     "/admin/jobs/",
     "/admin/jobs/dashboard/",
     "/admin/jobs/dashboard/?range=week&queue=default",
+    "/admin/jobs/dashboard/?range=year",
     "/admin/jobs/queues/",
     "/admin/jobs/queues/history/",
     "/admin/jobs/queues/queue/default/",
@@ -43,6 +44,7 @@ PAGES = [
     "/admin/jobs/queues/resume-task/tests.tasks.echo/",
     "/admin/jobs/taskresult/",
     "/admin/jobs/taskresult/?state__exact=RETRY",
+    "/admin/jobs/taskresult/?due=next",
     "/admin/jobs/taskresult/?q=no+such+task",
     "/admin/jobs/taskresult/{failed}/change/",
     "/admin/jobs/taskresult/{failed}/edit/",
@@ -94,7 +96,7 @@ def full(transactional_db: None, broker_url: str) -> dict[str, str]:
     """Something of everything; ids, by the names in the addresses."""
     body = chord([chain(add.s(1, n), add.s(1)) for n in range(2)] + [fail.s("wrong")], echo.s())
     body.delay()
-    failed = fail.delay("x" * 80).id
+    failed = fail.apply_async(("x" * 80,), label="import 2026-11").id
     succeeded = add.delay(1, 2).id
     work()
     assert control.retry(failed, by="ada")
@@ -103,7 +105,8 @@ def full(transactional_db: None, broker_url: str) -> dict[str, str]:
         pending = add.apply_async((1, 2), countdown=3_600).id
     now = timezone.now()
     away = {"error_type": "builtins.OSError", "error": "away " * 20}
-    retried = row(state="RETRY", eta=now + dt.timedelta(hours=1), finished_at=None, **away)
+    later = {"eta": now + dt.timedelta(hours=1), "finished_at": None}
+    retried = row(state="RETRY", label="import " * 20 + "11", **later, **away)
     TaskAttempt.objects.create(result=retried, number=1, finished_at=now, worker="w", **away)
     revoked = row(state="REVOKED", error="revoked")
     KnownError.objects.create(
@@ -124,7 +127,7 @@ def full(transactional_db: None, broker_url: str) -> dict[str, str]:
         key, _sent = letter(args=[n])
     running = put_message(task=add.name, args=[1, "long" * 40])
     _reports(running)
-    waiting = [put_message(task=add.name, args=[n, n]) for n in range(60)]
+    waiting = [put_message(task=add.name, args=[n, n], label="import") for n in range(60)]
     add.apply_async((1, 2), countdown=3_600)
     return {
         "failed": failed,

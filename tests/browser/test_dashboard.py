@@ -99,6 +99,13 @@ def test_the_page(
     browser.find_element("link text", "Last week").click()
     see(browser, ".jobs-choice a[aria-current]", "Last week")
     wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
+    browser.find_element("link text", "Last year").click()
+    see(browser, ".jobs-choice a[aria-current]", "Last year")
+    wait_for(lambda: browser.find_elements("css selector", ".jobs-chart canvas"))
+    series = json.loads(
+        browser.execute_script("return document.getElementById('jobs-series').dataset.series")
+    )
+    assert len(series["at"]) == 365
 
 
 def shown_rows(browser: Chrome, table: str) -> dict[str, list[str]]:

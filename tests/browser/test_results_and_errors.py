@@ -166,3 +166,36 @@ def test_errors(
     assert KnownError.objects.filter(why="closed until Monday").exists()
     folder = os.environ.get("SCREENSHOTS")
     assert not folder or Path(folder, "errors-dark-390.png").exists()
+
+
+def test_what_is_due_next_and_what_a_label_finds(
+    browser: Chrome, visit: Visit, screenshot: Callable[[str], None]
+) -> None:
+    now = timezone.now()
+    for minutes in (30, 5):
+        row(
+            state="RETRY",
+            finished_at=None,
+            eta=now + dt.timedelta(minutes=minutes, seconds=30),
+            error_type="builtins.TimeoutError",
+            error=f"attempt before {minutes}",
+            label="import 2026-11",
+        )
+    row(label="import 2026-10")
+    visit(LIST)
+    browser.find_element("partial link text", "Due later, the next first").click()
+    see(browser, "#result_list", "import 2026-11")
+    lines = text(browser, "#result_list").splitlines()
+    order = [line for line in lines if "attempt before" in line]
+    assert ["attempt before 5" in order[0], "attempt before 30" in order[1]] == [True, True]
+    for width in (1280, 390):
+        check_that_it_fits(browser, width)
+    screenshot("due-next")
+    visit(LIST)
+    browser.find_element("id", "jobs-by-label").send_keys("import 2026-10")
+    click(browser, ".jobs-typed button")
+    see(browser, "#jobs-count", "1 result")
+    click(browser, "#result_list .field-task_and_id a")
+    see(browser, ".field-label_text", "import 2026-10")
+    browser.find_element("link text", "all results with this label").click()
+    see(browser, "#jobs-count", "1 result")

@@ -66,7 +66,36 @@ def test_a_queue_that_nobody_serves() -> None:
     assert matters() == []
 
 
-def test_no_beat_runs_though_a_schedule_is_enabled() -> None:
+@pytest.fixture(autouse=True)
+def no_beat_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever tests before have had running."""
+    monkeypatch.setattr(attention, "_beat_seen", float("-inf"))
+
+
+def test_a_beat_that_restarts_is_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    scheduled(due=timezone.now() + dt.timedelta(days=1))
+    with broker.get().subscribe(SCHEDULES):
+        assert matters() == []
+    assert matters() == []  # it has been away for a moment
+    monkeypatch.setattr(attention, "BEAT_AWAY", 0.0)
+    assert [matter.kind for matter in matters()] == [Kind.BEAT]
+
+
+def test_schedules_that_no_beat_has_ever_seen(settings: Settings) -> None:
+    declared = {"nightly": {"task": add.name, "schedule": 60.0, "args": (1, 2)}}
+    assert matters() == []  # a project without schedules
+    settings.JOBS = {**settings.JOBS, "BEAT_SCHEDULE": {"jobs: prune results": None}}
+    assert matters() == []
+    settings.JOBS = {**settings.JOBS, "BEAT_SCHEDULE": declared}
+    assert [matter.kind for matter in matters()] == [Kind.BEAT]
+    # A beat has made rows of them, and somebody has switched them off.
+    scheduled(due=timezone.now() + dt.timedelta(days=1))
+    Schedule.objects.update(enabled=False)
+    assert matters() == []
+
+
+def test_no_beat_runs_though_a_schedule_is_enabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "BEAT_AWAY", 0.0)
     schedule = scheduled(due=timezone.now() + dt.timedelta(days=1))
     assert [matter.kind for matter in matters()] == [Kind.BEAT]
     with broker.get().subscribe(SCHEDULES):  # as each beat is

@@ -29,6 +29,7 @@ RANGES = {
     Range.HOUR: gettext_lazy("Last hour"),
     Range.DAY: gettext_lazy("Last day"),
     Range.WEEK: gettext_lazy("Last week"),
+    Range.YEAR: gettext_lazy("Last year"),
 }
 
 #: The percentiles that are shown.

@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from django.contrib.admin.utils import quote
 from django.http import HttpRequest
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
@@ -292,7 +293,7 @@ def about(queue: str) -> dict[str, Any]:
     stats, consumers = asked.stats(queue), asked.consumers(queue)
     pauses = asked.paused(queue)
     paused = PauseRow(queue, pauses[0]) if pauses and not pauses[0].task else None
-    workers = sorted(WorkerRow(c.name, [queue], c.in_flight, c.lease) for c in consumers)
+    workers = sorted(WorkerRow(c.name, c.in_flight, c.lease) for c in consumers)
     found = _limits(queue)
     return {
         "stats": stats,
@@ -429,8 +430,14 @@ def queue_of(task_id: str) -> str:
 
 
 def page_of_search(request: HttpRequest, text: str, site: str) -> str:
-    """Where the search for a whole id leads of which the ledger has no row; empty: nowhere else."""
-    if not _ID.fullmatch(text) or not may_look(request):
+    """`page_of_id` for what is searched for, which may be no id at all."""
+    return page_of_id(request, text, site) if _ID.fullmatch(text) else ""
+
+
+def page_of_id(request: HttpRequest, text: str, site: str) -> str:
+    """The page of a call of which the ledger has no row; empty: it has one, nobody knows the call,
+    or this person may not see it."""
+    if not message.is_name(text) or not may_look(request):
         return ""
     if TaskResult.objects.using(ledger.alias()).filter(pk=text).exists():
         return ""
@@ -438,7 +445,7 @@ def page_of_search(request: HttpRequest, text: str, site: str) -> str:
         queue = queue_of(text)
     except TROUBLE:
         return ""
-    return address(site, "queues_call", queue, text) if queue else ""
+    return address(site, "queues_call", queue, quote(text)) if queue else ""
 
 
 def row_of(found: Found) -> CallRow:

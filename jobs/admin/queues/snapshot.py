@@ -14,19 +14,13 @@ from jobs import ledger, message, registry, serialization
 from jobs.admin import words
 from jobs.broker.base import DeadLetter
 from jobs.control import Pause
-from jobs.control.snapshot import Doing, latest
+from jobs.control.snapshot import latest
 from jobs.exceptions import MessageError
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
-from jobs.timing import clock
 
 #: A body as most senders write it.
 _BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){6,}")
-#: Most processes on the overview; the page of the workers has all.
-_PROCESSES = 100
-
-#: Most tasks of one process that are named.
-_NAMED = 5
 
 
 class PauseRow(NamedTuple):
@@ -41,26 +35,12 @@ class PauseRow(NamedTuple):
 
 
 class WorkerRow(NamedTuple):
-    """One consumer, with all queues that it claims from."""
+    """One consumer of a queue."""
 
     name: str
-    queues: list[str]
     in_flight: int
     #: Seconds until its lease ends; negative when it has ended.
     lease: float
-    #: What it runs now, the longest first.
-    running: tuple[Doing, ...] = ()
-
-    @property
-    def doing(self) -> list[tuple[str, str]]:
-        """The first tasks that it runs, each with how long it has been running."""
-        now = clock.now()
-        first = self.running[:_NAMED]
-        return [(doing.task, words.duration(now - doing.since)) for doing in first]
-
-    @property
-    def doing_besides(self) -> int:
-        return max(0, len(self.running) - _NAMED)
 
     @property
     def alive(self) -> bool:
@@ -103,8 +83,7 @@ def snapshot(*, now: bool = False) -> dict[str, Any]:
             for queue in taken.queues
         ],
         "paused_tasks": [PauseRow(name, said) for name, said in taken.paused_tasks.items()],
-        "workers": [WorkerRow(*process) for process in taken.processes[:_PROCESSES]],
-        "workers_besides": max(0, len(taken.processes) - _PROCESSES),
+        "served": any(queue.stats.consumers for queue in taken.queues),
         "at": words.moment(taken.at),
     }
 

@@ -48,6 +48,7 @@ from jobs.admin.results import (
 )
 from jobs.admin.results.changelist import (
     HEAD,
+    DueFilter,
     QueueFilter,
     ResultList,
     SentFilter,
@@ -90,15 +91,15 @@ class ResultAdmin(VerbAdmin):
         "where",
     )
     list_display_links = ("task_and_id",)
-    list_filter = (StateFilter, SentFilter, TypedFilter, QueueFilter, TaskFilter)
+    list_filter = (StateFilter, DueFilter, SentFilter, TypedFilter, QueueFilter, TaskFilter)
     list_per_page = 50
     # Sorted by id alone, newest first: any other order would sort the whole table.
     ordering = ("-id",)
     sortable_by = ()
     search_fields = ("id", "task")
     search_help_text = _(
-        "An id or its first 8 characters or more, a part of a task's name, or a part of an error's "
-        "text."
+        "An id or its first 8 characters or more, a part of a task's name, a label, or a part of "
+        "an error's text."
     )
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
@@ -130,6 +131,20 @@ class ResultAdmin(VerbAdmin):
         relations.look_as(row, request)
         live.overlay([row])
         return row
+
+    def _get_obj_does_not_exist_redirect(
+        self, request: HttpRequest, opts: Any, object_id: str
+    ) -> HttpResponse:
+        """What Django answers to the address of an object that isn't there. A call that waits or is
+        due later may have no row yet: then its page is that of its queue."""
+        url = calls.page_of_id(request, unquote(object_id), self.admin_site.name)
+        if url:
+            return HttpResponseRedirect(url)
+        # The stubs don't have it, nor has it a public name.
+        answer: HttpResponse = super()._get_obj_does_not_exist_redirect(  # type: ignore[misc]
+            request, opts, object_id
+        )
+        return answer
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[TaskResult]:
         """From the database that is written to: nobody is to act on what a slow replica shows."""
@@ -186,6 +201,8 @@ class ResultAdmin(VerbAdmin):
         )
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        if request.GET.get("due"):
+            return _DUE
         if request.GET.get("state__exact") == State.RETRY:
             return _RETRIED
         return self.list_display
@@ -299,9 +316,11 @@ class ResultAdmin(VerbAdmin):
     def task_and_id(self, row: Any) -> SafeString:
         # The end of the id: calls sent within a minute have the same beginning.
         short = row.pk if len(row.pk) <= 13 else f"…{row.pk[-12:]}"
+        label = format_html(' <span class="jobs-label">{}</span>', row.label) if row.label else ""
         return format_html(
-            '{} <code class="jobs-call">{}</code> <span class="jobs-id" title="{}">{}</span>',
+            '{}{} <code class="jobs-call">{}</code> <span class="jobs-id" title="{}">{}</span>',
             row.task,
+            label,
             words.call(row.args_head, row.kwargs_head, whole=HEAD),
             row.pk,
             short,
@@ -313,6 +332,10 @@ class ResultAdmin(VerbAdmin):
             return None
         away = words.away(row.eta, clock.now())
         return format_html('<span class="jobs-time">{}<br>{}</span>', words.moment(row.eta), away)
+
+    @admin.display(description=_("due"), empty_value="")
+    def due(self, row: TaskResult) -> SafeString | None:
+        return self.next_attempt(row)
 
     @admin.display(description=_("error"))
     def why(self, row: Any) -> str:
@@ -366,6 +389,7 @@ class ResultAdmin(VerbAdmin):
             left_out |= relations.missing(obj)
             left_out |= set() if self._has_workflow(obj) else {"graph"}
             left_out |= set() if self.sender_text(obj) else {"sender"}
+            left_out |= set() if obj.label else {"label"}
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -496,6 +520,18 @@ class ResultAdmin(VerbAdmin):
             '{} <a class="jobs-more" href="{}?{}">{}</a>', row.task, url, query, more
         )
 
+    @admin.display(description=_("label"))
+    def label_text(self, row: TaskResult) -> SafeString:
+        url = reverse("admin:jobs_taskresult_changelist", current_app=self.admin_site.name)
+        query, more = urlencode({"label": row.label}), gettext("all results with this label")
+        return format_html(
+            '<span class="jobs-label">{}</span> <a class="jobs-more" href="{}?{}">{}</a>',
+            row.label,
+            url,
+            query,
+            more,
+        )
+
     @admin.display(description=_("arguments"))
     def args_text(self, row: TaskResult) -> SafeString:
         return pre(words.pretty(row.args))
@@ -583,8 +619,8 @@ _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         None,
         (
-            *("in_words", "progress_text", "task_link", "id", "queue", "worker", "attempts"),
-            *("sender_text", "timeline"),
+            *("in_words", "progress_text", "task_link", "label_text", "id", "queue", "worker"),
+            *("attempts", "sender_text", "timeline"),
         ),
     ),
     (_("Call"), ("args_text", "kwargs_text")),
@@ -600,3 +636,5 @@ _PARAMETERS -= {"ids"}
 
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.
 _RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "queue")
+#: The columns when it shows what is due next.
+_DUE = ("task_and_id", "due", "attempts", "why", "queue")

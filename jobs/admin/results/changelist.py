@@ -1,19 +1,20 @@
 """The list of results: its filters and pages, each answered by an index.
 
 A ledger has millions of rows. Counting them reads them all, and so does OFFSET up to its page. So a
-page has no number: it is "the next fifty below this key", which reads fifty on the first page as
+page has no number: it is "the next fifty behind this key", which reads fifty on the first page as
 on the last. What the filters of this file mean is in `jobs.control.selecting`; here they are shown.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import PAGE_VAR, ChangeList
 from django.core.paginator import Paginator
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Left
 from django.http import HttpRequest
 from django.utils import timezone
@@ -37,8 +38,57 @@ OLDER, NEWER = "older", "newer"
 LARGE = ("args", "kwargs", "result", "error", "traceback", "message")
 
 
+class Newest:
+    """Results by their ids, the newest first. A page's key is an id."""
+
+    order: ClassVar[tuple[str, ...]] = ("-pk",)
+    reverse: ClassVar[tuple[str, ...]] = ("pk",)
+
+    @staticmethod
+    def key(row: TaskResult) -> str:
+        return str(row.pk)
+
+    @staticmethod
+    def after(key: str) -> Q:
+        return Q(pk__lt=key)
+
+    @staticmethod
+    def before(key: str) -> Q:
+        return Q(pk__gt=key)
+
+
+class Next(Newest):
+    """Calls by the time at which they are due, the next one first. A page's key is both, since many
+    may be due at one time. Raises `ValueError` for another key."""
+
+    order: ClassVar[tuple[str, ...]] = ("eta", "pk")
+    reverse: ClassVar[tuple[str, ...]] = ("-eta", "-pk")
+
+    @staticmethod
+    def key(row: TaskResult) -> str:
+        return f"{row.eta and row.eta.isoformat()},{row.pk}"
+
+    @staticmethod
+    def after(key: str) -> Q:
+        eta, pk = _due_and_id(key)
+        return Q(eta__gt=eta) | Q(eta=eta, pk__gt=pk)
+
+    @staticmethod
+    def before(key: str) -> Q:
+        eta, pk = _due_and_id(key)
+        return Q(eta__lt=eta) | Q(eta=eta, pk__lt=pk)
+
+
+def _due_and_id(key: str) -> tuple[dt.datetime, str]:
+    eta, _comma, pk = key.partition(",")
+    found = selecting.moment(eta)
+    if found is None:
+        raise ValueError(key)
+    return found, pk
+
+
 class ResultList(ChangeList):
-    """Results by key, newest first. ``p=older:<key>`` and ``p=newer:<key>`` are the other pages;
+    """Results by key. ``p=older:<key>`` and ``p=newer:<key>`` are the pages behind and in front;
     Django drops this parameter when the filters change."""
 
     #: Query strings of the neighbouring pages; empty when there is no such page.
@@ -54,11 +104,13 @@ class ResultList(ChangeList):
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[TaskResult]:
         rows: QuerySet[TaskResult] = super().get_queryset(request, *args, **kwargs)
         self.cut = ""
+        self.by: type[Newest] = Newest
         try:
             selection = selecting.read(request.GET)
         except ValueError as error:
             self.problem = str(error)
             return rows.none()
+        self.by = Next if selection.due else Newest
         rows, self.cut = selection.bounded(rows, restricted=selecting.is_restricted())
         return rows.defer(*LARGE).annotate(
             args_head=Left("args", HEAD),
@@ -69,21 +121,26 @@ class ResultList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
         size = self.list_per_page
         direction, _colon, key = request.GET.get(PAGE_VAR, "").partition(":")
+        by = self.by
+        try:
+            in_front, behind = by.before(key), by.after(key)
+        except ValueError:
+            key, in_front, behind = "", Q(), Q()
         newer, older = False, True
         rows: list[TaskResult] = []
         if key and direction == NEWER:
-            found = list(self.queryset.filter(pk__gt=key).order_by("pk")[: size + 1])
+            found = list(self.queryset.filter(in_front).order_by(*by.reverse)[: size + 1])
             newer = len(found) > size
             rows = found[:size][::-1]
         if len(rows) < size:
             # The first page, also when it is near; or an older one.
-            below = self.queryset.order_by("-pk")
+            below = self.queryset.order_by(*by.order)
             newer = bool(key) and direction == OLDER
-            found = list((below.filter(pk__lt=key) if newer else below)[: size + 1])
+            found = list((below.filter(behind) if newer else below)[: size + 1])
             rows, older = found[:size], len(found) > size
 
         def url(direction: str, row: TaskResult) -> str:
-            return self.get_query_string({PAGE_VAR: f"{direction}:{row.pk}"})
+            return self.get_query_string({PAGE_VAR: f"{direction}:{by.key(row)}"})
 
         if newer:
             self.newest_url = self.get_query_string()
@@ -106,7 +163,18 @@ class ResultList(ChangeList):
         self.show_admin_actions = bool(rows)
         self.can_show_all = self.multi_page = False
 
+    @property
+    def is_next(self) -> bool:
+        """Whether it shows what is due next."""
+        return self.by is Next
+
     def _say_where_it_ends(self) -> None:
+        if self.is_next:
+            self.cut_note = _(
+                "These filters together have no index: the first %(n)s calls that are due were "
+                "looked through."
+            ) % {"n": number_format(selecting.LOOKED_AT, force_grouping=True)}
+            return
         end = TaskResult.objects.using(self.queryset.db).filter(pk=self.cut)
         at = end.values_list("created_at", flat=True).first()
         values = {"n": number_format(selecting.LOOKED_AT, force_grouping=True)}
@@ -185,6 +253,14 @@ class SentFilter(_Filter):
         return list(zip(selecting.PERIODS, names, strict=True))
 
 
+class DueFilter(_Filter):
+    title = gettext_lazy("time due")
+    parameter_name = "due"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
+        return [(selecting.NEXT, _("Due later, the next first"))]
+
+
 class TypedFilter(admin.ListFilter):
     """The filters whose values are typed, in one form."""
 
@@ -198,6 +274,7 @@ class TypedFilter(admin.ListFilter):
         ("worker", gettext_lazy("Worker"), "text"),
         ("schedule", gettext_lazy("Schedule"), "select"),
         ("group", gettext_lazy("Group"), "text"),
+        ("label", gettext_lazy("Label"), "text"),
         ("longer", gettext_lazy("Ran longer than (seconds)"), "number"),
         ("since", gettext_lazy("Sent from"), "datetime-local"),
         ("until", gettext_lazy("Sent before"), "datetime-local"),

@@ -120,6 +120,7 @@ def send(row: TaskResult, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Mes
     new: Message = task.message(args, kwargs, queue=row.queue)
     # What came of it is found by these: it belongs to the old one's workflow.
     new.parent_id, new.root_id = row.pk, row.root_id or row.pk
+    new.label = row.label
     if old is not None:
         new.priority, new.timelimit = old.priority, old.timelimit
         new.ignore_result, new.own_headers = old.ignore_result, old.headers

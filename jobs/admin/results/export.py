@@ -40,6 +40,7 @@ COLUMNS = (
     "group_id",
     "parent_id",
     "root_id",
+    "label",
 )
 
 #: What a spreadsheet takes for the beginning of a formula.

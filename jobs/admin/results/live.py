@@ -55,6 +55,7 @@ def without_row(task_id: str) -> TaskResult | None:
         state=State.STARTED,
         args=call.args,
         kwargs=call.kwargs,
+        label=call.label,
         attempts=call.attempt,
         worker=found.consumer,
         created_at=created,

@@ -21,6 +21,9 @@ Step = tuple[dt.datetime, str]
 def steps(row: TaskResult, attempts: Sequence[TaskAttempt]) -> list[Step]:
     """What happened and will happen, in order. ``attempts``: the former ones."""
     found: list[Step] = [(row.created_at, _("Sent"))]
+    known = [attempt.retry_at for attempt in attempts]
+    waited = {attempt.eta for attempt in attempts if attempt.eta not in (None, *known)}
+    found += [(at, _("Not before")) for at in waited if at]
     # The sender notes it a moment later: a worker may have started the call before, which says
     # enough. Rows of former versions have the same time for both.
     noted_late = row.published_at and row.started_at and row.published_at >= row.started_at
@@ -58,7 +61,7 @@ def run_again(attempt: TaskAttempt) -> str:
 def _last(row: TaskResult, attempts: Sequence[TaskAttempt]) -> list[Step]:
     """The steps of the attempt that the row tells of."""
     found: list[Step] = []
-    if row.eta and row.eta not in [attempt.retry_at for attempt in attempts]:
+    if row.eta and row.eta not in [at for a in attempts for at in (a.eta, a.retry_at)]:
         label = _("To be tried again") if row.state == State.RETRY else _("Not before")
         found.append((row.eta, label))
     # While the next attempt waits, the row still tells of the former one.

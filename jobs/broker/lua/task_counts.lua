@@ -1,13 +1,16 @@
 -- Read some of the numbers of the tasks of spans: a task has up to 200, and few are asked for.
 -- KEYS  prefix of the metrics' keys        ARGV  how many fields, field, ..., span, ...
--- Returns {'=<task>', number, '<number>:<field>', count, ...} for each span, as `counts.lua`.
+-- Returns {'=<task>', number, '<number>:<field>', count, ...} for each span, as `counts.lua`; in
+-- place of a key that is no hash, the key's name.
 local wanted = tonumber(ARGV[1])
-local answer = {}
-for i = wanted + 2, #ARGV do
-  local key, found, asked, cursor = KEYS[1] .. ARGV[i], {}, {}, '0'
+local function read(key)
+  local found, asked, cursor = {}, {}, '0'
   for f = 2, wanted + 1 do asked[#asked + 1] = '0:' .. ARGV[f] end
   repeat
-    local page = redis.call('HSCAN', key, cursor, 'MATCH', '=*', 'COUNT', 10000)
+    local page = redis.pcall('HSCAN', key, cursor, 'MATCH', '=*', 'COUNT', 10000)
+    if page.err then
+      return string.find(page.err, 'WRONGTYPE') and key or redis.call('HGETALL', key)
+    end
     cursor = page[1]
     for n = 1, #page[2], 2 do
       found[#found + 1] = page[2][n]
@@ -25,6 +28,8 @@ for i = wanted + 2, #ARGV do
       end
     end
   end
-  answer[#answer + 1] = found
+  return found
 end
+local answer = {}
+for i = wanted + 2, #ARGV do answer[#answer + 1] = read(KEYS[1] .. ARGV[i]) end
 return answer

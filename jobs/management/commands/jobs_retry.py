@@ -35,6 +35,7 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
         parser.add_argument("id", nargs="*", help=_("id of the call"))
         parser.add_argument("--task", default="", help=_("calls of this task"))
         parser.add_argument("--queue", default="", help=_("calls on this queue"))
+        parser.add_argument("--label", default="", help=_("calls that were sent with this label"))
         parser.add_argument(
             "--error", default="", metavar="CLASS", help=_("calls that failed with this exception")
         )
@@ -46,7 +47,7 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
         parser.add_argument("--json", action="store_true", help=_("print JSON"))
 
     def operate(self, **options: Any) -> None:
-        filters = {name: options[name] for name in ("task", "queue", "since", "until")}
+        filters = {name: options[name] for name in ("task", "queue", "label", "since", "until")}
         filters["error_type"] = options["error"]
         if not options["id"] and not any(filters.values()):
             raise CommandError(_("Say which calls: give ids, or one of the filters."))

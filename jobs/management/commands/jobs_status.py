@@ -17,7 +17,7 @@ from jobs import (
     ledger,
 )
 from jobs.broker.base import Keeping, Stats
-from jobs.control import Pause, metrics
+from jobs.control import Pause, attention, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import recovery
@@ -83,6 +83,7 @@ and no beat sends them; 2 the broker is away."""
                 problems.append(_("%d schedules are overdue. Is beat running?") % overdue)
             if options["json"] and conf.get().metrics:
                 numbers = _numbers()
+            problems += map(attention.damaged, broker.get().damaged())
             keeping = broker.get().keeping()
             if keeping.eviction.startswith("allkeys-"):
                 problems.append(keeping.loses)

@@ -45,16 +45,19 @@
         const say = units[figure.dataset.unit];
         const place = document.createElement("div");
         place.setAttribute("aria-hidden", "true"); // the tables below are for screen readers
-        const long = lines.at.at(-1) - lines.at[0] > 2 * 86400;
-        const moment = new Intl.DateTimeFormat(language, {
-            timeZone: zone, hour: "2-digit", minute: "2-digit", hourCycle: "h23",
-            ...(long ? {weekday: "short"} : {}),
-        });
-        const day = new Intl.DateTimeFormat(language, {
-            timeZone: zone, ...(long ? {weekday: "short", day: "numeric"} : {
-                hour: "2-digit", minute: "2-digit", hourCycle: "h23",
-            }),
-        });
+        const span = lines.at.at(-1) - lines.at[0];
+        const clock = {hour: "2-digit", minute: "2-digit", hourCycle: "h23"};
+        const date = {month: "short", day: "numeric"};
+        let [exact, rough] = [clock, clock];
+        if (span > 60 * 86400) {
+            [exact, rough] = [{...date, year: "numeric"}, date];
+        } else if (span > 2 * 86400) {
+            [exact, rough] = [{...clock, weekday: "short"}, {weekday: "short", day: "numeric"}];
+        }
+        // The numbers of a year are those of days in UTC.
+        const timeZone = exact.year ? "UTC" : zone;
+        const moment = new Intl.DateTimeFormat(language, {timeZone, ...exact});
+        const day = new Intl.DateTimeFormat(language, {timeZone, ...rough});
         const series = names.map((element, n) => ({
             label: element.textContent,
             stroke: () => colour(`--jobs-line-${n + 1}`),

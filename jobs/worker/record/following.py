@@ -7,6 +7,7 @@ sends nothing twice. `jobs.worker.record.joining` sends what follows the last me
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import itertools
 import logging
@@ -19,6 +20,7 @@ from jobs import (
     message,
     routing,
 )
+from jobs.conf.values import check_label
 from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
@@ -195,6 +197,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
                 group_id=group_id,
                 group_index=_index(options),
                 root_id=root_id,
+                label=_label(one) or "",
             )
         )
         if group_id and isinstance(options.get("chord"), Mapping):
@@ -261,6 +264,7 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
         group_id=options["group_id"] if message.is_name(options.get("group_id")) else None,
         group_index=_index(options),
         chord=options.get("chord"),
+        label=_label(call),
     )
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
@@ -310,6 +314,17 @@ def _index(options: Mapping[str, Any]) -> int | None:
     """A call's place in its group."""
     index = options.get("group_index")
     return index if isinstance(index, int) and 0 <= index < 2**31 else None
+
+
+def _label(call: Call) -> str | None:
+    """The label of a call of a single task: its own or, if that can't be one, the task's."""
+    label = workflow.options(call).get("label")
+    if label is not None:
+        with contextlib.suppress(TypeError, ValueError):
+            check_label(label)
+            return str(label)
+    task = tasks.get(str(call.get("task")))
+    return task.label if task else None
 
 
 def _seconds(options: Mapping[str, Any], name: str) -> float | None:

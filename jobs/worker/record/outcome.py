@@ -366,6 +366,10 @@ def of_retry(
         error=told.text,
         traceback=told.traceback,
         retry_at=waiting.eta,
+        # Of a later one, the attempt before it says so. An operator may have had it run earlier.
+        eta=sent.eta and min(sent.eta, waiting.started_at or sent.eta)
+        if not sent.retries
+        else None,
     )
     return waiting, over
 
@@ -470,6 +474,7 @@ def _record(
         group_index=sent.group_index,
         parent_id=sent.parent_id if sent.parent_id != sent.id else None,  # as in a retry
         root_id=sent.root_id if sent.root_id != sent.id else None,
+        label=sent.label,
     )
 
 

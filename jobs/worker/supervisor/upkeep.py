@@ -117,7 +117,7 @@ def end_unsendable(row: TaskResult, error: Exception) -> None:
     except MessageError:
         sent = Message(task=row.task, id=row.id, queue=row.queue)
         sent.group, sent.group_index = row.group_id, row.group_index
-        sent.root_id, sent.parent_id = row.root_id, row.parent_id
+        sent.root_id, sent.parent_id, sent.label = row.root_id, row.parent_id, row.label
     why = JobsError(f"Its message, of {len(raw):,} bytes, can't be put on its queue: {error}")
     log.error("task %s[%s] ends, for it can't be sent: %s", sent.task, sent.id, error)
     recorder = Recorder("relay")

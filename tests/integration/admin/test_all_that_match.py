@@ -12,6 +12,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.messages import get_messages
 from django.core.exceptions import PermissionDenied
+from django.core.signing import BadSignature, Signer
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -22,7 +23,7 @@ from jobs.control import selecting
 from jobs.message import Message
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
-from jobs.tasks import act_on_results
+from jobs.tasks import act_on_results, seal_of
 from tests.integration.admin.conftest import row, staff
 from tests.integration.admin.test_results import ids_on
 from tests.models import Run
@@ -333,3 +334,27 @@ def test_another_worker_goes_on_where_one_stopped(project: Project, client: Clie
     call = TaskResult.objects.get(task=TASK)
     assert json.loads(call.result) == {"done": 3000, "left_as_they_are": 0}
     assert stats("low").waiting == count(state="PENDING") == 3000
+
+
+def test_a_worker_that_knows_no_labels_refuses_to_act_on_one() -> None:
+    """It would pass over the filter, and act on more: the seal has another form."""
+    asked: dict[str, Any] = {"label": "import", "state": "FAILURE"}
+    before = json.dumps(["id-1", "retry", asked, "1", {}], sort_keys=True)
+    seal = seal_of("id-1", "retry", asked, "1", {})
+    with pytest.raises(BadSignature):
+        Signer(salt="jobs.act_on_results").unsign(f"{before}:{seal}")
+    # Of filters that it knows, it has the form that they always had.
+    del asked["label"]
+    before = json.dumps(["id-1", "retry", asked, "1", {}], sort_keys=True)
+    seal = seal_of("id-1", "retry", asked, "1", {})
+    assert Signer(salt="jobs.act_on_results").unsign(f"{before}:{seal}") == before
+
+
+def test_many_of_one_label(root: Client, broker_url: str, at_once: None) -> None:
+    failures(6, label="import")
+    kept = failures(2)
+    query = "?label=import"
+    confirm(root, press(root, "run_again", query), query)
+    work()
+    assert count(label="import", state="SUCCESS") == 6
+    assert count(state="FAILURE") == len(kept)

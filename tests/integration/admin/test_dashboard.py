@@ -149,7 +149,12 @@ def test_ranges(root: Client, period: str, spans: int, seconds: int) -> None:
     assert f'hx-get="/admin/jobs/dashboard/numbers/?range={period}&amp;queue=low"' in page
 
 
-@pytest.mark.parametrize("asked", ["", "nonsense", "year", "x" * 5000])
+@pytest.mark.parametrize(("asked", "spans"), [("day", 144), ("week", 168), ("year", 365)])
+def test_each_range(root: Client, asked: str, spans: int) -> None:
+    assert len(numbers(root, range=asked)["at"]) == spans
+
+
+@pytest.mark.parametrize("asked", ["", "nonsense", "ever", "x" * 5000])
 def test_what_there_is_not_is_the_last_hour(root: Client, asked: str) -> None:
     assert len(numbers(root, range=asked, queue=asked)["at"]) == 60
 

@@ -348,7 +348,7 @@ def test_numbers_and_moments_out_of_bounds(
 
 def test_stored_values_that_no_page_can_hold(root: Client, broker_url: str) -> None:
     held = '{"\\ud800": "\\udfff"}'
-    result = row(args=f"[{held}]", kwargs=held, result=held)
+    result = row(args=f"[{held}]", kwargs=held, result=held, label="<b>\u202e")
     key = bury(f'{{"headers": {held}, "body": "{"9" * 5_000}"}}'.encode())
     deep = bury(b"[" * 100_000)
     for url in (

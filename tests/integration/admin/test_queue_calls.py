@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
+from django.contrib.admin.utils import quote
 from django.contrib.messages import get_messages
 from django.db import transaction
 from django.test import Client
@@ -679,6 +680,24 @@ def test_a_call_that_is_not_found(
     assert root.get(url).status_code == 200
     assert root.get(url.replace(sent[3], sent[2], 1)).status_code == 200
     assert root.get(url.replace(sent[3], "other", 1)).status_code == 404
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_address_of_a_result_that_is_no_row_yet(root: Client, broker_url: str) -> None:
+    later = trace.apply_async(("x",), countdown=3600)
+    own = trace.apply_async(("y",), task_id="import/7")
+    for task_id in (later.id, own.id):
+        for ending in ("", "change/"):
+            answer = root.get(f"/admin/jobs/taskresult/{quote(task_id)}/{ending}", follow=True)
+            assert answer.status_code == 200
+            assert "Where it is" in answer.content.decode(), task_id
+            assert "/admin/jobs/queues/call/default/" in answer.redirect_chain[-1][0]
+    answer = root.get("/admin/jobs/taskresult/unknown/change/", follow=True)
+    assert answer.redirect_chain[-1][0] == "/admin/"
+    # Whoever may not look at queues is told what Django tells.
+    other = staff("jobs.view_taskresult").get(f"/admin/jobs/taskresult/{later.id}/change/")
+    assert other["Location"] == "/admin/"
+    assert staff().get(f"/admin/jobs/taskresult/{later.id}/change/").status_code == 403
 
 
 def test_the_search_for_an_id_without_a_row(root: Client, broker_url: str) -> None:

@@ -48,7 +48,11 @@ def test_the_numbers_of_a_queue(root: Client, broker_url: str) -> None:
     assert numbers(root, "default") == [0, 0, 0, 0, 0]
     page = root.get(OVERVIEW).content.decode()
     assert 'hx-get="/admin/jobs/queues/live/"' in page
-    assert re.search(r"child-1</th>\s*<td>high, low</td>\s*<td[^>]*>1</td>", page)
+    # Who they are is on the page of the queue, and on that of the workers.
+    assert 'href="/admin/jobs/workers/"' in page
+    assert "child-1" not in page
+    page = root.get("/admin/jobs/queues/queue/high/").content.decode()
+    assert re.search(r"child-1</th>\s*<td[^>]*>1</td>", page)
     (left,) = re.findall(r"ends in (\d+) s unless renewed", page)
     assert 500 < int(left) <= 600
 
@@ -65,7 +69,8 @@ def test_a_worker_whose_lease_has_ended(root: Client, broker_url: str) -> None:
     port = broker.get()
     port.push([Outgoing("low", b"x")])
     port.claim("low", "gone", 1, 1, -5.0)
-    page = root.get(LIVE).content.decode()
+    assert "No worker is running." in root.get(LIVE).content.decode()
+    page = root.get("/admin/jobs/queues/queue/low/").content.decode()
     assert "what it holds goes back to its queue" in page
     assert 'class="jobs-gone"' in page
 

@@ -51,6 +51,7 @@ def test_each_filter(root: Client) -> None:
         error_type="builtins.ValueError",
         error="No such Order 17",
         group_id="g-1",
+        label="import 2026-11",
         started_at=now - dt.timedelta(minutes=5),
         finished_at=now,
     )
@@ -61,6 +62,8 @@ def test_each_filter(root: Client) -> None:
         {"worker": "host.1"},
         {"worker": "host.1/2"},
         {"group": "g-1"},
+        {"label": "import 2026-11"},
+        {"q": "import 2026-11"},
         {"error_type": "builtins.ValueError"},
         {"error_type": "ValueError"},
         {"error": "such order"},
@@ -74,6 +77,8 @@ def test_each_filter(root: Client) -> None:
         {"error_type": "KeyError"},
         {"error": "nothing like it"},
         {"worker": "host.2"},
+        {"label": "import"},
+        {"label": "import 2026-11", "q": "import 2026-12"},
         {"longer": "301"},
         {"q": "order 17", "state__exact": "SUCCESS"},
         {"task": "a.one", "q": "a.two"},
@@ -245,6 +250,7 @@ def plan_of(rows: Any) -> str:
         ({"task": "a.rare"}, "jobs_result_task"),
         ({"error_type": "builtins.ValueError"}, "jobs_result_error"),
         ({"group": "g-7"}, "jobs_result_group"),
+        ({"label": "import"}, "jobs_result_label"),
         ({"ids": ("x", "y")}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
         ({"q": "019a00000"}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
         ({"since": "5m"}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
@@ -258,6 +264,7 @@ def test_each_question_uses_an_index(values: dict[str, Any], indexes: str) -> No
     many(3000)
     many(60, state="FAILURE", error_type="builtins.ValueError", task="a.rare", error="boom")
     many(30, group_id="g-7")
+    many(30, label="import")
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("ANALYZE jobs_taskresult")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import re
 from pathlib import Path
@@ -22,7 +23,7 @@ from jobs.states import State
 from tests.integration.admin.conftest import row, staff
 from tests.project import Project
 from tests.services import wait_for
-from tests.tasks import add, echo, fail, wait_at
+from tests.tasks import add, echo, fail, fail_hourly, wait_at
 from tests.workers import work
 
 LIST = "/admin/jobs/taskresult/"
@@ -217,6 +218,41 @@ def test_the_steps_of_a_retried_call() -> None:
     result.state, result.attempts = State.STARTED, 2
     result.started_at = after(61)
     assert times.steps(result, [first]) == [*expected, (after(61), "Attempt 2 started")]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("outside", [True, False])
+def test_when_it_was_due_first_is_kept_through_retries(
+    root: Client, broker_url: str, outside: bool
+) -> None:
+    with contextlib.nullcontext() if outside else transaction.atomic():
+        sent = fail_hourly.apply_async(("no",), countdown=0.01)
+    wait_for(lambda: work() or TaskResult.objects.filter(state=State.RETRY).exists())
+    result = TaskResult.objects.get()
+    (first,) = result.failed_attempts.all()
+    assert first.eta is not None
+    assert first.eta <= first.started_at
+    assert steps(page(root, sent.id)) == [
+        "Sent",
+        "Put on the queue",
+        "Not before",
+        "Attempt 1 started",
+        "Attempt 1 failed: ValueError",
+        "Attempt 2 due",
+    ]
+    assert control.retry_now(sent.id)
+    work()
+    second = result.failed_attempts.get(number=2)
+    assert second.eta is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_call_that_is_run_again_keeps_it_too(root: Client, broker_url: str) -> None:
+    sent = fail.apply_async(("no",), countdown=0.01)
+    wait_for(lambda: work() or TaskResult.objects.exists())
+    assert control.retry(sent.id, by="ada")
+    work()
+    assert steps(page(root, sent.id)).count("Not before") == 1
 
 
 @pytest.mark.django_db

@@ -52,11 +52,31 @@ def test_a_survey_brings_no_large_message_along(broker: Broker) -> None:
 
 def test_a_refused_queue_hides_no_other(redis_broker: RedisBroker, client: redis.Redis) -> None:
     push(redis_broker, b"x", queue="post")
-    client.set("{mail}:paused", "of another type")
+    client.set("{mail}:due", "of another type")
     mail, post = redis_broker.survey(["mail", "post"])
     assert "WRONGTYPE" in mail.problem
     assert mail.stats.waiting == 0
     assert (post.stats.waiting, post.problem) == (1, "")
+
+
+def test_what_is_only_looked_at_hides_nothing_of_its_queue(
+    redis_broker: RedisBroker, client: redis.Redis
+) -> None:
+    push(redis_broker, b"x")
+    redis_broker.report("mail", "w", b"{}")
+    client.set("{mail}:paused", "of another type")
+    (mail,) = redis_broker.survey(["mail"])
+    assert (mail.stats.waiting, mail.pauses, mail.problem) == (1, [], "")
+    assert mail.reports == {"w": b"{}"}
+    assert redis_broker.damaged() == ["{mail}:paused"]
+    client.delete("{mail}:paused")
+    assert redis_broker.damaged() == []
+    assert redis_broker.survey(["mail"])[0].problem == ""
+
+
+def test_no_key_is_damaged(broker: Broker) -> None:
+    broker.survey(["mail"])
+    assert broker.damaged() == []
 
 
 def test_a_survey_changes_nothing_and_is_one_round_trip(

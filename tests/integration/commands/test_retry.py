@@ -40,6 +40,15 @@ def test_by_filters(broker_url: str) -> None:
     assert "REVOKED" in states()
 
 
+def test_by_label(broker_url: str) -> None:
+    failures(2, label="import 2026-11")
+    failures(1, label="import 2026-12")
+    failures(1)
+    assert "2 of 2 calls" in run("jobs_retry", "--label", "import 2026-11")
+    assert states() == ["FAILURE", "FAILURE", "PENDING", "PENDING"]
+    assert "1 of 1 call " in run("jobs_retry", "--label", "import 2026-12", "--since", "1h")
+
+
 def test_by_ids(broker_url: str) -> None:
     first, second, third = failures(3)
     revoked = failures(1, state="REVOKED")[0]

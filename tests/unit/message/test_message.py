@@ -45,6 +45,7 @@ def test_every_field_comes_back() -> None:
         ledger=True,
         marks=Marks(crashes=2),
         origin="web@host",
+        label="import 2026-11",
     )
     back = there_and_back(sent)
     sent.held = True  # the broker holds a message that has an eta

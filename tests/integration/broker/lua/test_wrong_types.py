@@ -16,6 +16,7 @@ from tests.integration.broker.lua.keys import (
     DUE,
     INFLIGHT,
     LISTS,
+    METRICS,
     PAUSED,
     PLACES,
     REVOKED,
@@ -55,3 +56,33 @@ def test_what_is_due_stays(client: redis.Redis, run: Any) -> None:
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         run(scripts.CLAIM, keys, "w1", 5_000, 1, 10, PLACES)
     assert client.zscore(DUE, "0|due") == 1
+
+
+def test_what_is_read_for_people_is_answered_by_the_key(client: redis.Redis, run: Any) -> None:
+    day, workers = f"{METRICS}day:20000", "{mail}:workers"
+    for key in (day, f"{METRICS}sent", workers):
+        client.set(key, "somebody else's")
+    client.hset(f"{METRICS}ever:0", "sent", 7)
+    sent, *spans = run(scripts.COUNTS, (METRICS,), "day:20000", "ever:0")
+    assert [sent, *spans] == [f"{METRICS}sent".encode(), day.encode(), [b"sent", b"7"]]
+    assert run(scripts.TASK_COUNTS, (METRICS,), 1, "failed", "day:20000", "day:1") == [
+        day.encode(),
+        [],
+    ]
+    client.hset(PAUSED, "task", "said")
+    assert run(scripts.LOOK, (PAUSED, workers, *LISTS), 9) == [
+        [b"task", b"said"],
+        workers.encode(),
+        [],
+    ]
+
+
+def test_a_minute_is_moved_once_to_the_spans_that_take_it(client: redis.Redis, run: Any) -> None:
+    """The first message of a later minute moves it, and each one of another minute tries anew."""
+    client.hset(f"{METRICS}sent", "1", 5)
+    client.set(f"{METRICS}ten:0", "somebody else's")
+    for _ in range(2):
+        run(scripts.PUSH, (LISTS[0], BELL, METRICS), "a")
+    assert client.hget(f"{METRICS}minute:1", "sent") == b"5"
+    assert client.hget(f"{METRICS}ever:0", "sent") == b"5"
+    assert not client.hexists(f"{METRICS}sent", "1")

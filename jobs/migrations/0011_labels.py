@@ -1,0 +1,22 @@
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [
+        ("jobs", "0010_fewer_indexes"),
+    ]
+
+    operations = [
+        migrations.AddField(
+            model_name="taskattempt",
+            name="eta",
+            field=models.DateTimeField(null=True, verbose_name="not before"),
+        ),
+        migrations.AddField(
+            model_name="taskresult",
+            name="label",
+            field=models.CharField(
+                blank=True, db_default="", default="", max_length=200, verbose_name="label"
+            ),
+        ),
+    ]
