@@ -13,11 +13,12 @@ COUNTDOWNS = 200
 def run(system: System, bench: Bench) -> Figures:
     """Measure the three with one start of the workers."""
     system.prepare(bench)
+    answers = system.results and system.answers
     workers = system.start(bench)
     try:
         system.greet(bench, workers)
         figures = _named("start", _lateness(system, bench, workers, "stamps", SAMPLES))
-        figures |= _named("trip", _trips(system, bench) if system.results else [])
+        figures |= _named("trip", _trips(system, bench) if answers else [])
         figures |= _named("late", _countdowns(system, bench, workers))
     finally:
         workers.stop()
@@ -89,6 +90,12 @@ MEASURE = Measure(
         "huey-redis",
         "rq-redis",
         "taskiq-redis",
+        "arq-redis",
+        "saq-redis",
+        "streaq-redis",
+        "procrastinate",
+        "django-q2",
+        "django-tasks-db",
     ),
     ratios=(("start_p50", "celery"), ("start_p50", "huey")),
 )
