@@ -7,8 +7,8 @@ does. Needs valgrind (Debian: ``apt-get install valgrind``). Three figures, each
     work     claim, run and acknowledge a call without a result, in batches of 250
     record   write the result of a call into SQLite and acknowledge it, in batches of 250
 
-Each is divided by the instructions of a reference function in pure Python that is counted in the
-same run, so that another build of the same Python changes it little. ``budget.json`` holds the
+Each is divided by the instructions of a reference function that is counted in the same run, so that
+another build of the same Python changes it little. ``budget.json`` holds the
 figures of each version of Python; ``--write`` (``make budget``) writes those of this one.
 """
 
@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
@@ -39,7 +40,7 @@ PACKAGES = ("django", "redis", "hiredis", "msgspec")
 BATCH = 250
 WARM_BATCHES, BATCHES = 1, 2
 WARM_SENDS, SENDS = 20, 100
-WARM_REFERENCES, REFERENCES = 100, 300
+WARM_REFERENCES, REFERENCES = 50, 150
 
 #: What valgrind counts up to each mark, in order: a name, and how many calls that was. What has no
 #: name is not wanted.
@@ -121,6 +122,9 @@ def _under_valgrind(folder: Path, env: dict[str, str]) -> list[int]:
             stderr=log,
             text=True,
         )
+        # Also while it is waited for below.
+        killer = threading.Timer(SECONDS, process.kill)
+        killer.start()
         try:
             assert process.stdin is not None
             assert process.stdout is not None
@@ -129,8 +133,9 @@ def _under_valgrind(folder: Path, env: dict[str, str]) -> list[int]:
                 subprocess.run(vgdb, check=True, capture_output=True, timeout=SECONDS)
                 process.stdin.write("\n")
                 process.stdin.flush()
-            status = process.wait(SECONDS)
+            status = process.wait()
         finally:
+            killer.cancel()
             process.kill()
             process.wait()
         if status:
