@@ -1,6 +1,7 @@
 """SAQ on Redis; its tasks are coroutines."""
 
 import asyncio
+import math
 import os
 from collections.abc import Coroutine, Iterable
 from typing import Any
@@ -53,8 +54,8 @@ send_bulk = None
 
 
 def send_stamp(at: int, delay: float | None) -> None:
-    # It schedules in whole seconds, so that a fraction is cut off.
-    due = 0.0 if delay is None else at / 1e9
+    # It schedules in whole seconds; the next one, so that no task starts too early.
+    due = 0 if delay is None else math.ceil(at / 1e9)
     _run(queue.enqueue("stamp", at=at, scheduled=due, ttl=-1))
 
 

@@ -46,7 +46,7 @@ class DjangoQ2(System):
 
 @dataclass
 class DjangoTasksDb(System):
-    """Two ``db_worker`` commands, which look for tasks as often as they may."""
+    """Two ``db_worker`` commands, which look for tasks once a second when they have none."""
 
     def commands(self, processes: int) -> list[list[str]]:
         command = ["-m", "django", "db_worker", "--queue-name", "bench", "--verbosity", "0"]
