@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run web worker beat broker test test-sqlite test-postgres test-version themes storm check \
-	lint format clean
+	budget lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -87,11 +87,15 @@ themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
 	$(BIN)/python -m tests.storm $(STORM)
 
-check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings and migrations
+check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations and the budget
 	$(BIN)/python -m tests.check_docs
 	$(BIN)/mypy
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
+	$(BIN)/python -m benchmarks.budget
+
+budget: $(INSTALLED) ## Make what sending, running and recording cost now the budget that check holds
+	$(BIN)/python -m benchmarks.budget --write
 
 lint: $(INSTALLED) ## Check style alone
 	$(BIN)/ruff check

@@ -2,11 +2,14 @@
 
 import argparse
 import json
+import math
 import signal
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 from . import report
 from .bench import Bench, BenchmarkError
@@ -38,7 +41,20 @@ def arguments() -> argparse.Namespace:
         default=USUAL_TASKS,
         help=f"our backlog ({USUAL_TASKS}); those of the others are cut or grown alike",
     )
-    parser.add_argument("--json", type=Path, help="write everything to this file as well")
+    parser.add_argument(
+        "--json", type=Path, help="write everything to this file as well, after each measurement"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="with --json: measure only what the file doesn't hold yet",
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="begin nothing after so many minutes; --resume goes on from there",
+    )
     parser.add_argument("--only", default="", help="systems to measure, by name, with commas")
     parser.add_argument(
         "--database",
@@ -49,6 +65,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.rounds < 1 or options.tasks < 1:
         parser.error("--rounds and --tasks must be at least 1")
+    if options.resume and not options.json:
+        parser.error("--resume needs the file of --json")
     unknown = set(filter(None, options.only.split(","))) - set(SYSTEMS)
     if unknown:
         parser.error(f"no such system: {', '.join(unknown)}; there are: {', '.join(SYSTEMS)}")
@@ -74,18 +92,46 @@ def _fits(system: System, wanted: set[str]) -> bool:
 
 
 def measured(
-    measure: Measure, systems: list[System], bench: Bench, rounds: int
-) -> dict[str, list[Figures]]:
-    """Run every system once, then every system again: the machine's moods fall on all alike."""
-    figures: dict[str, list[Figures]] = {}
-    for number in range(1, rounds + 1):
+    measure: Measure,
+    systems: list[System],
+    bench: Bench,
+    options: argparse.Namespace,
+) -> tuple[dict[str, list[Figures]], dict[str, Any]]:
+    """Run every system once, then every system again: the machine's moods fall on all alike.
+
+    Returns the figures, those that the file had before included, and where they are from.
+    """
+    figures, where = before(measure, options)
+    where |= report.machine(bench, systems, where.get("packages", {}))
+    ends = time.monotonic() + options.minutes * 60
+    for number in range(1, options.rounds + 1):
         for system in systems:
-            print(f"round {number}/{rounds}: {system.name} …", file=sys.stderr, flush=True)
+            if len(figures.get(system.name, ())) >= number:
+                continue
+            if time.monotonic() > ends:
+                print("The time is over; --resume goes on from here.", file=sys.stderr)
+                return figures, where
+            print(f"round {number}/{options.rounds}: {system.name} …", file=sys.stderr, flush=True)
             try:
                 figures.setdefault(system.name, []).append(measure.run(system, bench))
             except BenchmarkError as error:
                 print(f"{system.name} could not be measured: {error}", file=sys.stderr)
-    return {name: found for name, found in figures.items() if found}
+                continue
+            if options.json:
+                report.write(options.json, measure, figures, where)
+    return figures, where
+
+
+def before(
+    measure: Measure, options: argparse.Namespace
+) -> tuple[dict[str, list[Figures]], dict[str, Any]]:
+    """Return the rounds that ``--resume`` goes on from, and where they were measured."""
+    if not options.resume or not options.json.exists():
+        return {}, {}
+    found = json.loads(options.json.read_text())
+    if found["measure"] != measure.name:
+        sys.exit(f"{options.json} holds another measure: {found['measure']}.")
+    return found["rounds"], found["machine"]
 
 
 def main() -> int:
@@ -103,11 +149,12 @@ def main() -> int:
         if any(system.results == "postgres" for system in systems):
             database = stack.enter_context(postgres(folder))
         bench = Bench(folder, server, database, scale=options.tasks / USUAL_TASKS)
-        figures = measured(measure, systems, bench, options.rounds)
-        where = report.machine(bench, systems)
-    show(measure, figures, where, options)
-    wanted = len(systems) * options.rounds
-    return 0 if sum(map(len, figures.values())) == wanted else 1
+        figures, where = measured(measure, systems, bench, options)
+    show(measure, {name: found for name, found in figures.items() if found}, where, options)
+    missing = [s.name for s in systems if len(figures.get(s.name, ())) < options.rounds]
+    if missing:
+        print(f"\nNot measured {options.rounds} times: {', '.join(missing)}", file=sys.stderr)
+    return 1 if missing else 0
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
@@ -117,19 +164,15 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def show(
     measure: Measure,
     figures: dict[str, list[Figures]],
-    where: dict[str, object],
+    where: dict[str, Any],
     options: argparse.Namespace,
 ) -> None:
-    """Print the table, and write the JSON if a file was named."""
+    """Print the table."""
     print(f"\n{measure.title}; medians of {options.rounds} rounds")
-    packages = where.pop("packages")
-    assert isinstance(packages, dict)
-    print("; ".join(f"{key} {value}" for key, value in where.items() if value))
-    print(", ".join(f"{name} {number}" for name, number in packages.items()), end="\n\n")
+    about = {key: value for key, value in where.items() if key != "packages"}
+    print("; ".join(f"{key} {value}" for key, value in about.items() if value))
+    print(", ".join(f"{name} {number}" for name, number in where["packages"].items()), end="\n\n")
     print(report.table(measure, figures))
-    if options.json:
-        everything = report.as_json(measure, figures, {**where, "packages": packages})
-        options.json.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,12 +55,35 @@ class Bench:
         return {**os.environ, **own, **extra}
 
 
-def agent(bench: Bench, module: str, action: str, env: dict[str, str], **options: Any) -> Any:
+def interpreter(apart: str = "") -> str:
+    """Return the path of the Python that runs a system: this one, or one of an environment apart.
+
+    An environment apart is made, beside this program, when it is wanted for the first time.
+    """
+    if not apart:
+        return sys.executable
+    folder = ROOT / f".venv-bench-{apart}"
+    path, made = folder / "bin" / "python", folder / ".installed"
+    if not made.exists():
+        print(f"Making the environment {folder.name} …", file=sys.stderr, flush=True)
+        wanted = ["-r", str(ROOT / f"requirements-bench-{apart}.txt")]
+        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted]
+        for command in ([sys.executable, "-m", "venv", str(folder)], [str(path), *install]):
+            done = subprocess.run(command, capture_output=True, text=True)
+            if done.returncode:
+                raise BenchmarkError(f"{folder.name} can't be made:\n{done.stdout}{done.stderr}")
+        made.touch()
+    return str(path)
+
+
+def agent(
+    bench: Bench, python: str, module: str, action: str, env: dict[str, str], **options: Any
+) -> Any:
     """Run one action of ``benchmarks.agent`` in a process of its own, and return what it tells.
 
     Each system is imported only there, so that none of them slows another one down.
     """
-    command = [sys.executable, "-m", "benchmarks.agent", module, action, json.dumps(options)]
+    command = [python, "-m", "benchmarks.agent", module, action, json.dumps(options)]
     environment = bench.environment(env)
     try:
         done = subprocess.run(
@@ -138,7 +161,9 @@ class Workers:
             root.wait()
 
 
-def start_workers(bench: Bench, commands: list[list[str]], env: dict[str, str]) -> Workers:
+def start_workers(
+    bench: Bench, python: str, commands: list[list[str]], env: dict[str, str]
+) -> Workers:
     """Start the worker commands of a system, with their output in a file of the run's folder."""
     log = bench.folder / "worker.log"
     processes = []
@@ -147,7 +172,7 @@ def start_workers(bench: Bench, commands: list[list[str]], env: dict[str, str]) 
             # A session of its own keeps the terminal's Ctrl-C from it: we end it ourselves.
             processes.append(
                 subprocess.Popen(
-                    [sys.executable, *command],
+                    [python, *command],
                     cwd=ROOT,
                     env=bench.environment(env),
                     stdout=output,

@@ -388,7 +388,9 @@ def main() -> int:
         figures = measure(options.times, options.only)
         connections.close_all()
     if options.json:
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+        options.json.write_text(
+            json.dumps({"measure": "pages", "figures": figures}, indent=2) + "\n"
+        )
     return 0
 
 

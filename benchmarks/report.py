@@ -1,15 +1,18 @@
 """Medians and ratios of what was measured, as a table to read and as JSON to keep."""
 
+import json
 import os
 import platform
+import subprocess
 from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from statistics import median
 from typing import Any
 
 import psutil
 
-from .bench import Bench
+from .bench import Bench, interpreter
 from .measures import Measure
 from .measures.base import Column, Figures
 from .systems import ALL, System
@@ -58,30 +61,40 @@ def _base(key: str, whom: str, results: dict[str, Figures], system: System) -> f
     return max((value for name in peers if (value := results[name].get(key))), default=None)
 
 
-def machine(bench: Bench, systems: Iterable[System]) -> dict[str, Any]:
-    """Return where and with what this was measured."""
-    packages = {system.package for system in systems} | {"redis", "hiredis", "django"}
-    packages |= {"django-celery-results"} if "celery" in packages else set()
+def machine(bench: Bench, systems: Iterable[System], known: dict[str, str]) -> dict[str, Any]:
+    """Return where and with what this is measured. ``known``: versions of earlier rounds."""
+    packages = dict.fromkeys(["redis", "hiredis", "django"], "")
+    packages |= {system.package: system.apart for system in systems}
+    packages |= {"django-celery-results": ""} if "celery" in packages else {}
+    versions = {name: _version(name, apart) for name, apart in packages.items()}
     return {
         "cores": psutil.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 1e9),
-        "load_at_the_end": round(os.getloadavg()[0], 1),
+        "load_before": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "system": platform.system(),
         "redis_server": f"{bench.valkey.version()}, appendonly no, save off",
         "postgres": bench.postgres.version() if bench.postgres else None,
-        "packages": {name: _version(name) for name in sorted(packages)},
+        "packages": dict(sorted({**known, **versions}.items())),
     }
 
 
-def _version(package: str) -> str:
+def _version(package: str, apart: str) -> str:
+    if apart:
+        ask = f"from importlib.metadata import version; print(version({package!r}))"
+        asked = subprocess.run(
+            [interpreter(apart), "-c", ask], capture_output=True, text=True, check=True
+        )
+        return asked.stdout.strip()
     try:
         return version(package)
     except PackageNotFoundError:
         return "this checkout"
 
 
-def as_json(measure: Measure, rounds: dict[str, list[Figures]], where: dict[str, Any]) -> Any:
+def as_json(
+    measure: Measure, rounds: dict[str, list[Figures]], where: dict[str, Any]
+) -> dict[str, Any]:
     """Return everything: where, medians, ratios, and each round as it was."""
     results = {name: medians(figures) for name, figures in rounds.items()}
     return {
@@ -92,6 +105,16 @@ def as_json(measure: Measure, rounds: dict[str, list[Figures]], where: dict[str,
         "ratios": ratios(measure, results),
         "rounds": rounds,
     }
+
+
+def write(
+    file: Path, measure: Measure, rounds: dict[str, list[Figures]], where: dict[str, Any]
+) -> None:
+    """Write everything to a file that is never half written."""
+    unfinished = file.with_suffix(".part")
+    text = json.dumps(as_json(measure, rounds, where), indent=2, ensure_ascii=False)
+    unfinished.write_text(text + "\n")
+    unfinished.replace(file)
 
 
 def table(measure: Measure, rounds: dict[str, list[Figures]]) -> str:

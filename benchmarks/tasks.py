@@ -31,3 +31,8 @@ def stamp(at: int) -> None:
 @task(name="length", queue="bench", ignore_result=WITHOUT_RESULTS)
 def length(results: list[object]) -> int:
     return len(results)
+
+
+@task(name="kept", queue="bench")
+def kept(number: int) -> None:
+    """As ``noop``, and its result is always recorded."""

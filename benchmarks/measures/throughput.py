@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass
 
 from .. import work
-from ..bench import Bench, Workers, wait_until
+from ..bench import Bench, BenchmarkError, Workers, wait_until
 from ..systems import System
 from .base import Column, Figures, Measure
 
@@ -42,6 +42,7 @@ def run(system: System, bench: Bench) -> Figures:
     finally:
         workers.stop()
     stamps = work.read_stamps(bench.stamps)
+    kept = _checked(system, bench, total, stride, stamps)
     begun = dict(stamps)[stride * SKIPPED]
     seconds = (ended - begun) / 1e9
     tasks = last.tasks - first.tasks
@@ -53,7 +54,27 @@ def run(system: System, bench: Bench) -> Figures:
         "seconds": seconds,
         "tasks": total,
         "fill_rate": total / float(str(sent_in)),
+        "kept": kept,
     }
+
+
+def _checked(
+    system: System, bench: Bench, total: int, stride: int, stamps: list[tuple[int, int]]
+) -> int | None:
+    """Return for how many calls an end is kept (None: this system keeps none).
+
+    Raises `BenchmarkError` unless it is one for each call, no message is left, and every task with
+    a stamp has run: once, for this program. Some peers run a task twice when the machine is busy.
+    """
+    marks = [mark for mark, _ in stamps]
+    if set(marks) != set(range(0, total, stride)) or (len(marks) > STAMPS + 1 and not system.peer):
+        raise BenchmarkError(f"{system.name} ran tasks twice, or not at all: {marks}.")
+    if left := system.waiting(bench):
+        raise BenchmarkError(f"{system.name} left {left} messages on the server.")
+    kept = system.kept(bench)
+    if kept not in (None, total):
+        raise BenchmarkError(f"{system.name} was sent {total} tasks, and kept the ends of {kept}.")
+    return kept
 
 
 def _first_tenth(system: System, bench: Bench, workers: Workers, stride: int) -> Snapshot:
@@ -107,19 +128,40 @@ MEASURE = Measure(
         Column("seconds", "measured s", 1),
         Column("tasks", "backlog"),
         Column("fill_rate", "filled/s"),
+        Column("kept", "ends kept"),
     ),
     systems=(
         "jobsite",
         "jobsite-sqlite",
         "jobsite-postgres",
         "celery",
+        "celery-redis",
         "celery-sqlite",
         "celery-postgres",
         "celery-postgres-closing",
+        "celery-threads",
+        "celery-threads-redis",
+        "celery-threads-sqlite",
+        "celery-threads-postgres",
         "dramatiq",
+        "dramatiq-redis",
         "huey",
         "rq",
+        "rq-redis",
         "taskiq",
+        "taskiq-redis",
+        "arq",
+        "arq-redis",
+        "saq",
+        "saq-redis",
+        "streaq",
+        "streaq-redis",
+        "procrastinate",
+        "django-q2",
+        "django-tasks-db",
+        "loop",
+        "loop-sqlite",
+        "loop-postgres",
     ),
     ratios=(("rate", "fastest peer"), ("rate", "celery"), ("rate", "celery likewise")),
 )

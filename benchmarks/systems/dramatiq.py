@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..bench import Bench
-from .base import System
+from .base import System, count_keys
 
 
 @dataclass
@@ -17,6 +17,10 @@ class Dramatiq(System):
     def waiting(self, bench: Bench) -> int:
         # The hash of messages holds those in the queue and those in flight until they are acked.
         return bench.valkey.client.hlen("dramatiq:bench.msgs")
+
+    def kept(self, bench: Bench) -> int | None:
+        # Its keys are digests.
+        return count_keys(bench, "?" * 32) if self.results else None
 
 
 APP = "benchmarks.apps.dramatiq"

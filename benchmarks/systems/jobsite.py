@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from ..bench import Bench
+from ..bench import Bench, BenchmarkError
 from .base import System
 from .rows import count_rows
 
@@ -30,14 +30,24 @@ class Jobsite(System):
 
     def waiting(self, bench: Bench) -> int:
         redis = bench.valkey.client
+        elsewhere = redis.zcard("{bench}:due") + redis.xlen("{bench}:dead")
         flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
-        return redis.llen("bench") + flying
+        return redis.llen("bench") + elsewhere + flying
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:
             return None
-        url = self.environment(bench)["BENCH_DATABASE_URL"]
-        return count_rows(url, "jobs_taskresult", "state = 'SUCCESS'")
+        return count_rows(self.database_url(bench), "jobs_taskresult", "state = 'SUCCESS'")
+
+    def kept(self, bench: Bench) -> int | None:
+        if not self.results:
+            return None
+        # Every call has another argument, and may have one row only.
+        rows = count_rows(self.database_url(bench), "jobs_taskresult", "true")
+        calls = count_rows(self.database_url(bench), "jobs_taskresult", "state = 'SUCCESS'", "args")
+        if rows != calls:
+            raise BenchmarkError(f"There are {rows} rows for {calls} calls that have succeeded.")
+        return calls
 
 
 APP = "benchmarks.apps.jobsite"

@@ -3,9 +3,13 @@
 import sqlite3
 
 
-def count_rows(url: str, table: str, where: str) -> int:
-    """Return how many rows of ``table`` satisfy ``where`` in the database at ``url``."""
-    query = f"SELECT count(*) FROM {table} WHERE {where}"  # noqa: S608 - constants of ours
+def count_rows(url: str, table: str, where: str, distinct: str = "") -> int:
+    """Return how many rows of ``table`` satisfy ``where`` in the database at ``url``.
+
+    ``distinct``: a column, each value of which is counted once.
+    """
+    what = f"DISTINCT {distinct}" if distinct else "*"
+    query = f"SELECT count({what}) FROM {table} WHERE {where}"  # noqa: S608 - constants of ours
     if url.startswith("sqlite:///"):
         connection = sqlite3.connect(url.removeprefix("sqlite:///"), timeout=20)
         try:

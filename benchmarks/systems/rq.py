@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ..bench import Bench
-from .base import System
+from .base import System, count_keys
 
 
 @dataclass
@@ -19,6 +19,9 @@ class Rq(System):
     def waiting(self, bench: Bench) -> int:
         redis = bench.valkey.client
         return redis.llen("rq:queue:bench") + redis.zcard("rq:wip:bench")
+
+    def kept(self, bench: Bench) -> int | None:
+        return count_keys(bench, "rq:results:*") if self.results else None
 
 
 APP = "benchmarks.apps.rq"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import redis
 
 from ..bench import Bench
-from .base import System
+from .base import System, count_keys
 
 
 @dataclass
@@ -23,6 +23,10 @@ class Taskiq(System):
         except redis.ResponseError:
             return 0
         return sum(group["pending"] + (group["lag"] or 0) for group in groups)
+
+    def kept(self, bench: Bench) -> int | None:
+        # Its keys are the ids of the tasks.
+        return count_keys(bench, "?" * 32) if self.results else None
 
 
 APP = "benchmarks.apps.taskiq"
