@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
         default=USUAL_TASKS,
         help=f"our backlog ({USUAL_TASKS}); those of the others are cut or grown alike",
     )
+    parser.add_argument("--large", action="store_true", help="growth: the largest sizes as well")
     parser.add_argument("--json", type=Path, help="write everything to this file as well")
     parser.add_argument("--only", default="", help="systems to measure, by name, with commas")
     parser.add_argument(
@@ -102,7 +103,9 @@ def main() -> int:
         database = None
         if any(system.results == "postgres" for system in systems):
             database = stack.enter_context(postgres(folder))
-        bench = Bench(folder, server, database, scale=options.tasks / USUAL_TASKS)
+        bench = Bench(
+            folder, server, database, scale=options.tasks / USUAL_TASKS, large=options.large
+        )
         figures = measured(measure, systems, bench, options.rounds)
         where = report.machine(bench, systems)
     show(measure, figures, where, options)
@@ -126,7 +129,7 @@ def show(
     assert isinstance(packages, dict)
     print("; ".join(f"{key} {value}" for key, value in where.items() if value))
     print(", ".join(f"{name} {number}" for name, number in packages.items()), end="\n\n")
-    print(report.table(measure, figures))
+    print((report.curves if measure.curves else report.table)(measure, figures))
     if options.json:
         everything = report.as_json(measure, figures, {**where, "packages": packages})
         options.json.write_text(json.dumps(everything, indent=2, ensure_ascii=False) + "\n")
