@@ -104,7 +104,7 @@ def requeue(queue: str, key: str, by: str = "") -> bool:
     # The row comes first: a worker must not find the end that this undoes.
     attempts = reopening.reopen(sent.id, by=by, behind=sent.embed.get("chain") or ())
     # Without its marks (crashes and the like), for which it would be given up again at once.
-    noted = sent.crashes or sent.killed or sent.unknown_since
+    noted = sent.marks.crashes or sent.marks.killed or sent.marks.unknown_since
     raw = None
     if noted or attempts:
         raw = message.mark(found, **message.UNMARKED, jobs_attempts=attempts or 0)

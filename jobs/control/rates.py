@@ -126,5 +126,5 @@ def _waiting(queue: str, task: str) -> Iterator[Waiting]:
             sent = message.decode(found.raw, queue, trusted=True)
         except MessageError:
             continue
-        if sent.task == task and sent.permit > 0:
+        if sent.task == task and sent.marks.permit > 0:
             yield found

@@ -22,8 +22,10 @@ message back. What lies in the properties is set on foreign messages too, for wh
 from jobs.message.call import (
     HIDDEN,
     LONGEST,
+    NO_MARKS,
     UNMARKED,
     Killed,
+    Marks,
     Message,
     derived_id,
     first_attempt,
@@ -40,8 +42,10 @@ from jobs.message.wire import check, decode, encode, is_same, mark, mark_redeliv
 __all__ = [
     "HIDDEN",
     "LONGEST",
+    "NO_MARKS",
     "UNMARKED",
     "Killed",
+    "Marks",
     "Message",
     "check",
     "decode",

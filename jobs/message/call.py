@@ -60,8 +60,29 @@ class Killed(enum.StrEnum):
     PURGED = "purged"
 
 
+class Marks(msgspec.Struct, kw_only=True, frozen=True, gc=False):
+    """What workers, supervisors and operators have noted on a message since it was sent.
+
+    The signature doesn't cover marks, and the next attempt starts without any."""
+
+    #: A worker has held it before.
+    redelivered: bool = False
+    #: How many workers vanished while they held it.
+    crashes: int = 0
+    #: A value of `Killed`: it was ended from outside, and is not to be run.
+    killed: str = ""
+    #: When a worker first failed to find the task (Unix seconds); 0: never.
+    unknown_since: float = 0.0
+    #: The start time that a rate limit reserves for it (Unix seconds), or 0.
+    permit: float = 0.0
+
+
+#: The marks of most messages: nothing has been noted. One object, so that none has to be made.
+NO_MARKS = Marks()
+
+
 class Message(msgspec.Struct, kw_only=True, gc=False):
-    """One call of a task."""
+    """One call of a task: what its sender said of it, and the marks it got on its way."""
 
     task: str
     id: str
@@ -89,8 +110,7 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     timelimit: tuple[float | None, float | None] = (None, None)
     #: The caller's own; None: still within `wire_headers`, see `headers`.
     own_headers: dict[str, Any] | None = {}
-    #: A worker has held it before.
-    redelivered: bool = False
+    marks: Marks = NO_MARKS
     #: The ledger has had a row of it since it was sent.
     ledger: bool = False
     #: Where it was sent; the exchange is empty when a queue was named. Both are empty in a message
@@ -99,18 +119,10 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     routing_key: str = ""
     #: Further queues that get it, each as a message of its own; see `spread`.
     copies: tuple[str, ...] = ()
-    #: How many workers vanished while they held it.
-    crashes: int = 0
     #: The broker keeps it until its eta, by the broker's clock.
     held: bool = False
-    #: A value of `Killed`: it was ended from outside, and is not to be run.
-    killed: str = ""
-    #: When a worker first failed to find the task (Unix seconds); 0: never.
-    unknown_since: float = 0.0
     #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
-    #: The start time that a rate limit reserves for it (Unix seconds), or 0.
-    permit: float = 0.0
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -165,11 +177,7 @@ def next_attempt(
         eta=eta,
         parent_id=sent.id,
         own_headers=sent.headers,
-        redelivered=False,
-        crashes=0,
-        killed="",
-        unknown_since=0.0,
-        permit=0.0,
+        marks=NO_MARKS,
     )
     if args is not None or kwargs is not None:
         following.args = sent.args if args is None else list(args)
@@ -191,11 +199,7 @@ def first_attempt(sent: Message, attempts_before: int = 0) -> Message:
         expires=None,
         sensitive=sent.sensitive or hidden_by_sender(sent),
         own_headers=sent.headers,
-        redelivered=False,
-        crashes=0,
-        killed="",
-        unknown_since=0.0,
-        permit=0.0,
+        marks=NO_MARKS,
     )
 
 

@@ -19,7 +19,7 @@ from jobs import conf, serialization
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message import behind
 from jobs.message.behind import Behind
-from jobs.message.call import HEADERS, Message, is_name
+from jobs.message.call import HEADERS, NO_MARKS, Marks, Message, is_name
 
 _REPR_MAX = 1024
 #: Upper bound on the bytes around a body when the caller gives no headers of his own.
@@ -69,8 +69,8 @@ def encode(message: Message) -> bytes:
         properties["jobs_due"] = True
     if message.attempts_before:
         properties["jobs_attempts"] = message.attempts_before
-    if message.crashes:
-        properties["jobs_crashes"] = message.crashes
+    if message.marks.crashes:
+        properties["jobs_crashes"] = message.marks.crashes
     raw = _plain(
         {
             "body": body,
@@ -292,7 +292,21 @@ def task_of(raw: bytes, queue: str) -> str:
 
 def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str) -> Message:
     args, kwargs, embed = _decode_body(envelope, headers)
-    properties = envelope.properties
+    properties, marks = envelope.properties, NO_MARKS
+    if (
+        headers.redelivered
+        or properties.jobs_crashes
+        or properties.jobs_killed
+        or properties.jobs_unknown_since
+        or properties.jobs_permit
+    ):
+        marks = Marks(
+            redelivered=bool(headers.redelivered),
+            crashes=properties.jobs_crashes,
+            killed=properties.jobs_killed,
+            unknown_since=properties.jobs_unknown_since,
+            permit=properties.jobs_permit,
+        )
     return Message(
         task=headers.task,
         id=headers.id,
@@ -311,14 +325,10 @@ def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue:
         group=headers.group,
         group_index=headers.group_index,
         timelimit=headers.timelimit or (None, None),
-        redelivered=bool(headers.redelivered),
+        marks=marks,
         ledger=headers.jobs_ledger,
-        crashes=properties.jobs_crashes,
         held=properties.jobs_due,
-        killed=properties.jobs_killed,
-        unknown_since=properties.jobs_unknown_since,
         unique=headers.jobs_unique,
-        permit=properties.jobs_permit,
         origin=headers.origin,
         own_headers=None,
         body=envelope.body,

@@ -95,7 +95,7 @@ def request_of(sent: Message, worker: str) -> Request:
         kwargs=sent.kwargs,
         root_id=sent.root_id,
         parent_id=sent.parent_id,
-        redelivered=sent.redelivered,
+        redelivered=sent.marks.redelivered,
         group=sent.group,
         group_index=sent.group_index,
         eta=sent.eta,

@@ -213,7 +213,7 @@ def test_sigterm_drains(project: Project, gate: Gate) -> None:
     claimed = broker.get().claim("default", "reader", 1, 100, 60).messages
     sent = [message.decode(raw, "default") for _, raw in claimed]
     assert [one.id for one in sent] == rest
-    assert not any(one.redelivered for one in sent)
+    assert not any(one.marks.redelivered for one in sent)
     assert "Traceback" not in worker.output()
     assert broker.get().consumers("default")[0].name == "reader"  # the worker's have left
 
@@ -233,7 +233,7 @@ def test_sigterm_twice_ends_now(project: Project, gate: Gate) -> None:
     assert on_redis() == (1, 0)
     ((_, raw),) = broker.get().claim("default", "reader", 1, 100, 60).messages
     again = message.decode(raw, "default")
-    assert (again.id, again.redelivered) == (running.id, True)
+    assert (again.id, again.marks.redelivered) == (running.id, True)
 
 
 @pytest.mark.one_database

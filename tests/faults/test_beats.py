@@ -85,5 +85,5 @@ def test_no_due_time_is_missed_or_doubled(project: Project) -> None:
     assert {one.id for one in sent} == set(TaskResult.objects.values_list("id", flat=True))
     assert TaskResult.objects.count() == sum(schedule.runs for schedule in schedules)
     # The relay publishes again what it can't be sure of, and says so, for the worker to ask.
-    first = Counter(one.id for one in sent if not one.redelivered)
+    first = Counter(one.id for one in sent if not one.marks.redelivered)
     assert max(first.values()) == 1

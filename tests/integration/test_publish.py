@@ -429,7 +429,7 @@ def test_what_is_perhaps_sent_twice_says_so(
     monkeypatch.setattr(broker.get(), "push", push)
     trace.delay("doubled")
     claim = broker.get().claim("default", "reader", 1, 10, 60)
-    assert [message.decode(raw, "default").redelivered for _, raw in claim.messages] == [
+    assert [message.decode(raw, "default").marks.redelivered for _, raw in claim.messages] == [
         False,
         True,
     ]

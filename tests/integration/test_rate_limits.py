@@ -95,8 +95,8 @@ def test_waiting_is_neither_an_attempt_nor_a_redelivery(client: Any) -> None:
     work()
     (found,) = waiting(client)
     before = message.decode(sent[2], "default")
-    assert (found.id, found.retries, found.redelivered) == (before.id, 0, False)
-    assert found.permit > time.time()
+    assert (found.id, found.retries, found.marks.redelivered) == (before.id, 0, False)
+    assert found.marks.permit > time.time()
     assert TaskAttempt.objects.count() == 0
 
 

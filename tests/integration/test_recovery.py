@@ -102,7 +102,7 @@ def test_what_was_due_later_is_due_later_again(lose: Callable[[], None]) -> None
     stats = broker.get().stats("default")
     assert (stats.waiting, stats.due) == (0, 1)
     (raw,) = broker.get().scan("default")
-    assert message.decode(raw, "default").redelivered
+    assert message.decode(raw, "default").marks.redelivered
 
 
 def test_the_next_attempt_comes_at_its_time(lose: Callable[[], None]) -> None:

@@ -46,7 +46,7 @@ def test_in_order_in_batches_and_marked(broker_url: str) -> None:
     claim = broker.get().claim("default", "reader", 1, 1000, 60)
     sent = [message.decode(raw, "default") for _, raw in claim.messages]
     assert [one.id for one in sent] == sorted(ids)[:1000]
-    assert all(one.redelivered for one in sent)
+    assert all(one.marks.redelivered for one in sent)
 
 
 def test_only_what_is_old_enough(settings: Settings) -> None:

@@ -115,7 +115,7 @@ def test_after_a_purge() -> None:
 def test_after_a_message_that_cannot_be_run() -> None:
     result = chain(add.s(1, 1), two()).freeze()
     (first, behind) = result["kwargs"]["tasks"]
-    put_message(task="tests.nowhere", embed={"chain": [behind]}, unknown_since=1.0)
+    put_message(task="tests.nowhere", embed={"chain": [behind]})
     ids = [part["options"]["task_id"] for part in behind["kwargs"]["tasks"]]
     members = GroupResult(behind["options"]["task_id"], [AsyncResult[Any](one) for one in ids])
     assert first

@@ -31,7 +31,7 @@ def held_by_one(*labels: str, queue: str = "default") -> None:
 def test_only_what_was_running_is_blamed() -> None:
     held_by_one("a", "b", "c")
     assert upkeep.return_deliveries(["default"], "gone", blamed={key("default", 2)}) == 3
-    assert [(one.args, one.crashes, one.redelivered) for one in again()] == [
+    assert [(one.args, one.marks.crashes, one.marks.redelivered) for one in again()] == [
         (["a"], 0, True),
         (["b"], 1, True),
         (["c"], 0, True),
@@ -42,14 +42,14 @@ def test_a_number_of_another_queue_is_another_delivery() -> None:
     held_by_one("a", queue="default")
     held_by_one("b", queue="low")
     assert upkeep.return_deliveries(["default", "low"], "gone", blamed={key("low", 1)}) == 2
-    assert [one.crashes for one in again() + again("low")] == [0, 1]
+    assert [one.marks.crashes for one in again() + again("low")] == [0, 1]
 
 
 def test_what_it_was_killed_for() -> None:
     held_by_one("a", "b", "c")
     killed = {key("default", 1): Killed.TIME_LIMIT, key("default", 3): Killed.REVOKED}
     upkeep.return_deliveries(["default"], "gone", killed=killed)
-    assert [(one.crashes, one.killed) for one in again()] == [
+    assert [(one.marks.crashes, one.marks.killed) for one in again()] == [
         (0, "time limit"),
         (0, ""),
         (0, "revoked"),
@@ -60,7 +60,7 @@ def test_of_a_vanished_machine_nobody_knows_what_was_running() -> None:
     held_by_one("a", "b")
     broker.get().renew("default", ["gone"], -1)
     assert upkeep.reclaim_expired(["default", "low"]) == 2
-    assert [one.crashes for one in again()] == [1, 1]
+    assert [one.marks.crashes for one in again()] == [1, 1]
     assert upkeep.reclaim_expired(["default"]) == 0
 
 

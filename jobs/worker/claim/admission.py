@@ -35,7 +35,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import unique
 from jobs.ledger.refusals import is_refusal
-from jobs.message import Message
+from jobs.message import NO_MARKS, Message
 from jobs.registry import tasks
 from jobs.worker.record.following import dead_letter, end_of
 from jobs.worker.record.outcome import (
@@ -105,7 +105,7 @@ def prepare(
             return _unknown(queue, number, raw, sent, Run(worker, now))
         sent.sensitive = task.sensitive
         delivery = Delivery(queue, number, raw, sent, task, claimed)
-        if (sent.crashes or sent.killed) and (why := _lost(sent, task)):
+        if sent.marks is not NO_MARKS and (why := _lost(sent, task)):
             return end_of(delivery, Run(worker, now), why)
         if sent.expires is not None and sent.expires.timestamp() <= now:
             return end_of(delivery, Run(worker, now), TaskRevoked("expired"))
@@ -119,16 +119,16 @@ def prepare(
 
 def _lost(sent: Message, task: Task[..., Any]) -> TaskEnded | TaskRevoked | None:
     """Why a message that its former processes did not survive is not to run again."""
-    if sent.killed == message.Killed.TIME_LIMIT:
+    if sent.marks.killed == message.Killed.TIME_LIMIT:
         return TimeLimitExceeded(f"Task {task.name!r} ran longer than its time limit.")
-    if sent.killed == message.Killed.REVOKED:
+    if sent.marks.killed == message.Killed.REVOKED:
         return TaskRevoked("terminated")
-    if sent.killed == message.Killed.PURGED:
+    if sent.marks.killed == message.Killed.PURGED:
         return TaskRevoked("purged")
-    most = most_crashes(task)
-    if sent.crashes > most:
+    crashes, most = sent.marks.crashes, most_crashes(task)
+    if crashes > most:
         return WorkerLost(
-            f"{sent.crashes} {'process' if sent.crashes == 1 else 'processes'} died while running "
+            f"{crashes} {'process' if crashes == 1 else 'processes'} died while running "
             f"task {task.name!r}[{sent.id}]; at most {most} may."
         )
     return None
@@ -138,7 +138,7 @@ def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Ou
     """While new code is being rolled out, other workers may know the task: offer the message
     again. Later it is a dead letter."""
     # No signature covers this mark: a time in the future would have it offered for ever.
-    first_seen = min(sent.unknown_since or run.started, run.started)
+    first_seen = min(sent.marks.unknown_since or run.started, run.started)
     if run.started - first_seen < conf.get().unknown_task_seconds:
         return Later(
             queue,
@@ -213,7 +213,7 @@ def _without_ended(
     old = run.started - conf.get().relay_after_seconds / 2
     doubtful = set()
     for d in deliveries:
-        if d.message.redelivered:
+        if d.message.marks.redelivered:
             doubtful.add(d.message.id)
         elif is_kept(d.message, d.task):
             sent = message.id_time(d.message.id)
@@ -222,13 +222,14 @@ def _without_ended(
     if not doubtful:
         return Answer(deliveries, [])
     # Before the ledger is asked: what leaves this process from here on is recorded by then.
-    begun = here() if any(d.message.redelivered for d in deliveries) else set()
+    redelivered = {d.message.id for d in deliveries if d.message.marks.redelivered}
+    begun = here() if redelivered else set()
     ended = ledger.ended(list(doubtful))
-    reasons = _unburied({d.message.id for d in deliveries if d.message.redelivered} & ended, queue)
+    reasons = _unburied(redelivered & ended, queue)
     left, outcomes = [], []
     for d in deliveries:
         if d.message.id in ended:
-            why = reasons.get(d.message.id) if d.message.redelivered else None
+            why = reasons.get(d.message.id) if d.message.marks.redelivered else None
             outcomes.append(already_ended(d, why))
         elif d.message.id in begun and is_kept(d.message, d.task):
             # Its copy is running here. This one comes again when that may have ended, and runs
@@ -310,7 +311,7 @@ def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
         if d.number in names:
             by_limit.setdefault(names[d.number], []).append(d)
     wishes = [
-        Wish(name, some[0].task.rate, [d.message.permit for d in some])
+        Wish(name, some[0].task.rate, [d.message.marks.permit for d in some])
         for name, some in by_limit.items()
         if some[0].task.rate is not None
     ]
@@ -350,7 +351,7 @@ def _with_locks(deliveries: list[Delivery], run: Run) -> Answer:
         answers = verb([lock for _, lock in some]) if some else []
         for (d, _), other in zip(some, answers, strict=True):
             # A call that was started before goes on, whoever was sent since.
-            begun = until == "until_start" and (d.message.redelivered or d.message.retries)
+            begun = until == "until_start" and (d.message.marks.redelivered or d.message.retries)
             if other and not begun:
                 others[d.number] = other
     if not others:

@@ -128,7 +128,7 @@ class Gathering:
             task = delivery.task
             # A call whose process died runs by itself, so that the next death shows whose fault
             # it is.
-            if not task.batch or delivery.message.crashes:
+            if not task.batch or delivery.message.marks.crashes:
                 ready.append(delivery)
                 continue
             held = self._held.setdefault(task.name, [])
@@ -188,8 +188,8 @@ class Quarantine:
         # Where one task runs at a time, each is alone as it is.
         if self._sync.width == 1 and not self._async.wanted:
             return deliveries
-        self.held += [d for d in deliveries if d.message.crashes]
-        return [d for d in deliveries if not d.message.crashes]
+        self.held += [d for d in deliveries if d.message.marks.crashes]
+        return [d for d in deliveries if not d.message.marks.crashes]
 
     @property
     def busy(self) -> bool:

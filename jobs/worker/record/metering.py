@@ -103,7 +103,7 @@ class Meter:
 def since(call: Message) -> float | None:
     """Since when a call has been waiting (Unix seconds): it was sent, or became due. None: its
     message doesn't tell, or it is not the first of this attempt."""
-    if call.redelivered:
+    if call.marks.redelivered:
         return None
     sent = None if call.attempt > 1 else id_time(call.id)
     due = call.eta.timestamp() if call.eta else None

@@ -256,8 +256,8 @@ def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
     only so many are allowed."""
     sent, task = delivery.message, delivery.task
     own = _may_be_its_own(error)
-    if own and sent.crashes >= rows.most_crashes(task):
-        times = sent.crashes + 1
+    if own and sent.marks.crashes >= rows.most_crashes(task):
+        times = sent.marks.crashes + 1
         why = TransactionLeftOpen(
             f"Task {task.name!r}[{sent.id}] could not be committed, {times} "
             f"{'time' if times == 1 else 'times'} in a row, while the database was there. Does it "

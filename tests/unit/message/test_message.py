@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from jobs import message
 from jobs.exceptions import MessageTooLarge, NotSerializable
-from jobs.message import decode, encode, workflow
+from jobs.message import NO_MARKS, Marks, decode, encode, workflow
 from tests.unit.message.wire import (
     SOME,
     a_message,
@@ -43,7 +43,7 @@ def test_every_field_comes_back() -> None:
         timelimit=(60.0, 50.5),
         own_headers={"trace": "00-ab-cd-01", "nested": {"list": [1, 2.5, None]}},
         ledger=True,
-        crashes=2,
+        marks=Marks(crashes=2),
         origin="web@host",
     )
     back = there_and_back(sent)
@@ -58,7 +58,8 @@ def test_the_least_comes_back_as_defaults() -> None:
     assert back.origin
     assert (back.args, back.kwargs, back.headers) == ([], {}, {})
     assert (back.eta, back.expires, back.timelimit) == (None, None, (None, None))
-    assert (back.redelivered, back.held, back.ledger, back.crashes) == (False, False, False, 0)
+    assert (back.held, back.ledger) == (False, False)
+    assert back.marks is NO_MARKS  # no object is made for them
 
 
 @SOME
@@ -94,7 +95,7 @@ def test_marked_redelivered() -> None:
     raw, priority = message.mark_redelivered(encode(sent), crashed=False)
     assert priority == 6
     found = decode(raw, "mail")
-    assert (found.redelivered, found.crashes) == (True, 0)
+    assert found.marks == Marks(redelivered=True)
     assert found.args == [2**70, 1.5]
     assert json.loads(raw)["properties"]["delivery_info"]["redelivered"] is True
 
@@ -103,8 +104,8 @@ def test_crashes_are_counted() -> None:
     raw = encode(a_message())
     for _ in range(3):
         raw, _ = message.mark_redelivered(raw, crashed=True)
-    assert decode(raw, "mail").crashes == 3
-    assert there_and_back(decode(raw, "mail")).crashes == 3
+    assert decode(raw, "mail").marks.crashes == 3
+    assert there_and_back(decode(raw, "mail")).marks.crashes == 3
 
 
 def test_marked_held_until_its_eta() -> None:

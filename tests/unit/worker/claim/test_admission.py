@@ -12,7 +12,7 @@ from pytest_django import Settings
 from jobs import message, registry
 from jobs.api.task import Task
 from jobs.ledger.outcomes import Record
-from jobs.message import Killed, Message
+from jobs.message import Killed, Marks, Message
 from jobs.states import State
 from jobs.worker.claim import admission
 from jobs.worker.record.outcome import (
@@ -118,8 +118,8 @@ def test_an_eta_that_the_broker_does_not_hold() -> None:
 
 def test_crashes_are_allowed_up_to_a_number(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "MAX_CRASHES": 2}
-    assert isinstance(prepared_of(sent(crashes=2)), Delivery)
-    one = sent(crashes=3)
+    assert isinstance(prepared_of(sent(marks=Marks(crashes=2))), Delivery)
+    one = sent(marks=Marks(crashes=3))
     lost = ended(one)
     assert (type(lost), lost.ended) == (Dead, one.id)
     assert lost.reason.startswith(
@@ -128,7 +128,7 @@ def test_crashes_are_allowed_up_to_a_number(settings: Settings) -> None:
     assert record_of(lost).error_type == "jobs.exceptions.WorkerLost"
     # The task's own number counts more.
     assert isinstance(prepared_of(sent("frail")), Delivery)
-    assert isinstance(ended(sent("frail", crashes=1)), Dead)
+    assert isinstance(ended(sent("frail", marks=Marks(crashes=1))), Dead)
 
 
 def test_killed_for_its_time_limit() -> None:
@@ -164,7 +164,7 @@ def test_an_unknown_task_is_offered_again(
     assert isinstance(again, Outcome)
     assert isinstance(again, Later)
     seen = message.decode(again.raw, "default")
-    assert (seen.unknown_since, seen.held) == (1_000_000.0, True)
+    assert (seen.marks.unknown_since, seen.held) == (1_000_000.0, True)
     last = admission.prepare("default", 9, again.raw, worker="w/1", now=1_000_060.0)
     assert isinstance(last, Outcome)
     assert (type(last), last.ended) == (Dead, one.id)

@@ -13,7 +13,7 @@ import pytest
 from jobs import broker, message, task
 from jobs.api.task import Task
 from jobs.exceptions import BrokerUnavailable
-from jobs.message import Message
+from jobs.message import Marks, Message
 from jobs.worker.board import Board
 from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
@@ -193,7 +193,7 @@ def test_each_task_has_its_own(gathering: Gathering) -> None:
 
 
 def test_one_whose_process_died_is_run_by_itself(gathering: Gathering) -> None:
-    calls = [call(ONE), call(ONE, crashes=1), call(ONE)]
+    calls = [call(ONE), call(ONE, marks=Marks(crashes=1)), call(ONE)]
     assert batches(gathering.add(calls, 100.0)) == [[calls[1].number]]
     assert batches(gathering.due(101.0)) == [[calls[0].number, calls[2].number]]
 
@@ -248,7 +248,11 @@ class House:
 
     def delivery(self, number: int, crashes: int) -> Delivery:
         sent = Message(
-            task="tests.waits", id=str(number), queue="default", args=[number], crashes=crashes
+            task="tests.waits",
+            id=str(number),
+            queue="default",
+            args=[number],
+            marks=Marks(crashes=crashes),
         )
         return Delivery("default", number, b"", sent, self._task)
 

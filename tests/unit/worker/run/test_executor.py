@@ -16,7 +16,7 @@ from jobs import message, serialization
 from jobs.api.task import Task
 from jobs.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 from jobs.ledger.outcomes import Record
-from jobs.message import Message
+from jobs.message import Marks, Message
 from jobs.running.request import current
 from jobs.states import State
 from jobs.worker.record.outcome import (
@@ -310,7 +310,7 @@ def test_reject_and_requeue() -> None:
 
     outcome = outcome_of(refuse, retries=1)
     again = again_of(outcome)
-    assert (again.retries, again.redelivered, again.crashes) == (1, True, 0)
+    assert (again.retries, again.marks) == (1, Marks(redelivered=True))
     assert outcome.due <= time.time()
     assert outcome.record is None
 
