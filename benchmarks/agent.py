@@ -86,6 +86,18 @@ def stamps_on(module: Any, queue: str, count: int) -> None:
         time.sleep(random.uniform(0.01, 0.03))  # noqa: S311 - no secret
 
 
+def mixture(module: Any, count: int, rate: float, every: int) -> None:
+    """Send ``stamp`` at this rate (calls a second), but each ``every``-th time a call that takes a
+    second (0: never)."""
+    started = time.monotonic()
+    for number in range(1, count + 1):
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        if every and number % every == 0:
+            module.send_long()
+        else:
+            module.send_stamp(time.time_ns(), None)
+
+
 def _grown(file: Path, size: int) -> int:
     """Wait until ``file`` is larger than ``size`` (GAP_SECONDS at most); return its size."""
     deadline = time.monotonic() + GAP_SECONDS
@@ -148,6 +160,7 @@ ACTIONS = {
         enqueue,
         stamps,
         stamps_on,
+        mixture,
         countdowns,
         round_trips,
         limited,

@@ -11,7 +11,7 @@ import django
 
 django.setup()
 
-from benchmarks.tasks import echo, length, limited, noop, stamp  # noqa: E402 - needs the settings
+from benchmarks.tasks import echo, length, limited, nap, noop, stamp  # noqa: E402 - needs the settings
 from jobs import chain, group  # noqa: E402 - likewise
 
 
@@ -37,6 +37,10 @@ def send_limited(count: int) -> None:
 
 def send_stamp(at: int, delay: float | None, queue: str | None = None) -> None:
     stamp.apply_async((at,), countdown=delay, queue=queue)
+
+
+def send_long() -> None:
+    nap.delay()
 
 
 def round_trip(number: int) -> int:
