@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .. import work
-from ..bench import Bench, Workers, start_workers, wait_until
+from ..bench import Bench, Workers, agent, start_workers, wait_until
 from ..systems import System
 from .base import Column, Figures, Measure, percentile
 
@@ -71,7 +71,7 @@ def _queues(system: System, bench: Bench, size: int) -> Figures:
         time.sleep(IDLE_SECONDS)
         after = Used.now(bench, workers)
         elapsed = time.monotonic() - started
-        system.act(bench, "stamps_on", queue=names[-1], count=STARTS, queues=size)
+        agent(bench, system.app, "stamps_on", env, queue=names[-1], count=STARTS)
         stamps = work.read_stamps(bench.stamps)
     finally:
         workers.stop()
