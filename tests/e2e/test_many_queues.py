@@ -46,8 +46,8 @@ class Renewals:
 
     def _at(self) -> float:
         self._own += 1
-        ((_, at),) = self._client.zrange("{default}:reported", 0, -1, withscores=True)
-        return float(at)
+        found = self._client.zrange("{default}:reported", 0, -1, withscores=True)
+        return max((at for _, at in found), default=0.0)
 
     def wait(self, count: int) -> None:
         for _ in range(count):
