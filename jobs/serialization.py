@@ -83,8 +83,9 @@ def _escaped(value: Any) -> Any:
 
 def loads(text: str | bytes) -> Any:
     """The value of a JSON text; raises `ValueError`."""
-    mark = b"__type__" if isinstance(text, bytes) else "__type__"
-    if mark not in text:  # type: ignore[operator]
+    # In bytes with `find`: `in` first tries whether the mark is a number.
+    tagged = text.find(b"__type__") >= 0 if isinstance(text, bytes) else "__type__" in text
+    if not tagged:
         try:
             return msgspec.json.decode(text)
         except msgspec.DecodeError:

@@ -23,16 +23,17 @@ from typing import (
     cast,
 )
 
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections, connections
+from django.db import connections
 from django.db.models import QuerySet
 
 from jobs import (
     broker,
     control,
     ledger,
+    message,
     serialization,
 )
+from jobs.api import waiting
 from jobs.broker.base import ended
 from jobs.broker.base import progress as progress_topic
 from jobs.conf.values import nearest
@@ -61,10 +62,8 @@ _may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait"
 #: An element for each open `allow_join_result`: threads started within one don't see the variable.
 _letting: list[None] = []
 
-#: Seconds after which the ledger is read although nothing was heard: the connection may be dead.
-_DEAF = 30.0
-#: Seconds between two reads of the ledger while the broker can't tell that a task has ended.
-_WITHOUT_BROKER = 1.0
+#: Seconds after its sending for which a call has probably not ended.
+_NEW = 0.1
 
 
 @contextlib.contextmanager
@@ -306,15 +305,9 @@ class AsyncResult(Generic[R]):
             refuse_others(celerys, celery_names.GET, "get()")
         if self._ignored:
             return cast(R, None)
-        row = self._row() or self._wait(timeout)
-        if row.state not in TERMINAL:
-            row = self._wait(timeout)
-        if row.state == State.SUCCESS:
-            return cast(R, value_of(row))
-        error = rebuild(row)
-        if propagate:
-            raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
-        return cast(R, error)
+        # A call that was sent just now has hardly ended: the look after the subscription will do.
+        row = None if self._is_new() else self._row_if_ended()
+        return self._returned(row or self._wait(timeout), propagate=propagate)
 
     async def aget(
         self,
@@ -325,17 +318,17 @@ class AsyncResult(Generic[R]):
     ) -> R:
         """`get`, without blocking the event loop."""
 
-        def get() -> R:
-            try:
-                return self.get(
-                    timeout,
-                    propagate=propagate,
-                    disable_sync_subtasks=disable_sync_subtasks,
-                )
-            finally:
-                close_old_connections()
-
-        return await sync_to_async(get, thread_sensitive=False)()
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        if self._ignored:
+            return cast(R, None)
+        if self._ended is None:
+            async with contextlib.aclosing(waiting.ends([self.id], timeout)) as ends:
+                async for row in ends:
+                    self._ended = row
+        if self._ended is None:
+            raise self._timed_out(timeout)
+        return self._returned(self._ended, propagate=propagate)
 
     def follow(self, timeout: float | None = None) -> Iterator[Progress]:
         """What the task says of its progress, as it says it, until its end or for ``timeout``
@@ -349,7 +342,7 @@ class AsyncResult(Generic[R]):
                     yield (last := said)
                 if ends is not None and time.monotonic() >= ends:
                     return
-                heard(_left(ends, _DEAF))
+                heard(_left(ends, waiting.DEAF))
 
     def _wait(self, timeout: float | None) -> TaskResult:
         self._refuse_hopeless_wait()
@@ -360,13 +353,31 @@ class AsyncResult(Generic[R]):
                     # Look only now: from here on an end can't pass unheard.
                     if row := self._row_if_ended():
                         return row
-                    heard(_left(ends, _DEAF))
+                    heard(_left(ends, waiting.DEAF))
             except BrokerUnavailable:
-                time.sleep(_left(ends, _WITHOUT_BROKER))
+                if row := self._row_if_ended():
+                    return row
+                time.sleep(_left(ends, waiting.WITHOUT_BROKER))
             if row := self._row_if_ended():
                 return row
             if ends is not None and time.monotonic() >= ends:
-                raise ResultTimeout(f"Task {self.id} has not ended within {timeout:g} seconds.")
+                raise self._timed_out(timeout)
+
+    def _is_new(self) -> bool:
+        sent = message.id_time(self.id)
+        return sent is not None and time.time() - sent < _NEW
+
+    def _timed_out(self, timeout: float | None) -> ResultTimeout:
+        return ResultTimeout(f"Task {self.id} has not ended within {timeout:g} seconds.")
+
+    def _returned(self, row: TaskResult, *, propagate: bool) -> R:
+        """What the task returned, or raise what it raised."""
+        if row.state == State.SUCCESS:
+            return cast(R, value_of(row))
+        error = rebuild(row)
+        if propagate:
+            raise error from (TaskFailed("\n" + row.traceback) if row.traceback else None)
+        return cast(R, error)
 
     def _refuse_hopeless_wait(self) -> None:
         if connections[ledger.alias()].in_atomic_block:
@@ -378,8 +389,9 @@ class AsyncResult(Generic[R]):
                 )
 
     def _row_if_ended(self) -> TaskResult | None:
-        row = self._row()
-        return row if row and row.state in TERMINAL else None
+        if self._ended is None:
+            self._ended = next(iter(ledger.ends([self.id])), None)
+        return self._ended
 
     def _row(self) -> TaskResult | None:
         if self._ended is None:
@@ -519,7 +531,7 @@ class GroupResult:
 
     def _all(self, *states: str) -> bool:
         rows = _rows_of_group(self.id).filter(state__in=states)
-        ignored = [one.id for one in self.results if isinstance(one, AsyncResult) and one.ignored]
+        ignored = self._nobodys()
         if ignored:  # sent in a transaction, they have rows
             rows = rows.exclude(id__in=ignored)
         return rows.count() >= len(self) - len(ignored)
@@ -578,17 +590,17 @@ class GroupResult:
     ) -> list[Any]:
         """`get`, without blocking the event loop."""
 
-        def get() -> list[Any]:
-            try:
-                return self.get(
-                    timeout,
-                    propagate=propagate,
-                    disable_sync_subtasks=disable_sync_subtasks,
-                )
-            finally:
-                close_old_connections()
-
-        return await sync_to_async(get, thread_sensitive=False)()
+        if disable_sync_subtasks:
+            assert_will_not_block()
+        found = dict.fromkeys(self._nobodys())
+        left = {result.id for result in self.results} - found.keys()
+        async with contextlib.aclosing(waiting.ends(left, timeout)) as ends:
+            async for row in ends:
+                left.discard(row.id)
+                found[row.id] = _value(row, propagate=propagate)
+        if left:
+            raise self._timed_out(len(left), timeout)
+        return [found[result.id] for result in self.results]
 
     def iterate(
         self,
@@ -608,38 +620,55 @@ class GroupResult:
         return (value for _, value in self._ends(timeout, propagate=propagate))
 
     def _ends(self, timeout: float | None, *, propagate: bool) -> Iterator[tuple[str, Any]]:
-        waiting = {result.id: result for result in self.results}
-        for nobodys in [
-            one for one in self.results if isinstance(one, AsyncResult) and one.ignored
-        ]:
-            del waiting[nobodys.id]
-            yield nobodys.id, None  # as `AsyncResult.get` of one gives
+        left = {result.id: result for result in self.results}
+        for nobodys in self._nobodys():
+            del left[nobodys]
+            yield nobodys, None  # as `AsyncResult.get` of one gives
         ends = None if timeout is None else time.monotonic() + timeout
+        known = 0
         while True:
-            for row in self._ended(waiting):
-                value = value_of(row)
-                if propagate and row.state != State.SUCCESS:
-                    raise value
-                yield row.id, value
-            if not waiting:
+            count = self._rows_of_ended().count() if len(left) > _BATCH else None
+            if count is None or count != known:
+                for row in self._ended(left):
+                    yield row.id, _value(row, propagate=propagate)
+            known = count or 0
+            if not left:
                 return
-            left = None if ends is None else ends - time.monotonic()
-            if left is not None and left <= 0:
-                raise ResultTimeout(
-                    f"{len(waiting)} of the {len(self)} members of group {self.id} have not ended "
-                    f"within {timeout:g} seconds."
-                )
+            if ends is not None and time.monotonic() >= ends:
+                raise self._timed_out(len(left), timeout)
             # By the end of the last one, most others have ended, too.
-            _wait(next(reversed(waiting.values())), _LOOK if left is None else min(left, _LOOK))
+            _wait(next(reversed(left.values())), _left(ends, _LOOK))
 
-    def _ended(self, waiting: dict[str, Handle]) -> Iterator[TaskResult]:
-        """The members that have ended since the last look; they leave ``waiting``."""
-        rows = _rows_of_group(self.id).filter(state__in=TERMINAL)
-        new = [one for one in rows.values_list("id", flat=True).iterator() if one in waiting]
-        for start in range(0, len(new), _BATCH):
-            for row in rows.filter(id__in=new[start : start + _BATCH]).defer("message"):
-                del waiting[row.id]
+    def _ended(self, left: dict[str, Handle]) -> Iterator[TaskResult]:
+        """Those of these members that have ended; they leave ``left``."""
+        rows = self._rows_of_ended()
+        asked = [*left]
+        if len(left) > _BATCH:  # the ids of all are less than asking for each of many
+            asked = [one for one in rows.values_list("id", flat=True).iterator() if one in left]
+        for part in ledger.chunks(asked, _BATCH):
+            for row in ledger.ends(part):
+                del left[row.id]
                 yield row
+
+    def _rows_of_ended(self) -> TaskResultQuerySet:
+        return _rows_of_group(self.id).filter(state__in=TERMINAL)
+
+    def _nobodys(self) -> list[str]:
+        """The ids of members that keep no result."""
+        return [one.id for one in self.results if isinstance(one, AsyncResult) and one.ignored]
+
+    def _timed_out(self, left: int, timeout: float | None) -> ResultTimeout:
+        return ResultTimeout(
+            f"{left} of the {len(self)} members of group {self.id} have not ended within "
+            f"{timeout:g} seconds."
+        )
+
+
+def _value(row: TaskResult, *, propagate: bool) -> Any:
+    value = value_of(row)
+    if propagate and row.state != State.SUCCESS:
+        raise value
+    return value
 
 
 def _wait(result: Handle, seconds: float) -> None:

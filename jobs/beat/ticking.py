@@ -91,7 +91,7 @@ def step(
     give_up: Callable[[int, Exception], None] | None = None,
 ) -> int:
     """Lock some of these rows that nobody else holds, and call ``act`` with them, in a transaction.
-    Gives how many they were.
+    Return how many rows they were.
 
     When the database refuses what ``act`` makes of them, it is called with each row alone, and
     ``give_up`` for a row that is refused again, with its key and the error. Without ``give_up``, or

@@ -128,6 +128,21 @@ class Subscription(ABC):
         """A descriptor for `select`. When it is ready, any number of notifications may have
         arrived, even none: call with a timeout of 0 to find out."""
 
+    # A subscription is used either by calling it or by these three, which never wait.
+
+    @abstractmethod
+    def ask(self, topics: Sequence[str]) -> None:
+        """Subscribe to these topics as well. Each is taken once, as if there were a notification,
+        at the moment from which on no notification of it is missed."""
+
+    @abstractmethod
+    def leave(self, topics: Sequence[str]) -> None:
+        """Receive nothing more of these topics. What is on its way may still come."""
+
+    @abstractmethod
+    def take(self) -> list[str]:
+        """The topics of the notifications that have come since the last call."""
+
 
 def ended(task_id: str) -> str:
     """The topic of a task's end."""
@@ -138,6 +153,9 @@ def progress(task_id: str) -> str:
     """The topic of a task's progress."""
     return f"progress:{task_id}"
 
+
+#: Most messages of one claim, however many are asked for.
+CLAIM_MOST = 1000
 
 #: The topic of edits of schedules, to which each running beat is subscribed.
 SCHEDULES = "schedules"
@@ -432,7 +450,8 @@ class Broker(ABC):
 
     @abstractmethod
     def subscribe(self, *topics: str) -> contextlib.AbstractContextManager[Subscription]:
-        """Receive the notifications of these topics from the moment the context is entered."""
+        """Receive the notifications of these topics from the moment the context is entered; without
+        topics, of those that the subscription asks for."""
 
     @abstractmethod
     def notify(self, topic: str) -> None:
@@ -440,7 +459,8 @@ class Broker(ABC):
         subscribers."""
 
     def listen(self, task_id: str) -> contextlib.AbstractContextManager[Subscription]:
-        """`subscribe` to the end of a task, which `ack` announces."""
+        """`subscribe` to the end of a task, which `ack` announces. The thread may keep a connection
+        for it."""
         return self.subscribe(ended(task_id))
 
     def chord_size(self, group_id: str) -> int | None:

@@ -282,18 +282,13 @@ class MemoryBroker(Broker):
 
     @contextlib.contextmanager
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
-        subscription = _Subscription()
+        subscription = _Subscription(self._changed, self._subscriptions)
         with self._changed:
             for topic in topics:
                 self._subscriptions[topic].append(subscription)
         try:
             yield subscription
         finally:
-            with self._changed:
-                for topic in topics:
-                    self._subscriptions[topic].remove(subscription)
-                    if not self._subscriptions[topic]:
-                        del self._subscriptions[topic]
             subscription.close()
 
     def notify(self, topic: str) -> None:
@@ -740,7 +735,7 @@ class MemoryBroker(Broker):
 
     def _tell(self, topic: str) -> None:
         for subscription in self._subscriptions.get(topic, ()):
-            subscription.tell()
+            subscription.tell(topic)
 
     def _take_back(self, queue: str, consumer: str, number: int) -> bytes | None:
         """Take a message out of flight; None when the delivery is no longer held."""
@@ -770,22 +765,61 @@ class MemoryBroker(Broker):
 class _Subscription(Subscription):
     """A pipe with a byte for each notification, so that `select` can wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(
+        self, changed: threading.Condition, subscriptions: defaultdict[str, list[_Subscription]]
+    ) -> None:
+        """Both as the broker has them."""
+        self._changed = changed
+        self._subscriptions = subscriptions
+        self._topics: deque[str] = deque()
         self._out, self._in = os.pipe()
+        os.set_blocking(self._out, False)
         os.set_blocking(self._in, False)
 
     def __call__(self, timeout: float) -> bool:
-        ready = select.select([self._out], [], [], max(timeout, 0))[0]
-        return bool(ready and os.read(self._out, 1))
+        if not self._topics:
+            select.select([self._out], [], [], max(timeout, 0))
+        with self._changed:
+            if not self._topics:
+                return False
+            self._topics.popleft()
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._out, 1)
+            return True
 
     def fileno(self) -> int:
         return self._out
 
-    def tell(self) -> None:
+    def ask(self, topics: Sequence[str]) -> None:
+        with self._changed:
+            for topic in topics:
+                self._subscriptions[topic].append(self)
+                self.tell(topic)
+
+    def leave(self, topics: Sequence[str]) -> None:
+        with self._changed:
+            for topic in topics:
+                left = [one for one in self._subscriptions.pop(topic, []) if one is not self]
+                if left:
+                    self._subscriptions[topic] = left
+
+    def take(self) -> list[str]:
+        with self._changed:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._out, 4096):
+                    pass
+            taken = list(self._topics)
+            self._topics.clear()
+            return taken
+
+    def tell(self, topic: str) -> None:
+        self._topics.append(topic)
         with contextlib.suppress(BlockingIOError):  # full, and so the reader wakes up anyway
             os.write(self._in, b".")
 
     def close(self) -> None:
+        with self._changed:
+            self.leave([topic for topic, some in self._subscriptions.items() if self in some])
         os.close(self._out)
         os.close(self._in)
 

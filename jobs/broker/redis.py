@@ -18,6 +18,7 @@ from redis.exceptions import NoPermissionError, ResponseError
 
 from jobs.broker import scripts
 from jobs.broker.base import (
+    CLAIM_MOST,
     COMMANDS_MOST,
     GONE_KEPT,
     GONE_MOST,
@@ -176,7 +177,7 @@ class RedisBroker(Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing]) -> None:
-        parts: list[list[Outgoing]] = []
+        parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
             rest = iter(messages)
@@ -184,8 +185,15 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        answers = self._redis.try_parts(runs())
-        if not any(isinstance(answer, Exception) for answer in answers):
+        if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
+            parts.append(messages)
+            answers = self._redis.try_all(self._pushes(messages))
+        else:
+            answers = self._redis.try_parts(runs())
+        for answer in answers:
+            if isinstance(answer, Exception):
+                break
+        else:
             return
         # The server refused something: find the places of the messages of each call of a script.
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
@@ -370,9 +378,14 @@ class RedisBroker(Broker):
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
         connection = self._redis.subscribe([self._channel(topic) for topic in topics])
         try:
-            yield RedisSubscription(connection, self._redis.address)
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
         finally:
             connection.disconnect()
+
+    @contextlib.contextmanager
+    def listen(self, task_id: str) -> Iterator[Subscription]:
+        with self._redis.listen(self._channel(ended_topic(task_id))) as connection:
+            yield RedisSubscription(connection, self._redis.address, self._channel(""))
 
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
@@ -877,7 +890,7 @@ class RedisBroker(Broker):
         keys = self._keys(queue)
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
         where = (*mine, keys.paused, keys.due, keys.bell, *keys.lists)
-        args = (consumer, int(lease * 1000), first, min(limit, _CHUNK), self._digits)
+        args = (consumer, int(lease * 1000), first, min(limit, CLAIM_MOST), self._digits)
         return scripts.CLAIM, where, args
 
     def _retry(self, queue: str, consumer: str, later: Later) -> Run:

@@ -31,7 +31,7 @@ log = logging.getLogger("jobs.control")
 #: Messages processed at once.
 _PAGE = 200
 
-#: Processes messages. The ids of the calls that it has ended.
+#: Processes messages, and returns the ids of the calls that it has ended by that.
 Process = Callable[[Sequence[Waiting]], Sequence[str]]
 
 

@@ -143,15 +143,11 @@ def take() -> Snapshot:
     return Snapshot(
         at=clock.now(),
         # An undeclared queue that nobody uses any more isn't one.
-        queues=[queue for queue in queues if _is_used(queue)],
+        queues=[q for q in queues if q.declared or any(q.stats) or q.pause or q.problem],
         processes=_processes(surveys, running),
         paused_tasks={pause.task: pause for pause in pauses},
         reports=reports,
     )
-
-
-def _is_used(queue: Queue) -> bool:
-    return bool(queue.declared or any(queue.stats) or queue.pause or queue.problem)
 
 
 def known_queues() -> list[str]:

@@ -226,6 +226,29 @@ def ended(ids: Sequence[str]) -> set[str]:
         return {task_id for (task_id,) in cursor.fetchall()}
 
 
+#: What an end consists of. All of them are texts, which no database needs to convert.
+_END = ("id", "state", "result", "error_type", "error", "traceback", "parent_id", "root_id")
+
+
+def ends(ids: Sequence[str]) -> list[TaskResult]:
+    """The rows of those of these calls that have ended, with the columns of an end (`_END`).
+
+    Whoever waits for a call asks this at least twice. The ORM takes four times as much of this
+    process's time for one row.
+    """
+    found = []
+    connection = connections[alias()]
+    for part in chunks(ids):
+        if connection.vendor not in _WRITERS:
+            rows = results().filter(id__in=part, state__in=TERMINAL)
+            found += list(rows.only(*_END))
+            continue
+        with connection.cursor() as cursor:
+            cursor.execute(_ended(f"IN ({', '.join(['%s'] * len(part))})", ", ".join(_END)), part)
+            found += [TaskResult.from_db(connection.alias, _END, row) for row in cursor.fetchall()]
+    return found
+
+
 def reasons(ids: Sequence[str], error_types: Collection[str]) -> dict[str, str]:
     """Of these calls, those that failed with one of these errors: id → the error as a text."""
     failed = results().filter(id__in=ids, state=State.FAILURE, error_type__in=error_types)
@@ -308,10 +331,10 @@ def _upsert(source: str) -> str:
     )
 
 
-def _ended(ids: str) -> str:
+def _ended(ids: str, columns: str = "id") -> str:
     ends = ", ".join(f"'{state}'" for state in sorted(TERMINAL))
     table = TaskResult._meta.db_table
-    return f"SELECT id FROM {table} WHERE id {ids} AND state IN ({ends})"  # noqa: S608  no values
+    return f"SELECT {columns} FROM {table} WHERE id {ids} AND state IN ({ends})"  # noqa: S608  no values
 
 
 def _write_postgresql(

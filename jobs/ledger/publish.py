@@ -88,7 +88,12 @@ def send(
             message.check(messages)
             if len(queues := {sent.queue for sent in messages}) > 1:
                 broker.get().check_queues(queues)
-        _push(lambda: map(_outgoing, messages), retry_policy or conf.get().retry_policy)
+
+        def outgoing() -> Iterable[Outgoing]:
+            made = map(_outgoing, messages)
+            return made if len(messages) > 1 else tuple(made)  # one alone is sent more quickly
+
+        _push(outgoing, retry_policy or conf.get().retry_policy)
     if signals.task_enqueued.receivers:
         for sent in messages:
             signals.announce(signals.task_enqueued, sent.task, message=sent)

@@ -229,8 +229,8 @@ def spread(sent: Message) -> list[Message]:
 
 
 def hidden_by_sender(sent: Message) -> frozenset[str]:
-    """Every argument of a message whose sender hid one: where the task isn't known, nobody can tell
-    which one it was."""
+    """All arguments of a message if its sender hid any of them, else none. For a task that isn't
+    known here: nothing tells which arguments were hidden."""
     found = msgspec.json.decode(sent.wire_headers or b"{}", type=dict[str, Any])
     shown = f"{found.get('argsrepr')}{found.get('kwargsrepr')}"
     if repr(HIDDEN) not in shown:

@@ -23,12 +23,12 @@ from jobs.registry import tasks
 from jobs.running import notes
 from jobs.running.iteration import Process
 from jobs.worker.board import Board
-from jobs.worker.claim.consumer import Consumer
+from jobs.worker.claim.consumer import Consumer, Order
 from jobs.worker.record.outcome import Outcome
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import isolation
 from jobs.worker.run.executor import Limits, MainThreadTimer, ThreadTimer, Timer
-from jobs.worker.run.runners import AsyncRunner, SyncRunners
+from jobs.worker.run.runners import AsyncRunner, Runners, SyncRunners
 
 #: In what order a worker can take from several queues: `jobs.worker.claim.order`.
 ORDERS = ("strict", "weighted", "round-robin")
@@ -161,28 +161,14 @@ class Child:
         self.recorder = Recorder(consumer)
         timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
         limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
-        self.sync = SyncRunners(
-            consumer,
-            board,
-            limits,
-            self.recorder.add,
-            self.recorder.flush,
-            batch=options.batch,
-            crowded=lambda: self.recorder.crowded,
-            freed=self.recorder.freed,
-        )
-        self.loop = AsyncRunner(
-            consumer, options.concurrency, board, limits, self.recorder.add, self.sync.freed
-        )
+        self.sync = SyncRunners(consumer, board, limits, self.recorder, batch=options.batch)
+        self.loop = AsyncRunner(consumer, options.concurrency, board, limits, self.recorder)
         self.consumer = Consumer(
             consumer,
-            options.queues,
-            self.sync,
-            self.loop,
+            Order(options.queues, options.weights),
+            Runners(self.sync, self.loop),
             self.recorder,
             board,
-            weights=options.weights,
-            batch=options.batch,
             burst=options.burst,
             stop=self.stop,
         )

@@ -15,11 +15,11 @@ from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.board import Board
 from jobs.worker.claim import admission
-from jobs.worker.claim.consumer import Consumer
+from jobs.worker.claim.consumer import Consumer, Order
 from jobs.worker.record.outcome import Delivery
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
-from jobs.worker.run.runners import AsyncRunner, SyncRunners
+from jobs.worker.run.runners import AsyncRunner, Runners, SyncRunners
 from tests.models import Run
 from tests.project import Project
 from tests.services import Valkey, wait_for
@@ -71,9 +71,10 @@ def consumer(own_valkey: Valkey) -> Iterator[Consumer]:
     """One that has claimed five messages and whose only runner is in a long task."""
     recorder = Recorder("c/1")
     board, limits = Board.make(11), Limits(ThreadTimer())
-    sync = SyncRunners("c/1", board, limits, recorder.add, recorder.flush, freed=recorder.freed)
-    loop = AsyncRunner("c/1", 10, board, limits, recorder.add, sync.freed)
-    made = Consumer("c/1", ["default"], sync, loop, recorder, board, burst=False, stop=lambda: None)
+    sync = SyncRunners("c/1", board, limits, recorder)
+    runners = Runners(sync, AsyncRunner("c/1", 10, board, limits, recorder))
+    order = Order(["default"], ())
+    made = Consumer("c/1", order, runners, recorder, board, burst=False, stop=lambda: None)
     trace.enqueue_many([(str(n),) for n in range(5)])
     claim = broker.get().claim("default", "c/1", 1, 5, 60)
     made._cursors["default"].number = 6

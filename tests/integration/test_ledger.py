@@ -245,6 +245,34 @@ def test_ended_reads_no_table_of_which_there_are_no_statistics() -> None:
     assert "jobs_taskresult" in plan
 
 
+def test_ends_have_what_an_end_consists_of(write: Write) -> None:
+    many = [record_of(f"many-{n}", State.SUCCESS, result=str(n)) for n in range(1100)]
+    failed = record_of(
+        "o'b%s",
+        State.FAILURE,
+        result="{}",
+        error_type="X",
+        error="falsch: ü",
+        traceback="T",
+        parent_id="p",
+        root_id="r",
+    )
+    others = [record_of("runs", State.STARTED), record_of("again", State.RETRY)]
+    write([*many, failed, *others, record_of("no", State.REVOKED)])
+    found = {row.id: row for row in ledger.ends([one.id for one in [*many, *others]])}
+    assert {task_id: row.result for task_id, row in found.items()} == {
+        one.id: one.result for one in many
+    }
+    assert ledger.ends([]) == ledger.ends(["unknown", "runs"]) == []
+    (row,) = ledger.ends([failed.id])
+    for name in outcomes._END:
+        assert getattr(row, name) == getattr(failed, name)
+    assert row == TaskResult.objects.get(id=failed.id)
+    assert row._state.db == ledger.alias()
+    assert {"message", "args", "created_at"} <= row.get_deferred_fields()
+    assert [row.state for row in ledger.ends(["no"])] == [State.REVOKED]
+
+
 def test_ended_and_reopened(write: Write) -> None:
     write([record_of("a", State.FAILURE, error="wrong"), record_of("b", State.RETRY)])
     assert ledger.ended(["a", "b", "c"]) == {"a"}

@@ -85,14 +85,13 @@ def _rows(rows: QuerySet[TaskResult]) -> Iterator[tuple[Any, ...]]:
     while True:
         batch = list((ordered if last is None else ordered.filter(pk__lt=last))[:_BATCH])
         for row in batch:
-            yield tuple(_plain(getattr(row, name)) for name in COLUMNS)
+            yield tuple(
+                value.isoformat() if hasattr(value, "isoformat") else value
+                for value in (getattr(row, name) for name in COLUMNS)
+            )
         if len(batch) < _BATCH:
             return
         last = batch[-1].pk
-
-
-def _plain(value: Any) -> Any:
-    return value.isoformat() if hasattr(value, "isoformat") else value
 
 
 def _cell(value: Any) -> Any:

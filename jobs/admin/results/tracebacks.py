@@ -36,7 +36,7 @@ def shown(text: str) -> SafeString:
     """The traceback with its foreign frames folded; all as it is when no frame is the project's."""
     parts = list(_parts(text))
     if not any(own for own, lines in parts if own is not None):
-        return _whole(text)
+        return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)
     found = []
     for own, group in itertools.groupby(parts, key=lambda part: part[0]):
         frames = ["".join(lines) for _own, lines in group]
@@ -57,10 +57,6 @@ def shown(text: str) -> SafeString:
         '<div class="jobs-value jobs-traceback" tabindex="0">{}</div>',
         format_html_join("", "{}", ((one,) for one in found)),
     )
-
-
-def _whole(text: str) -> SafeString:
-    return format_html('<pre class="jobs-value" tabindex="0">{}</pre>', text)
 
 
 def _parts(text: str) -> Iterator[tuple[bool | None, list[str]]]:

@@ -121,7 +121,7 @@ class TaskRow(NamedTuple):
         return [
             (field.name, _shown(getattr(own, field.name)))
             for field in dataclasses.fields(own)
-            if field.name not in left_out and not _is_default(field, getattr(own, field.name))
+            if field.name not in left_out and getattr(own, field.name) != field.default
         ]
 
     @property
@@ -200,10 +200,6 @@ def _ended(numbers: Numbers | None) -> int:
 def _percentile(numbers: Numbers | None, share: float) -> str:
     seconds = numbers.run.percentile(share) if numbers else None
     return "" if seconds is None else words.duration(dt.timedelta(seconds=seconds))
-
-
-def _is_default(field: dataclasses.Field[Any], value: Any) -> bool:
-    return bool(value == field.default)
 
 
 def _shown(value: Any) -> str:

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
+
 from jobs import broker, conf, ledger, limits, message
 from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking
@@ -297,7 +299,7 @@ def _with_slots(deliveries: list[Delivery], run: Run) -> Answer:
         elif d.number in names and (at := due[d.number]):
             outcomes.append(_later(d, d.raw, at, slots[d.number]._replace(due=at)))
         elif d.number in names:
-            left.append(d._replace(slots=(slots[d.number],)))
+            left.append(replace(d, slots=(slots[d.number],)))
     return Answer(left, outcomes)
 
 
@@ -331,7 +333,7 @@ def _with_permits(deliveries: list[Delivery], run: Run) -> Answer:
         if d.task.rate is None:
             left.append(d)
         elif d.number in given:
-            left.append(d._replace(permit=True))
+            left.append(replace(d, permit=True))
     return Answer(left, outcomes)
 
 

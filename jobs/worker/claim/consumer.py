@@ -3,8 +3,8 @@
 `Consumer.step` is the loop's body; `run` repeats it in a thread of its own, so that a long task
 in the main thread holds up neither claims for the event loop nor the return of what waits behind
 it. Beside it stand the parts it is made of: which queue comes first (`Order`), what waits for
-others of its batch (`Gathering`), what runs alone (`Quarantine`), and how much to claim
-(`ClaimSize`).
+others of its batch (`Gathering`), what runs alone (`Quarantine`), how much to claim
+(`ClaimSize`), and how long to wait (`Idling`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
-from jobs.broker.base import Claim, Returned, Revocation
+from jobs.broker.base import CLAIM_MOST, Claim, Returned, Revocation
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -32,7 +32,7 @@ from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
-from jobs.worker.run.runners import AHEAD, MOST, AsyncRunner, SyncRunners
+from jobs.worker.run.runners import AHEAD, Runner, Runners
 
 log = logging.getLogger("jobs.worker")
 
@@ -54,6 +54,10 @@ _AT_ONCE = 0.01
 #: Seconds after which a burst that has run everything asks again whether all is recorded.
 _RECORDED = 0.005
 
+#: Seconds for which the consumer of an idle child leaves the interpreter to the runner that it has
+#: woken.
+_YIELD = 0.0001
+
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
 
@@ -63,27 +67,27 @@ _LOOK_AGAIN = 1.0
 
 
 class Order:
-    """In which order the queues are asked. Without weights always the same: the second queue is
-    asked when the first is empty.
+    """The order in which a consumer asks its queues. Without weights it never changes: the second
+    queue is asked when the first is empty.
 
-    With weights, each queue that has messages gets its share of the claims. Each has a mark on a
-    line, and the queue whose mark is least far comes first. A claim moves it forward by what was
-    asked for, divided by the weight. So a queue of any weight has its turn, and one that was empty
-    is asked again no sooner than if it had given everything.
+    With weights, each queue that has messages gets its share of the claims. Each queue has a mark,
+    a number, and the one with the lowest mark is asked first. A claim raises the mark by the
+    number of messages asked for, divided by the weight. So every queue has its turn, whatever its
+    weight, and an empty queue is asked again as late as if it had given all it was asked for.
     """
 
     def __init__(self, queues: Sequence[str], weights: Sequence[int]) -> None:
         """``weights``: one for each queue, or none at all."""
-        self._queues = queues
+        self.queues = queues
         self._weights = dict(zip(queues, weights, strict=True)) if weights else {}
         self._marks = dict.fromkeys(self._weights, 0.0)
-        #: How far the line has come: the mark of the last queue that gave all it was asked for.
+        #: The highest mark of a queue that gave all it was asked for, before that claim.
         self._now = 0.0
 
     def next(self) -> Sequence[str]:
         """The queues, in the order of the next pass."""
         if not self._weights:
-            return self._queues
+            return self.queues
         return sorted(self._marks, key=self._marks.__getitem__)  # equal ones: as they were given
 
     def asked(self, queue: str, count: int, *, got: int) -> None:
@@ -163,7 +167,7 @@ class Gathering:
     def _take(self, name: str) -> Delivery:
         del self._ends[name]
         first, *others = self._held.pop(name)
-        return first._replace(others=tuple(others))
+        return replace(first, others=tuple(others))
 
 
 class Quarantine:
@@ -174,19 +178,16 @@ class Quarantine:
     child claims nothing; what it already runs goes on.
     """
 
-    def __init__(self, sync: SyncRunners, loop: AsyncRunner) -> None:
-        self._sync = sync
-        self._async = loop
+    def __init__(self, runners: Runners) -> None:
+        self._runners = runners
         self.held: deque[Delivery] = deque()
-        #: What ``sync.finished`` will be when the call that runs alone on a runner has ended.
-        self._finished = 0
-        #: The one that runs alone is on the event loop.
-        self._on_loop = False
+        #: One of them was started, and nothing since.
+        self._alone = False
 
     def hold(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Hold those whose process died; the others are returned."""
         # Where one task runs at a time, each is alone as it is.
-        if self._sync.width == 1 and not self._async.wanted:
+        if sum(runner.width for runner in self._runners if runner.wanted) == 1:
             return deliveries
         self.held += [d for d in deliveries if d.message.marks.crashes]
         return [d for d in deliveries if not d.message.marks.crashes]
@@ -194,26 +195,16 @@ class Quarantine:
     @property
     def busy(self) -> bool:
         """Whether one waits or runs, so that nothing may be put beside it."""
-        return bool(self.held) or self._runs()
-
-    def _runs(self) -> bool:
-        if self._async.running == 0:
-            self._on_loop = False
-        return self._on_loop or self._sync.finished < self._finished
+        if self._alone and all(runner.idle for runner in self._runners):
+            self._alone = False
+        return self._alone or bool(self.held)
 
     def step(self) -> None:
         """Run the next one, if nothing else runs."""
-        if not self.held or self._runs():
-            return
-        if self._sync.busy or self._sync.unstarted or self._async.running:
-            return
-        delivery = self.held.popleft()
-        if delivery.task.is_async:
-            self._on_loop = True
-            self._async.submit([delivery])
-        else:
-            self._finished = self._sync.finished + 1
-            self._sync.submit([delivery])
+        if self.held and all(runner.idle for runner in self._runners):
+            delivery = self.held.popleft()
+            self._alone = True
+            self._runners.of(delivery).submit([delivery])
 
     def take_back(self) -> list[Delivery]:
         taken = list(self.held)
@@ -229,18 +220,14 @@ class ClaimSize:
     than the one before, and the child pauses between them while they bring little.
     """
 
-    def __init__(
-        self, sync: SyncRunners, loop: AsyncRunner, recorder: Recorder, gathering: Gathering
-    ) -> None:
-        self._sync = sync
-        self._async = loop
+    def __init__(self, runners: Runners, recorder: Recorder, gathering: Gathering) -> None:
+        self._runners = runners
         self._recorder = recorder
         self._gathering = gathering
         #: The size of the last claim that brought anything; the next is twice as large at most.
         self.last = 1
-        #: A call of this kind had to be given back: keep none until a runner is free.
-        self._sync_full = False
-        self._async_full = False
+        #: Runners whose calls had to be given back: keep none until they have a free place.
+        self._full: list[Runner] = []
         #: When to search next (monotonic), at least how far, and the pause after that.
         self._search_at = 0.0
         self._reach = 1
@@ -252,36 +239,30 @@ class ClaimSize:
         """How many messages to claim now."""
         if self._recorder.full:
             return 0
-        if self._sync.busy < self._sync.width:
-            self._sync_full = False
-        if self._async.running < self._async.concurrency:
-            self._async_full = False
-        if not self.searching:
-            room = max(self._sync_room(), self._async_room())
-            return max(room, self._least) if room > 0 else 0
-        if self.until_search() > 0.0:
+        self._full = [runner for runner in self._full if runner.busy >= runner.width]
+        if self._full and self.until_search() > 0.0:
             return 0
-        room = self._async_room() if self._sync_full else self._sync_room()
-        return max(room, self._reach) if room > 0 else 0
+        most, missing = 2 * self.last, self._gathering.missing()
+        able = (runner for runner in self._runners if runner not in self._full)
+        room = max(runner.room(most, missing) for runner in able)
+        return max(room, self._reach if self._full else self._least) if room > 0 else 0
 
     @property
     def searching(self) -> bool:
-        return self._sync_full or self._async_full
+        return bool(self._full)
 
     def full(self, delivery: Delivery) -> bool:
-        """Whether no runner of its kind is free."""
-        return self._async_full if delivery.task.is_async else self._sync_full
+        """Whether its runner has no free place."""
+        return bool(self._full) and self._runners.of(delivery) in self._full
 
-    def came_back(self, *, sync: bool) -> None:
-        """Note that a call of this kind had to be given back."""
-        if not self.searching:
-            # Not at once: a runner may be free in a moment.
+    def came_back(self, runner: Runner) -> None:
+        """Note that a call had to be given back, since this runner has no free place."""
+        if not self._full:
+            # Not at once: a place may be free in a moment.
             self._pause, self._reach = _PAUSES[0], 1
             self._search_at = time.monotonic() + self._pause
-        if sync:
-            self._sync_full = True
-        else:
-            self._async_full = True
+        if runner not in self._full:
+            self._full.append(runner)
 
     def searched(self, began: float, *, kept: int, returned: int) -> None:
         """Note what a search brought: calls that were kept, and others that go back."""
@@ -295,7 +276,7 @@ class ClaimSize:
 
     def until_search(self) -> float:
         """Seconds until the next search; infinity when there is none to come."""
-        if self._sync_full == self._async_full:
+        if len(self._full) in (0, len(self._runners)):
             return float("inf")
         return max(0.0, self._search_at - time.monotonic())
 
@@ -303,24 +284,43 @@ class ClaimSize:
         """Note how many of a claim are to run, and how many have ended without running."""
         self._least = min(_LEAST_CAP, 2 * ended) if ended > 3 * run else 0
 
-    def _sync_room(self) -> int:
-        if self._sync.overrun():
-            return 0
-        waiting, target = len(self._sync.unstarted), self._sync.pace.target
-        if target == 1:
-            # Long tasks: claim nothing ahead, so that other workers can have it.
-            room = max(0, self._sync.width - self._sync.busy - waiting)
-            if room and self._gathering:
-                return max(room, min(self._gathering.missing(), 2 * self.last))
-            return room
-        # Grow step by step: an average of few tasks may be wrong.
-        goal = min(target * self._sync.width, 2 * self.last, MOST)
-        return goal if waiting * 2 < goal else 0
 
-    def _async_room(self) -> int:
-        if not self._async.wanted:
-            return 0
-        return min(self._async.concurrency - self._async.running, 2 * self.last)
+class Idling:
+    """How long to wait when there is nothing to claim, or nobody to run it."""
+
+    def __init__(self, runners: Runners, gathering: Gathering, poll: float, *, burst: bool) -> None:
+        """``poll``: seconds after which an idle consumer looks at its queues without a bell."""
+        self._runners = runners
+        self._gathering = gathering
+        self.poll = poll
+        self._burst = burst
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing that was claimed waits or runs."""
+        return not self._gathering and all(runner.idle for runner in self._runners)
+
+    @property
+    def holds(self) -> bool:
+        """Whether something was claimed and is not started."""
+        return bool(self._gathering) or any(runner.unstarted for runner in self._runners)
+
+    def for_runner(self) -> float:
+        """Seconds to wait for a free runner."""
+        return AHEAD if self.holds else 1.0
+
+    def for_bell(self, until: float) -> float:
+        """Seconds to wait for a bell. ``until``: those until a queue is to be asked without one."""
+        idle = self.idle
+        # What runs may be revoked meanwhile.
+        timeout = self.poll if idle else min(self.poll, 1.0)
+        if self._burst or any(runner.unstarted for runner in self._runners):
+            # With nothing running, only the recorder has to finish before a burst is over.
+            timeout = _RECORDED if self._burst and idle else AHEAD
+        timeout = min(timeout, until)
+        if self._gathering:
+            timeout = min(timeout, self._gathering.wait(time.monotonic()))
+        return timeout
 
 
 class Cursor:
@@ -351,35 +351,28 @@ class Consumer:
     def __init__(
         self,
         name: str,
-        queues: Sequence[str],
-        sync: SyncRunners,
-        loop: AsyncRunner,
+        order: Order,
+        runners: Runners,
         recorder: Recorder,
         board: Board,
         *,
-        weights: Sequence[int] = (),
-        batch: int = 1,
         burst: bool,
         stop: Callable[[], None],
     ) -> None:
         """``stop``: called when, with ``burst``, the queues are empty, or when this child has run
         as many tasks as it may."""
         self.name = name
-        self._cursors = {queue: Cursor(queue) for queue in queues}
-        self._order = Order(queues, weights)
-        self._sync = sync
-        self._async = loop
+        self._cursors = {queue: Cursor(queue) for queue in order.queues}
+        self._order = order
+        self._runners = runners
         self._recorder = recorder
         self._board = board
         self._burst = burst
         self._stop = stop
         self._conf = conf.get()
-        self._poll = self._conf.poll_seconds
-        if any(cursor.open for cursor in self._cursors.values()):
-            self._poll = min(self._poll, 1.0)
         #: Whether empty queues are left alone. The only queue is asked together with its bell, and
         #: a burst ends when it has asked all of them.
-        self._lets_sleep = len(queues) > 1 and not burst
+        self._lets_sleep = len(self._cursors) > 1 and not burst
         for cursor in self._cursors.values():
             cursor.awake = not self._lets_sleep
         #: A bell rang: its queue is asked before anything else is looked at.
@@ -387,11 +380,15 @@ class Consumer:
         #: When to ask queues of which it doesn't show from outside whether they have something
         #: (monotonic).
         self._look_at = 0.0
-        #: The only queue was just seen to be empty.
+        #: The only queue was just seen to be empty: whatever comes from then on rings the bell.
         self._empty = False
-        self._quarantine = Quarantine(sync, loop)
-        self._gathering = Gathering(batch)
-        self._size = ClaimSize(sync, loop, recorder, self._gathering)
+        self._quarantine = Quarantine(runners)
+        self._gathering = Gathering(runners.sync.batch)
+        self._size = ClaimSize(runners, recorder, self._gathering)
+        poll = self._conf.poll_seconds
+        if any(cursor.open for cursor in self._cursors.values()):
+            poll = min(poll, 1.0)
+        self._idling = Idling(runners, self._gathering, poll, burst=burst)
         self._overrides = Overrides()
         #: On their way back to their queues: they stay here until the broker has them.
         self._returning: list[Delivery] = []
@@ -457,14 +454,15 @@ class Consumer:
             # Claim nothing while the ledger can't be asked about it: it would only come back.
             ledger.ended([""])
             self._patience.back()
-        finished = self._sync.finished + self._async.finished
+        finished = sum(runner.finished for runner in self._runners)
         self._board.set_ready(finished, self._recorder.failed)
         if 0 < self._conf.max_tasks_per_child <= finished:
             self._stop()
             return
-        if self._sync.unstarted and self._sync.overrun():
-            self._size.came_back(sync=True)  # what would be claimed now would come back, too
-            self._return(self._sync.take_back())
+        for runner in self._runners:
+            if runner.unstarted and runner.overrun():
+                self._size.came_back(runner)  # what would be claimed now would come back, too
+                self._return(runner.take_back())
         if self._board.quiet and (unstarted := self._unstarted()):
             self._return(unstarted)
         self._quarantine.step()
@@ -474,7 +472,7 @@ class Consumer:
         if room > 0:
             self._overrides.look(time.monotonic())
             # Asked before the claim: what just ends may send more.
-            over = self._burst and self._is_idle() and self._recorder.idle
+            over = self._burst and self._idling.idle and self._recorder.idle
             if not self._empty and self._claim(room):
                 return
             if over and self._until_due() > _AT_ONCE:
@@ -482,28 +480,25 @@ class Consumer:
                 return
             self._wait(room)
         else:
-            self._sync.freed.clear()
+            self._empty = False  # by then, others may have taken the bells of what is there
+            self._recorder.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
-                held = self._sync.unstarted or self._gathering
                 # Ended by a runner that has little left to do, by the event loop after each task,
                 # and by the recorder when it is no longer full. The time limit is for what no
                 # other thread can tell: tasks that take long, revocations, and the end of the
                 # child, since a signal handler may not set an event.
-                self._sync.freed.wait(min(AHEAD if held else 1.0, self._size.until_search()))
+                limit = min(self._idling.for_runner(), self._size.until_search())
+                self._recorder.freed.wait(limit)
         self._terminate_revoked()
 
     def _unstarted(self) -> list[Delivery]:
         """Take back what was claimed, and what nothing runs yet."""
-        held = (self._sync, self._quarantine, self._gathering)
+        held = (*self._runners, self._quarantine, self._gathering)
         return [delivery for holder in held for delivery in holder.take_back()]
 
     def _room(self) -> int:
         """How many messages to claim now."""
         return 0 if self._quarantine.busy or self._board.quiet else self._size.room()
-
-    def _is_idle(self) -> bool:
-        held = self._sync.unstarted or self._gathering
-        return not (held or self._sync.busy or self._async.running)
 
     # ------------------------------------------------------------------ claiming
 
@@ -560,7 +555,8 @@ class Consumer:
             return
         asleep = [one for one in self._cursors.values() if not (one.awake or one.refused_until)]
         if now >= self._look_at:
-            self._look_at = now + (self._poll if self._is_idle() else min(_LOOK_AGAIN, self._poll))
+            poll = self._idling.poll
+            self._look_at = now + (poll if self._idling.idle else min(_LOOK_AGAIN, poll))
             for cursor in asleep:
                 if cursor.paused or cursor.due < math.inf:
                     self._wake(cursor)
@@ -606,7 +602,7 @@ class Consumer:
         cursor.paused = claim.paused
         if not claim.messages:
             return 0
-        run = Run(self.name, now)
+        run, searching = Run(self.name, now), self._size.searching
         deliveries = []
         for number, raw in claim.messages:
             one = admission.prepare(
@@ -620,7 +616,7 @@ class Consumer:
             )
             if isinstance(one, Outcome):
                 self._recorder.add(weighed(replace(one, claimed=claimed)))
-            elif self._size.full(one):
+            elif searching and self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
                 self._returning.append(one)
                 kept -= 1
@@ -635,7 +631,7 @@ class Consumer:
             self._returning += deliveries
             raise
         finally:
-            self._care.between_tasks()
+            self._care.between_tasks(time.monotonic())
         for outcome in answer.outcomes:
             self._recorder.add(weighed(outcome))
         self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
@@ -649,9 +645,9 @@ class Consumer:
         """The calls that were claimed before and aren't recorded yet. Read in the order in which
         they pass through this process, so that none is missed on its way."""
         held = [*self._returning, *self._quarantine.held, *self._gathering.held]
-        held += list(self._sync.unstarted)
-        held += self._sync.running.copy().values()
-        held += self._async.deliveries.copy().values()
+        for runner in self._runners:
+            held += list(runner.unstarted)
+            held += runner.running.copy().values()
         return {one.message.id for one in each(held)} | self._recorder.waiting()
 
     def _submit(self, deliveries: list[Delivery]) -> None:
@@ -659,22 +655,12 @@ class Consumer:
         if self._board.quiet:  # this child has waited for a bell, and claimed with it
             self._return(deliveries)
             return
-        sync = [d for d in deliveries if not d.task.is_async]
         back: list[Delivery] = []
-        if sync and self._sync.overrun():
-            self._size.came_back(sync=True)
-            back = sync
-        elif sync:
-            self._sync.submit(sync)
-        if len(sync) < len(deliveries):
-            # The claim was sized for synchronous tasks as well: it may have brought too many.
-            on_loop = [d for d in deliveries if d.task.is_async]
-            free = max(0, self._async.concurrency - self._async.running)
-            if on_loop[:free]:
-                self._async.submit(on_loop[:free])
-            if on_loop[free:]:
-                self._size.came_back(sync=False)
-                back = back + on_loop[free:]
+        for runner in self._runners:
+            mine = [d for d in deliveries if self._runners.of(d) is runner]
+            if mine and (left := runner.submit(mine)):
+                self._size.came_back(runner)
+                back += left
         if back:
             self._return(back)  # last: should the broker be away, the others run all the same
 
@@ -707,22 +693,15 @@ class Consumer:
     def _wait(self, room: int) -> None:
         """Wait for a bell, or until something else is to be done. With one queue, claim what the
         bell rang for in the same round trip."""
-        idle = self._is_idle()
-        # What runs may be revoked meanwhile.
-        timeout = self._poll if idle else min(self._poll, 1.0)
-        if self._sync.unstarted or self._burst:
-            # With nothing running, only the recorder has to finish before a burst is over.
-            timeout = _RECORDED if self._burst and idle else AHEAD
-        timeout = min(timeout, self._until_due())
+        until = self._until_due()
         if self._lets_sleep:
-            timeout = min(timeout, max(0.0, self._look_at - time.monotonic()))
-        if self._gathering:
-            timeout = min(timeout, self._gathering.wait(time.monotonic()))
-        if self._patience.missing:
-            timeout = 0.0  # only to learn whether waiting works again
+            until = min(until, max(0.0, self._look_at - time.monotonic()))
+        # While a server is away, only learn whether waiting works again.
+        timeout = 0.0 if self._patience.missing else self._idling.for_bell(until)
+        idle = self._idling.idle
         # While this is true, `join` lets the process end without waiting for this thread. So it
         # must be false while there is something that this thread would have to give back.
-        self.waiting = not (self._sync.unstarted or self._gathering)
+        self.waiting = not self._idling.holds
         try:
             if self._stopping:
                 return
@@ -757,10 +736,17 @@ class Consumer:
         finally:
             self.waiting = False
         self._take(cursor, claim)
-        self._empty = not claim.messages
+        # It gave less than was asked for: to claim again at once would bring nothing, and only
+        # compete with the task that was handed over just now. (Foreign senders ring no bell.)
+        short = len(claim.messages) < min(room, CLAIM_MOST)
+        self._empty = short and claim.resume is None and not (cursor.open and claim.messages)
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
+        if idle and claim.messages:
+            # The runner has been woken, and now needs the interpreter. It would get it when this
+            # thread waits next, a tenth of a millisecond of code later.
+            time.sleep(_YIELD)
 
     def _terminate_revoked(self) -> None:
         """Once a second, have this process killed if it runs a task that is to be terminated."""
@@ -768,8 +754,7 @@ class Consumer:
         if now < self._next_look:
             return
         self._next_look = now + 1.0
-        running = each(self._sync.running.copy().values())
-        running += self._async.deliveries.copy().values()
+        running = [d for runner in self._runners for d in each(runner.running.copy().values())]
         for queue, cursor in self._cursors.items():
             mine = [d for d in running if d.queue == queue]
             if not mine:

@@ -63,7 +63,10 @@ NO_CALL = (
 
 
 def after_success(sent: Message, result: Any) -> Following:
-    """Raises `SendError` for a result that can't be in the messages to be sent."""
+    """What follows a success: the callbacks, and the rest of the chain.
+
+    Raises `SendError` if the result can't be put into their messages.
+    """
     callbacks = enumerate(sent.embed.get("callbacks") or ())
     parts = [started(sent, f"callback {n}", call, [result]) for n, call in callbacks]
     if sent.embed.get("chain"):

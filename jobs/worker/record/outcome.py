@@ -39,7 +39,7 @@ from jobs.states import State
 log = logging.getLogger("jobs.worker")
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, frozen=True):
     """One handing of a message to this worker, with its task."""
 
     queue: str
@@ -289,7 +289,9 @@ def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
     has none."""
     if sent.ledger or (task is not None and task.atomic):
         return True
-    ignores = sent.ignore_result if task is None else ignores_result(sent, task)
+    ignores = sent.ignore_result
+    if ignores is None and task is not None:
+        ignores = task.ignore_result
     return not ignores or bool(sent.embed.get("chord"))  # a chord counts its members' ends
 
 

@@ -418,7 +418,7 @@ class Recorder:
         if self._told_aside and not self._aside and not self._outcomes:
             self._told_aside = False
             log.warning("all finished tasks are recorded again")
-        self._care.between_tasks()
+        self._care.between_tasks(time.monotonic())
         return done
 
     def _try(self, part: list[Outcome]) -> list[Outcome] | Exception:

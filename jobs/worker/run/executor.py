@@ -11,14 +11,13 @@ import contextlib
 import contextvars
 import ctypes
 import datetime as dt
-import functools
 import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, Protocol
 
 from asgiref.sync import sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
@@ -83,26 +82,20 @@ from jobs.worker.run.isolation import setitimer
 
 log = logging.getLogger("jobs.worker")
 
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
-
 #: Seconds until a task whose transaction could not be committed is run again.
 _COMMIT_AGAIN = 1.0
 
 
-def _in_its_own_context(function: Callable[_P, _R]) -> Callable[_P, _R]:
-    """Keep context variables that a task sets, such as the active language, from the next one."""
-
-    @functools.wraps(function)
-    def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return contextvars.copy_context().run(function, *args, **kwargs)
-
-    return call
+# Each task runs in a context of its own, so that context variables which it sets, such as the
+# active language, don't reach the next one.
 
 
-@_in_its_own_context
 def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     """Call a synchronous task."""
+    return contextvars.copy_context().run(_run, delivery, worker, limits)
+
+
+def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
     current.set((sent, worker))
@@ -118,7 +111,8 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if task.atomic:
                 outcome = _run_atomic(delivery, attempt, limits.timer, soft)
             elif soft is None:
-                result = task(*sent.args, **sent.kwargs)
+                # What `Task.__call__` does.
+                result = (task if task.bind else task.run)(*sent.args, **sent.kwargs)
             else:
                 with limits.timer.limit(soft):
                     result = task(*sent.args, **sent.kwargs)
@@ -286,10 +280,13 @@ def _may_be_its_own(error: Exception) -> bool:
     return True
 
 
-@_in_its_own_context
 def run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
     """Call a batch task with the requests of all deliveries; return their outcomes in the same
     order."""
+    return contextvars.copy_context().run(_run_batch, deliveries, worker, limits)
+
+
+def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
     attempt, task = Run(worker, time.time()), deliveries[0].task
     results: Sequence[Any]
     try:

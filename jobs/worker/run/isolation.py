@@ -236,8 +236,9 @@ class Care:
         #: Whether the thread may have connections that nobody has looked at since.
         self.pending = False
 
-    def between_tasks(self) -> None:
-        if time.monotonic() >= self._next:
+    def between_tasks(self, now: float) -> None:
+        """``now``: monotonic seconds."""
+        if now >= self._next:
             self.now()
         self.pending = True
 

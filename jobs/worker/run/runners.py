@@ -3,6 +3,8 @@
 
 Synchronous deliveries wait in one deque, from whose left end runners take and from whose right end
 the consumer takes back. Both ends are atomic in CPython, so no lock is paid for each task.
+
+`Runner` is what the consumer knows of either kind.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from asgiref.sync import sync_to_async
 from django.db import connections
 from msgspec.structs import replace
 
 from jobs import broker
+from jobs.api import waiting
 from jobs.exceptions import BrokerUnavailable
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -37,6 +40,7 @@ from jobs.worker.record.outcome import (
     after_run,
     each,
 )
+from jobs.worker.record.recorder import Recorder
 from jobs.worker.run import executor, isolation
 from jobs.worker.run.executor import Limits
 from jobs.worker.run.isolation import Care, Executor
@@ -65,39 +69,81 @@ class Pace:
         return max(1, min(MOST, int(AHEAD / max(self._average, 1e-6))))
 
 
+class Runner(Protocol):
+    """Runs the deliveries of one kind: synchronous tasks, or ``async def`` ones."""
+
+    #: What is running now, by place on the board.
+    running: dict[int, Delivery]
+    #: How many it has run.
+    finished: int
+    #: Most calls that it runs as one delivery.
+    batch: int
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is any task for it."""
+
+    @property
+    def width(self) -> int:
+        """How many calls can run at once."""
+
+    @property
+    def busy(self) -> int:
+        """How many of these places are taken."""
+
+    @property
+    def unstarted(self) -> Collection[Delivery]:
+        """What was submitted and may still be taken back."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that was submitted has ended."""
+
+    def overrun(self) -> bool:
+        """Whether what is unstarted would wait for long."""
+
+    def room(self, most: int, missing: int) -> int:
+        """How many more deliveries it can use; ``most`` at most. ``missing``: so many would fill a
+        batch, of which some calls are here."""
+
+    def submit(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Have deliveries run. Returns those that it can't use now."""
+
+    def take_back(self) -> list[Delivery]:
+        """Remove, and return, what is unstarted."""
+
+
+class Runners(NamedTuple):
+    """A child's runners."""
+
+    sync: Runner
+    loop: Runner
+
+    def of(self, delivery: Delivery) -> Runner:
+        """The runner of this delivery's kind."""
+        return self.loop if delivery.task.is_async else self.sync
+
+
 class SyncRunners:
     """Runs synchronous tasks in the calling thread (`run`) or in threads (`start`)."""
 
+    wanted = True
+
     def __init__(
-        self,
-        worker: str,
-        board: Board,
-        limits: Limits,
-        done: Callable[[Outcome], None],
-        idle: Callable[[], None],
-        *,
-        batch: int = 1,
-        crowded: Callable[[], bool] = lambda: False,
-        freed: threading.Event | None = None,
+        self, worker: str, board: Board, limits: Limits, recorder: Recorder, *, batch: int = 1
     ):
         """``board``: its first places belong to these runners, one for each call of a largest
-        ``batch``. ``crowded``: whether so many outcomes wait to be recorded that no task should
-        start. ``freed``: an event that others set as well, since the consumer waits for it."""
+        ``batch``."""
         self._worker = worker
         self._board = board
-        self._batch = batch
+        self.batch = batch
         self._limits = limits
-        #: What is running now, by its runner's place on the board.
-        self.running: dict[int, Delivery] = {}
+        self._recorder = recorder
         #: Called with each outcome.
-        self.done = done
-        #: Called when nothing is left to run.
-        self._idle = idle
-        self._crowded = crowded
+        self.done: Callable[[Outcome], None] = recorder.add
+        self.running: dict[int, Delivery] = {}
         self.unstarted: deque[Delivery] = deque()
         self.pace = Pace()
-        #: Set when a runner has little left to do.
-        self.freed = freed or threading.Event()
         self._wake: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._stopping = False
         self._threads: list[threading.Thread] = []
@@ -107,25 +153,43 @@ class SyncRunners:
 
     @property
     def width(self) -> int:
-        """How many tasks can run at once."""
         return max(1, len(self._threads))
 
     @property
     def busy(self) -> int:
         return len(self._started)
 
+    @property
+    def idle(self) -> bool:
+        # In this order: a runner is busy before it takes a delivery away from the unstarted ones.
+        return not self.unstarted and not self._started
+
     def overrun(self) -> bool:
         """Whether every runner has been in its task for longer than `AHEAD`."""
         started = list(self._started.values())
         return len(started) == self.width and time.monotonic() - max(started) > AHEAD
 
-    def submit(self, deliveries: Sequence[Delivery]) -> None:
+    def room(self, most: int, missing: int) -> int:
+        if self.overrun():
+            return 0
+        waiting, target = len(self.unstarted), self.pace.target
+        if target == 1:
+            # Long tasks: claim nothing ahead, so that other workers can have it.
+            room = max(0, self.width - self.busy - waiting)
+            return max(room, min(missing, most)) if room else 0
+        # Grow step by step: an average of few tasks may be wrong.
+        goal = min(target * self.width, most, MOST)
+        return goal if waiting * 2 < goal else 0
+
+    def submit(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        if self.overrun():
+            return deliveries
         self.unstarted.extend(deliveries)
         for _ in range(min(len(deliveries), self.width)):
             self._wake.put(None)
+        return ()
 
     def take_back(self) -> list[Delivery]:
-        """Remove, and return, what no runner has started yet."""
         taken = []
         try:
             while True:
@@ -155,7 +219,7 @@ class SyncRunners:
 
     def run(self, place: int = 0) -> None:
         """Run tasks until `stop`. ``place``: the runner's own on the board."""
-        care, clock = Care(), time.monotonic
+        care, clock, freed = Care(), time.monotonic, self._recorder.freed
         isolation.claim_thread()
         me = threading.get_ident()
         while not self._stopping:
@@ -173,7 +237,7 @@ class SyncRunners:
                 if outcome.size:
                     # To the consumer, this is a long task: it gives back what waits.
                     # Ended by the recorder or by a signal handler, which may not set an event.
-                    while self._crowded() and not self._stopping:
+                    while self._recorder.crowded and not self._stopping:
                         time.sleep(0.01)
                 ended = clock()
                 self.pace.note(ended - started)
@@ -182,12 +246,12 @@ class SyncRunners:
                 if outcome.failed:
                     care.now()
                 else:
-                    care.between_tasks()
-                if not self.freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
-                    self.freed.set()
+                    care.between_tasks(ended)
+                if not freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
+                    freed.set()
             self._started.pop(me, None)
-            self.freed.set()
-            self._idle()
+            freed.set()
+            self._recorder.flush()
             try:
                 # Ended by submit() and stop().
                 self._wake.get(timeout=1.0 if care.pending else None)
@@ -206,7 +270,7 @@ class SyncRunners:
             if delivery.task.acks_early:
                 if not ack_early(delivery, self._worker):
                     return lost(delivery)
-                delivery = delivery._replace(held=False)
+                delivery = replace(delivery, held=False)
             outcome = executor.run(delivery, self._worker, self._limits)
         finally:
             self._board.end(place)
@@ -218,7 +282,7 @@ class SyncRunners:
         deliveries = each([first])
         gone: list[Outcome] = []
         # On the board, the runner's own place and those set aside for its batches.
-        aside = self.width + place * (self._batch - 1)
+        aside = self.width + place * (self.batch - 1)
         places = [place, *range(aside, aside + len(deliveries) - 1)]
         hard = executor.shortest([self._limits.hard(d.message, d.task) for d in deliveries])
         for at, delivery in zip(places, deliveries, strict=True):
@@ -229,7 +293,7 @@ class SyncRunners:
             if first.task.acks_early:
                 mine = [ack_early(d, self._worker) for d in deliveries]
                 gone = [lost(d) for d, held in zip(deliveries, mine, strict=True) if not held]
-                deliveries = [d._replace(held=False) for d in itertools.compress(deliveries, mine)]
+                deliveries = [replace(d, held=False) for d in itertools.compress(deliveries, mine)]
             ran = executor.run_batch(deliveries, self._worker, self._limits) if deliveries else []
         finally:
             for at in places:
@@ -250,29 +314,26 @@ class AsyncRunner:
         concurrency: int,
         board: Board,
         limits: Limits,
-        done: Callable[[Outcome], None],
-        freed: threading.Event,
+        recorder: Recorder,
     ):
         """``board``: its last ``concurrency`` places belong to this runner."""
         self._worker = worker
         self._board = board
         self._limits = limits
-        #: What is running now, by place on the board.
-        self.deliveries: dict[int, Delivery] = {}
-        self._places = list(range(board.places - concurrency, board.places))
-        self.concurrency = concurrency
-        #: Whether there is any task for it.
-        self.wanted = any(task.is_async for task in tasks.values())
+        self._recorder = recorder
         #: Called with each outcome.
-        self.done = done
-        self._freed = freed
+        self.done: Callable[[Outcome], None] = recorder.add
+        self.wanted = any(task.is_async for task in tasks.values())
+        self.width = concurrency
+        #: What was submitted and hasn't ended, by its place. Filled by the consumer's thread, so
+        #: that nothing is missed that the loop has not begun yet.
+        self.running: dict[int, Delivery] = {}
+        #: The free places. The consumer's thread takes them, the loop's thread gives them back.
+        self._places = list(range(board.places - concurrency, board.places))
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._stopping = False
         self.finished = 0
-        #: Both the loop's thread and the consumer's count here.
-        self.running = 0
-        self._counting = threading.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
         self._care = Care()
         #: The worker's own context, of which each task gets a copy.
@@ -280,7 +341,34 @@ class AsyncRunner:
         #: The next look at the connections.
         self._look: asyncio.TimerHandle | None = None
 
-    def submit(self, deliveries: Sequence[Delivery]) -> None:
+    batch = 1
+    #: The loop begins what is submitted as soon as it can, so nothing is there to be taken back.
+    unstarted: Collection[Delivery] = ()
+
+    @property
+    def busy(self) -> int:
+        return self.width - len(self._places)
+
+    @property
+    def idle(self) -> bool:
+        return len(self._places) == self.width
+
+    def overrun(self) -> bool:
+        return False
+
+    def room(self, most: int, missing: int) -> int:
+        return min(len(self._places), most) if self.wanted else 0
+
+    def take_back(self) -> list[Delivery]:
+        return []
+
+    def submit(self, deliveries: Sequence[Delivery]) -> Sequence[Delivery]:
+        # The claim was sized for synchronous tasks as well: it may have brought too many.
+        free = len(self._places)
+        begun = {self._places.pop(): delivery for delivery in deliveries[:free]}
+        if not begun:
+            return deliveries
+        self.running.update(begun)
         if self._loop is None:
             self._loop = asyncio.new_event_loop()
             self._loop.set_default_executor(Executor())
@@ -288,14 +376,13 @@ class AsyncRunner:
                 target=vital(self._run_loop), name="jobs-async", daemon=True
             )
             self._thread.start()
-        with self._counting:
-            self.running += len(deliveries)
 
         def begin() -> None:
-            for delivery in deliveries:
-                self._spawn(self._one(delivery), self._context.copy())
+            for place, delivery in begun.items():
+                self._spawn(self._one(place, delivery), self._context.copy())
 
         self._loop.call_soon_threadsafe(begin)
+        return deliveries[free:]
 
     def stop(self) -> None:
         """Wait until everything submitted has ended, and end the loop."""
@@ -305,6 +392,7 @@ class AsyncRunner:
         async def finish() -> None:
             while self._tasks:
                 await asyncio.wait(self._tasks)
+            await waiting.leave()
 
         asyncio.run_coroutine_threadsafe(finish(), self._loop).result()
         self._stopping = True
@@ -329,20 +417,17 @@ class AsyncRunner:
         self._tasks.add(task)  # the loop itself keeps only weak references
         task.add_done_callback(self._tasks.discard)
 
-    async def _one(self, delivery: Delivery) -> None:
-        # Only this thread takes and gives places; there are as many as tasks at once.
-        place = self._places.pop()
+    async def _one(self, place: int, delivery: Delivery) -> None:
         hard = self._limits.hard(delivery.message, delivery.task)
         now = time.monotonic()
         ends = math.inf if hard is None else now + hard
         self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
-        self.deliveries[place] = delivery
         try:
             if delivery.task.acks_early:
                 if not await asyncio.to_thread(ack_early, delivery, self._worker):
                     self.done(lost(delivery))
                     return
-                delivery = delivery._replace(held=False)
+                delivery = replace(delivery, held=False)
             outcome = await executor.run_async(delivery, self._worker, self._limits)
             self.done(after_run(outcome, delivery))
             self.finished += 1
@@ -351,11 +436,9 @@ class AsyncRunner:
             end(error)  # or nobody would see it, and the delivery would have no outcome
         finally:
             self._board.end(place)
-            del self.deliveries[place]
+            del self.running[place]
             self._places.append(place)
-            with self._counting:
-                self.running -= 1
-            self._freed.set()
+            self._recorder.freed.set()
 
     def _look_after_connections(self, *, failed: bool) -> None:
         """At most once a second, but soon after a task that failed: see `Care`. In the thread in

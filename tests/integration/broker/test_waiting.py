@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import pytest
 import redis
 
-from jobs.broker.base import Broker, Outgoing, Pause, Returned
+from jobs.broker.base import Broker, Outgoing, Pause, Returned, Subscription, ended
 from jobs.broker.memory import MemoryBroker
 from tests.integration.broker.helpers import LEASE, claim, dead, push
 from tests.services import wait_for
@@ -222,6 +222,48 @@ def test_a_subscription_can_be_waited_for_beside_others(broker: Broker) -> None:
         assert select.select([heard], [], [], 10)[0] == [heard]
         assert heard(0)
         assert select.select([heard], [], [], 0)[0] == []
+
+
+def taken(heard: Subscription) -> list[str]:
+    """What comes next, once anything has come."""
+    assert select.select([heard], [], [], 10)[0] == [heard]
+    return heard.take()
+
+
+def test_a_subscription_asks_for_topics_and_leaves_them(broker: Broker) -> None:
+    with broker.subscribe() as heard:
+        assert heard.take() == []
+        heard.ask(["one", "two"])
+        found = taken(heard)
+        while len(found) < 2:
+            found += taken(heard)
+        assert sorted(found) == ["one", "two"]  # from here on, nothing of them is missed
+        broker.notify("other")
+        broker.notify("two")
+        assert taken(heard) == ["two"]
+        heard.leave(["two", "unknown"])
+        heard.ask(["three"])
+        while "three" not in taken(heard):
+            pass
+        broker.notify("two")
+        broker.notify("one")
+        assert taken(heard) == ["one"]
+        assert heard.take() == []
+    broker.notify("one")  # to nobody
+
+
+def test_one_subscription_hears_of_many_ends(broker: Broker) -> None:
+    ids = [f"id-{n}" for n in range(2000)]
+    with broker.subscribe() as heard:
+        heard.ask([ended(one) for one in ids])
+        found: list[str] = []
+        while len(found) < len(ids):
+            found += taken(heard)
+        broker.ack("mail", "w1", [], ids)
+        found = []
+        while len(found) < len(ids):
+            found += taken(heard)
+        assert found == [ended(one) for one in ids]
 
 
 def test_what_one_waits_for_comes_with_the_bell(

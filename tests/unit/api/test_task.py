@@ -28,6 +28,7 @@ from jobs import (
 )
 from jobs.api.task import task_of
 from jobs.exceptions import ConfigurationError, NotSerializable, UnknownQueue
+from jobs.running.request import current
 from tests.tasks import add, async_add
 
 
@@ -141,6 +142,30 @@ def test_defaults_and_options() -> None:
     )
     assert (other.queue, other.priority, other.id, other.ignore_result) == ("high", 0, "x", True)
     assert other.headers == {"a": 1}
+
+
+def test_what_calls_without_options_share_follows_task_and_settings(settings: Settings) -> None:
+    @task(name="plain")
+    def plain(*args: int) -> None: ...
+
+    first, second = plain.message((1,), {}), plain.message((2, 3), {})
+    assert (first.args, second.args) == ([1], [2, 3])
+    assert first.id != second.id
+    assert (first.queue, first.ignore_result) == ("default", False)
+    plain.ignore_result = True
+    assert plain.message((), {}).ignore_result
+    plain.expires = 10
+    assert plain.message((), {}).expires
+    plain.expires = None
+    assert plain.message((), {}).expires is None
+    settings.JOBS = {"QUEUES": {"mail": {}}, "DEFAULT_QUEUE": "mail"}
+    assert plain.message((), {}).queue == "mail"
+    token = current.set((first, "worker"))
+    try:
+        assert plain.message((), {}).parent_id == first.id
+    finally:
+        current.reset(token)
+    assert plain.message((), {}).parent_id is None
 
 
 def test_the_default_queue(settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import datetime as dt
+import hmac
 import json
 from typing import Any
 
@@ -16,6 +17,7 @@ from pytest_django import Settings
 from jobs import message
 from jobs.exceptions import BadSignature, MessageError, NotSerializable
 from jobs.message import NO_MARKS, decode, encode
+from jobs.message.wire import sign
 from tests.unit.message.wire import (
     FROM_CELERY,
     SOME,
@@ -51,6 +53,14 @@ def test_every_header_and_the_body_are_signed() -> None:
     ):
         with pytest.raises(BadSignature):
             received({**sent, **changed_part}, trusted=False)
+
+
+@pytest.mark.parametrize("key", [b"k", b"k" * 32, b"k" * 64])
+def test_the_signature_is_the_hmac_of_the_standard_library(key: bytes) -> None:
+    signed = b'{"task": "add"}\nbody'
+    assert sign(b'{"task": "add"}', "body", key) == hmac.new(key, signed, "sha256").hexdigest()
+    # Again: what is kept of a key is not used up.
+    assert sign(b'{"task": "add"}', "body", key) == hmac.new(key, signed, "sha256").hexdigest()
 
 
 @pytest.mark.parametrize("twice", ['"task": "evil", %s', '%s, "task": "evil"'])

@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from jobs import broker, message, task
 from jobs.api.task import Task
+from jobs.broker.base import Claim, Outgoing
+from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Marks, Message
 from jobs.worker.board import Board
@@ -19,7 +22,7 @@ from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
-from jobs.worker.run.runners import AsyncRunner, SyncRunners
+from jobs.worker.run.runners import AsyncRunner, Runners, SyncRunners
 from tests.services import wait_for
 
 WEIGHTS = {"high": 6, "default": 3, "low": 1}
@@ -231,12 +234,15 @@ class House:
         self.go = threading.Semaphore(0)
         self.done: list[Outcome] = []
         limits = Limits(ThreadTimer())
-        self.sync = SyncRunners("w", board, limits, self.done.append, lambda: None)
-        self.loop = AsyncRunner("w", 2, board, limits, self.done.append, self.sync.freed)
+        self.recorder = Recorder("w")
+        self.sync = SyncRunners("w", board, limits, self.recorder)
+        self.loop = AsyncRunner("w", 2, board, limits, self.recorder)
+        self.sync.done = self.loop.done = self.done.append
+        self.runners = Runners(self.sync, self.loop)
         self.loop.wanted = False
         if threads > 1:
             self.sync.start(threads)
-        self.quarantine = Quarantine(self.sync, self.loop)
+        self.quarantine = Quarantine(self.runners)
 
         @task(name="tests.waits", ignore_result=True)
         def waits(number: int) -> None:
@@ -252,7 +258,7 @@ class House:
         self._async_task: Task[..., Any] = awaits
 
     def async_delivery(self, number: int) -> Delivery:
-        return self.delivery(number, 1)._replace(task=self._async_task)
+        return replace(self.delivery(number, 1), task=self._async_task)
 
     def delivery(self, number: int, crashes: int) -> Delivery:
         sent = Message(
@@ -341,16 +347,70 @@ def test_what_can_run_runs_although_the_rest_cannot_go_back(
 ) -> None:
     consumer = Consumer(
         "w",
-        ["default"],
-        house.sync,
-        house.loop,
-        Recorder("w"),
+        Order(["default"], ()),
+        house.runners,
+        house.recorder,
         board,
         burst=False,
         stop=lambda: None,
     )
     monkeypatch.setattr(broker, "get", Away)
-    house.loop.concurrency = 0
+    house.loop._places.clear()
     with pytest.raises(BrokerUnavailable):
         consumer._submit([house.async_delivery(1), house.delivery(2, 0)])
     wait_for(lambda: house.started == [2], what="the one that has a runner")
+
+
+def test_a_call_is_running_as_soon_as_the_event_loop_is_handed_it(house: House) -> None:
+    """Else a second message of the call might be run beside it while the loop is held up."""
+    first, second, third = (house.async_delivery(n) for n in (1, 2, 3))
+    assert list(house.loop.submit([first, second, third])) == [third]
+    assert numbers(list(house.loop.running.values())) == [1, 2]
+    assert (house.loop.busy, house.loop.room(10, 0), house.loop.idle) == (2, 0, False)
+    house.go.release(2)
+    wait_for(lambda: house.loop.idle, what="both to end")
+    assert not house.loop.running
+
+
+class Coming(MemoryBroker):
+    """Each wait for the bell ends with the next of these messages."""
+
+    def __init__(self, messages: list[bytes]) -> None:
+        super().__init__()
+        self.coming = messages
+        self.asked: list[str] = []
+
+    def claim(self, *args: Any) -> Claim:
+        self.asked.append("claim")
+        return super().claim(*args)
+
+    def wait_and_claim(self, queue: str, *args: Any) -> Claim:
+        self.asked.append("wait")
+        self.push([Outgoing(queue, self.coming.pop(0))])
+        return super().claim(queue, *args[:-1])
+
+
+def test_a_queue_that_gave_less_than_was_asked_for_is_waited_for_at_once(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = Coming([message.encode(house.delivery(number, 0).message) for number in range(4)])
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer = Consumer(
+        "w",
+        Order(["default"], []),
+        house.runners,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    for count in (1, 2, 3):
+        consumer.step()
+        wait_for(lambda count=count: len(house.started) == count)
+    assert port.asked == ["claim", "wait", "wait", "wait"]
+    # Three runners are busy: while nobody waits for the bell, others may take it.
+    house.go.release()
+    while len(port.asked) < 6:
+        consumer.step()
+    assert port.asked[4:] == ["claim", "wait"]
+    wait_for(lambda: sorted(house.started) == [0, 1, 2, 3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from jobs.worker.board import Board
+from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
 from jobs.worker.run.runners import (
     AHEAD,
@@ -50,7 +51,7 @@ def test_a_runner_is_overrun_when_all_are_busy_for_long(monkeypatch: pytest.Monk
     monkeypatch.setattr("jobs.worker.run.runners.time.monotonic", lambda: now)
     board = Board.make(1)
     limits = Limits(ThreadTimer())
-    runners = SyncRunners("w", board, limits, lambda outcome: None, lambda: None)
+    runners = SyncRunners("w", board, limits, Recorder("w"))
     assert not runners.overrun()
     runners._started = {1: now - AHEAD * 2}
     assert runners.overrun()
