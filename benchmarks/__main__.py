@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
         default=USUAL_TASKS,
         help=f"our backlog ({USUAL_TASKS}); those of the others are cut or grown alike",
     )
+    parser.add_argument("--large", action="store_true", help="growth: the largest sizes as well")
     parser.add_argument(
         "--json", type=Path, help="write everything to this file as well, after each measurement"
     )
@@ -148,7 +149,9 @@ def main() -> int:
         database = None
         if any(system.results == "postgres" for system in systems):
             database = stack.enter_context(postgres(folder))
-        bench = Bench(folder, server, database, scale=options.tasks / USUAL_TASKS)
+        bench = Bench(
+            folder, server, database, scale=options.tasks / USUAL_TASKS, large=options.large
+        )
         figures, where = measured(measure, systems, bench, options)
     show(measure, {name: found for name, found in figures.items() if found}, where, options)
     missing = [s.name for s in systems if len(figures.get(s.name, ())) < options.rounds]
@@ -172,7 +175,7 @@ def show(
     about = {key: value for key, value in where.items() if key != "packages"}
     print("; ".join(f"{key} {value}" for key, value in about.items() if value))
     print(", ".join(f"{name} {number}" for name, number in where["packages"].items()), end="\n\n")
-    print(report.table(measure, figures))
+    print((report.curves if measure.curves else report.table)(measure, figures))
 
 
 if __name__ == "__main__":

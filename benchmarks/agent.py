@@ -47,6 +47,12 @@ def fill(module: Any, count: int, first: int = 0) -> float:
     return time.perf_counter() - started
 
 
+def fill_later(module: Any, count: int) -> None:
+    """Send calls that are due tomorrow."""
+    for start in range(0, count, BATCH):
+        module.send_later(min(BATCH, count - start))
+
+
 def enqueue(module: Any, singles: int, bulk: int) -> dict[str, float | None]:
     """Return how many messages a second one process sends, one by one and in bulk."""
     module.send_singly(range(WARM_UP))
@@ -76,6 +82,28 @@ def stamps(module: Any, count: int) -> int:
         before = _grown(stamps_file, before)
         time.sleep(random.uniform(0.01, 0.03))  # noqa: S311 - no secret
     return count
+
+
+def stamps_on(module: Any, queue: str, count: int) -> None:
+    """Like `stamps`, with the messages on this queue."""
+    stamps_file = Path(os.environ["BENCH_STAMPS"])
+    before = stamps_file.stat().st_size if stamps_file.exists() else 0
+    for _ in range(count):
+        module.send_stamp(time.time_ns(), None, queue=queue)
+        before = _grown(stamps_file, before)
+        time.sleep(random.uniform(0.01, 0.03))  # noqa: S311 - no secret
+
+
+def mixture(module: Any, count: int, rate: float, every: int) -> None:
+    """Send ``stamp`` at this rate (calls a second), but each ``every``-th time a call that takes a
+    second (0: never)."""
+    started = time.monotonic()
+    for number in range(1, count + 1):
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        if every and number % every == 0:
+            module.send_long()
+        else:
+            module.send_stamp(time.time_ns(), None)
 
 
 def _grown(file: Path, size: int) -> int:
@@ -136,8 +164,11 @@ ACTIONS = {
     for action in (
         prepare,
         fill,
+        fill_later,
         enqueue,
         stamps,
+        stamps_on,
+        mixture,
         countdowns,
         round_trips,
         limited,

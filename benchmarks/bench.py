@@ -31,6 +31,8 @@ class Bench:
     valkey: Valkey
     postgres: Postgres | None
     scale: float = 1.0
+    #: Whether *growth* includes the largest sizes.
+    large: bool = False
     #: Length of this program's messages, for the yardstick; as measured, once it was.
     message_bytes: int = 900
 

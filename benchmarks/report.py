@@ -133,6 +133,25 @@ def table(measure: Measure, rounds: dict[str, list[Figures]]) -> str:
     return "\n".join(_aligned(lines))
 
 
+def curves(measure: Measure, rounds: dict[str, list[Figures]]) -> str:
+    """Return the medians as a table for each thing that was measured at several sizes."""
+    parts = []
+    for name, figures in ((name, medians(one)) for name, one in rounds.items()):
+        subjects: dict[str, dict[str, list[Column]]] = {}
+        for column in measure.columns:
+            what, size, _ = column.key.split("/")
+            if column.key in figures:
+                subjects.setdefault(what, {}).setdefault(size, []).append(column)
+        for what, sizes in subjects.items():
+            titles = [column.title for column in next(iter(sizes.values()))]
+            lines = [[f"{what}, {name}", *titles]]
+            for size, columns in sizes.items():
+                cells = [_cell(figures[column.key], column) for column in columns]
+                lines.append([f"{int(size):,}", *cells])
+            parts.append("\n".join(_aligned(lines)))
+    return "\n\n".join(parts)
+
+
 def _title(measure: Measure, key: str) -> str:
     title = next(column.title for column in measure.columns if column.key == key)
     return title.removesuffix("/s")

@@ -25,7 +25,11 @@ if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
 
 JOBS = {
     "BROKER_URL": os.environ["BENCH_REDIS_URL"],
-    "QUEUES": {"bench": {}},
+    # For what grows with the number of queues.
+    "QUEUES": {
+        "bench": {},
+        **{f"bench-{n}": {} for n in range(1, int(os.environ.get("BENCH_QUEUES", "1")))},
+    },
     "DEFAULT_QUEUE": "bench",
     "METRICS": os.environ.get("BENCH_METRICS") != "off",
 }

@@ -1,6 +1,7 @@
 """The tasks that are measured."""
 
 import os
+import time
 
 from benchmarks import work
 from jobs import task
@@ -26,6 +27,11 @@ def echo(number: int) -> int:
 @task(name="stamp", queue="bench", ignore_result=WITHOUT_RESULTS)
 def stamp(at: int) -> None:
     work.stamp(at)
+
+
+@task(name="nap", queue="bench", ignore_result=WITHOUT_RESULTS)
+def nap() -> None:
+    time.sleep(1)
 
 
 @task(name="length", queue="bench", ignore_result=WITHOUT_RESULTS)

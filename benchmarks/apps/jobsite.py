@@ -1,6 +1,7 @@
 """This program: the tasks are in ``benchmarks.tasks``, where the app's discovery finds them."""
 
 import os
+import resource
 import time
 from collections.abc import Sequence
 
@@ -10,8 +11,8 @@ import django
 
 django.setup()
 
-from benchmarks.tasks import echo, length, limited, noop, stamp  # noqa: E402 - needs the settings
-from jobs import group  # noqa: E402 - likewise
+from benchmarks.tasks import echo, length, limited, nap, noop, stamp  # noqa: E402 - needs the settings
+from jobs import chain, group  # noqa: E402 - likewise
 
 
 def prepare() -> None:
@@ -34,8 +35,12 @@ def send_limited(count: int) -> None:
     limited.enqueue_many([(number,) for number in range(count)])
 
 
-def send_stamp(at: int, delay: float | None) -> None:
-    stamp.apply_async((at,), countdown=delay)
+def send_stamp(at: int, delay: float | None, queue: str | None = None) -> None:
+    stamp.apply_async((at,), countdown=delay, queue=queue)
+
+
+def send_long() -> None:
+    nap.delay()
 
 
 def round_trip(number: int) -> int:
@@ -43,18 +48,34 @@ def round_trip(number: int) -> int:
     return answer
 
 
+def send_later(count: int) -> None:
+    """Messages that are due when nobody measures any more."""
+    noop.enqueue_many([(0,)] * count, countdown=86_400)
+
+
 def compose(what: str, count: int) -> dict[str, float]:
-    """The end is when the ledger holds all of it."""
+    """The end is when the ledger holds all of it. ``memory``: how many bytes the process has grown
+    by at most while it sent."""
     from jobs.models import TaskResult
 
-    calls = group(noop.s(number) for number in range(count))
+    before = resource.getrusage(resource.RUSAGE_SELF)
     started = time.perf_counter()
-    sent = (calls if what == "group" else calls | length.s()).apply_async()
+    if what == "chain":
+        calls = chain(*(noop.si(number) for number in range(count)))
+    else:
+        calls = group(noop.s(number) for number in range(count))
+    sent = (calls | length.s() if what == "chord" else calls).apply_async()
     sent_in = time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_SELF)
     if what == "group":
         rows, wanted = TaskResult.objects.filter(group_id=sent.id, state="SUCCESS"), count
     else:
         rows, wanted = TaskResult.objects.filter(id=sent.id, state="SUCCESS"), 1
     while rows.count() < wanted:
-        time.sleep(0.01)
-    return {"sent": sent_in, "ended": time.perf_counter() - started}
+        time.sleep(0.05 if count > 10_000 else 0.01)
+    return {
+        "sent": sent_in,
+        "ended": time.perf_counter() - started,
+        "sent_cpu": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "memory": (after.ru_maxrss - before.ru_maxrss) * 1024,
+    }

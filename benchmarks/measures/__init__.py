@@ -1,6 +1,6 @@
 """What can be measured, by name. Each measure runs one system once and returns its figures."""
 
-from . import beat, chord, enqueue, idle, latency, memory, rate, start, throughput
+from . import beat, chord, enqueue, growth, idle, latency, memory, mixed, rate, start, throughput
 from .base import Measure
 
 ALL: dict[str, Measure] = {
@@ -15,6 +15,8 @@ ALL: dict[str, Measure] = {
         rate.MEASURE,
         chord.MEASURE,
         start.MEASURE,
+        growth.MEASURE,
+        mixed.MEASURE,
     )
 }
 

@@ -35,6 +35,8 @@ class Measure:
     systems: tuple[str, ...]
     ratios: tuple[tuple[str, str], ...] = ()
     needs_postgres: bool = False
+    #: The columns' keys are "what/size/figure": a table for each what, with a line for each size.
+    curves: bool = False
 
 
 def percentile(values: list[float], share: float) -> float:

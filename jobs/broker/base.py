@@ -41,6 +41,8 @@ class Claim(NamedTuple):
     resume: int | None = None
     #: Whether any task of this queue is paused.
     paused_tasks: bool = False
+    #: Whether the queue gave nothing because it is paused; False also when nothing waits on it.
+    paused: bool = False
 
 
 class Returned(NamedTuple):
@@ -334,10 +336,20 @@ class Broker(ABC):
         """
 
     @abstractmethod
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        """Sleep until one of the queues may have a message, at most ``timeout`` seconds.
+    def wait(self, queues: Sequence[str], timeout: float) -> str | None:
+        """Sleep until one of the queues may have a message, at most ``timeout`` seconds. The queue
+        whose bell rang; None: none rang.
 
         It may return early. Each message wakes one waiting consumer.
+        """
+
+    @abstractmethod
+    def stirring(self, queues: Sequence[str], due: Collection[str] = ()) -> list[str]:
+        """Those of these queues on which a message waits or a bell rings and, of those that are in
+        ``due``, on which a message is due, now or later.
+
+        For a consumer that has found them empty. When they all still are, this is one command,
+        however many they are. It names a queue that the broker refuses to look at.
         """
 
     @abstractmethod
@@ -410,6 +422,19 @@ class Broker(ABC):
     @abstractmethod
     def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
         """Give these consumers a lease of so many seconds from now, known to the queue or not."""
+
+    @abstractmethod
+    def retain(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        """`renew` those of these consumers that hold a message of the queue, and forget the
+        others."""
+
+    @abstractmethod
+    def attended(self, queues: Sequence[str]) -> list[str]:
+        """Those of these queues that have a consumer, or a worker's report.
+
+        When none has, this is one command, however many they are. It names a queue that the broker
+        refuses to look at.
+        """
 
     @abstractmethod
     def expired(self, queue: str) -> list[str]:

@@ -128,7 +128,7 @@ class MemoryBroker(Broker):
                 return Claim([], None, resume=q.claimed[consumer])
             if "" in q.paused and first not in held:
                 q.bells = 0
-                return Claim([], None)
+                return Claim([], None, paused=True)
             next_due = q.promote(now)
             if first in held:  # an earlier call has claimed it, and its answer was lost
                 again = itertools.takewhile(held.__contains__, range(first, first + limit))
@@ -148,14 +148,22 @@ class MemoryBroker(Broker):
                 paused_tasks=any(q.paused),
             )
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        def ringing() -> _Queue | None:
-            return next((q for q in map(self._queues.__getitem__, queues) if q.bells), None)
+    def wait(self, queues: Sequence[str], timeout: float) -> str | None:
+        def ringing() -> str | None:
+            return next((queue for queue in queues if self._queues[queue].bells), None)
 
         with self._changed:
             queue = self._changed.wait_for(ringing, max(timeout, 0))
-            if queue:
-                queue.bells -= 1
+            if queue is not None:
+                self._queues[queue].bells -= 1
+            return queue
+
+    def stirring(self, queues: Sequence[str], due: Collection[str] = ()) -> list[str]:
+        with self._changed:
+            found = [(queue, self._queues[queue]) for queue in queues]
+            return [
+                queue for queue, q in found if q.bells or any(q.lists) or (queue in due and q.due)
+            ]
 
     def wait_and_claim(
         self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
@@ -242,6 +250,18 @@ class MemoryBroker(Broker):
         with self._changed:
             leases, ends = self._queues[queue].leases, self._clock() + lease
             leases.update(dict.fromkeys(consumers, ends))
+
+    def retain(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        with self._changed:
+            holding = [name for name in consumers if self._queues[queue].in_flight.get(name)]
+            self.renew(queue, holding, lease)
+            for name in set(consumers).difference(holding):
+                self.leave(queue, name)
+
+    def attended(self, queues: Sequence[str]) -> list[str]:
+        with self._changed:
+            found = [(queue, self._queues[queue]) for queue in queues]
+            return [queue for queue, q in found if q.leases or q.reports]
 
     def expired(self, queue: str) -> list[str]:
         return [consumer.name for consumer in self.consumers(queue) if consumer.lease < 0]

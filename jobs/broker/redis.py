@@ -91,6 +91,9 @@ _CHUNK = 1000
 #: and they stay in the processor's cache, which a megabyte would not.
 _PART = 200
 
+#: Up to so many queues are asked for one by one, in one round trip; more of them in so many parts.
+_ASIDE = 16
+
 #: Most holders of slots in one call of a script.
 _HOLDERS = 300
 
@@ -240,9 +243,19 @@ class RedisBroker(Broker):
         run = self._claim(queue, consumer, first, limit, lease)
         return _claimed(self._redis.run_all([run])[0], first)
 
-    def wait(self, queues: Sequence[str], timeout: float) -> None:
-        bells = [self._keys(queue).bell for queue in queues]
-        self._redis.block(timeout, "BLPOP", *bells, 0)
+    def wait(self, queues: Sequence[str], timeout: float) -> str | None:
+        bells = {self._keys(queue).bell: queue for queue in queues}
+        rang = self._redis.block(timeout, "BLPOP", *bells, 0)
+        return bells.get(rang[0].decode()) if rang else None
+
+    def stirring(self, queues: Sequence[str], due: Collection[str] = ()) -> list[str]:
+        def keys_of(queue: str) -> tuple[str, ...]:
+            keys = self._keys(queue)
+            if queue in due:
+                return (keys.bell, keys.due, *keys.lists)
+            return (keys.bell, *keys.lists)
+
+        return self._where_any(queues, keys_of)
 
     def wait_and_claim(
         self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
@@ -332,6 +345,21 @@ class RedisBroker(Broker):
         self._redis.run_all(
             [(scripts.RENEW, key, (int(lease * 1000), *part)) for part in _cut(consumers)]
         )
+
+    def retain(self, queue: str, consumers: Sequence[str], lease: float) -> None:
+        keys = self._keys(queue)
+        runs: list[Run] = []
+        for part in _cut(consumers):
+            inflight = [keys.inflight(consumer) for consumer in part]
+            runs.append((scripts.RETAIN, (keys.consumers, *inflight), (_ms(lease), *part)))
+        self._redis.run_all(runs)
+
+    def attended(self, queues: Sequence[str]) -> list[str]:
+        def keys_of(queue: str) -> tuple[str, ...]:
+            keys = self._keys(queue)
+            return (keys.consumers, keys.reported)
+
+        return self._where_any(queues, keys_of)
 
     def expired(self, queue: str) -> list[str]:
         key, now = self._keys(queue).consumers, self._now()
@@ -895,6 +923,35 @@ class RedisBroker(Broker):
         where = (keys.inflight(consumer), keys.due, keys.bell)
         return scripts.RETRY, where, (later.number, _due_ms(later.due), form)
 
+    def _where_any(
+        self, queues: Sequence[str], keys_of: Callable[[str], tuple[str, ...]]
+    ) -> list[str]:
+        """Those of these queues of which the server has any of these keys, in the given order.
+
+        Many queues are asked for in one command, and only where it finds a key in parts of it, so
+        that it costs little when few have any.
+        """
+        parts = [list(queues)] if len(queues) > _ASIDE else [[queue] for queue in queues]
+        found: list[str] = []
+        while parts:
+            commands = [
+                ("EXISTS", *(k for queue in part for k in keys_of(queue))) for part in parts
+            ]
+            answers = self._redis.try_calls(commands)
+            # An error counts as well: whoever then asks that queue alone is told which it is.
+            some = [part for part, answer in zip(parts, answers, strict=True) if answer != 0]
+            found += [part[0] for part in some if len(part) == 1]
+            parts = [
+                piece
+                for part in some
+                if len(part) > 1
+                for piece in map(list, _cut(part, max(1, len(part) // _ASIDE)))
+            ]
+        if len(found) < 2:
+            return found
+        there = set(found)
+        return [queue for queue in queues if queue in there]
+
     def _pages(self, command: str, key: str) -> Iterator[list[bytes]]:
         """The pages that a scanning command returns, from cursor to cursor."""
         cursor: Any = 0
@@ -991,6 +1048,8 @@ def _claimed(answer: list[Any], first: int) -> Claim:
     next_due, revocations, paused, *raws = answer
     if revocations < 0:
         return Claim([], None, resume=-revocations)
+    if paused < 0:
+        return Claim([], None, paused=True)
     due = None if next_due < 0 else next_due / 1000
     return Claim(list(enumerate(raws, first)), due, revocations > 0, None, paused > 0)
 

@@ -26,7 +26,8 @@ from prometheus_client.core import (
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector as BaseCollector
 
-from jobs import broker, conf
+from jobs import conf
+from jobs.control import inspecting
 from jobs.control import metrics as numbers
 from jobs.control.metrics import Histogram
 from jobs.exceptions import BrokerUnavailable, QueueRefused
@@ -61,9 +62,10 @@ def _states(queues: list[str]) -> Iterator[Metric]:
             "jobs_consumers", "Worker processes that claim from the queue", labels=["queue"]
         ),
     }
+    claimers = inspecting.claimers()
     for queue in queues:
         try:
-            stats = broker.get().stats(queue)
+            stats = inspecting.stats(queue, claimers)
         except QueueRefused:
             continue  # the others are not to be missed with it
         for field, gauge in gauges.items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jobs import (
@@ -21,10 +21,13 @@ from jobs import (
 )
 from jobs.broker.base import (
     PARKED,
+    Consumer,
     Revoked,
+    Stats,
+    Survey,
     Waiting,
 )
-from jobs.control.workers import read
+from jobs.control.workers import FEW_QUEUES, read
 from jobs.exceptions import MessageError
 
 _T = TypeVar("_T")
@@ -188,6 +191,67 @@ def workers(*, lost: bool = False) -> list[Worker]:
         if worker.leased or lost:
             found.append(worker)
     return sorted(found, key=lambda worker: worker.name)
+
+
+def without_leases(
+    reports: Iterable[Mapping[str, Any]], leases: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """Queue → the living consumers that claim from it, and have a lease there only while they hold
+    something of it, as those of workers with many queues.
+
+    Each consumer with the seconds until its lease ends; ``leases``: those of all that have one.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for report in reports:
+        queues, consumers = report.get("queues"), report.get("consumers")
+        if not (isinstance(queues, list) and isinstance(consumers, list)):
+            continue  # of another version
+        if FEW_QUEUES < len(queues) <= _MOST:
+            names = [one for one in consumers if isinstance(one, str) and one in leases]
+            for queue in queues:
+                if isinstance(queue, str):
+                    found.setdefault(queue, {}).update((name, leases[name]) for name in names)
+    return found
+
+
+def claimers() -> dict[str, dict[str, float]]:
+    """`without_leases` by what the broker holds now. Raises `BrokerUnavailable`."""
+    port, queues = broker.get(), list(conf.get().queues)
+    reports: list[dict[str, Any]] = []
+    leases: dict[str, float] = {}
+    for queue, said in zip(queues, port.reports_of(queues), strict=True):
+        own = [_readable(text) for text in said.values()]
+        if any(isinstance(one.get("queues"), list) for one in own):
+            reports += own
+            leases |= {one.name: one.lease for one in port.consumers(queue) if one.lease > 0}
+    return without_leases(reports, leases)
+
+
+def consumers(queue: str, claimers: Mapping[str, Mapping[str, float]]) -> list[Consumer]:
+    """Every known consumer of a queue, with those that hold nothing of it (`claimers`)."""
+    found = broker.get().consumers(queue)
+    return found + _missing(found, claimers.get(queue, {}))
+
+
+def stats(queue: str, claimers: Mapping[str, Mapping[str, float]]) -> Stats:
+    """Counts of a queue, with those of its consumers that hold nothing of it (`claimers`)."""
+    found = broker.get().stats(queue)
+    if queue in claimers:
+        more = _missing(broker.get().consumers(queue), claimers[queue])
+        found = found._replace(consumers=found.consumers + len(more))
+    return found
+
+
+def completed(said: Survey, claimers: Mapping[str, float]) -> Survey:
+    """The survey of a queue, with those of its consumers that hold nothing of it."""
+    more = _missing(said.consumers, claimers)
+    stats = said.stats._replace(consumers=said.stats.consumers + len(more))
+    return said._replace(stats=stats, consumers=[*said.consumers, *more])
+
+
+def _missing(known: Iterable[Consumer], claimers: Mapping[str, float]) -> list[Consumer]:
+    leased = {one.name for one in known if one.lease > 0}
+    return [Consumer(name, lease, 0) for name, lease in claimers.items() if name not in leased]
 
 
 def _readable(text: bytes) -> dict[str, Any]:

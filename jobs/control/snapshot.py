@@ -15,6 +15,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 from jobs import broker, conf, message
 from jobs.broker.base import Broker, Pause, Stats, Survey
+from jobs.control import inspecting
 from jobs.control.workers import read
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.timing import clock
@@ -101,11 +102,16 @@ def take() -> Snapshot:
             reports = _reports(surveys)
     except (BrokerUnavailable, ConfigurationError) as error:
         return Snapshot(at=clock.now(), problem=str(error))
-    declared = conf.get().queues
-    queues = [_queue(name, said, declared=name in declared) for name, said in surveys.items()]
     refused = [said.problem for said in surveys.values() if said.problem]
     if refused and len(refused) == len(surveys):
         return Snapshot(at=clock.now(), problem=refused[0])
+    claimers = inspecting.without_leases(reports.values(), _leases(surveys))
+    surveys |= {
+        name: inspecting.completed(surveys[name], claimers[name])
+        for name in surveys.keys() & claimers.keys()
+    }
+    declared = conf.get().queues
+    queues = [_queue(name, said, declared=name in declared) for name, said in surveys.items()]
     pauses = [pause for said in surveys.values() for pause in said.pauses if pause.task]
     return Snapshot(
         at=clock.now(),
@@ -145,8 +151,13 @@ def runnable_since(raw: bytes, queue: str) -> dt.datetime | None:
     return min(max(times), clock.now()) if times else None
 
 
+def _leases(surveys: Mapping[str, Survey]) -> dict[str, float]:
+    """Consumer → the seconds until its lease ends, of those that have one."""
+    return {c.name: c.lease for said in surveys.values() for c in said.consumers if c.lease > 0}
+
+
 def _reports(surveys: Mapping[str, Survey]) -> dict[str, Mapping[str, Any]]:
-    alive = {c.name for said in surveys.values() for c in said.consumers if c.lease > 0}
+    alive = _leases(surveys)
     found: dict[str, Mapping[str, Any]] = {}
     for said in surveys.values():
         for name, text in said.reports.items():

@@ -26,6 +26,10 @@ TAKEN_WITHIN = 60.0
 #: Seconds for which answers are kept.
 ANSWER_KEPT = 3600.0
 
+#: The children of a worker with more queues have leases on the first of them, and where they hold
+#: messages. With fewer they have one on each, which operators see from any version.
+FEW_QUEUES = 10
+
 #: Most characters of an answer's text, and of the stacks of one process.
 _LONGEST = 200_000
 

@@ -30,6 +30,7 @@ from jobs.conf.values import (
     seconds_ahead,
 )
 from jobs.exceptions import shown
+from jobs.message.behind import Behind
 from jobs.timing import clock
 from jobs.timing.clock import aware
 
@@ -526,6 +527,12 @@ class Defaults(Protocol):
 _NOTHING = frozenset[str]()
 
 
+def _rest(chain: Sequence[Mapping[str, Any]] | None) -> Sequence[Mapping[str, Any]] | None:
+    if not chain:
+        return None
+    return chain if isinstance(chain, Behind) else list(chain)
+
+
 def new_message(
     name: str,
     task: Defaults | None,
@@ -572,7 +579,7 @@ def new_message(
         made.embed = {
             "callbacks": send.link or None,
             "errbacks": send.link_error or None,
-            "chain": list(send.chain) if send.chain else None,
+            "chain": _rest(send.chain),
             "chord": send.chord,
         }
     return made

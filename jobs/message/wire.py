@@ -19,11 +19,15 @@ import msgspec
 from jobs import conf, serialization
 from jobs.conf.values import LONGEST_LABEL, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
+from jobs.message import behind
+from jobs.message.behind import Behind
 from jobs.message.call import HEADERS, Marks, Message, is_name
 
 _REPR_MAX = 1024
 #: Upper bound on the bytes around a body when the caller gives no headers of his own.
 _AROUND = 20_000
+#: Bytes of a body from which on the rest of a chain is read only as far as it is needed.
+_LONG = 4096
 #: What is written of a call that nothing follows, as Celery has it.
 _NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 #: Types that msgspec and the standard library write alike. Not float: msgspec makes NaN null.
@@ -187,7 +191,12 @@ def _encode_body(message: Message) -> str:
         except (ValueError, OverflowError):
             pass  # a number or a text that only `dumps` can write
     try:
-        text = serialization.dumps([args, kwargs, embed or _NO_EMBED])
+        if isinstance(rest := embed.get("chain"), Behind):
+            parts = [serialization.dumps(value) for value in (args, kwargs)]
+            others = serialization.dumps({k: v for k, v in embed.items() if k != "chain"})
+            text = f'[{parts[0]},{parts[1]},{others[:-1]},"chain":{rest.text()}}}]'
+        else:
+            text = serialization.dumps([args, kwargs, embed or _NO_EMBED])
     except (TypeError, ValueError, RecursionError) as error:
         _name_culprit(message, error)
     return _base64(text.encode(), newline=False).decode()
@@ -402,6 +411,8 @@ def _decode_body(
         text = binascii.a2b_base64(envelope.body, strict_mode=True)
         if text.endswith(_NOTHING_FOLLOWS):  # what says so needn't be read
             text = text[: -len(_NOTHING_FOLLOWS)] + b",null]"
+    if len(text) > _LONG and (found := _decode_chained(text)):
+        return found
     try:
         args, kwargs, embed = serialization.loads(text)
     except (TypeError, RecursionError) as error:
@@ -415,6 +426,35 @@ def _decode_body(
         if found and not (isinstance(found, list) and all(isinstance(c, dict) for c in found)):
             raise ValueError(f"{name!r} is not a list of calls")
     return args, kwargs, embed
+
+
+class _Embed(msgspec.Struct):
+    callbacks: list[msgspec.Raw] | None = None
+    errbacks: list[msgspec.Raw] | None = None
+    chain: list[msgspec.Raw] | None = None
+    chord: msgspec.Raw | None = None
+
+
+def _decode_chained(text: str | bytes) -> tuple[list[Any], dict[str, Any], dict[str, Any]] | None:
+    """The body of a call that a chain follows, of which only the other parts are read. None: it is
+    to be read as any other."""
+    loads = serialization.loads
+    try:
+        args, kwargs, embed = _read_chained.decode(text)
+        rest = behind.read(embed.chain or ())
+        values = loads(bytes(args)), loads(bytes(kwargs))
+        callbacks = embed.callbacks and [loads(bytes(one)) for one in embed.callbacks]
+        errbacks = embed.errbacks and [loads(bytes(one)) for one in embed.errbacks]
+        chord = embed.chord and loads(bytes(embed.chord))
+    except (ValueError, RecursionError):
+        return None
+    calls = [*(callbacks or ()), *(errbacks or ())]
+    if not (rest and isinstance(values[0], list) and isinstance(values[1], dict)):
+        return None
+    if not all(isinstance(call, dict) for call in calls):
+        return None
+    followed = {"callbacks": callbacks, "errbacks": errbacks, "chain": rest, "chord": chord}
+    return (*values, followed)
 
 
 class _Task(msgspec.Struct):
@@ -529,6 +569,7 @@ def _moment(text: str) -> dt.datetime:
 _FIRST = dt.datetime(2, 1, 1, tzinfo=dt.UTC)
 _LAST = dt.datetime(9998, 12, 31, tzinfo=dt.UTC)
 _envelope = msgspec.json.Decoder(_Envelope)
+_read_chained = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, _Embed])
 _read_headers = msgspec.json.Decoder(_Headers)
 _read_task = msgspec.json.Decoder(_Named)
 

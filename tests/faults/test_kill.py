@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from pytest_django import Settings
 
 from jobs import broker, chain
 from jobs.models import TaskResult
@@ -124,3 +126,57 @@ def test_chains_go_on_through_kills(project: Project) -> None:
     assert rows.count() == rows.filter(state=State.SUCCESS).count() == 300
     assert {Run.objects.filter(label=f"step {n}").count() >= 100 for n in range(3)} == {True}
     assert worker.stop() == 0
+
+
+MANY = ["default", *(f"many-{n}" for n in range(60))]
+
+
+@pytest.fixture
+def many_queues(settings: Settings) -> dict[str, Any]:
+    jobs: dict[str, Any] = {"QUEUES": {name: {} for name in ("high", "low", *MANY)}}
+    settings.JOBS = {**settings.JOBS, **jobs}
+    return jobs
+
+
+def test_a_killed_childs_work_is_back_on_any_of_many_queues(
+    project: Project, gate: Gate, many_queues: dict[str, Any]
+) -> None:
+    args = ("--queues", ",".join(MANY), "--processes", "2")
+    worker = ready_worker(project, *args, jobs={**many_queues, "LEASE_SECONDS": 600.0})
+    result = wait_at.apply_async((gate.path,), queue=MANY[-1])
+    gate.wait_for()
+    before = set(children(worker))
+    (holder,) = gate.processes()
+    os.kill(holder, signal.SIGKILL)
+    gate.wait_for(2)
+    gate.open()
+    assert result.get(timeout=60) in before - {holder}
+    settled()
+
+
+def test_a_lost_workers_work_is_back_on_any_of_many_queues(
+    project: Project, gate: Gate, many_queues: dict[str, Any]
+) -> None:
+    """Its lease begins with the claim, and is renewed for as long as it holds the message."""
+    short_lease = {**many_queues, "LEASE_SECONDS": 1.0}
+    args = ("--queues", ",".join(MANY), "--processes", "1")
+    first = ready_worker(project, *args, jobs=short_lease)
+    second = ready_worker(project, *args, jobs=short_lease)
+    result = wait_at.apply_async((gate.path,), queue=MANY[-1])
+    gate.wait_for()
+    (pid,) = gate.processes()
+    owner, other = (first, second) if pid in children(first) else (second, first)
+    with project.valkey.client() as client:
+        for _ in range(6):  # twice as long as the lease that the claim gave
+            ((_, end),) = client.zrange(f"{{{MANY[-1]}}}:consumers", 0, -1, withscores=True)
+            wait_for(
+                lambda end=end: client.zcount(f"{{{MANY[-1]}}}:consumers", f"({end}", "+inf"),
+                what="the lease to be renewed",
+            )
+    assert gate.arrived() == 1
+    owner.kill_group()
+    gate.wait_for(2)
+    gate.open()
+    assert result.get(timeout=60) in children(other)
+    settled()
+    assert "the lease of" in other.output()

@@ -26,6 +26,7 @@ from jobs.admin.queues.snapshot import PauseRow, WorkerRow
 from jobs.admin.results.page import progress_bar
 from jobs.admin.verbs import TROUBLE, address
 from jobs.broker.base import PARKED, DeadLetter, InFlight, Waiting
+from jobs.control import inspecting
 from jobs.exceptions import MessageError
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -290,7 +291,8 @@ def read_for_people(queue: str, raw: bytes) -> Message | None:
 def about(queue: str) -> dict[str, Any]:
     """What the page of a queue says above its lists."""
     asked = broker.get()
-    stats, consumers = asked.stats(queue), asked.consumers(queue)
+    claimers = inspecting.claimers()
+    stats, consumers = inspecting.stats(queue, claimers), inspecting.consumers(queue, claimers)
     pauses = asked.paused(queue)
     paused = PauseRow(queue, pauses[0]) if pauses and not pauses[0].task else None
     workers = sorted(WorkerRow(c.name, c.in_flight, c.lease) for c in consumers)

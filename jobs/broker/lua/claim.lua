@@ -4,7 +4,7 @@
 -- ARGV  consumer, lease (ms), number of the first delivery, limit,
 --       which list each priority from 0 to 9 has: ten digits, '0001112223' with Celery's steps
 -- Returns {ms until the next due message or -1, how many revocations are in force, how many tasks
---       are paused, message, ...}; {-1, 0, 0} for a paused queue
+--       are paused, message, ...}; {-1, 0, -1} for a paused queue
 --      or {-1, -n, 0}: the number was used before and is settled; n is the next free one
 --
 -- Writes that remove come before writes that add: a full server refuses a script whose first write
@@ -30,7 +30,7 @@ local paused = redis.call('HLEN', KEYS[5])
 if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
   if not again then
     redis.call('DEL', KEYS[BELL])  -- no consumer should wake up for this queue
-    return {-1, 0, 0}
+    return {-1, 0, -1}
   end
   paused = paused - 1
 end

@@ -17,7 +17,7 @@ from jobs import (
     ledger,
 )
 from jobs.broker.base import Keeping, Stats
-from jobs.control import Pause, attention, metrics
+from jobs.control import Pause, attention, inspecting, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import recovery
@@ -67,7 +67,8 @@ and no beat sends them; 2 the broker is away."""
         keeping = Keeping()
         status = _PROBLEM
         try:
-            stats = {queue: broker.get().stats(queue) for queue in conf.get().queues}
+            claimers = inspecting.claimers()
+            stats = {queue: inspecting.stats(queue, claimers) for queue in conf.get().queues}
             queues, paused_tasks = control.paused(), control.paused_tasks()
             rows = TaskResult.objects.using(ledger.alias()).unpublished(now)
             at = rows.order_by("created_at").values_list("created_at", flat=True).first()

@@ -10,6 +10,7 @@ others of its batch (`Gathering`), what runs alone (`Quarantine`), how much to c
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -60,6 +61,10 @@ _YIELD = 0.0001
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
 
+#: While anything runs: seconds until queues are asked of which it doesn't show from outside whether
+#: they have something to claim.
+_LOOK_AGAIN = 1.0
+
 
 class Order:
     """The order in which a consumer asks its queues. Without weights it never changes: the second
@@ -97,6 +102,11 @@ class Order:
         else:
             self._now = max(self._now, self._marks[queue])
             self._marks[queue] += step
+
+    def woke(self, queue: str) -> None:
+        """Note that a queue that wasn't asked for a while, since it was empty, has messages."""
+        if self._weights:
+            self._marks[queue] = max(self._marks[queue], self._now)
 
 
 class Gathering:
@@ -282,10 +292,8 @@ class Idling:
         """``poll``: seconds after which an idle consumer looks at its queues without a bell."""
         self._runners = runners
         self._gathering = gathering
-        self._poll = poll
+        self.poll = poll
         self._burst = burst
-        #: Seconds until the next due message, as the last claims said.
-        self.next_due: float | None = None
 
     @property
     def idle(self) -> bool:
@@ -301,16 +309,15 @@ class Idling:
         """Seconds to wait for a free runner."""
         return AHEAD if self.holds else 1.0
 
-    def for_bell(self) -> float:
-        """Seconds to wait for a bell."""
+    def for_bell(self, until: float) -> float:
+        """Seconds to wait for a bell. ``until``: those until a queue is to be asked without one."""
         idle = self.idle
         # What runs may be revoked meanwhile.
-        timeout = self._poll if idle else min(self._poll, 1.0)
+        timeout = self.poll if idle else min(self.poll, 1.0)
         if self._burst or any(runner.unstarted for runner in self._runners):
             # With nothing running, only the recorder has to finish before a burst is over.
             timeout = _RECORDED if self._burst and idle else AHEAD
-        if self.next_due is not None:
-            timeout = min(timeout, self.next_due)
+        timeout = min(timeout, until)
         if self._gathering:
             timeout = min(timeout, self._gathering.wait(time.monotonic()))
         return timeout
@@ -327,6 +334,17 @@ class Cursor:
         self.number = 1
         #: While the broker refuses this queue: when to ask again (monotonic). 0.0: not refused.
         self.refused_until = 0.0
+        #: Whether it may have messages. One that gave less than it was asked for is empty, and is
+        #: asked no more until something shows from outside that this has changed.
+        self.awake = True
+        #: When its next message is due, as its last claim said (monotonic); infinity: never.
+        self.due = math.inf
+        #: Whether it was paused then.
+        self.paused = False
+
+    def wanted(self, now: float) -> bool:
+        """Whether to ask it (``now``: monotonic)."""
+        return self.refused_until <= now and (self.awake or self.due <= now)
 
 
 class Consumer:
@@ -352,6 +370,16 @@ class Consumer:
         self._burst = burst
         self._stop = stop
         self._conf = conf.get()
+        #: Whether empty queues are left alone. The only queue is asked together with its bell, and
+        #: a burst ends when it has asked all of them.
+        self._lets_sleep = len(self._cursors) > 1 and not burst
+        for cursor in self._cursors.values():
+            cursor.awake = not self._lets_sleep
+        #: A bell rang: its queue is asked before anything else is looked at.
+        self._rang = False
+        #: When to ask queues of which it doesn't show from outside whether they have something
+        #: (monotonic).
+        self._look_at = 0.0
         #: The only queue was just seen to be empty: whatever comes from then on rings the bell.
         self._empty = False
         self._quarantine = Quarantine(runners)
@@ -447,8 +475,7 @@ class Consumer:
             over = self._burst and self._idling.idle and self._recorder.idle
             if not self._empty and self._claim(room):
                 return
-            next_due = self._idling.next_due
-            if over and (next_due is None or next_due > _AT_ONCE):
+            if over and self._until_due() > _AT_ONCE:
                 self._stop()
                 return
             self._wait(room)
@@ -479,10 +506,11 @@ class Consumer:
         """Claim from one queue after the other. Returns whether to claim again before waiting."""
         claimed, kept, again = 0, 0, False
         searching, began = self._size.searching, time.monotonic()
-        self._idling.next_due = None
+        if self._lets_sleep:
+            self._rouse(began)
         for queue in self._order.next():
             cursor = self._cursors[queue]
-            if cursor.refused_until > began or self._recorder.stuck(queue):
+            if not cursor.wanted(began) or self._recorder.stuck(queue):
                 continue
             try:
                 while True:
@@ -491,6 +519,8 @@ class Consumer:
                     again |= claim.resume is not None
                     count = len(claim.messages)
                     self._order.asked(queue, wanted, got=count)
+                    # A search gives back what it can't use, so that it doesn't stay empty.
+                    cursor.awake = count == wanted or searching or not self._lets_sleep
                     claimed += count
                     kept += self._take(cursor, claim)
                     # What goes back is held until the search is over, so that the next claim
@@ -513,6 +543,44 @@ class Consumer:
             self._size.last = claimed
         return again or claimed > 0
 
+    def _rouse(self, now: float) -> None:
+        """Find out which of the queues that were empty are to be asked again (``now``: monotonic).
+
+        That takes one command, however many they are. It doesn't show whether a paused queue goes
+        on, nor whether an earlier message has joined those that are due later, if another consumer
+        has heard the bell. So such queues are asked now and then.
+        """
+        if self._rang:
+            self._rang = False
+            return
+        asleep = [one for one in self._cursors.values() if not (one.awake or one.refused_until)]
+        if now >= self._look_at:
+            poll = self._idling.poll
+            self._look_at = now + (poll if self._idling.idle else min(_LOOK_AGAIN, poll))
+            for cursor in asleep:
+                if cursor.paused or cursor.due < math.inf:
+                    self._wake(cursor)
+        asked = [one for one in asleep if not (one.awake or one.paused)]
+        if asked:
+            due = {one.queue for one in asked if one.due == math.inf}
+            for queue in broker.get().stirring([one.queue for one in asked], due):
+                self._wake(self._cursors[queue])
+            self._answered = True
+
+    def _wake(self, cursor: Cursor) -> None:
+        cursor.awake = True
+        self._order.woke(cursor.queue)
+
+    def _until_due(self) -> float:
+        """Seconds until the next message is due that could be claimed then; infinity: none is
+        known."""
+        open_ = [
+            one.due
+            for one in self._cursors.values()
+            if not (one.refused_until or self._recorder.stuck(one.queue))
+        ]
+        return max(0.0, min(open_, default=math.inf) - time.monotonic())
+
     def _refuse(self, cursor: Cursor, error: QueueRefused) -> None:
         """Leave a queue out for a while, if there are others; else raise the error."""
         if len(self._cursors) == 1:
@@ -521,6 +589,7 @@ class Consumer:
             text = "%s: queue %s is left out until the broker accepts it again: %s"
             log.error(text, self.name, cursor.queue, error)
         cursor.refused_until = time.monotonic() + _ASK_AGAIN
+        cursor.awake = True  # asked then
         self._answered = True
 
     def _take(self, cursor: Cursor, claim: Claim) -> int:
@@ -528,12 +597,11 @@ class Consumer:
         self._answered = True
         kept = len(claim.messages)
         cursor.number = claim.resume or cursor.number + kept
-        if claim.next_due is not None:
-            before = self._idling.next_due or claim.next_due
-            self._idling.next_due = min(claim.next_due, before)
+        now, claimed = time.time(), time.monotonic()
+        cursor.due = math.inf if claim.next_due is None else claimed + claim.next_due
+        cursor.paused = claim.paused
         if not claim.messages:
             return 0
-        now, claimed = time.time(), time.monotonic()
         run, searching = Run(self.name, now), self._size.searching
         deliveries = []
         for number, raw in claim.messages:
@@ -608,6 +676,7 @@ class Consumer:
             keeper.free(slots)
         stay = set()
         for queue, some in by_queue.items():
+            self._cursors[queue].awake = True
             try:
                 broker.get().release(queue, self.name, some)
             except QueueRefused as error:
@@ -624,8 +693,11 @@ class Consumer:
     def _wait(self, room: int) -> None:
         """Wait for a bell, or until something else is to be done. With one queue, claim what the
         bell rang for in the same round trip."""
+        until = self._until_due()
+        if self._lets_sleep:
+            until = min(until, max(0.0, self._look_at - time.monotonic()))
         # While a server is away, only learn whether waiting works again.
-        timeout = 0.0 if self._patience.missing else self._idling.for_bell()
+        timeout = 0.0 if self._patience.missing else self._idling.for_bell(until)
         idle = self._idling.idle
         # While this is true, `join` lets the process end without waiting for this thread. So it
         # must be false while there is something that this thread would have to give back.
@@ -640,12 +712,15 @@ class Consumer:
                 # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
                 # time limit is short.
                 if queues:
-                    broker.get().wait(queues, timeout)
+                    rang = broker.get().wait(queues, timeout)
+                    if rang is not None and self._lets_sleep:
+                        self._rang = True
+                        self._wake(self._cursors[rang])
                 else:
                     time.sleep(timeout)
                 return
             # A third of the way from `delay` to the task is saved by this.
-            self._empty, self._idling.next_due = False, None
+            self._empty = False
             (cursor,) = self._cursors.values()
             # Ended by senders, who ring the bell.
             claim = broker.get().wait_and_claim(

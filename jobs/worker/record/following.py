@@ -25,6 +25,7 @@ from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
+from jobs.message.behind import Behind
 from jobs.message.call import Send, new_message
 from jobs.message.workflow import Call
 from jobs.registry import tasks
@@ -71,12 +72,22 @@ def after_success(sent: Message, result: Any) -> Following:
     callbacks = enumerate(sent.embed.get("callbacks") or ())
     parts = [started(sent, f"callback {n}", call, [result]) for n, call in callbacks]
     if sent.embed.get("chain"):
-        call = workflow.chain(reversed(sent.embed["chain"]))
-        parts.append(started(sent, "chain", call, [result]))
+        parts.append(started(sent, "chain", _chained(sent.embed["chain"]), [result]))
     following = _together(parts, _membership(sent))
     for one in following.messages:
         message.encode(one)  # now, when it can still be the task's failure
     return following
+
+
+def _chained(behind: Sequence[Call]) -> Call:
+    """The call that goes on with a chain: all of it or, of a long one, the next call with the bytes
+    of what follows that."""
+    if isinstance(behind, Behind) and behind.plain:
+        call = behind[-1]
+        if not workflow.options(call).get("chain"):
+            rest = behind.after_next()
+            return workflow.with_options(call, chain=rest) if rest else dict(call)
+    return workflow.chain(reversed(behind))
 
 
 def _together(parts: Sequence[Following], members: Sequence[Member]) -> Following:

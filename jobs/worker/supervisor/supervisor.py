@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from jobs import broker, conf
-from jobs.control.workers import ANSWER_KEPT, Act, Answer, Command, How
+from jobs.control.workers import ANSWER_KEPT, FEW_QUEUES, Act, Answer, Command, How
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.worker.board import scratch
 from jobs.worker.child import Options
@@ -277,7 +277,8 @@ class Supervisor:
                     blamed=left.blamed,
                     killed=left.killed,
                 )
-                if self._each_queue("give back what a child held", return_deliveries):
+                where = broker.get().attended(self.options.queues)
+                if self._each_queue("give back what a child held", return_deliveries, where):
                     self._left.remove(left)
             if renewing:
                 self._renew()
@@ -293,14 +294,24 @@ class Supervisor:
     def _renew(self) -> None:
         lease = self._conf.lease_seconds
         alive = [slot.consumer for slot in self._slots if slot.process]
+        queues = self.options.queues
+        # With many queues, the children have leases on the first, and where they hold something: a
+        # claim gives them one. Then only queues with consumers need any care.
+        always = set(queues if len(queues) <= FEW_QUEUES else queues[:1])
+        others = [queue for queue in queues if queue not in always]
+        attended = set(broker.get().attended(others)) if others else set()
 
         def renew(queues: Sequence[str]) -> None:
             for queue in queues if alive else ():
-                broker.get().renew(queue, alive, lease)
+                if queue in always:
+                    broker.get().renew(queue, alive, lease)
+                else:
+                    broker.get().retain(queue, alive, lease)
             upkeep.reclaim_expired(queues, alive=alive)
             upkeep.note_lost(queues)
 
-        self._each_queue("renew leases", renew)
+        where = [queue for queue in queues if queue in always or queue in attended]
+        self._each_queue("renew leases", renew, where)
         # So that operators find them.
         undeclared = [queue for queue in self.options.queues if queue not in self._conf.queues]
         self._each_queue("be seen", broker.get().remember_queues, undeclared)

@@ -85,6 +85,37 @@ def test_thousands_of_renewals_at_once(broker: Broker) -> None:
     assert broker.expired("mail") == []
 
 
+def test_only_who_holds_something_is_retained(broker: Broker) -> None:
+    push(broker, b"a")
+    claim(broker, by="w1")
+    broker.renew("mail", ["w2", "of another worker"], LEASE)
+    broker.retain("mail", ["w1", "w2"], 3 * LEASE)
+    assert names(broker) == ["of another worker", "w1"]
+    assert max(c.lease for c in broker.consumers("mail")) == pytest.approx(3 * LEASE, abs=5)
+    broker.ack("mail", "w1", [1])
+    broker.retain("mail", ["w1", "w2"], LEASE)
+    assert names(broker) == ["of another worker"]
+
+
+def test_who_was_not_retained_is_known_again_by_a_claim(broker: Broker) -> None:
+    broker.renew("mail", ["w1"], NO_TIME)
+    broker.retain("mail", ["w1"], LEASE)
+    push(broker, b"a")
+    claim(broker, by="w1")
+    assert broker.expired("mail") == []
+
+
+@pytest.mark.parametrize("count", [3, 700])
+def test_which_of_many_queues_have_consumers_or_reports(broker: Broker, count: int) -> None:
+    queues = ["mail", *(f"q{n}" for n in range(count))]
+    assert broker.attended(queues) == []
+    broker.renew(queues[-1], ["w1"], LEASE)
+    broker.report(queues[1], "worker", b"idle")
+    expire(broker, "gone")
+    assert broker.attended(queues) == ["mail", queues[1], queues[-1]]
+    assert broker.attended([]) == []
+
+
 def test_who_leaves_is_unknown(broker: Broker) -> None:
     broker.renew("mail", ["w1"], LEASE)
     broker.leave("mail", "w1")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from jobs.broker.base import Broker, Outgoing
+from jobs.broker.base import Broker, Claim, Outgoing
 from tests.integration.broker.helpers import LEASE, claim, numbered, push, waiting
 from tests.services import wait_for
 
@@ -36,7 +36,7 @@ def test_an_error_while_they_are_asked_for_leaves_the_broker_usable(broker: Brok
 
 
 def test_an_empty_queue_gives_nothing(broker: Broker) -> None:
-    assert broker.claim("mail", "w1", 1, 10, LEASE) == ([], None, False, None, False)
+    assert broker.claim("mail", "w1", 1, 10, LEASE) == Claim([], None)
 
 
 def test_a_claimed_message_is_claimed_by_nobody_else(broker: Broker) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import select
 import statistics
 import time
@@ -11,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 import pytest
 import redis
 
-from jobs.broker.base import Broker, Outgoing, Returned, Subscription, ended
+from jobs.broker.base import Broker, Outgoing, Pause, Returned, Subscription, ended
 from jobs.broker.memory import MemoryBroker
 from tests.integration.broker.helpers import LEASE, claim, dead, push
 from tests.services import wait_for
@@ -53,6 +54,37 @@ def test_a_message_that_came_before(broker: Broker) -> None:
     assert seconds_of(broker, ["other", "mail"], 20) < 10
 
 
+def test_the_queue_whose_bell_rang(broker: Broker) -> None:
+    queues = ["mail", "p\u00f3st"]
+    push(broker, b"a", queue=queues[1])
+    assert broker.wait(queues, 20) == queues[1]
+    assert broker.wait(queues, 0.01) is None
+
+
+@pytest.mark.parametrize("count", [3, 700])
+def test_which_of_many_queues_have_something(broker: Broker, count: int) -> None:
+    queues = ["mail", *(f"q{n}" for n in range(count))]
+    assert broker.stirring(queues, queues) == []
+    push(broker, b"a", queue=queues[-1], priority=9)
+    broker.push([Outgoing(queues[1], b"later", due=4e9)])
+    assert broker.stirring(queues) == [queues[1], queues[-1]]  # the first by its bell
+    assert broker.wait([queues[1]], 0) == queues[1]
+    assert broker.stirring(queues) == [queues[-1]]
+    assert broker.stirring(queues, [queues[1]]) == [queues[1], queues[-1]]
+    broker.claim(queues[-1], "w1", 1, 10, LEASE)
+    assert broker.stirring(queues) == []
+    assert broker.stirring([], []) == []
+
+
+def test_a_paused_queue_says_so(broker: Broker) -> None:
+    push(broker, b"a")
+    broker.pause("mail", Pause("", "ada", "", dt.datetime.now(dt.UTC)))
+    assert broker.claim("mail", "w1", 1, 1, LEASE).paused
+    assert broker.stirring(["mail"]) == ["mail"]
+    broker.resume("mail")
+    assert not broker.claim("mail", "w1", 1, 1, LEASE).paused
+
+
 def test_a_message_that_comes_meanwhile(
     broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
 ) -> None:
@@ -64,7 +96,7 @@ def test_a_message_that_comes_meanwhile(
 
 def two_asleep(
     broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
-) -> set[Future[None]]:
+) -> set[Future[str | None]]:
     waiters = {threads.submit(broker.wait, ["mail"], 20) for _ in range(2)}
     wait_for(lambda: asleep() == 2)
     return waiters

@@ -116,6 +116,14 @@ def test_nobody_saves_up_while_empty() -> None:
     assert found["low"] == pytest.approx(100, abs=20)
 
 
+def test_nobody_saves_up_while_it_is_not_asked() -> None:
+    chosen = weighted()
+    for _ in range(600):
+        chosen.asked("high", 1, got=1)
+    chosen.woke("low")
+    assert totals(passes(chosen, busy(high=1000, low=1000), 70))["low"] == pytest.approx(10, abs=1)
+
+
 def test_nobody_owes_what_it_got_while_the_others_were_empty() -> None:
     chosen = weighted()
     waiting = busy(low=1)
