@@ -414,8 +414,8 @@ def _decode_body(
         text = binascii.a2b_base64(envelope.body, strict_mode=True)
         if text.endswith(_NOTHING_FOLLOWS):  # what says so needn't be read
             text = text[: -len(_NOTHING_FOLLOWS)] + b",null]"
-    # Whoever signs has written the chain, or has read all of it before. What others have written may
-    # hold a call that can't be read. That must show now: later it would end the worker's process.
+    # Whoever signs has written the chain, or has read all of it before. What others have written
+    # may hold a call that can't be read. That must show now: later it would end the process.
     long = len(text) > _LONG and (not foreign or _is_ours(envelope))
     if long and (found := _decode_chained(text)):
         return found
