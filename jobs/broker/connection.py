@@ -243,7 +243,7 @@ class Connections:
         connection = self._blocked()
         try:
             connection.send_packed_command(_packed(commands)[:1], check_health=False)
-            if not connection.can_read(timeout=max(timeout, 0)):
+            if not _is_readable(connection._sock, timeout):
                 self._unblock(connection)
             first, *others = [self._read(connection) for _ in commands]
         except (RedisError, OSError, BrokerUnavailable) as error:
@@ -501,12 +501,13 @@ def _is_stale(connection: Any) -> bool:
         return True
 
 
-def _is_readable(sock: socket.socket) -> bool:
-    """Whether something has come. redis-py's `can_read` asks the kernel the same, but takes 130 µs
-    for it where its code was not run for a moment, as before each send of an idle process."""
+def _is_readable(sock: socket.socket, timeout: float = 0.0) -> bool:
+    """Whether something comes within ``timeout`` seconds. redis-py's `can_read` asks the kernel the
+    same, and then whether it was the end of the stream. It takes 130 µs for that where its code was
+    not run for a moment, as before each send of an idle process."""
     asked = select.poll()
     asked.register(sock, select.POLLIN)
-    return bool(asked.poll(0))
+    return bool(asked.poll(max(timeout, 0.0) * 1000))
 
 
 class RedisSubscription(Subscription):
