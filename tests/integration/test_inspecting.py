@@ -30,7 +30,7 @@ def test_what_waits() -> None:
     unreadable, first, second = inspect.waiting("default")
     assert unreadable == ("default", "", "", "", "", 0, None, False, 1, "")
     assert first.args == "[5,6]"
-    assert second == ("default", sent.id, add.name, "[1]", '{"b":2}', 4, None, False, 1)
+    assert second == ("default", sent.id, add.name, "[1]", '{"b":2}', 4, None, False, 1, "")
     assert inspect.waiting("default", 1) == [unreadable]
     assert inspect.waiting("low") == []
     with pytest.raises(UnknownQueue):

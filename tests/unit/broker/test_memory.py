@@ -8,7 +8,7 @@ import pytest
 from pytest_django import Settings
 
 from jobs import broker as brokers
-from jobs.broker.base import Outgoing, Returned
+from jobs.broker.base import Claim, Outgoing, Returned
 from jobs.broker.memory import MemoryBroker
 
 
@@ -31,11 +31,11 @@ def broker(clock: Clock) -> MemoryBroker:
 
 def test_time_passes_as_the_clock_says(broker: MemoryBroker, clock: Clock) -> None:
     broker.push([Outgoing("mail", b"a", 0, clock.now + 10)])
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 10, False, None, False)
+    assert broker.claim("mail", "w1", 1, 1, 60) == Claim([], 10)
     clock.now += 9.5
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([], 0.5, False, None, False)
+    assert broker.claim("mail", "w1", 1, 1, 60) == Claim([], 0.5)
     clock.now += 0.5
-    assert broker.claim("mail", "w1", 1, 1, 60) == ([(1, b"a")], None, False, None, False)
+    assert broker.claim("mail", "w1", 1, 1, 60) == Claim([(1, b"a")], None)
 
 
 def test_leases_end_as_the_clock_says(broker: MemoryBroker, clock: Clock) -> None:
