@@ -7,13 +7,11 @@ process that died between commit and publishing has left.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import functools
 import logging
 import operator
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -49,10 +47,6 @@ _ONE_TRY = RetryPolicy(max_retries=0)
 #: Most rows of one INSERT, and of one transaction of the relay.
 _BATCH = 500
 
-#: Where Django has the database connections of a thread without an event loop, if that can be told.
-_own = getattr(getattr(connections, "_connections", None), "_storage", None)
-_threads_own = _own if isinstance(_own, threading.local) else None
-
 
 def send(
     messages: Sequence[Message],
@@ -81,7 +75,8 @@ def send(
         messages = [each for one in messages for each in message.spread(one)]
     if conf.get().create_missing_queues:
         _remember({sent.queue for sent in messages})
-    connection = _connection(using or router.db_for_write(TaskResult))
+    alias = using or router.db_for_write(TaskResult)
+    connection = connections[alias]
     if connection.in_atomic_block:
         if once is not None and _holds(connection, once):
             return False
@@ -103,15 +98,6 @@ def send(
         for sent in messages:
             signals.announce(signals.task_enqueued, sent.task, message=sent)
     return True
-
-
-def _connection(alias: str) -> BaseDatabaseWrapper:
-    """What ``connections[alias]`` is. Django asks there whether a loop runs by catching an
-    exception, which takes ten times as long as this, at each send."""
-    found = None
-    if asyncio._get_running_loop() is None:
-        found = getattr(_threads_own, alias, None)
-    return connections[alias] if found is None else found
 
 
 def _remember(queues: Collection[str]) -> None:
