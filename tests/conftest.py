@@ -17,16 +17,14 @@ import shlex
 import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import redis.utils
 from django.conf import settings as django_settings
 from django.contrib.auth.models import Permission
-from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
-from django.db.backends.base.introspection import BaseDatabaseIntrospection
-from django.db.models.signals import post_migrate
+from django.db import connections, transaction
+from django.test import TransactionTestCase
 from django.utils import translation
 from pytest_django import Settings
 from xdist.remote import Producer
@@ -100,19 +98,36 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """Content types and permissions outlast the flush that follows a test which commits: Django
-    makes them anew otherwise, which takes longer than most of these tests."""
-    kept = {ContentType._meta.db_table, Permission._meta.db_table}
-    all_names = BaseDatabaseIntrospection.django_table_names
-
-    def names(self: Any, *args: Any, **kwargs: Any) -> list[str]:
-        return [name for name in all_names(self, *args, **kwargs) if name not in kept]
-
-    post_migrate.disconnect(create_contenttypes)
-    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+    """After a test that commits, delete its rows instead of calling Django's `flush`, which looks
+    for the tables, truncates all of them on PostgreSQL (a new file for each table and index), and
+    makes content types and permissions anew: that takes longer than most of these tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(BaseDatabaseIntrospection, "django_table_names", names)
+        patch.setattr(TransactionTestCase, "_fixture_teardown", _delete_rows)
         yield
+
+
+def _delete_rows(case: TransactionTestCase) -> None:
+    for alias in case._databases_names(include_mirrors=False):  # type: ignore[attr-defined]
+        connection = connections[alias]
+        tables = [connection.ops.quote_name(name) for name in _emptied_tables()]
+        statements = [f"DELETE FROM {table}" for table in tables]
+        if connection.vendor == "postgresql":
+            # As TRUNCATE does, wait for the transaction of a process that was killed just now: its
+            # rows would come after the DELETE otherwise. All in one round trip.
+            lock = f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
+            statements = ["; ".join([lock, *statements])]
+        # Foreign keys are checked at the commit, so that the order doesn't matter.
+        with transaction.atomic(using=alias), connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+
+@functools.cache
+def _emptied_tables() -> list[str]:
+    """All but those of content types and permissions, which Django made with the database."""
+    kept = {ContentType._meta.db_table, Permission._meta.db_table}
+    every = connections["default"].introspection.django_table_names(include_views=False)
+    return sorted(set(every) - kept)
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from django.db import Error as DatabaseError
 from django.db import close_old_connections, connections
 
-from jobs import broker, ledger
+from jobs import broker, ledger, message
 from jobs.broker.base import Subscription, ended
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, shown
 from jobs.models import TaskResult
 
 #: Seconds after which the ledger is read although nothing was heard: the connection may be dead.
@@ -44,7 +44,10 @@ _Future = asyncio.Future[TaskResult]
 
 async def ends(ids: Collection[str], timeout: float | None) -> AsyncGenerator[TaskResult]:
     """The rows of these calls, each as soon as it has ended; of those alone that end within
-    ``timeout`` seconds (None: of all)."""
+    ``timeout`` seconds (None: of all). Raises `ValueError` for an id that no call can have."""
+    # Broker or database would refuse it, and with it what the others ask in the same breath.
+    if wrong := [task_id for task_id in ids if not message.is_name(task_id)]:
+        raise ValueError(f"The id of a call is text that can be stored, not {shown(wrong[0])}.")
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
     waiters = _of_loops.get(loop) or Waiters(loop)

@@ -51,7 +51,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
-from jobs.broker.connection import Connections, RedisSubscription, Run
+from jobs.broker.connection import Connections, Ready, RedisSubscription, Run
 from jobs.broker.counting import OTHER, SECONDS, SENT, TASKS, Counts, Span
 from jobs.broker.damage import Damage
 from jobs.broker.limiting import (
@@ -131,6 +131,11 @@ class _Keys:
         self.push = tuple((self.lists[n], self.bell, *counted) for n in lists_of(steps))
         self.schedule = (self.due, self.bell, *counted)
 
+    @functools.cached_property
+    def ready(self) -> tuple[Ready, ...]:
+        """What pushes a single message, one for each priority."""
+        return tuple(Ready(scripts.PUSH, where) for where in self.push)
+
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"
 
@@ -192,7 +197,11 @@ class RedisBroker(Broker):
 
         if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
             parts.append(messages)
-            answers = self._redis.try_all(self._pushes(messages))
+            ((queue, raw, priority, due),) = messages
+            if due is None:
+                answers = [self._redis.try_ready(self._keys(queue).ready[priority], raw)]
+            else:
+                answers = self._redis.try_all(self._pushes(messages))
         else:
             answers = self._redis.try_parts(runs())
         for answer in answers:

@@ -314,7 +314,7 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
             for name in ("task", "id", "root_id", "parent_id", "group", "jobs_label"):
                 if "\0" in (getattr(headers, name) or ""):  # PostgreSQL can't store it in a text
                     raise ValueError(f"{name!r} must be plain text")
-        return _message(envelope, headers, wire_headers, queue)
+        return _message(envelope, headers, wire_headers, queue, trusted=trusted)
     except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError
         malformed = MalformedMessage(f"Not a message in Celery's format: {error}.")
         malformed.call = _call_of_malformed(raw, queue, trusted)
@@ -337,8 +337,10 @@ def task_of(raw: bytes, queue: str) -> str:
         return ""
 
 
-def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str) -> Message:
-    args, kwargs, embed = _decode_body(envelope, headers)
+def _message(
+    envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str, *, trusted: bool
+) -> Message:
+    args, kwargs, embed = _decode_body(envelope, headers, foreign=trusted)
     # Only what is most often given, since with all fields making it takes five times as long.
     made = Message(
         task=headers.task,
@@ -400,8 +402,9 @@ def _message(envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue:
 
 
 def _decode_body(
-    envelope: _Envelope, headers: _Headers
+    envelope: _Envelope, headers: _Headers, *, foreign: bool
 ) -> tuple[list[Any], dict[str, Any], dict[str, Any]]:
+    """``foreign``: whether nobody has looked at the signature, if there is one."""
     if envelope.content_type != "application/json":
         raise ValueError(f"content type {envelope.content_type!r}; only application/json is read")
     if headers.compression:
@@ -411,7 +414,10 @@ def _decode_body(
         text = binascii.a2b_base64(envelope.body, strict_mode=True)
         if text.endswith(_NOTHING_FOLLOWS):  # what says so needn't be read
             text = text[: -len(_NOTHING_FOLLOWS)] + b",null]"
-    if len(text) > _LONG and (found := _decode_chained(text)):
+    # Whoever signs has written the chain, or has read all of it before. What others have written
+    # may hold a call that can't be read. That must show now: later it would end the process.
+    long = len(text) > _LONG and (not foreign or _is_ours(envelope))
+    if long and (found := _decode_chained(text)):
         return found
     try:
         args, kwargs, embed = serialization.loads(text)
@@ -509,7 +515,8 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
     with contextlib.suppress(ValueError, ArithmeticError, RecursionError, TypeError):
         form = str(told.get("body_encoding") or "")
         envelope = _Envelope(body, msgspec.Raw(), _Properties(body_encoding=form))
-        call.args, call.kwargs, call.embed = _decode_body(envelope, _Headers(call.task, call.id))
+        known = _Headers(call.task, call.id)
+        call.args, call.kwargs, call.embed = _decode_body(envelope, known, foreign=True)
     return call
 
 
@@ -609,6 +616,10 @@ def verify(signature: str, headers: bytes, body: str) -> bool:
     original = msgspec.json.decode(headers, type=dict[str, Any])
     original.pop("redelivered", None)
     return _is_signed(signature, msgspec.json.encode(original), body)
+
+
+def _is_ours(envelope: _Envelope) -> bool:
+    return verify(envelope.properties.jobs_sig, bytes(envelope.headers), envelope.body)
 
 
 def _is_signed(signature: str, headers: bytes, body: str) -> bool:

@@ -26,9 +26,30 @@ from tests.integration.admin.conftest import letter
 from tests.project import Project
 from tests.services import Valkey, wait_for
 from tests.tasks import add, fail, fail_hourly, wait_at
-from tests.workers import Gate, children, ready_worker
+from tests.workers import Gate, children, ready_worker, work
 
 Visit = Callable[[str], None]
+
+#: The live parts ask, as they do when their time has come.
+LOOK = "document.querySelectorAll('.jobs-live').forEach((one) => htmx.trigger(one, 'jobs:look'))"
+
+COUNT_REQUESTS = """
+    window.requests = 0;
+    document.addEventListener("htmx:beforeSend", () => { window.requests += 1; });
+"""
+
+#: Whether the chart of waits has a colour: what isn't a number there is grey.
+PAINTED = """
+    const canvas = document.querySelector(".jobs-chart[data-kind=wait] canvas");
+    const {data} = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    for (let at = 0; at < data.length; at += 4) {
+        const rgb = [...data.slice(at, at + 3)];
+        if (data[at + 3] > 200 && Math.max(...rgb) - Math.min(...rgb) > 60) {
+            return true;
+        }
+    }
+    return false;
+"""
 
 WAITING = "#jobs-dashboard-queues tbody tr:nth-child(2) td:nth-of-type(1)"
 
@@ -272,10 +293,29 @@ def test_with_redis_away_and_back(browser: Chrome, visit: Visit, own_valkey: Val
 
 def test_when_signed_out(browser: Chrome, visit: Visit, broker_url: str) -> None:
     visit("jobs/dashboard/")
+    browser.execute_script(COUNT_REQUESTS)
+    browser.execute_script(LOOK)
+    assert browser.execute_script("return window.requests") > 0
     browser.delete_cookie("sessionid")
     see(browser, "#jobs-live-note", "You are signed out")
     # What was there stays, rather than a sign-in page in its place.
     see(browser, "#jobs-live", "What needs a person now")
+    # It says how to go on, and asks no more.
+    see(browser, "#jobs-live-note", "Reload the page to sign in.")
+    asked = browser.execute_script("return window.requests")
+    browser.execute_script(LOOK)
+    assert browser.execute_script("return window.requests") == asked
+    browser.refresh()
+    see(browser, "#login-form", "Password")
+
+
+def test_a_number_without_neighbours_is_seen(
+    browser: Chrome, visit: Visit, broker_url: str
+) -> None:
+    add.delay(1, 2)
+    work()
+    visit("jobs/dashboard/?range=year")
+    wait_for(lambda: browser.execute_script(PAINTED), what="a point in the chart of waits")
 
 
 def test_the_page_is_light(browser: Chrome, visit: Visit, broker_url: str) -> None:

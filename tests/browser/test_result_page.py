@@ -84,7 +84,7 @@ def test_why_it_failed_and_how_it_is_run_with_other_arguments(
     see(browser, STATE, "Run again by ada")
     see(browser, ".field-timeline", "Attempt 2 started")
     assert "return a + b" in text(browser, ".field-traceback_text .jobs-own")
-    assert "frames of libraries" in text(browser, ".field-traceback_text")
+    assert "1 frame of a library" in text(browser, ".field-traceback_text")
     both_lights("result-failed")
     click(browser, "#jobs-edit")
     field = browser.find_element("id", "id_args")

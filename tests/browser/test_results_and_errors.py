@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,7 +86,12 @@ def some_rows() -> None:
             **made,
             **error,
         )
-    row()
+    row(
+        task="warehouse.exports.tasks.summarise_the_upload",
+        args=json.dumps([str(uuid.uuid4())] * 3),
+        label="import 2026-11",
+        worker="worker-4711@web-1.example.com",
+    )
     row(state="REVOKED", error="revoked", task="shop.tasks.remind")
     row(state="STARTED", finished_at=None)
 

@@ -167,6 +167,19 @@ def test_one_that_is_cancelled_leaves_the_others_alone(broker_url: str) -> None:
     assert asyncio.run(wait()) == 3
 
 
+@pytest.mark.parametrize("odd", ["a\0", "a\ud800", "x" * 256])
+def test_an_id_that_can_not_be_stored_leaves_the_others_alone(broker_url: str, odd: str) -> None:
+    async def wait() -> int:
+        other = asyncio.ensure_future(AsyncResult[int]("a").aget(timeout=60))
+        await until(lambda: channels(broker_url) == 1)
+        with pytest.raises(ValueError, match="The id of a call is text that can be stored, not"):
+            await AsyncResult[int](odd).aget(timeout=60)
+        end(["a"])
+        return await other
+
+    assert asyncio.run(wait()) == 3
+
+
 def test_what_the_task_raised(broker_url: str) -> None:
     result = fail.delay("gone")
     work()

@@ -15,6 +15,7 @@ from pytest_django import Settings
 from jobs import broker, message
 from jobs.broker.base import Outgoing
 from jobs.exceptions import MalformedMessage
+from jobs.message import wire
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.worker.claim import admission
@@ -45,16 +46,27 @@ def _open(settings: Settings) -> None:
 
 def raw_of(headers: dict[str, Any], embed: Any = None, **properties: Any) -> bytes:
     """As a client writes it that can't sign."""
-    body = json.dumps([[1, 2], {}, {} if embed is None else embed])
+    text = json.dumps([[1, 2], {}, {} if embed is None else embed])
+    return with_body(text.encode(), headers, **properties)
+
+
+def with_body(text: bytes, headers: dict[str, Any], **properties: Any) -> bytes:
     return json.dumps(
         {
-            "body": base64.b64encode(body.encode()).decode(),
+            "body": base64.b64encode(text).decode(),
             "content-encoding": "utf-8",
             "content-type": "application/json",
             "headers": {"task": add.name, **headers},
             "properties": {"body_encoding": "base64", **properties},
         }
     ).encode()
+
+
+def signed(raw: bytes) -> bytes:
+    """As it would be if a process with the project's key had sent it."""
+    found = json.loads(raw)
+    headers = json.dumps(found["headers"], separators=(",", ":"), ensure_ascii=False).encode()
+    return message.mark(raw, jobs_sig=wire.sign(headers, found["body"]))
 
 
 odd_texts = st.sampled_from(
@@ -136,7 +148,7 @@ embeds = st.fixed_dictionaries(
         name: st.lists(calls, max_size=2) | odd_values
         for name in ("callbacks", "errbacks", "chain")
     }
-    | {"chord": calls | odd_values},
+    | {"chord": calls | odd_values, "more": st.just("x" * 5000)},  # long ones are read otherwise
 )
 properties = st.fixed_dictionaries(
     {},
@@ -152,12 +164,14 @@ properties = st.fixed_dictionaries(
 
 
 @SOME
-@given(headers, embeds | st.none(), properties)
+@given(headers, embeds | st.none(), properties, st.booleans())
 def test_whatever_decodes_is_recorded(
-    headers: dict[str, Any], embed: Any, properties: dict[str, Any]
+    headers: dict[str, Any], embed: Any, properties: dict[str, Any], sign: bool
 ) -> None:
     task_id = message.new_id()
     raw = raw_of({**headers, "id": task_id}, embed, **properties)
+    if sign:
+        raw = signed(raw)
     outcome = outcome_of(raw)
     recorder = Recorder("w")
     recorder.add(outcome)
@@ -289,3 +303,28 @@ def test_an_odd_call_behind_it_keeps_no_call_from_its_end(odd: dict[str, Any], w
     wanted = State.FAILURE if where == "errbacks" else State.SUCCESS
     assert TaskResult.objects.get(id="foreign-1").state == wanted
     assert TaskResult.objects.get(id="foreign-2").state == State.SUCCESS
+
+
+UNREADABLE = {
+    "an unknown type": b'{"__type__":"money","__value__":"5 EUR"}',
+    "a number that is too large": b"1e999",
+    "not UTF-8": b'"\xff\xfe"',
+}
+
+
+@pytest.mark.parametrize("where", [1, 2], ids=["the next call", "a later call"])
+@pytest.mark.parametrize("odd", [pytest.param(v, id=k) for k, v in UNREADABLE.items()])
+def test_a_long_chain_with_what_can_not_be_read_is_a_dead_letter(odd: bytes, where: int) -> None:
+    chain = [
+        {"task": echo.name, "args": ["x" * 5000], "kwargs": {}, "options": {"task_id": f"step-{n}"}}
+        for n in (3, 2, 1)
+    ]
+    chain[-where]["args"] = ["here"]
+    text = json.dumps([[1, 2], {}, {"chain": chain}]).encode().replace(b'"here"', odd)
+    put(with_body(text, {"id": "foreign-1"}))
+    put(raw_of({"id": "foreign-2"}))
+    work()
+    states = dict(TaskResult.objects.values_list("id", "state"))
+    assert states == {"foreign-1": State.FAILURE, "foreign-2": State.SUCCESS}
+    assert len(dead_letters()) == 1
+    assert on_redis() == (0, 0)

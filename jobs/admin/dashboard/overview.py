@@ -61,6 +61,11 @@ class Chosen(NamedTuple):
         """The parameters that choose the same again."""
         return {"range": self.range.value, **({"queue": self.queue} if self.queue else {})}
 
+    @property
+    def by_day(self) -> bool:
+        """Whether rates are those of a day, and not of a minute."""
+        return self.range is Range.YEAR
+
 
 class Row(NamedTuple):
     """A queue in the table."""
@@ -132,23 +137,25 @@ def numbers(chosen: Chosen) -> dict[str, Any]:
         whole = metrics.total(chosen.range, queues)
     except TROUBLE as error:
         return {"numbers_problem": str(error)}
+    unit = 86_400 if chosen.by_day else 60
     return {
-        "series": json.dumps(series(found), separators=(",", ":")),
-        "counts": counts(whole),
+        "series": json.dumps(series(found, unit), separators=(",", ":")),
+        "counts": counts(whole, unit),
+        "by_day": chosen.by_day,
         "times": [(_("Wait"), *_times(whole.wait)), (_("Run"), *_times(whole.run))],
         "time_zone": timezone.get_current_timezone_name(),
     }
 
 
-def series(found: Sequence[Numbers]) -> dict[str, list[Any]]:
-    """Name of a line → its values; of counts, per minute. The last span is not over yet, so its
-    rates are those of the part that has passed, unless that is too short to tell."""
+def series(found: Sequence[Numbers], unit: int = 60) -> dict[str, list[Any]]:
+    """Name of a line → its values; of counts, per ``unit`` (seconds). The last span is not over
+    yet, so its rates are those of the part that has passed, unless that is too short to tell."""
     now = clock.now()
     passed = [min(n.seconds, (now - n.start).total_seconds()) for n in found]
-    minutes = [max(s, n.seconds / 4) / 60 for s, n in zip(passed, found, strict=True)]
+    units = [max(s, n.seconds / 4) / unit for s, n in zip(passed, found, strict=True)]
 
     def rates(values: Sequence[int]) -> list[float]:
-        return [round(value / span, 3) for value, span in zip(values, minutes, strict=True)]
+        return [round(value / span, 3) for value, span in zip(values, units, strict=True)]
 
     lines: dict[str, list[Any]] = {
         "at": [int(n.start.timestamp()) for n in found],
@@ -168,11 +175,10 @@ def ended(numbers: Numbers) -> int:
     return numbers.succeeded + numbers.failed + numbers.revoked
 
 
-def counts(whole: Numbers) -> list[tuple[str, str, str]]:
-    """Label, count, and count per minute."""
-    minutes = whole.seconds / 60
+def counts(whole: Numbers, unit: int = 60) -> list[tuple[str, str, str]]:
+    """Label, count, and count per ``unit`` (seconds)."""
     return [
-        (label, f"{count:,}", f"{count / minutes:,.3g}" if count else "0")
+        (label, f"{count:,}", _rate(count * unit / whole.seconds))
         for label, count in (
             (_("In"), whole.sent),
             (_("Out"), ended(whole)),
@@ -180,6 +186,13 @@ def counts(whole: Numbers) -> list[tuple[str, str, str]]:
             (_("Retried"), whole.retried),
         )
     ]
+
+
+def _rate(value: float) -> str:
+    """Three digits, none of them as a power of ten."""
+    if 0 < value < 0.01:
+        return "< 0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _times(histogram: Histogram) -> list[str]:

@@ -331,14 +331,23 @@ class ResultAdmin(VerbAdmin):
         if row.eta is None:
             return None
         away = words.away(row.eta, clock.now())
-        return format_html('<span class="jobs-time">{}<br>{}</span>', words.moment(row.eta), away)
+        return format_html('<span class="jobs-time">{} <br>{}</span>', words.moment(row.eta), away)
 
     @admin.display(description=_("due"), empty_value="")
     def due(self, row: TaskResult) -> SafeString | None:
         return self.next_attempt(row)
 
-    @admin.display(description=_("error"))
-    def why(self, row: Any) -> str:
+    @admin.display(description=_("attempts"), empty_value="")
+    def tried(self, row: TaskResult) -> SafeString | None:
+        if not row.attempts:
+            return None
+        # On a telephone the column has no head.
+        return format_html('<span class="jobs-narrow">{}</span> {}', _("attempts:"), row.attempts)
+
+    @admin.display(description=_("error"), empty_value="")
+    def why(self, row: Any) -> str | None:
+        if not (row.error_type or row.error_head):
+            return None  # it has not run yet
         return words.error(row.error_type, row.error_head)
 
     @admin.display(description=_("sent"))
@@ -635,6 +644,6 @@ _PARAMETERS = {*(field.name for field in fields(selecting.Selection)), "state__e
 _PARAMETERS -= {"ids"}
 
 #: The columns when the list is filtered by RETRY: which attempt, why, and when again.
-_RETRIED = ("task_and_id", "next_attempt", "attempts", "why", "queue")
+_RETRIED = ("task_and_id", "next_attempt", "tried", "why", "queue")
 #: The columns when it shows what is due next.
-_DUE = ("task_and_id", "due", "attempts", "why", "queue")
+_DUE = ("task_and_id", "due", "tried", "why", "queue")

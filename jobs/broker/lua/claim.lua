@@ -9,14 +9,23 @@
 --
 -- Writes that remove come before writes that add: a full server refuses a script whose first write
 -- adds, but lets a script finish that has already written. So a full server can be worked off.
+--
+-- An idle worker runs this for each message, and what is rare is asked about in one call.
 
 local DUE, BELL, LISTS = 6, 7, 8  -- indexes of these keys; the lists come last
+
+local function milliseconds()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
 
 -- Held already: an earlier call claimed it, and its answer was lost.
 local again = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
 
+local filled = redis.call('EXISTS', unpack(KEYS, LISTS))  -- how many lists have messages
+
 -- The shortcut of an idle consumer: there is nothing at all.
-if not again and redis.call('EXISTS', unpack(KEYS, DUE)) == 0 then
+if not again and filled == 0 and redis.call('EXISTS', KEYS[DUE], KEYS[BELL]) == 0 then
   return {-1, 0, 0}
 end
 
@@ -26,29 +35,29 @@ local number, left = tonumber(ARGV[3]), tonumber(ARGV[4])
 local free = tonumber(redis.call('GET', KEYS[4]) or 0)
 if not again and number < free then return {-1, -free, 0} end
 
-local paused = redis.call('HLEN', KEYS[5])
-if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
-  if not again then
-    redis.call('DEL', KEYS[BELL])  -- no consumer should wake up for this queue
-    return {-1, 0, -1}
+local answer = {-1, 0, 0}
+if redis.call('EXISTS', KEYS[3], KEYS[5], KEYS[DUE]) > 0 then
+  local paused = redis.call('HLEN', KEYS[5])
+  if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
+    if not again then
+      redis.call('DEL', KEYS[BELL])  -- no consumer should wake up for this queue
+      return {-1, 0, -1}
+    end
+    paused = paused - 1
   end
-  paused = paused - 1
+  local now = milliseconds()
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[DUE], '-inf', now, 'LIMIT', 0, 500)) do
+    local place = string.sub(member, 1, 1) + 1
+    local list = KEYS[LISTS + string.sub(ARGV[5], place, place)]
+    redis.call('LLEN', list)  -- a key of another type fails here, with nothing lost
+    redis.call('ZREM', KEYS[DUE], member)
+    redis.call('LPUSH', list, string.sub(member, 3))
+    filled = #KEYS  -- any may have messages now
+  end
+  answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf'), paused}
+  local next_due = redis.call('ZRANGE', KEYS[DUE], 0, 0, 'WITHSCORES')[2]
+  if next_due then answer[1] = math.max(0, next_due - now) end
 end
-
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-
-for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[DUE], '-inf', now, 'LIMIT', 0, 500)) do
-  local place = string.sub(member, 1, 1) + 1
-  local list = KEYS[LISTS + string.sub(ARGV[5], place, place)]
-  redis.call('LLEN', list)  -- a key of another type fails here, with nothing lost
-  redis.call('ZREM', KEYS[DUE], member)
-  redis.call('LPUSH', list, string.sub(member, 3))
-end
-
-local answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf'), paused}
-local next_due = redis.call('ZRANGE', KEYS[DUE], 0, 0, 'WITHSCORES')[2]
-if next_due then answer[1] = math.max(0, next_due - now) end
 
 if again then
   for held = number, number + left - 1 do
@@ -60,9 +69,10 @@ if again then
 end
 
 for list = LISTS, #KEYS do
-  if left == 0 then break end
+  if left == 0 or filled == 0 then break end
   local messages = redis.call('RPOP', KEYS[list], left)
   if messages then
+    filled = filled - 1
     local pairs_ = {}
     for _, message in ipairs(messages) do
       pairs_[#pairs_ + 1] = number
@@ -81,7 +91,7 @@ end
 
 -- Only the messages of a known consumer can be reclaimed.
 if #answer > 3 and not redis.call('ZSCORE', KEYS[2], ARGV[1]) then
-  redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])
+  redis.call('ZADD', KEYS[2], milliseconds() + ARGV[2], ARGV[1])
 end
 
 -- The lists are empty: the remaining bells would wake consumers for nothing.

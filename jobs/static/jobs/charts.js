@@ -39,6 +39,13 @@
         };
     }
 
+    // A line needs two values. One without neighbours is a point, or nothing would be seen of it.
+    function lonely(plot, n) {
+        const values = plot.data[n];
+        return values.flatMap((value, at) =>
+            value !== null && (values[at - 1] ?? values[at + 1] ?? null) === null ? [at] : []);
+    }
+
     function make(figure) {
         const {lines, zone} = data();
         const names = [...figure.querySelectorAll("[data-line]")];
@@ -63,7 +70,12 @@
             stroke: () => colour(`--jobs-line-${n + 1}`),
             dash: dashes[n],
             width: 2,
-            points: {show: false},
+            points: {
+                show: false,
+                filter: lonely,
+                size: 6,
+                fill: () => colour(`--jobs-line-${n + 1}`),
+            },
             value: (_plot, value) => (value === null ? "–" : say(value)),
         }));
         names.forEach((element) => element.remove());

@@ -480,7 +480,8 @@ class Consumer:
                 return
             self._wait(room)
         else:
-            self._empty = False  # by then, others may have taken the bells of what is there
+            # By then, others may have taken the bells of what is there.
+            self._empty = self._rang = False
             self._recorder.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
                 # Ended by a runner that has little left to do, by the event loop after each task,

@@ -28,6 +28,7 @@ from jobs import broker, control
 from jobs.admin.dashboard import overview, stream
 from jobs.broker.base import Outgoing
 from jobs.control import attention, snapshot
+from jobs.control.metrics import Numbers
 from jobs.control.throughput import Rate
 from jobs.models import TaskResult
 from tests.integration.admin.conftest import SIGN_IN, letter, row, staff
@@ -152,6 +153,27 @@ def test_ranges(root: Client, period: str, spans: int, seconds: int) -> None:
 @pytest.mark.parametrize(("asked", "spans"), [("day", 144), ("week", 168), ("year", 365)])
 def test_each_range(root: Client, asked: str, spans: int) -> None:
     assert len(numbers(root, range=asked)["at"]) == spans
+
+
+def test_the_rates_of_a_year_are_those_of_a_day(root: Client) -> None:
+    for n in range(73):
+        add.delay(n, n)
+    found = numbers(root, range="year")
+    assert found["In"] == (73, pytest.approx(0.2))
+    assert max(found["in"]) >= 73  # of today, which is not over yet
+    page = root.get(PAGE, {"range": "year"}).content.decode()
+    assert "Calls per day" in page
+    assert "Per day" in page
+    assert "er minute" not in page
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [(0, "0"), (1, "< 0.01"), (504, "0.05"), (10_080, "1"), (123_456_789, "12,248")],
+)
+def test_a_rate_is_written_without_powers_of_ten(sent: int, said: str) -> None:
+    week = Numbers(dt.datetime.now(dt.UTC), 7 * 86_400, sent=sent)
+    assert overview.counts(week)[0] == ("In", f"{sent:,}", said)
 
 
 @pytest.mark.parametrize("asked", ["", "nonsense", "ever", "x" * 5000])

@@ -48,6 +48,8 @@ def test_what_is_due_first_comes_first(root: Client) -> None:
     page = root.get(NEXT).content.decode()
     assert "ValueError: no such order" in page
     assert "in 5 min" in page or "in 4 min" in page
+    assert '<td class="field-why"></td>' in page  # the one that has not run yet
+    assert '<span class="jobs-narrow">attempts:</span> 1' in page
     assert "Calls that were sent outside a transaction" in page
     assert ids_on(root, f"{NEXT}&state__exact=RETRY") == [later, late]
     assert ids_on(root, f"{NEXT}&error_type=ValueError") == [later]

@@ -152,7 +152,7 @@ def test_what_each_process_does_now(root: Client, broker_url: str) -> None:
         "running": running,
     }
     broker.get().report("default", "w", json.dumps(report).encode())
-    page = root.get(LIVE).content.decode()
+    page = root.get("/admin/jobs/workers/live/").content.decode()
     assert page.count("tests.tasks.add") == 5
     assert "1 h 30 min" in page
     assert "and 2 more" in page

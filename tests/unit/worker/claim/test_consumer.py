@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -414,3 +414,31 @@ def test_a_queue_that_gave_less_than_was_asked_for_is_waited_for_at_once(
         consumer.step()
     assert port.asked[4:] == ["claim", "wait"]
     wait_for(lambda: sorted(house.started) == [0, 1, 2, 3])
+
+
+class Rung(MemoryBroker):
+    """The bell of the first queue rings, for what another consumer has taken already."""
+
+    def wait(self, queues: Sequence[str], timeout: float) -> str | None:
+        return queues[0]
+
+
+def test_all_queues_are_looked_at_after_a_time_without_claims(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Meanwhile others may have taken the bells of what is there."""
+    port = Rung()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    order = Order(["default", "low"], [])
+    consumer = Consumer(
+        "w", order, house.runners, Recorder("w"), board, burst=False, stop=lambda: None
+    )
+    for _ in range(2):  # both are awake at first
+        consumer.step()
+    port.push([Outgoing("low", message.encode(house.delivery(1, 0).message))])
+    with monkeypatch.context() as patch:
+        patch.setattr(consumer._size, "room", lambda: 0)
+        patch.setattr(consumer._idling, "for_runner", lambda: 0.0)
+        consumer.step()
+    consumer.step()
+    wait_for(lambda: house.started == [1])
