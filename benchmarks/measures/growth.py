@@ -171,7 +171,9 @@ SUBJECTS = (
     Subject("calls of a chain", _composed("chain"), (30, 100, 300), (1000,), _OF_COMPOSED),
     Subject("members of a group", _composed("group"), (1000, 10_000), (100_000,), _OF_COMPOSED),
     Subject("members of a chord", _composed("chord"), (1000, 10_000), (100_000,), _OF_COMPOSED),
-    Subject("messages that wait", _drained(later=False), (20_000, 200_000), (1_000_000,), _OF_DRAINED),
+    Subject(
+        "messages that wait", _drained(later=False), (20_000, 200_000), (1_000_000,), _OF_DRAINED
+    ),
     Subject("due tomorrow", _drained(later=True), (1000, 50_000), (1_000_000,), _OF_DRAINED),
 )
 
