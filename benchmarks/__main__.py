@@ -43,6 +43,13 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--large", action="store_true", help="growth: the largest sizes as well")
     parser.add_argument(
+        "--subject",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="growth: only what has this word in its name, such as chain (may be given more often)",
+    )
+    parser.add_argument(
         "--json", type=Path, help="write everything to this file as well, after each measurement"
     )
     parser.add_argument(
@@ -150,7 +157,12 @@ def main() -> int:
         if any(system.results == "postgres" for system in systems):
             database = stack.enter_context(postgres(folder))
         bench = Bench(
-            folder, server, database, scale=options.tasks / USUAL_TASKS, large=options.large
+            folder,
+            server,
+            database,
+            scale=options.tasks / USUAL_TASKS,
+            large=options.large,
+            subjects=tuple(options.subject),
         )
         figures, where = measured(measure, systems, bench, options)
     show(measure, {name: found for name, found in figures.items() if found}, where, options)

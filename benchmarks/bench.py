@@ -33,6 +33,8 @@ class Bench:
     scale: float = 1.0
     #: Whether *growth* includes the largest sizes.
     large: bool = False
+    #: Words of the subjects of *growth* that are measured; none: all.
+    subjects: tuple[str, ...] = ()
     #: Length of this program's messages, for the yardstick; as measured, once it was.
     message_bytes: int = 900
 

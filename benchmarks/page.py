@@ -22,8 +22,9 @@ from typing import Any
 
 from .chart import Bar, Chart
 from .measures import ALL as MEASURES
+from .measures import Measure
 from .measures.base import Figures
-from .report import FASTEST, LIKEWISE, ratios
+from .report import FASTEST, LIKEWISE, by_size, ratios
 from .systems import ALL as SYSTEMS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -162,6 +163,8 @@ def shown(file: dict[str, Any], name: str) -> list[str]:
     if file["measure"] == "pages":
         return _pages(file["figures"])
     measure = MEASURES[file["measure"]]
+    if measure.curves:
+        return [*_curves(measure, file["medians"]), _where(file)]
     table = TABLES.get(name, Table(tuple(column.key for column in measure.columns)))
     results: dict[str, Figures] = file["medians"]
     # A column that no system has a figure for is left out.
@@ -185,6 +188,20 @@ def shown(file: dict[str, Any], name: str) -> list[str]:
     return [*lines, *_markdown(["system", *titles], rows), "", _where(file)]
 
 
+def _curves(measure: Measure, results: dict[str, Figures]) -> list[str]:
+    """Return a table for each thing that was measured at several sizes, with a line for each."""
+    lines = []
+    for figures in results.values():
+        for what, sizes in by_size(measure, figures).items():
+            titles = [column.title for column in next(iter(sizes.values()))]
+            rows = [
+                [f"{int(size):,}", *(_cell(figures[column.key], column.digits) for column in some)]
+                for size, some in sizes.items()
+            ]
+            lines += [*_markdown([what, *titles], rows, first="---:"), ""]
+    return lines
+
+
 def _fits(name: str, table: Table) -> bool:
     results = SYSTEMS[name].results
     return not table.which or (table.which == "kept") == bool(results)
@@ -201,8 +218,8 @@ def _cell(value: float | None, digits: int) -> str:
     return NOTHING if value is None else f"{value:,.{digits}f}"
 
 
-def _markdown(titles: list[str], rows: Iterable[list[str]]) -> list[str]:
-    lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
+def _markdown(titles: list[str], rows: Iterable[list[str]], first: str = "---") -> list[str]:
+    lines = [titles, [first, *["---:"] * (len(titles) - 1)], *rows]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 

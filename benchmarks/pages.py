@@ -20,7 +20,7 @@ from .servers import postgres, temporary_folder, valkey
 #: Rows that are written at once.
 CHUNK = 500_000
 
-QUEUES, TASKS = 20, 600
+QUEUES, TASKS = int(os.environ.get("BENCH_QUEUES", "20")), 600
 DEAD_LETTERS, SCHEDULES, WORKERS, CHILDREN = 10_000, 1_000, 50, 8
 
 #: Results of the last 30 days, one in 97 failed, with ids that begin with their time, as the

@@ -133,16 +133,21 @@ def table(measure: Measure, rounds: dict[str, list[Figures]]) -> str:
     return "\n".join(_aligned(lines))
 
 
+def by_size(measure: Measure, figures: Figures) -> dict[str, dict[str, list[Column]]]:
+    """Return, of a measure with curves, what was measured → size → the columns of that line."""
+    found: dict[str, dict[str, list[Column]]] = {}
+    for column in measure.columns:
+        what, size, _ = column.key.split("/")
+        if column.key in figures:
+            found.setdefault(what, {}).setdefault(size, []).append(column)
+    return found
+
+
 def curves(measure: Measure, rounds: dict[str, list[Figures]]) -> str:
     """Return the medians as a table for each thing that was measured at several sizes."""
     parts = []
     for name, figures in ((name, medians(one)) for name, one in rounds.items()):
-        subjects: dict[str, dict[str, list[Column]]] = {}
-        for column in measure.columns:
-            what, size, _ = column.key.split("/")
-            if column.key in figures:
-                subjects.setdefault(what, {}).setdefault(size, []).append(column)
-        for what, sizes in subjects.items():
+        for what, sizes in by_size(measure, figures).items():
             titles = [column.title for column in next(iter(sizes.values()))]
             lines = [[f"{what}, {name}", *titles]]
             for size, columns in sizes.items():

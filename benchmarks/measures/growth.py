@@ -5,12 +5,13 @@ on a busy machine: commands and bytes of Redis, and CPU time of the workers and 
 ``--large`` adds the largest sizes.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from .. import work
-from ..bench import Bench, Workers, agent, start_workers, wait_until
+from ..bench import Bench, Workers, agent, interpreter, start_workers, wait_until
 from ..systems import System
 from .base import Column, Figures, Measure, percentile
 
@@ -63,7 +64,8 @@ def _queues(system: System, bench: Bench, size: int) -> Figures:
     names = ["bench", *(f"bench-{number}" for number in range(1, size))]
     env = {**system.environment(bench), "BENCH_QUEUES": str(size)}
     command = ["manage.py", "runworker", "--queues", ",".join(names), "--processes", "2"]
-    workers = start_workers(bench, [command], env)
+    python = interpreter(system.apart)
+    workers = start_workers(bench, python, [command], env)
     try:
         system.greet(bench, workers)
         time.sleep(CALM_SECONDS)
@@ -71,7 +73,7 @@ def _queues(system: System, bench: Bench, size: int) -> Figures:
         time.sleep(IDLE_SECONDS)
         after = Used.now(bench, workers)
         elapsed = time.monotonic() - started
-        agent(bench, system.app, "stamps_on", env, queue=names[-1], count=STARTS)
+        agent(bench, python, system.app, "stamps_on", env, queue=names[-1], count=STARTS)
         stamps = work.read_stamps(bench.stamps)
     finally:
         workers.stop()
@@ -166,10 +168,12 @@ SUBJECTS = (
             Column("start", "start p50 ms", 2),
         ),
     ),
-    Subject("calls of a chain", _composed("chain"), (10, 100), (1000,), _OF_COMPOSED),
+    Subject("calls of a chain", _composed("chain"), (30, 100, 300), (1000,), _OF_COMPOSED),
     Subject("members of a group", _composed("group"), (1000, 10_000), (100_000,), _OF_COMPOSED),
     Subject("members of a chord", _composed("chord"), (1000, 10_000), (100_000,), _OF_COMPOSED),
-    Subject("messages that wait", _drained(later=False), (20_000,), (1_000_000,), _OF_DRAINED),
+    Subject(
+        "messages that wait", _drained(later=False), (20_000, 200_000), (1_000_000,), _OF_DRAINED
+    ),
     Subject("due tomorrow", _drained(later=True), (1000, 50_000), (1_000_000,), _OF_DRAINED),
 )
 
@@ -178,7 +182,10 @@ def run(system: System, bench: Bench) -> Figures:
     """Measure each subject at each of its sizes; the figures' keys say of what."""
     found: Figures = {}
     for subject in SUBJECTS:
+        if bench.subjects and not any(word in subject.name for word in bench.subjects):
+            continue
         for size in (*subject.sizes, *(subject.large if bench.large else ())):
+            print(f"  {subject.name}: {size:,} …", file=sys.stderr, flush=True)
             figures = subject.run(system, bench, size)
             found |= {f"{subject.name}/{size}/{key}": value for key, value in figures.items()}
     return found

@@ -1,7 +1,7 @@
 """How long short calls wait while one in a hundred takes a second."""
 
 from .. import work
-from ..bench import Bench, start_workers, wait_until
+from ..bench import Bench, interpreter, start_workers, wait_until
 from ..systems import System
 from .base import Column, Figures, Measure, percentile
 
@@ -18,7 +18,9 @@ def run(system: System, bench: Bench) -> Figures:
     for way, arguments in WAYS.items():
         system.prepare(bench)
         command = [*system.commands(2)[0], *arguments]
-        workers = start_workers(bench, [command], system.environment(bench))
+        workers = start_workers(
+            bench, interpreter(system.apart), [command], system.environment(bench)
+        )
         try:
             system.greet(bench, workers)
             for what, every in (("alone", 0), ("mixed", 100)):

@@ -9,7 +9,7 @@ import pytest
 import redis
 from msgspec.structs import replace
 
-from jobs import broker, conf, task
+from jobs import broker, conf, message, task
 from jobs.broker.base import Claim
 from jobs.models import TaskResult
 from jobs.states import State
@@ -176,3 +176,37 @@ def test_a_second_end_of_what_the_broker_has_lost_changes_nothing() -> None:
     recorder.step()
     row = TaskResult.objects.get(id=task_id)
     assert (row.worker, row.error) == ("other", "second")
+
+
+@pytest.mark.parametrize("ends", [("ends", "fails"), ("fails", "ends")])
+def test_of_two_ends_in_one_batch_the_first_has_followers(ends: tuple[str, str]) -> None:
+    raws = {}
+    for end in ends:
+        put_message(
+            task=add.name if end == "ends" else fail.name,
+            args=[1, 2] if end == "ends" else ["wrong"],
+            id="one",
+            embed={"callbacks": [add.s(5).as_dict()], "errbacks": [add.si(6, 7).as_dict()]},
+        )
+        ((number, raw),) = claim("w", first=len(raws) + 1).messages
+        raws[number] = raw
+    write(Recorder("w"), *(outcome_of("w", n, raw, claimed=0) for n, raw in raws.items()))
+    assert TaskResult.objects.get(id="one").state == (
+        State.SUCCESS if ends[0] == "ends" else State.FAILURE
+    )
+    (follower,) = TaskResult.objects.exclude(id="one")
+    assert follower.args == ("[3,5]" if ends[0] == "ends" else "[6,7]")
+
+
+def test_a_later_end_sends_no_followers_again() -> None:
+    embed = {"callbacks": [add.s(5).as_dict()]}
+    task_id = put_message(task=add.name, args=[1, 2], id=message.new_id(), embed=embed)
+    ((number, raw),) = claim("w").messages
+    write(Recorder("w"), outcome_of("w", number, raw, claimed=0))
+    (follower,) = TaskResult.objects.exclude(id=task_id)
+    # The same end once more, as after an answer that was lost; then another worker's.
+    for worker in ("w", "other"):
+        outcome = replace(outcome_of(worker, number, raw, claimed=0), held=False)
+        write(Recorder(worker), outcome)
+        assert TaskResult.objects.exclude(id=task_id).get() == follower
+    assert TaskResult.objects.get(id=task_id).worker == "w"

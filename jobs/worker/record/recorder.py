@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import Error as DatabaseError
@@ -33,6 +33,7 @@ from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.limits import keeper
 from jobs.running import notes
+from jobs.states import TERMINAL
 from jobs.timing import clock
 from jobs.worker.loops import AWAY, Backoff, vital
 from jobs.worker.record import joining
@@ -592,19 +593,18 @@ def _write(outcomes: list[Outcome]) -> list[Outcome]:
         return outcomes
     records += [end for o in followed for end in o.following.ends]
     members = [member for o in followed for member in o.following.members]
+    sending = [o for o in followed if o.following.messages]
     joined: list[str] = []
     with transaction.atomic(using=ledger.alias()):
         newly: set[str] = set()
-        if members:
+        if members or sending:
             newly = ledger.record_ends(records)
         else:
             ledger.record(records)
         if attempts:
             ledger.record_attempts(attempts)
-        if sending := [o for o in followed if o.following.messages]:
-            standing = ledger.standing([o.record for o in sending if o.record is not None])
-            stand = [o for o in sending if o.record is None or o.record.id in standing]
-            joining.send([o.following for o in stand])
+        if sending:
+            joining.send([o.following for o in _standing(sending, records, newly)])
         if members:
             # Last: from here on others wait for the chords' counters.
             joined = joining.join(members, newly)
@@ -614,6 +614,29 @@ def _write(outcomes: list[Outcome]) -> list[Outcome]:
     told[0] += joined  # waiters are told once, whichever outcome carries the ids
     alone = [o for o in outcomes if o.following is NOTHING]
     return alone + [replace(o, told=ids) for o, ids in zip(followed, told, strict=True)]
+
+
+def _standing(
+    outcomes: Sequence[Outcome], records: Sequence[Record], newly: Collection[str]
+) -> list[Outcome]:
+    """Of these outcomes, those that the ledger holds. Of the others, another one was recorded
+    first: by another worker, or for another delivery in this batch.
+
+    ``newly``: the calls that have ended by these records. Nobody needs to ask about these.
+    """
+    ended: dict[str, str] = {}
+    for record in records:
+        if record.state in TERMINAL:
+            ended.setdefault(record.id, record.state)  # the first one is written
+    asked = [o.record for o in outcomes if o.record is not None and o.record.id not in newly]
+    held = ledger.standing(asked) if asked else set()
+    return [
+        o
+        for o in outcomes
+        if o.record is None
+        or o.record.id in held
+        or (o.record.id in newly and ended[o.record.id] == o.record.state)
+    ]
 
 
 def _reductions(outcome: Outcome, error: Exception) -> Iterator[Outcome]:

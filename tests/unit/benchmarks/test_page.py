@@ -121,6 +121,33 @@ def test_the_page_is_made_from_a_run() -> None:
     assert page.filled(made, {"throughput": RUN}) == made
 
 
+GROWTH: dict[str, Any] = {
+    "measure": "growth",
+    "machine": {"cores": 2, "load_before": 0.5},
+    "medians": {
+        "jobsite-sqlite": {
+            "messages that wait/20000/cpu": 21.25,
+            "messages that wait/20000/server": 3.5,
+            "messages that wait/1000000/cpu": 21.0,
+            "messages that wait/1000000/server": None,
+        }
+    },
+    "rounds": {"jobsite-sqlite": [{}]},
+}
+
+
+def test_what_grows_has_a_line_for_each_size() -> None:
+    lines = page.shown(GROWTH, "growth-wait")
+    assert lines == [
+        "| messages that wait | worker CPU µs each | Redis CPU µs each |",
+        "| ---: | ---: | ---: |",
+        "| 20,000 | 21.2 | 3.5 |",
+        "| 1,000,000 | 21.0 | – |",
+        "",
+        "*`growth`; 2 cores; load 0.5 before.*",
+    ]
+
+
 def test_the_best_come_first_in_a_chart() -> None:
     chart = page.charts({"throughput": RUN})["benchmark-throughput.svg"]
     assert chart.index("Jobsite") < chart.index("Celery 5.7.0, prefork")
