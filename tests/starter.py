@@ -200,6 +200,7 @@ def serve(
             control.send(link.recv(100))
             continue
         read, write = os.pipe()
+        wait, go = os.pipe()
         parent = os.fork()
         if parent == 0:
             # Its end gives the forked process to the test process.
@@ -209,14 +210,17 @@ def serve(
             os.dup2(out, 1)
             os.dup2(out, 2)
             os.write(write, str(os.getpid()).encode())
-            for fd in (control.detach(), out, read, write):
+            os.close(go)
+            os.read(wait, 1)  # until the process between has ended: then its parent is the test's
+            for fd in (control.detach(), out, read, write, wait):
                 os.close(fd)
             for link in (set_up or {}).values():
                 link.close()
             return request
-        for fd in (out, write):
+        for fd in (out, write, wait):
             os.close(fd)
         os.waitpid(parent, 0)
+        os.close(go)
         control.send(os.read(read, 100))
         os.close(read)
 

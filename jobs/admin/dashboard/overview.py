@@ -35,6 +35,9 @@ RANGES = {
 #: The percentiles that are shown.
 SHARES = {"p50": 0.5, "p95": 0.95, "p99": 0.99}
 
+#: Most queues in the table.
+MOST_QUEUES = 50
+
 #: Kind of matter → the page where one acts: its model and the end of its name. A name with an
 #: argument is about the matter's queue or task.
 _PAGES: dict[Kind, tuple[str, str]] = {
@@ -107,6 +110,7 @@ def live(
     """What needs a person, and the queues. ``now``: as of this moment."""
     taken = snapshot.latest(now=now)
     around = attention.surroundings()
+    asked = [q for q in taken.queues if not chosen.queue or q.name == chosen.queue]
     rows = [
         Row(
             queue,
@@ -115,16 +119,30 @@ def live(
             _url(site, request, "queues", "queue", queue.name),
             with_query(_url(site, request, "deadletters", "changelist"), queue=queue.name),
         )
-        for queue in taken.queues
-        if not chosen.queue or queue.name == chosen.queue
+        for queue in busiest(asked)
     ]
     found = [] if taken.problem else attention.matters(taken, around)
     return {
         "problem": taken.problem,
         "rows": rows,
+        "left_out": len(asked) - len(rows),
+        "queues_page": _url(site, request, "queues", "changelist"),
         "matters": [(matter, _page_of(site, request, matter)) for matter in found],
         "at": words.moment(taken.at),
     }
+
+
+def busiest(queues: Sequence[snapshot.Queue]) -> list[snapshot.Queue]:
+    """The queues to show, in their own order: when there are too many, those with trouble, and then
+    those with the most messages."""
+    if len(queues) <= MOST_QUEUES:
+        return list(queues)
+    least_first = sorted(
+        queues,
+        key=lambda q: (bool(q.problem or q.pause or q.stats.dead or q.deserted), sum(q.stats[:3])),
+    )
+    kept = {queue.name for queue in least_first[-MOST_QUEUES:]}
+    return [queue for queue in queues if queue.name in kept]
 
 
 def numbers(chosen: Chosen) -> dict[str, Any]:

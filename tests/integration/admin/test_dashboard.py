@@ -241,6 +241,19 @@ def test_an_undeclared_queue_is_seen(root: Client, settings: Settings) -> None:
     assert root.get("/admin/jobs/queues/live/").content.decode().count("made.up") > 1
 
 
+def test_of_many_queues_the_busiest_are_shown(root: Client, settings: Settings) -> None:
+    busy = [f"busy_{n}" for n in range(overview.MOST_QUEUES - 1)]
+    settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {}, "high": {}, "low": {}}}
+    settings.JOBS["QUEUES"] |= {name: {} for name in busy}
+    broker.get().push([Outgoing(name, b"waits") for name in busy])
+    control.pause("low", by="ada")
+    page = live(root)
+    table = page.partition('id="jobs-dashboard-queues"')[2]
+    assert re.findall(r'<th scope="row"><a [^>]*>(\w+)</a>', table) == ["low", *busy]
+    assert "2 quieter queues are left out." in page
+    assert "left out" not in live(root, queue="high")
+
+
 def test_redis_away(root: Client, own_valkey: Valkey) -> None:
     own_valkey.kill()
     for url in PAGES[:3]:
