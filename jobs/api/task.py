@@ -53,7 +53,7 @@ from jobs.api.parameters import (
     shown,
     signature_of,
 )
-from jobs.api.results import AsyncResult
+from jobs.api.results import AsyncResult, EagerResult
 from jobs.api.sending import check_linked
 from jobs.broker.limiting import Lock, Rate
 from jobs.conf.values import check_text, check_whole, sentence
@@ -388,6 +388,29 @@ class Task(Generic[P, R]):
         return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
     apply_async_on_commit = apply_async
+
+    def apply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[SendOptions],
+    ) -> EagerResult[R]:
+        """Run this call here and now, as a worker would run it: its arguments go through JSON,
+        failed attempts are made again at once, and calls that are linked to it follow. Nothing is
+        sent for that, and nothing recorded.
+
+        ``throw``: raise the task's error; by default as JOBS["EAGER_PROPAGATES"] says. ``options``
+        are those of `apply_async`. Raises what that raises, but for `BrokerUnavailable`.
+        """
+        if registry.inline is None:
+            raise ConfigurationError("apply() needs Django's apps: call django.setup() first.")
+        sent = self.message(args, kwargs or _NO_KWARGS, **options)
+        result: EagerResult[R] = EagerResult(registry.inline().apply(sent))
+        if conf.get().eager_propagates if throw is None else throw:
+            result.get()
+        return result
 
     async def aapply_async(
         self,
