@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import sys
 import time
+import typing
 import uuid
 from collections.abc import (
     Iterator,
@@ -19,7 +20,6 @@ from typing import (
     Generic,
     NoReturn,
     Protocol,
-    TypeVar,
     cast,
 )
 
@@ -55,7 +55,13 @@ from jobs.running.progress import Progress
 from jobs.running.request import current
 from jobs.states import TERMINAL, State
 
-R = TypeVar("R")
+if TYPE_CHECKING:  # type checkers bring it along
+    from typing_extensions import TypeVar
+
+    #: With a default, so that ``AsyncResult(id)`` needs no annotation.
+    R = TypeVar("R", default=Any)
+else:
+    R = typing.TypeVar("R")
 
 #: Whether this code may wait for results within a task.
 _may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
