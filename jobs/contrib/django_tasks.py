@@ -21,8 +21,10 @@ import importlib
 import importlib.util
 import inspect
 import json
+import logging
 import math
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +39,8 @@ from django.utils.module_loading import import_string
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
+
+log = logging.getLogger("jobs")
 
 #: Django's package, or its backport.
 PACKAGE = "django.tasks" if importlib.util.find_spec("django.tasks") else "django_tasks"
@@ -246,7 +250,6 @@ def _twin(made: Any) -> Any:
 
 
 def _register(made: Any) -> None:
-    from jobs import signals as ours
     from jobs.api.task import task as our_task
 
     options: dict[str, Any] = {}
@@ -261,9 +264,6 @@ def _register(made: Any) -> None:
         **options,
     )
     decorate(_runner(made))
-    ours.task_started.connect(_started, dispatch_uid="jobs.django_tasks")
-    ours.task_succeeded.connect(_succeeded, dispatch_uid="jobs.django_tasks")
-    ours.task_failed.connect(_failed, dispatch_uid="jobs.django_tasks")
 
 
 def _policy(made: JobTask) -> Callable[[BaseException, int], float | None]:
@@ -283,19 +283,41 @@ def _runner(made: Any) -> Callable[..., Any]:
         handler = importlib.import_module(PACKAGE).task_backends
         return base.TaskContext(task_result=handler[made.backend].get_result(request.id))
 
+    last = made.max_attempts if isinstance(made, JobTask) else 1
+
     if inspect.iscoroutinefunction(func):
 
         async def run(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if made.takes_context:
-                args = (await sync_to_async(context)(self.request), *args)
-            return await func(*args, **kwargs)
+            request = self.request
+            await sync_to_async(_started)(made, request)
+            try:
+                if made.takes_context:
+                    args = (await sync_to_async(context)(request), *args)
+                value = await func(*args, **kwargs)
+            except BaseException as error:
+                if request.retries + 1 >= last:
+                    await sync_to_async(_failed)(made, request, error)
+                raise
+            await sync_to_async(_succeeded)(made, request, value)
+            return value
 
     else:
 
         def run(self: Any, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]
-            if made.takes_context:
-                args = (context(self.request), *args)
-            return func(*args, **kwargs)
+            request = self.request
+            _started(made, request)
+            try:
+                value = (
+                    func(context(request), *args, **kwargs)
+                    if made.takes_context
+                    else func(*args, **kwargs)
+                )
+            except BaseException as error:
+                if request.retries + 1 >= last:
+                    _failed(made, request, error)
+                raise
+            _succeeded(made, request, value)
+            return value
 
     functools.update_wrapper(run, func)
     own = inspect.signature(func)
@@ -374,73 +396,61 @@ def _result_of(row: Any, made: Any, alias: str) -> Any:
     return result
 
 
-def _error(kind: str, traceback: str) -> Any:
-    return base.TaskError(exception_class_path=kind, traceback=traceback)
+def _error(kind: str, text: str) -> Any:
+    return base.TaskError(exception_class_path=kind, traceback=text)
 
 
 # ------------------------------------------------------------------------------ signals
 
 
-def _started(sender: Any, message: Any, worker: str, **_: Any) -> None:
-    _send(signals.task_started, sender, message, worker, base.TaskResultStatus.RUNNING)
+def _started(made: Any, request: Any) -> None:
+    _send(signals.task_started, made, request, base.TaskResultStatus.RUNNING)
 
 
-def _succeeded(sender: Any, message: Any, worker: str, result: Any, **_: Any) -> None:
-    status = base.TaskResultStatus.SUCCESSFUL
-    _send(signals.task_finished, sender, message, worker, status, value=result)
+def _succeeded(made: Any, request: Any, value: Any) -> None:
+    _send(signals.task_finished, made, request, base.TaskResultStatus.SUCCESSFUL, value=value)
 
 
-def _failed(sender: Any, message: Any, worker: str, exception: BaseException, **_: Any) -> None:
-    try:
-        raise exception  # Django's receiver logs the error that is being handled
-    except BaseException:  # noqa: BLE001
-        _send(
-            signals.task_finished,
-            sender,
-            message,
-            worker,
-            base.TaskResultStatus.FAILED,
-            error=exception,
-        )
+def _failed(made: Any, request: Any, error: BaseException) -> None:
+    """Called while the error is being handled: Django's receiver logs that."""
+    _send(signals.task_finished, made, request, base.TaskResultStatus.FAILED, error=error)
 
 
 def _send(
     signal: Any,
-    sender: Any,
-    message: Any,
-    worker: str,
+    made: Any,
+    request: Any,
     status: Any,
     value: Any = None,
     error: BaseException | None = None,
 ) -> None:
-    """Send a signal of Django's. What it tells is known here: nothing is read for it."""
-    import traceback
-
+    """Send a signal of Django's. What it tells is known here: nothing is read for it. What a
+    receiver raises is logged."""
     from jobs.message import id_time
 
-    made = _tasks.get(getattr(sender, "name", ""))
-    if made is None:
-        return
-    now, sent = timezone.now(), id_time(message.id)
+    now, sent = timezone.now(), id_time(request.id)
     kind = type(error)
     text = "" if error is None else "".join(traceback.format_exception(error))
     result = base.TaskResult(
         task=made,
-        id=message.id,
+        id=request.id,
         status=status,
         enqueued_at=None if sent is None else _moment(sent),
         started_at=now,
         finished_at=None if status == base.TaskResultStatus.RUNNING else now,
         last_attempted_at=now,
-        args=list(message.args),
-        kwargs=dict(message.kwargs),
+        args=list(request.args),
+        kwargs=dict(request.kwargs),
         backend=made.backend,
         errors=[] if error is None else [_error(f"{kind.__module__}.{kind.__qualname__}", text)],
-        worker_ids=[worker[:_LONGEST_WORKER]] * (message.retries + 1),
+        worker_ids=[request.worker[:_LONGEST_WORKER]] * (request.retries + 1),
     )
     object.__setattr__(result, "_return_value", value)
-    backend = importlib.import_module(PACKAGE).task_backends[made.backend]
-    signal.send(type(backend), task_result=result)
+    sender = type(importlib.import_module(PACKAGE).task_backends[made.backend])
+    for receiver, answer in signal.send_robust(sender, task_result=result):
+        if isinstance(answer, Exception):
+            text = "receiver %r of a signal of Django's tasks raised"
+            log.error(text, receiver, exc_info=answer)
 
 
 def _moment(seconds: float) -> dt.datetime:

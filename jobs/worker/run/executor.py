@@ -661,8 +661,13 @@ class ThreadTimer:
             if self._ends.pop(me, None) is None:
                 while me in self._raising:
                     time.sleep(0)
-                # What was raised and has not come yet belongs to a task that has ended.
-                _raise_in(me, None)
+                # What was raised and has not come yet belongs to a task that has ended. Taken back
+                # by None, it would leave CPython 3.11 looking for it at every instruction, for ever
+                # at the same one if a profiler, a debugger or coverage is at work.
+                with contextlib.suppress(_TakenBack):
+                    _raise_in(me, _TakenBack)
+                    while True:
+                        time.sleep(0)
 
     def _watch(self) -> None:
         while True:
@@ -679,8 +684,10 @@ class ThreadTimer:
                 self._changed.wait(None if first is None else first - now)
 
 
-def _raise_in(thread: int, kind: type[Exception] | None) -> None:
-    """Raise this in another thread at its next instruction; None: take back what was to be raised
-    and hasn't been yet."""
-    raised = None if kind is None else ctypes.py_object(kind)
-    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), raised)
+class _TakenBack(BaseException):
+    """Raised in place of what was to be raised and hasn't been yet."""
+
+
+def _raise_in(thread: int, kind: type[BaseException]) -> None:
+    """Raise this in a thread at its next instruction, in place of what was to be raised there."""
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))
