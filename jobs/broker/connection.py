@@ -464,7 +464,7 @@ def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
     }
     if where.scheme == "unix":
         return redis.UnixDomainSocketConnection, {**kwargs, "path": where.path}
-    kind = redis.SSLConnection if where.scheme == "rediss" else redis.Connection
+    kind = redis.SSLConnection if where.tls else redis.Connection
     return kind, {**kwargs, "host": where.host, "port": where.port}
 
 
