@@ -102,7 +102,7 @@ class Project:
 
     def __init__(
         self,
-        valkey: services.Valkey | services.ValkeyCluster,
+        valkey: services.Valkey,
         folder: Path,
         settings: str = SETTINGS,
         starter: Starter | None = None,

@@ -100,6 +100,8 @@ class Cluster:
         self._nodes: dict[tuple[str, int], Connections] = {}
         #: Slot → its node; empty before the first use.
         self._slots: _Nodes = []
+        #: The nodes that have slots; perhaps one that has none any more.
+        self._having: list[Connections] = []
         #: Whether a node was away, so that another one may have its slots.
         self._stale = False
         #: When to search again (monotonic), and why the last search failed.
@@ -363,8 +365,7 @@ class Cluster:
         """All nodes that have slots."""
         if self._stale or not self._slots:
             self._search()
-        found = {node for node in self._slots if node is not None}
-        return sorted(found, key=lambda node: node.address)
+        return self._having
 
     def _near(self) -> Connections:
         """The node that this process subscribes on. What is published on any node is heard on all
@@ -387,6 +388,8 @@ class Cluster:
         node = self._at(host, int(answer.port))
         if isinstance(answer, MovedError):
             self._slots[int(answer.slot_id)] = node
+            if node not in self._having:
+                self._having = [*self._having, node]
         return node
 
     def _at(self, host: str, port: int) -> Connections:
@@ -410,6 +413,8 @@ class Cluster:
                 raise BrokerUnavailable(self._said)
             try:
                 self._slots = self._found()
+                having = {node for node in self._slots if node is not None}
+                self._having = sorted(having, key=lambda node: node.address)
                 self._stale = False
                 self._search_at = time.monotonic() + _FOUND
             except (RedisClusterException, RedisError, OSError) as error:

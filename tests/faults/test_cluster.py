@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from pytest_django import Settings
@@ -16,7 +16,7 @@ from jobs.states import State
 from tests.integration.admin.conftest import staff
 from tests.models import Run
 from tests.project import Project
-from tests.services import ValkeyCluster, valkey_cluster, wait_for
+from tests.services import Valkey, ValkeyCluster, valkey_cluster, wait_for
 from tests.starter import Starter
 from tests.tasks import add, trace
 from tests.workers import own_jobs, ready_worker, settled
@@ -38,7 +38,8 @@ def own_cluster(tmp_path: Path, settings: Settings) -> Iterator[ValkeyCluster]:
 def project(
     transactional_db: None, own_cluster: ValkeyCluster, tmp_path: Path, starter: Starter
 ) -> Iterator[Project]:
-    with Project(own_cluster, tmp_path, starter=starter) as running:
+    # All that it asks of its server is the address.
+    with Project(cast("Valkey", own_cluster), tmp_path, starter=starter) as running:
         yield running
 
 
