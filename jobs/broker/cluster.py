@@ -133,8 +133,8 @@ class Cluster:
         node = self._node(runs[0][1][0])
         try:
             answers = node.try_all(runs)
-        except BrokerUnavailable:
-            self._stale = True
+        except BrokerUnavailable as error:
+            self._note_away(error)
             raise
         return self._exchange([_asked(runs)]) if isinstance(answers[0], AskError) else answers
 
@@ -142,8 +142,8 @@ class Cluster:
         node = self._node(ready.keys[0])
         try:
             answer = node.try_ready(ready, arg)
-        except BrokerUnavailable:
-            self._stale = True
+        except BrokerUnavailable as error:
+            self._note_away(error)
             raise
         if isinstance(answer, AskError):
             return self.try_all([(ready.script, ready.keys, (arg,))])[0]
@@ -258,7 +258,10 @@ class Cluster:
             node.close()
 
     def translated(self, error: Exception) -> Exception:
-        return in_our_words(error, self.address)
+        said = in_our_words(error, self.address)
+        if isinstance(said, BrokerUnavailable):
+            said.partly = True
+        return said
 
     # ------------------------------------------------------------------ several nodes
 
@@ -339,7 +342,9 @@ class Cluster:
         if away:
             self._stale = True
             if len(away) == len(places):
-                raise next(iter(away.values()))
+                error = next(iter(away.values()))
+                self._note_away(error)
+                raise error
         return [answers[place] for place in range(len(answers))]
 
     def _checked(self, answer: Any) -> Any:
@@ -356,9 +361,8 @@ class Cluster:
         node = self._slots[slot_of(key)]
         if node is None:
             self._stale = True
-            raise BrokerUnavailable(
-                f"Redis at {self.address} can't be used: no node has slot {slot_of(key)}"
-            )
+            nobody = f"Redis at {self.address} can't be used: no node has slot {slot_of(key)}"
+            raise self.translated(BrokerUnavailable(nobody))
         return node
 
     def _masters(self) -> list[Connections]:
@@ -378,9 +382,14 @@ class Cluster:
         """If a node is away in this block, look for the nodes before the next call."""
         try:
             yield
-        except (BrokerUnavailable, RedisError, OSError):
-            self._stale = True
+        except (BrokerUnavailable, RedisError, OSError) as error:
+            self._note_away(error)
             raise
+
+    def _note_away(self, error: Exception) -> None:
+        self._stale = True
+        if isinstance(error, BrokerUnavailable):
+            error.partly = True
 
     def _moved(self, answer: AskError, asked: Connections) -> Connections:
         """The node that an answer names; to MOVED, it has the slot from now on."""
@@ -455,7 +464,7 @@ class Cluster:
         last = error.__cause__ if isinstance(error.__cause__, Exception) else error
         if isinstance(last, RedisClusterException):  # it doesn't know CLUSTER SLOTS
             return BrokerUnavailable(f"Redis at {self.address} can't be used: {NO_CLUSTER}")
-        return self.translated(last)
+        return in_our_words(last, self.address)
 
 
 def _asked(runs: Sequence[Run]) -> list[_Asked]:

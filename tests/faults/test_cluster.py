@@ -5,14 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from pytest_django import Settings
 
 from jobs import broker, control
+from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import State
+from jobs.worker.child import Options
+from jobs.worker.supervisor import starting
+from jobs.worker.supervisor.supervisor import Supervisor
 from tests.integration.admin.conftest import staff
 from tests.models import Run
 from tests.project import Project
@@ -99,3 +104,29 @@ def test_a_master_is_killed(project: Project, own_cluster: ValkeyCluster) -> Non
     assert broker.get().stats("mail").in_flight == 0
     assert "Traceback" not in worker.output()
     assert worker.stop() == 0
+
+
+def test_leases_are_renewed_where_the_cluster_still_answers(
+    cluster_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBS = {**settings.JOBS, **JOBS}
+    supervisor = Supervisor(Options(queues=tuple(QUEUES), name="w"), starting.Starter())
+    broker.get().ping()
+    child = SimpleNamespace(consumer="w/1", process=True, ready=False, tasks=0)
+    monkeypatch.setattr(supervisor, "_slots", [child])
+    monkeypatch.setattr(supervisor._reporter, "report", lambda queues: None)
+    node = broker.get()._redis._node("{mail}")  # type: ignore[attr-defined]
+
+    def away(*_args: Any, **_options: Any) -> None:
+        raise BrokerUnavailable("away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node, "post", away)
+        supervisor._keep_order()
+        assert supervisor._patience.missing == "broker"
+        for queue in ("default", "other"):
+            assert [one.name for one in broker.get().consumers(queue)] == ["w/1"]
+    supervisor._next_renewal = 0.0
+    supervisor._keep_order()
+    assert supervisor._patience.missing == ""
+    assert [one.name for one in broker.get().consumers("mail")] == ["w/1"]
