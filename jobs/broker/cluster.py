@@ -342,9 +342,9 @@ class Cluster:
         if away:
             self._stale = True
             if len(away) == len(places):
-                error = next(iter(away.values()))
-                self._note_away(error)
-                raise error
+                first = next(iter(away.values()))
+                self._note_away(first)
+                raise first
         return [answers[place] for place in range(len(answers))]
 
     def _checked(self, answer: Any) -> Any:
