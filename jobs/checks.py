@@ -28,7 +28,7 @@ from jobs.exceptions import BrokerUnavailable, ConfigurationError
 def check_settings(**_: Any) -> list[CheckMessage]:
     current, problems = conf.parse(getattr(settings, "JOBS", {}))
     found: list[CheckMessage] = [Error(problem, id="jobs.E001") for problem in problems]
-    if current.broker_url.startswith("rediss://"):
+    if current.broker_url.startswith("rediss"):
         options = address.parse(current.broker_url).options
         for name in address.FILES:
             if name in options and not Path(options[name]).exists():
@@ -145,27 +145,31 @@ def check_open_queues(**_: Any) -> list[CheckMessage]:
 @register("jobs", deploy=True)
 def check_password(**_: Any) -> list[CheckMessage]:
     url = conf.peek().broker_url
-    if not url.startswith(("redis://", "rediss://")):
+    if not url.startswith("redis"):
         return []
     asked = address.parse(url)
     if asked.password or asked.options.get("ssl_certfile"):
         return []
-    try:
-        found = socket.getaddrinfo(asked.host, None, type=socket.SOCK_STREAM)
-    except OSError:
-        return []  # the host isn't known here; jobs.W003 says so
-    places = [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_rest, place in found]
-    if not any(place.is_global for place in places):
-        return []
     return [
         Doubt(
-            f"Redis at {asked.host}, a public address, is used without a password.",
+            f"Redis at {host}, a public address, is used without a password.",
             hint="Set a password there (requirepass, or a user of its own) and put it into "
             "JOBS['BROKER_URL']: rediss://user:password@host:6380/0. Better still, let it listen "
             "on a private address alone.",
             id="jobs.W002",
         )
+        for host in dict(asked.hosts)
+        if _is_public(host)
     ]
+
+
+def _is_public(host: str) -> bool:
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError:
+        return False  # the host isn't known here; jobs.W003 says so
+    places = [ipaddress.ip_address(str(place[0]).partition("%")[0]) for *_rest, place in found]
+    return any(place.is_global for place in places)
 
 
 @register("jobs", deploy=True)

@@ -99,8 +99,9 @@ def _setting(read: Callable[[Any], Any], default: Any, *, shown: bool = True) ->
 class Conf:
     """One field a key of ``JOBS``, in lower case."""
 
-    #: ``redis://``, ``rediss://`` or ``unix://`` address of Redis or Valkey. Empty: the embedded
-    #: Valkey server of a development machine, for which DEBUG must be on.
+    #: Address of Redis or Valkey: ``redis://``, ``rediss://`` or ``unix://``, of its Sentinels
+    #: (``redis+sentinel://``) or of a Cluster (``redis+cluster://``). Empty: the embedded Valkey
+    #: server of a development machine, for which DEBUG must be on.
     broker_url: str = _setting(address.read, "", shown=False)  # a password may be in it
     #: Where the embedded server keeps its socket and data. Default: ``.jobs`` in ``BASE_DIR``.
     embedded_dir: str | Path = _setting(values.path, "")  # noqa: RUF009  a field

@@ -11,7 +11,7 @@ import redis
 from jobs.broker.base import Broker
 from jobs.broker.memory import MemoryBroker
 from jobs.broker.redis import RedisBroker
-from tests.services import Valkey
+from tests.services import Valkey, ValkeyCluster
 
 
 @pytest.fixture
@@ -28,21 +28,34 @@ def redis_broker(broker_url: str) -> Iterator[RedisBroker]:
     broker.close()
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture
+def cluster_broker(cluster_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(cluster_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["redis", "memory", "cluster"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
-    redis: RedisBroker = request.getfixturevalue("redis_broker")
+    redis: RedisBroker = request.getfixturevalue(f"{request.param}_broker")
     return redis
 
 
 @pytest.fixture
-def asleep(broker: Broker, request: pytest.FixtureRequest) -> Callable[[], int]:
-    """How many threads are asleep in the broker's `wait`."""
+def asleep(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Callable[[], int]]:
+    """How many threads are asleep in the broker's `wait` for the queue ``mail``."""
     if isinstance(broker, MemoryBroker):
-        return lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
+        yield lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
+        return
+    if broker.address.startswith("redis+cluster"):
+        cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+        with cluster.owner("mail").client() as node:
+            yield lambda: node.info("clients")["blocked_clients"]
+        return
     plain: redis.Redis = request.getfixturevalue("client")
-    return lambda: plain.info("clients")["blocked_clients"]
+    yield lambda: plain.info("clients")["blocked_clients"]
 
 
 @pytest.fixture

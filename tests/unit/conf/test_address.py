@@ -4,36 +4,45 @@ import logging
 import re
 import traceback
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from django.core.checks import run_checks
 from django.core.management import CommandError, load_command_class
+from hypothesis import given
+from hypothesis import strategies as st
 from pytest_django import Settings
 
 from jobs import conf
 from jobs.broker.connection import Connections
 from jobs.conf import address
-from jobs.conf.address import Address
+from jobs.conf.address import Address, Kind
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 
 
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("redis://localhost", Address(scheme="redis", host="localhost")),
-        ("redis://a.b-c_d:7000/3", Address(scheme="redis", host="a.b-c_d", port=7000, db=3)),
-        ("redis://[::1]:7000/", Address(scheme="redis", host="::1", port=7000)),
-        ("redis://[::1]", Address(scheme="redis", host="::1")),
-        ("redis://h?db=2", Address(scheme="redis", host="h", db=2)),
-        ("redis://u:p@h/1", Address(scheme="redis", host="h", db=1, username="u", password="p")),
-        ("redis://:p%40%2F%25@h", Address(scheme="redis", host="h", password="p@/%")),
-        ("redis://:p@q:r@h", Address(scheme="redis", host="h", password="p@q:r")),
-        ("redis://h?password=a@b%26c", Address(scheme="redis", host="h", password="a@b&c")),
+        ("redis://localhost", Address(scheme="redis", hosts=(("localhost", 6379),))),
+        ("redis://a.b-c_d:7000/3", Address(scheme="redis", hosts=(("a.b-c_d", 7000),), db=3)),
+        ("redis://[::1]:7000/", Address(scheme="redis", hosts=(("::1", 7000),))),
+        ("redis://[::1]", Address(scheme="redis", hosts=(("::1", 6379),))),
+        ("redis://h?db=2", Address(scheme="redis", hosts=(("h", 6379),), db=2)),
+        (
+            "redis://u:p@h/1",
+            Address(scheme="redis", hosts=(("h", 6379),), db=1, username="u", password="p"),
+        ),
+        ("redis://:p%40%2F%25@h", Address(scheme="redis", hosts=(("h", 6379),), password="p@/%")),
+        ("redis://:p@q:r@h", Address(scheme="redis", hosts=(("h", 6379),), password="p@q:r")),
+        (
+            "redis://h?password=a@b%26c",
+            Address(scheme="redis", hosts=(("h", 6379),), password="a@b&c"),
+        ),
         (
             "rediss://h?ssl_ca_certs=/a/b.pem&ssl_check_hostname=no&ssl_cert_reqs=none",
             Address(
                 scheme="rediss",
-                host="h",
+                hosts=(("h", 6379),),
                 options={
                     "ssl_ca_certs": "/a/b.pem",
                     "ssl_check_hostname": False,
@@ -43,11 +52,96 @@ from jobs.exceptions import BrokerUnavailable, ConfigurationError
         ),
         ("unix:///run/a%20b.sock?db=1", Address(scheme="unix", path="/run/a b.sock", db=1)),
         ("unix://:p@/run/x.sock", Address(scheme="unix", path="/run/x.sock", password="p")),
+        (
+            "redis+sentinel://a,b:7000,[::1]:7001/main/3",
+            Address(
+                scheme="redis+sentinel",
+                hosts=(("a", 26379), ("b", 7000), ("::1", 7001)),
+                service="main",
+                db=3,
+            ),
+        ),
+        (
+            "rediss+sentinel://u:p%2C@h/a%2Fb?sentinel_username=s&sentinel_password=t%26&db=1"
+            "&ssl_cert_reqs=none",
+            Address(
+                scheme="rediss+sentinel",
+                hosts=(("h", 26379),),
+                service="a/b",
+                db=1,
+                username="u",
+                password="p,",
+                sentinel_username="s",
+                sentinel_password="t&",
+                options={"ssl_cert_reqs": "none"},
+            ),
+        ),
+        ("redis+cluster://h", Address(scheme="redis+cluster", hosts=(("h", 6379),))),
+        ("redis+cluster://h/0?db=0", Address(scheme="redis+cluster", hosts=(("h", 6379),))),
+        (
+            "rediss+cluster://:p,q@[::1],[::2]:7000/?ssl_ca_certs=/a.pem",
+            Address(
+                scheme="rediss+cluster",
+                hosts=(("::1", 6379), ("::2", 7000)),
+                password="p,q",
+                options={"ssl_ca_certs": "/a.pem"},
+            ),
+        ),
     ],
 )
 def test_read(url: str, expected: Address) -> None:
     assert address.parse(url) == expected
-    Connections(url, 1.0)
+    if expected.kind is Kind.SERVER:
+        Connections(url, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://u:p@[::1]", "redis://***@[::1]:6379/0"),
+        ("unix:///run/x.sock?db=1", "unix:///run/x.sock?db=1"),
+        ("redis+sentinel://a,b/m%2Fn/2", "redis+sentinel://a:26379,b:26379/m%2Fn/2"),
+        ("redis+sentinel://a/m?sentinel_password=p", "redis+sentinel://***@a:26379/m/0"),
+        ("rediss+cluster://u@a,[::1]:7", "rediss+cluster://***@a:6379,[::1]:7"),
+    ],
+)
+def test_shown(url: str, shown: str) -> None:
+    assert str(address.parse(url)) == shown
+
+
+#: A password of any characters, made so that no other text contains it.
+secrets = st.text(st.characters(exclude_categories=["Cs", "Cc", "Z"]), max_size=12).map(
+    lambda text: f"GEHEIM{text}"
+)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        *("redis://:{}@h", "redis://{}:x@h:1/2", "redis://h?password={}&db=1"),
+        *("unix://:{}@/run/x.sock", "redis+cluster://u:{}@h,[::1]:7000", "rediss+cluster://{}@h,g"),
+        *("redis+sentinel://u:{}@h,g/main/0", "redis+sentinel://h/main?sentinel_password={}"),
+        *("redis+sentinel://h/main?sentinel_username={}&password={}", "rediss://h?ssl_password={}"),
+        # Places where it must not be.
+        *("redis+cluster://h,[{}]", "redis+cluster://u:{},h:1", "redis+sentinel://h:{}/main"),
+        *("redis+cluster://h/{}", "redis+sentinel://h/main/{}"),
+        *("redis+sentinel://:x@{}@h/main", "redis+{}://h", "redis+sentinel://u:{}/main"),
+    ],
+)
+@given(secret=secrets, raw=st.booleans())
+def test_a_password_of_any_characters(form: str, secret: str, raw: bool) -> None:
+    given = secret if raw else quote(secret, safe="")
+    url = form.replace("{}", given)
+    try:
+        asked = address.parse(url)
+        said = f"{asked} {asked!r}"
+    except ValueError as error:
+        asked = None
+        said = f"{error!r} {error}"
+    assert "GEHEIM" not in said
+    if asked and not raw:
+        texts = asked.username, asked.password, asked.sentinel_username, asked.sentinel_password
+        assert secret in "".join((*texts, asked.options.get("ssl_password", "")))
 
 
 WRONG = [
@@ -55,7 +149,24 @@ WRONG = [
     ("localhost:6379", "must begin with redis://"),
     ("http://h", "must begin with redis://"),
     ("reddis://h", "Did you mean 'redis'"),
-    ("redis+sentinel://h", "must begin with redis://"),
+    ("redis+sentinal://h", "Did you mean 'redis+sentinel'"),
+    ("redis+sentinel://h", "names no service"),
+    ("redis+sentinel://h/", "names no service"),
+    ("redis+sentinel://h//0", "names no service"),
+    ("redis+sentinel://h/a%20b", "in the name of its service"),
+    ("redis+sentinel://h/main/x", "has a database that is no number"),
+    ("redis+sentinel://h,/main", "names no host"),
+    ("redis+sentinel://h;g/main", "has a host with characters"),
+    ("redis+cluster://", "names no host"),
+    ("redis+cluster://h,,g", "names no host"),
+    ("redis+cluster://h,g:x", "has a port"),
+    ("redis+cluster://h/1", "a Cluster has only the database 0"),
+    ("redis+cluster://h?db=2", "a Cluster has only the database 0"),
+    ("redis+cluster://h/main", "has a database that is no number"),
+    ("redis+cluster://h?sentinel_password=x", "which is for redis+sentinel://"),
+    ("redis+cluster://h?ssl_ca_certs=/x", "'ssl_ca_certs', which is for rediss://"),
+    ("redis+cluster://h?read_from_replicas=true", "unknown option 'read_from_replicas'"),
+    ("redis://h,g", "are for redis+sentinel:// and redis+cluster://"),
     ("memory://x", "must begin with redis://"),
     ("redis://", "names no host"),
     ("redis:///0", "names no host"),
@@ -130,6 +241,8 @@ def test_check_refuses_them(settings: Settings, url: str) -> None:
         "redis://{}/0?password=SECRET",
         "redis://{}/0?username=SECRET&password=x",
         "redis://{}/0?password=a&SECRET=b",
+        "rediss://{}/0?ssl_password=a&SECRET=b",
+        "redis+sentinel://{}/main?sentinel_password=a&SECRET=b",
         "redis://{}/0?password=a&SECRET",
         "redis://{}/0?SECRET",
         "redis://{}/0?password%3DSECRET",
