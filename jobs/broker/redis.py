@@ -20,6 +20,8 @@ from jobs.broker import scripts
 from jobs.broker.base import (
     CLAIM_MOST,
     COMMANDS_MOST,
+    COMPARED,
+    COMPARING,
     GONE_KEPT,
     GONE_MOST,
     KNOWN_AGAIN,
@@ -30,6 +32,7 @@ from jobs.broker.base import (
     About,
     Broker,
     Claim,
+    Compare,
     Consumer,
     DeadLetter,
     Found,
@@ -124,6 +127,7 @@ class _Keys:
         self.workers = f"{self._tag}:workers"
         self.reported = f"{self._tag}:reported"
         self.gone = f"{self._tag}:gone"
+        self.compared = f"{self._tag}:compared"
         #: What the names of all keys with numbers begin with.
         self.metrics = f"{self._tag}:metrics:"
         # Ready-made for the scripts of every send, one for each priority.
@@ -313,6 +317,23 @@ class RedisBroker(Broker):
     def taken(self, queue: str, consumer: str) -> bool:
         return bool(self._redis.call("EXISTS", self._keys(queue).taken(consumer)))
 
+    def hold_again(
+        self,
+        queue: str,
+        consumer: str,
+        deliveries: Mapping[int, bytes],
+        following: int,
+        lease: float,
+    ) -> int:
+        keys = self._keys(queue)
+        mine = (keys.inflight(consumer), keys.taken(consumer), keys.consumers)
+        where = (*mine, keys.claimed(consumer))
+        runs: list[Run] = []
+        for part in _cut(list(deliveries.items()), _PAGE):
+            held = itertools.chain.from_iterable(part)
+            runs.append((scripts.HOLD_AGAIN, where, (consumer, _ms(lease), following, *held)))
+        return sum(self._redis.run_all(runs))
+
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         key = (self._keys(queue).revoked,)
         runs: list[Run] = [(scripts.REVOKED, key, part) for part in _cut(ids)]
@@ -385,6 +406,25 @@ class RedisBroker(Broker):
             given_back += self.release(queue, consumer, held)
         self.leave(queue, consumer)
         return given_back
+
+    def doubtful(self, queues: Sequence[str]) -> list[str]:
+        runs: list[Run] = [
+            (scripts.DOUBTFUL, (self._keys(queue).compared,), ()) for queue in queues
+        ]
+        found = []
+        for queue, answer in zip(queues, self._redis.try_all(runs) if runs else [], strict=True):
+            if isinstance(answer, Exception):
+                refusal = self._redis.translated(answer)
+                if not isinstance(refusal, QueueRefused):
+                    raise refusal from answer
+            elif answer:
+                found.append(queue)
+        return found
+
+    def compare(self, queue: str, who: str, step: Compare) -> bool:
+        kept = _ms(COMPARED if step is Compare.END else COMPARING)
+        where = (self._keys(queue).compared,)
+        return bool(self._redis.run(scripts.COMPARE, where, who, step.value, kept))
 
     # ------------------------------------------------------------------ notifications
 
