@@ -92,6 +92,8 @@ class Keeping(NamedTuple):
     limit: int = 0
     #: Whether its last write to disk failed.
     failing: bool = False
+    #: Whether it is a replica, which nobody can write to.
+    read_only: bool = False
 
     @property
     def loses(self) -> str:

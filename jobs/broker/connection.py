@@ -31,6 +31,7 @@ from redis.exceptions import (
 
 from jobs.broker.base import Subscription
 from jobs.broker.scripts import Script
+from jobs.broker.sentinels import Sentinels
 from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 
@@ -75,6 +76,10 @@ _ADVICE = {
     "db index": (
         "The server has fewer databases than the number in JOBS['BROKER_URL']: use a lower one, or "
         "raise its setting `databases`."
+    ),
+    "read only replica": (
+        "Name the master in JOBS['BROKER_URL'], or the Sentinels that know it, by "
+        "redis+sentinel://."
     ),
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
 }
@@ -162,6 +167,7 @@ class Connections:
         #: Without user and password.
         self.address = str(where)
         self._kind, self._kwargs = _client(where)
+        self._sentinels = Sentinels(where) if where.kind is address.Kind.SENTINEL else None
         self._timeout = timeout
         self._revive = revive
         self._threads = _Threads()
@@ -427,14 +433,16 @@ class Connections:
     def _drop(self, connection: Any) -> None:
         connection.disconnect()
         self._threads.mine.connection = None
+        if self._sentinels:
+            self._sentinels.doubt()
 
     def _new(self) -> Any:
         if self._revive:
             self._revive()
         seconds = min(self._timeout, _BRIEF) if self._threads.mine.brief else self._timeout
-        return self._kind(
-            **self._kwargs, socket_timeout=seconds, socket_connect_timeout=seconds, protocol=2
-        )
+        where = self._sentinels.master(seconds) if self._sentinels else {}
+        timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        return self._kind(**{**self._kwargs, **where}, **timeouts, protocol=2)
 
     def translated(self, error: Exception) -> Exception:
         """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""

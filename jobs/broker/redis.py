@@ -452,7 +452,8 @@ class RedisBroker(Broker):
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
         answers = self._permitted(*(("CONFIG", "GET", name) for name in names))
-        info = self._permitted(("INFO", "memory"), ("INFO", "persistence")) or []
+        sections = ("memory", "persistence", "replication")
+        info = self._permitted(*(("INFO", section) for section in sections)) or []
         texts = (line for part in info for line in part.decode().splitlines())
         lines = dict(line.partition(":")[::2] for line in texts)
         policy, on_disk = lines.get("maxmemory_policy", ""), None
@@ -462,7 +463,8 @@ class RedisBroker(Broker):
             on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
         written = (lines.get("rdb_last_bgsave_status"), lines.get("aof_last_write_status"))
         used, limit = int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0))
-        return Keeping(policy, on_disk, used, limit, "err" in written)
+        read_only = lines.get("role") == "slave" and lines.get("slave_read_only") == "1"
+        return Keeping(policy, on_disk, used, limit, "err" in written, read_only)
 
     def ping(self) -> None:
         self._redis.call("PING")

@@ -28,21 +28,31 @@ def redis_broker(broker_url: str) -> Iterator[RedisBroker]:
     broker.close()
 
 
-@pytest.fixture(params=["redis", "memory"])
+@pytest.fixture
+def sentinel_broker(sentinel_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(sentinel_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["redis", "memory", "sentinel"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
-    redis: RedisBroker = request.getfixturevalue("redis_broker")
-    return redis
+    made: RedisBroker = request.getfixturevalue(f"{request.param}_broker")
+    return made
 
 
 @pytest.fixture
-def asleep(broker: Broker, request: pytest.FixtureRequest) -> Callable[[], int]:
+def asleep(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Callable[[], int]]:
     """How many threads are asleep in the broker's `wait`."""
     if isinstance(broker, MemoryBroker):
-        return lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
-    plain: redis.Redis = request.getfixturevalue("client")
-    return lambda: plain.info("clients")["blocked_clients"]
+        yield lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
+        return
+    sentinel = request.node.callspec.params["broker"] == "sentinel"
+    server = request.getfixturevalue("sentinel_trio" if sentinel else "valkey_server")
+    with server.client() as plain:
+        yield lambda: plain.info("clients")["blocked_clients"]
 
 
 @pytest.fixture
