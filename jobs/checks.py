@@ -209,7 +209,7 @@ def check_server(**_: Any) -> list[CheckMessage]:
             Doubt(
                 "Redis writes nothing to disk: a restart loses every message.",
                 hint="Set 'appendonly yes' in its configuration. What was sent in a transaction "
-                "can be put back with `manage.py jobs_recover`.",
+                "is sent again by workers, everything else is gone.",
                 id="jobs.W005",
             )
         )

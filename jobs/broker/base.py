@@ -315,9 +315,12 @@ class Broker(ABC):
     # ------------------------------------------------------------------ producers
 
     @abstractmethod
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         """Put messages on their queues, or among the due ones, in one round trip, and wake an idle
         consumer for each.
+
+        ``replicas``: wait until so many replicas have them too; raises `NotReplicated` if that
+        takes too long.
 
         A long iterable is sent while it is still being read; if it raises, what was sent before
         stays there. Raises `QueueRefused` when the broker refuses one of the queues; messages for

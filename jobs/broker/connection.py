@@ -218,9 +218,12 @@ class Connections:
         finally:
             local.brief, local.insists = before
 
-    def try_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
+    def try_parts(self, parts: Iterable[Sequence[Run]], then: _Command = ()) -> list[Any]:
         """The answers of all scripts; each part is sent as soon as it is made. Errors that the
-        server answers are returned as values."""
+        server answers are returned as values.
+
+        ``then``: a command that is sent after them, on the same connection; its answer comes last.
+        """
         sent: list[Run] = []
 
         def commands() -> Iterator[_Packed]:
@@ -228,8 +231,15 @@ class Connections:
                 sent.extend(runs)
                 yield _packed([_evalsha(run) for run in runs])
 
+            if then:
+                yield _packed([then])
+
         answers = self._exchange(commands())
-        return [self._ran(run, answer) for run, answer in zip(sent, answers, strict=True)]
+        last = answers[len(sent) :]
+        ran = [self._ran(run, answer) for run, answer in zip(sent, answers, strict=False)]
+        if last and any(isinstance(answer, NoScriptError) for answer in answers):
+            last = self._exchange((_packed([then]),))  # the scripts have only run now
+        return ran + last
 
     def _ran(self, run: Run, answer: Any) -> Any:
         if isinstance(answer, NoScriptError):

@@ -106,7 +106,7 @@ class MemoryBroker(Broker):
 
     # ------------------------------------------------------------------ producers
 
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         with self._changed:
             for name, raw, priority, due in messages:
                 queue = self._queues[name]

@@ -70,7 +70,7 @@ from jobs.broker.limiting import (
 )
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
-from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.exceptions import BrokerUnavailable, NotReplicated, QueueRefused
 
 #: Celery's separator of queue and priority step.
 _SEPARATOR = "\x06\x16"
@@ -179,6 +179,9 @@ class RedisBroker(Broker):
         #: Priority → its list, and the same as the digits that the scripts read.
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
+        #: How long to wait for replicas, in milliseconds: shorter than for the answer itself, as the
+        #: server's own time-outs come up to 100 ms late. 0 would be for ever.
+        self._patience = max(1, _ms(min(timeout / 2, timeout - 0.2)))
         self._redis = Connections(url, timeout, revive)
         self.address = self._redis.address
         #: Queue → its keys.
@@ -190,7 +193,7 @@ class RedisBroker(Broker):
 
     # ------------------------------------------------------------------ producers
 
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
@@ -199,7 +202,14 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
+        acknowledged: Any = 0
+        if replicas:
+            # In the same exchange: WAIT is about what its own connection has written.
+            wait = ("WAIT", replicas, self._patience)
+            *answers, acknowledged = self._redis.try_parts(runs(), then=wait)
+        elif (
+            isinstance(messages, tuple) and len(messages) == 1
+        ):  # a single send needs no generators
             parts.append(messages)
             ((queue, raw, priority, due),) = messages
             if due is None:
@@ -212,6 +222,11 @@ class RedisBroker(Broker):
             if isinstance(answer, Exception):
                 break
         else:
+            if isinstance(acknowledged, Exception) or acknowledged < replicas:
+                raise NotReplicated(
+                    f"Redis at {self.address} has the calls, but of {replicas} replicas that are "
+                    f"to have them too, no more than this have said so in time: {acknowledged}"
+                )
             return
         # The server refused something: find the places of the messages of each call of a script.
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}

@@ -66,7 +66,7 @@ class Sentinels:
         )
 
     def _ask(self, host: str, port: int, timeout: float) -> list[bytes] | None:
-        timeouts = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        timeouts: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
         connection: Any = self._kind(host=host, port=port, **self._kwargs, **timeouts, protocol=2)
         try:
             connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)

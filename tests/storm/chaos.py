@@ -87,7 +87,8 @@ class Chaos:
         rng: random.Random,
     ) -> None:
         self._project = project
-        self._valkey: Valkey = project.valkey
+        assert isinstance(project.valkey, Valkey)
+        self._valkey = project.valkey
         self._server = server
         self._senders = senders
         self._options = worker_options

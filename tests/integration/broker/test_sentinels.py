@@ -11,8 +11,9 @@ import pytest
 import redis
 import trustme
 
+from jobs.broker.base import Outgoing
 from jobs.broker.redis import RedisBroker
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, NotReplicated
 from tests.faults.tls import TlsFront
 from tests.integration.broker.helpers import claim, push
 from tests.services import Sentinel, SentinelTrio, Valkey, free_port
@@ -114,3 +115,29 @@ def test_a_replica_says_that_it_is_one(redis_broker: RedisBroker, client: redis.
         assert redis_broker.keeping().read_only
     finally:
         client.replicaof("NO", "ONE")
+
+
+# ------------------------------------------------------------------------- replicas
+
+
+def test_a_push_waits_for_a_replica(
+    sentinel_trio: SentinelTrio, sentinel_broker: RedisBroker
+) -> None:
+    messages = [Outgoing("mail", b"%d" % n) for n in range(500)]
+    sentinel_broker.push(messages, replicas=1)
+    with sentinel_trio.master.client() as client:
+        client.script_flush()
+    sentinel_broker.push((Outgoing("mail", b"one", 0, 4e9),), replicas=1)
+    replica = next(one for one in sentinel_trio.servers if one is not sentinel_trio.master)
+    with replica.client() as client:
+        assert client.llen("mail") == 500
+        assert client.zcard("{mail}:due") == 1
+
+
+def test_too_few_replicas(sentinel_url: str) -> None:
+    broker = RedisBroker(sentinel_url, timeout=0.4)
+    with pytest.raises(NotReplicated, match=r"of 2 replicas .* in time: 1$") as caught:
+        broker.push([Outgoing("mail", b"a"), Outgoing("other", b"b")], replicas=2)
+    assert caught.value.unsent == frozenset()
+    assert broker.stats("mail").waiting == 1
+    broker.close()
