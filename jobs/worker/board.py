@@ -27,6 +27,8 @@ from typing import NamedTuple
 from jobs.message import Killed
 
 _PLACE = struct.Struct("<qdqd")
+#: A place without its first value.
+_TIMES = struct.Struct("<dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
 #: finished its work; then, written by the supervisor, whether it is to claim nothing (the lowest
 #: bit) and how often the broker may have lost messages (the others).
@@ -146,10 +148,14 @@ class Board:
         return found.decode(errors="replace")
 
     def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0, began)
+        # The delivery last: `pack_into` writes zeros first, and the supervisor, which may read in
+        # between, would take the end of the time for long past, and kill the child.
+        where = place * _PLACE.size
+        _TIMES.pack_into(self._memory, where + _WORD.size, ends, 0, began)
+        _WORD.pack_into(self._memory, where, delivery)
 
     def end(self, place: int) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, 0, math.inf, 0, 0.0)
+        _WORD.pack_into(self._memory, place * _PLACE.size, 0)
 
     def condemn(self, delivery: int, now: float) -> bool:
         """Have the child killed if it is running this delivery, which was revoked. False: it is
@@ -157,8 +163,8 @@ class Board:
         for place in range(self.places):
             found = self._read(place)
             if found.delivery == delivery:
-                where = place * _PLACE.size
-                _PLACE.pack_into(self._memory, where, delivery, now, 1, found.began)
+                where = place * _PLACE.size + _WORD.size
+                _TIMES.pack_into(self._memory, where, now, 1, found.began)
                 return True
         return False
 
