@@ -185,7 +185,7 @@ class SentinelTrio:
         self._follow(replica, master)
         for sentinel in self._sentinels:
             sentinel.start()
-        wait_for(self._knows_all, START_SECONDS, what="the Sentinels to know each other")
+        wait_for(self.knows_all, START_SECONDS, what="the Sentinels to know each other")
 
     def stop(self) -> None:
         for server in (*self._sentinels, *self.servers):
@@ -213,11 +213,14 @@ class SentinelTrio:
                 what="the replica",
             )
 
-    def _knows_all(self) -> bool:
+    def knows_all(self) -> bool:
+        """Whether each Sentinel knows the others, and that the replica is there."""
         for sentinel in self._sentinels:
             with sentinel.client() as client:
                 state = client.sentinel_master(self.service)
-            if state["num-other-sentinels"] != 2 or state["num-slaves"] != 1:
+                replicas = client.sentinel_slaves(self.service)
+            there = [one for one in replicas if not one["is_disconnected"] and not one["is_sdown"]]
+            if state["num-other-sentinels"] != 2 or not there:
                 return False
         return True
 

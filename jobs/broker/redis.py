@@ -179,8 +179,8 @@ class RedisBroker(Broker):
         #: Priority → its list, and the same as the digits that the scripts read.
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
-        #: How long to wait for replicas, in milliseconds: shorter than for the answer itself, as the
-        #: server's own time-outs come up to 100 ms late. 0 would be for ever.
+        #: How long to wait for replicas, in milliseconds: shorter than for the answer itself, as
+        #: the server's own time-outs come up to 100 ms late. 0 would be for ever.
         self._patience = max(1, _ms(min(timeout / 2, timeout - 0.2)))
         self._redis = Connections(url, timeout, revive)
         self.address = self._redis.address

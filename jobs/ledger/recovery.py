@@ -77,8 +77,10 @@ def lost(
 
 
 def any_open(queues: Collection[str]) -> bool:
-    """Whether any call of these queues was handed to the broker and has not ended."""
-    return _handed_over(clock.now(), queues).exists()
+    """Whether any committed call of these queues has not ended. (One that isn't marked as published
+    may have been pushed a moment ago.)"""
+    states = (State.PENDING, State.STARTED, State.RETRY)
+    return ledger.results().in_state(*states).filter(queue__in=queues).exists()
 
 
 def some_lost(before: dt.datetime, messages: int, *, unless: Collection[str] = ()) -> int:
