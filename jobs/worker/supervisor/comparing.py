@@ -29,6 +29,8 @@ log = logging.getLogger("jobs.worker")
 _LOOK = 5.0
 #: Queues that are asked about first: the server takes some 40 µs for each.
 _ASKED = 3
+#: Seconds that a child takes at most to do what the supervisor has noted on its board.
+_SLACK = 1.0
 #: Seconds between the first reading of the queues and the second. What moves from one list to
 #: another may be overlooked in one of them.
 _AGAIN = 1.0
@@ -125,7 +127,7 @@ class Comparison:
     def _send_again(self, queues: Sequence[str]) -> int:
         early = [name for name, task in tasks.items() if task.acks_early]
         # First all workers have to notice, and to put back into flight what they hold.
-        self._wait(2 * look_seconds() + 1.0, queues)
+        self._wait(2 * look_seconds() + _SLACK, queues)
         before, sent = clock.now(), 0
         for calls in recovery.lost(
             before,
@@ -140,6 +142,7 @@ class Comparison:
 
     def _wait(self, seconds: float, queues: Sequence[str]) -> None:
         ends = time.monotonic() + seconds
+        self._go_on(queues)
         while (left := ends - time.monotonic()) > 0:
             self._stopping.wait(min(left, 1.0))  # ended by stop()
             self._go_on(queues)
