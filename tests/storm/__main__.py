@@ -26,8 +26,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_database(asked.database, folder))
-        kind = services.sentinels if asked.sentinel else services.valkey
-        valkey = stack.enter_context(kind(folder / "valkey"))
+        valkey: Valkey | SentinelTrio
+        if asked.sentinel:
+            valkey = stack.enter_context(services.sentinels(folder / "valkey"))
+        else:
+            valkey = stack.enter_context(services.valkey(folder / "valkey"))
         broken = _storm(asked, folder, server, valkey)
     if broken:
         sys.stdout.write(f"The logs are in {folder}.\n")
