@@ -16,7 +16,7 @@ from .bench import Bench, BenchmarkError
 from .measures import ALL as MEASURES
 from .measures import Measure
 from .measures.base import Figures
-from .servers import postgres, temporary_folder, valkey
+from .servers import cluster, postgres, temporary_folder, valkey
 from .systems import ALL as SYSTEMS
 from .systems import System
 
@@ -121,7 +121,8 @@ def measured(
                 return figures, where
             print(f"round {number}/{options.rounds}: {system.name} …", file=sys.stderr, flush=True)
             try:
-                figures.setdefault(system.name, []).append(measure.run(system, bench))
+                own = bench.on_cluster() if system.cluster else bench
+                figures.setdefault(system.name, []).append(measure.run(system, own))
             except BenchmarkError as error:
                 print(f"{system.name} could not be measured: {error}", file=sys.stderr)
                 continue
@@ -156,10 +157,14 @@ def main() -> int:
         database = None
         if any(system.results == "postgres" for system in systems):
             database = stack.enter_context(postgres(folder))
+        many = None
+        if any(system.cluster for system in systems):
+            many = stack.enter_context(cluster(folder))
         bench = Bench(
             folder,
             server,
             database,
+            many,
             scale=options.tasks / USUAL_TASKS,
             large=options.large,
             subjects=tuple(options.subject),

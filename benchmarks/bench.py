@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from .servers import Postgres, Valkey
+from .servers import Cluster, Postgres, Valkey
 
 ROOT = Path(__file__).resolve().parent.parent
 STOP_SECONDS = 15
@@ -30,6 +30,8 @@ class Bench:
     folder: Path
     valkey: Valkey
     postgres: Postgres | None
+    #: For the systems that use it in place of ``valkey``.
+    cluster: Cluster | None = None
     scale: float = 1.0
     #: Whether *growth* includes the largest sizes.
     large: bool = False
@@ -37,6 +39,11 @@ class Bench:
     subjects: tuple[str, ...] = ()
     #: Length of this program's messages, for the yardstick; as measured, once it was.
     message_bytes: int = 900
+
+    def on_cluster(self) -> "Bench":
+        """Return the same with the Cluster as its server."""
+        assert self.cluster is not None
+        return replace(self, valkey=self.cluster)
 
     @property
     def stamps(self) -> Path:

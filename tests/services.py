@@ -13,11 +13,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 from urllib.parse import quote
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 if TYPE_CHECKING:
     import psycopg
@@ -99,7 +100,7 @@ class Valkey:
             command += [f"--{name}", str(value)]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
         if wait:
-            wait_for(self._answers, START_SECONDS, what=f"Valkey in {self.folder} to answer")
+            self.wait_until_it_answers()
 
     def stop(self, signum: signal.Signals = signal.SIGTERM) -> None:
         """End it, in order; does nothing when it isn't running."""
@@ -125,6 +126,18 @@ class Valkey:
             yield
         finally:
             os.kill(self.pid, signal.SIGCONT)
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None
+
+    @property
+    def bus_port(self) -> int:
+        """Where the nodes of its Cluster talk to it."""
+        return int(self._options["cluster-port"])
+
+    def wait_until_it_answers(self) -> None:
+        wait_for(self._answers, START_SECONDS, what=f"Valkey in {self.folder} to answer")
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -272,6 +285,144 @@ def sentinels(folder: Path) -> Iterator[SentinelTrio]:
         yield trio
     finally:
         trio.stop()
+
+
+class ValkeyCluster:
+    """A Cluster of three masters with a replica each, out of Valkey servers of this machine."""
+
+    MASTERS = 3
+
+    def __init__(self, folder: Path) -> None:
+        options = {
+            "cluster-enabled": "yes",
+            # Short, so that a replica takes over soon; longer than a busy machine's pauses.
+            "cluster-node-timeout": "1000",
+            "cluster-replica-validity-factor": "0",
+            "repl-diskless-sync-delay": "0",
+        }
+        self.nodes = [
+            Valkey(folder / str(n), **options, **{"cluster-port": str(free_port())})
+            for n in range(2 * self.MASTERS)
+        ]
+        #: Those that begin as masters: of slots 0 to 5461, to 10922, to 16383.
+        self.masters = self.nodes[: self.MASTERS]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{node.port}" for node in self.masters)
+        return f"redis+cluster://{hosts}"
+
+    def client(self) -> redis.RedisCluster:
+        """A new client; the caller closes it."""
+        return redis.RedisCluster(host="127.0.0.1", port=self.live[0].port)
+
+    @property
+    def live(self) -> list[Valkey]:
+        return [node for node in self.nodes if node.running]
+
+    def start(self) -> None:
+        for node in self.nodes:
+            node.start(wait=False)
+        for node in self.nodes:
+            node.wait_until_it_answers()
+        first = self.nodes[0]
+        for n, node in enumerate(self.nodes):
+            ask(node, "CLUSTER", "SET-CONFIG-EPOCH", n + 1)
+            if n < self.MASTERS:
+                slots = [16384 * end // self.MASTERS for end in (n, n + 1)]
+                ask(node, "CLUSTER", "ADDSLOTSRANGE", slots[0], slots[1] - 1)
+            if n:
+                ask(first, "CLUSTER", "MEET", "127.0.0.1", node.port, node.bus_port)
+        ids = [ask(node, "CLUSTER", "MYID") for node in self.nodes]
+        for n, node in enumerate(self.nodes[self.MASTERS :]):
+            wait_for(lambda: ids[n] in ask(node, "CLUSTER", "NODES"), START_SECONDS)  # noqa: B023
+            wait_for(lambda: _obeys(node, ids[n]), START_SECONDS)  # noqa: B023
+        wait_for(self.whole, START_SECONDS, what="the Cluster to be ready")
+
+    def stop(self) -> None:
+        for node in self.live:
+            node.kill()
+
+    def flush(self) -> None:
+        """Empty all nodes."""
+        for node in self.live:
+            with node.client() as client, contextlib.suppress(redis.ReadOnlyError):
+                client.flushall()
+                client.config_resetstat()
+
+    def whole(self) -> bool:
+        """Whether all nodes know all, every slot is served, and every replica is up to date."""
+        return all(self._knows_all(node) for node in self.live)
+
+    def _knows_all(self, node: Valkey) -> bool:
+        told = dict(line.split(":") for line in ask(node, "CLUSTER", "INFO").split())
+        known = told["cluster_state"] == "ok" and told["cluster_known_nodes"] == str(
+            len(self.nodes)
+        )
+        replicated = all(len(one) > 3 for one in slots_of(node))
+        with node.client() as client:
+            return (
+                known
+                and replicated
+                and client.info("replication").get("master_link_status", "up") == "up"
+            )
+
+    def owner(self, key: str) -> Valkey:
+        """The node that has the slot of a key, as the first live node says."""
+        slot = key_slot(key.encode())
+        for first, last, (_host, port, *_), *_ in slots_of(self.live[0]):
+            if first <= slot <= last:
+                return next(node for node in self.nodes if node.port == port)
+        raise AssertionError(f"nobody has slot {slot}")
+
+    def move(self, key: str, to: Valkey, *, between: Callable[[], object] = lambda: None) -> None:
+        """Move the slot of a key to another node, as an operator's tools do. ``between``: called
+        while its keys are on both nodes."""
+        slot, source = key_slot(key.encode()), self.owner(key)
+        here, there = ask(source, "CLUSTER", "MYID"), ask(to, "CLUSTER", "MYID")
+        ask(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", here)
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", there)
+        halfway = False
+        while keys := ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 3):
+            ask(source, "MIGRATE", "127.0.0.1", to.port, "", 0, 5000, "KEYS", *keys)
+            if not halfway:
+                halfway = True
+                between()
+        for node in (to, source, *(one for one in self.live if one not in (to, source))):
+            with contextlib.suppress(redis.ResponseError):  # replicas are told by their masters
+                ask(node, "CLUSTER", "SETSLOT", slot, "NODE", there)
+
+
+def ask(node: Valkey, *command: str | bytes | float) -> Any:
+    """One node's answer, as the server gives it."""
+    connection: Any = cast("Any", redis.Connection)(host="127.0.0.1", port=node.port)
+    try:
+        connection.send_command(*command)
+        answer = connection.read_response()
+        return answer.decode() if isinstance(answer, bytes) else answer
+    finally:
+        connection.disconnect()
+
+
+def slots_of(node: Valkey) -> list[Any]:
+    return cast("list[Any]", ask(node, "CLUSTER", "SLOTS"))
+
+
+def _obeys(node: Valkey, master: str) -> bool:
+    with contextlib.suppress(redis.ResponseError):  # until it has heard of it
+        return bool(ask(node, "CLUSTER", "REPLICATE", master))
+    return False
+
+
+@contextlib.contextmanager
+def valkey_cluster(folder: Path) -> Iterator[ValkeyCluster]:
+    """A running Cluster with its data in this folder."""
+    cluster = ValkeyCluster(folder)
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.stop()
 
 
 #: Each keeps a port from being given to others while this process lives.

@@ -19,9 +19,9 @@ def run(system: System, bench: Bench) -> Figures:
         system.greet(bench, workers)
         time.sleep(CALM_SECONDS)
         # As seen by Redis as a whole: what blocks on it, and its scripts, are counted as well.
-        before, cpu, started = _processed(bench), workers.cpu_seconds(), time.monotonic()
+        before, cpu, started = bench.valkey.processed(), workers.cpu_seconds(), time.monotonic()
         time.sleep(SECONDS)
-        after, used = _processed(bench), workers.cpu_seconds() - cpu
+        after, used = bench.valkey.processed(), workers.cpu_seconds() - cpu
         elapsed = time.monotonic() - started
         workers.check_alive()
         memory, processes = workers.pss_bytes(), len(workers.family())
@@ -34,10 +34,6 @@ def run(system: System, bench: Bench) -> Figures:
         "memory": memory / 1e6,
         "processes": processes,
     }
-
-
-def _processed(bench: Bench) -> int:
-    return int(bench.valkey.client.info("stats")["total_commands_processed"])
 
 
 MEASURE = Measure(

@@ -33,6 +33,8 @@ class System(ABC):
     answers: bool = True
     #: Name of the Python environment of its own, if it can't share one redis-py with the others.
     apart: str = ""
+    #: Whether it is measured on a Cluster of three servers, not on one server.
+    cluster: bool = False
 
     @abstractmethod
     def commands(self, processes: int) -> list[list[str]]:

@@ -32,7 +32,7 @@ class Jobsite(System):
         redis = bench.valkey.client
         elsewhere = redis.zcard("{bench}:due") + redis.xlen("{bench}:dead")
         flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
-        return redis.llen("bench") + elsewhere + flying
+        return redis.llen("bench") + redis.llen("{bench}") + elsewhere + flying  # on a Cluster
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:
@@ -56,6 +56,7 @@ SYSTEMS = [
     Jobsite("jobsite", APP, "jobsite", backlog=150_000, peer=False),
     Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
     Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
+    Jobsite("jobsite-cluster", APP, "jobsite", backlog=150_000, peer=False, cluster=True),
     Jobsite("jobsite-admin", APP, "jobsite", peer=False, settings=ADMIN),
     Jobsite("jobsite-admin-fresh", APP, "jobsite", peer=False, settings=ADMIN, preload=False),
 ]

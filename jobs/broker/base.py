@@ -484,7 +484,8 @@ class Broker(ABC):
     def doubtful(self, queues: Sequence[str]) -> list[str]:
         """Those of these queues of which the server may have lost messages since they were last
         compared with the ledger: it was restarted or emptied, another has taken over, or they
-        never were. One round trip. A queue that the broker refuses is left out."""
+        never were. One round trip. A queue that the broker refuses, or whose node of a Cluster is
+        away, is left out."""
 
     @abstractmethod
     def compare(self, queue: str, who: str, step: Compare) -> bool:

@@ -18,6 +18,8 @@ from typing import Any, cast
 import redis
 from hiredis import pack_command
 from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
@@ -45,6 +47,8 @@ _PASSING = (
     TryAgainError,
 )
 _PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED", "DB index")
+#: The second: a script has met keys of a slot that is moving to another node of a Cluster.
+_PASSING_PARTS = ("-OOM", "non local key")
 
 #: Answers of a server that isn't the one to write to (any more). Only a new connection finds the
 #: server that may have its name or address by now.
@@ -84,14 +88,24 @@ _ADVICE = {
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
 }
 
-_Arg = bytes | str | int | float
-_Command = tuple[_Arg, ...]
+#: What a server answers to whom the address calls something else.
+NO_CLUSTER = (
+    "it is no Cluster. In JOBS['BROKER_URL'], write redis:// (with TLS, rediss://) and one host; "
+    "or turn on `cluster-enabled` in the server's configuration."
+)
+IN_CLUSTER = (
+    "it is a node of a Cluster. In JOBS['BROKER_URL'], write redis+cluster:// (with TLS, "
+    "rediss+cluster://)."
+)
+
+Arg = bytes | str | int | float
+Command = tuple[Arg, ...]
 
 # The stub says that a command has one argument.
-_pack = cast(Callable[[_Command], bytes], pack_command)
+_pack = cast(Callable[[Command], bytes], pack_command)
 
 #: A script, its keys, its other arguments.
-Run = tuple[Script, Sequence[str], Sequence[_Arg]]
+Run = tuple[Script, Sequence[str], Sequence[Arg]]
 
 #: Commands in the form in which they are sent, and how many they are.
 _Packed = tuple[bytes, int]
@@ -106,7 +120,7 @@ class Ready:
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
         self.keys = keys
-        self.head = _packed([_evalsha((script, keys, (b"",)))])[0].removesuffix(b"$0\r\n\r\n")
+        self.head = packed([evalsha((script, keys, (b"",)))])[0].removesuffix(b"$0\r\n\r\n")
 
     def packed(self, arg: bytes) -> _Packed:
         return b"%b$%d\r\n%b\r\n" % (self.head, len(arg), arg), 1
@@ -117,7 +131,7 @@ class _Mine:
 
     __slots__ = (
         *("connection", "pid", "used", "blocked", "blocked_pid", "brief", "insists"),
-        *("listening", "listening_pid", "listened"),
+        *("listening", "listening_pid", "listened", "waiting", "waiting_pid"),
     )
 
     def __init__(self) -> None:
@@ -126,6 +140,9 @@ class _Mine:
         self.used = 0.0
         self.blocked: Any = None
         self.blocked_pid = 0
+        #: Further ones for commands that block.
+        self.waiting: list[Any] = []
+        self.waiting_pid = 0
         #: For the notifications that this thread waits for; None also while it is in use.
         self.listening: Any = None
         self.listening_pid = 0
@@ -157,16 +174,18 @@ os.register_at_fork(after_in_child=_note_fork)
 class Connections:
     """Connections of this process to one address."""
 
-    def __init__(self, url: str, timeout: float, revive: Callable[[], object] | None = None):
+    def __init__(
+        self,
+        url: str | address.Address,
+        timeout: float,
+        revive: Callable[[], object] | None = None,
+    ) -> None:
         """``revive``: called before each new connection; starts a server that may have gone."""
-        try:
-            where = address.parse(url)
-        except ValueError as error:
-            # Without its cause, whose traceback would show the password.
-            raise ConfigurationError(f"JOBS['BROKER_URL'] {error}") from None
+        where = read(url) if isinstance(url, str) else url
         #: Without user and password.
         self.address = str(where)
-        self._kind, self._kwargs = _client(where)
+        self.host = where.host if where.hosts else ""
+        self._kind, self._kwargs = client(where)
         self._sentinels = Sentinels(where) if where.kind is address.Kind.SENTINEL else None
         self._timeout = timeout
         self._revive = revive
@@ -174,19 +193,19 @@ class Connections:
         #: Until when the server counts as silent (`time.monotonic`).
         self._silent_until = 0.0
 
-    def call(self, *command: _Arg) -> Any:
+    def call(self, *command: Arg) -> Any:
         """The answer to one command."""
-        return self._checked(self._exchange((_packed([command]),))[0])
+        return self._checked(self._exchange((packed([command]),))[0])
 
-    def calls(self, commands: Sequence[_Command]) -> list[Any]:
+    def calls(self, commands: Sequence[Command]) -> list[Any]:
         """The answers to several commands sent in one round trip."""
-        return [self._checked(answer) for answer in self._exchange((_packed(commands),))]
+        return [self._checked(answer) for answer in self._exchange((packed(commands),))]
 
-    def try_calls(self, commands: Sequence[_Command]) -> list[Any]:
+    def try_calls(self, commands: Sequence[Command]) -> list[Any]:
         """`calls`, but errors that the server answers are returned as values."""
-        return self._exchange((_packed(commands),))
+        return self._exchange((packed(commands),))
 
-    def run(self, script: Script, keys: Sequence[str], *args: _Arg) -> Any:
+    def run(self, script: Script, keys: Sequence[str], *args: Arg) -> Any:
         """The answer of a script."""
         return self.run_all([(script, keys, args)])[0]
 
@@ -199,13 +218,29 @@ class Connections:
 
     def try_all(self, runs: Sequence[Run]) -> list[Any]:
         """`run_all`, but errors that the server answers are returned as values."""
-        answers = self._exchange((_packed([_evalsha(run) for run in runs]),))
+        answers = self._exchange((packed([evalsha(run) for run in runs]),))
         return [self._ran(run, answer) for run, answer in zip(runs, answers, strict=True)]
 
     def try_ready(self, ready: Ready, arg: bytes) -> Any:
         """`try_all` with one script, in less time."""
         (answer,) = self._exchange((ready.packed(arg),))
         return self._ran((ready.script, ready.keys, (arg,)), answer)
+
+    def everywhere(self, *commands: Command) -> list[list[Any]]:
+        """The answers to commands without a key: a list for each server, of which there is one."""
+        return [self.calls(commands)]
+
+    def clocks(self, keys: Sequence[str]) -> list[int]:
+        """What the clocks of the servers that have these keys say, in milliseconds."""
+        seconds, micros = self.call("TIME")
+        return [int(seconds) * 1000 + int(micros) // 1000] * len(keys)
+
+    def try_timed(self, commands: Sequence[Command]) -> tuple[list[Any], list[int]]:
+        """`try_calls`, and for each command what the clock of its server says after it, in
+        milliseconds."""
+        *answers, time_ = self.try_calls([*commands, ("TIME",)])
+        seconds, micros = self._checked(time_)
+        return answers, [int(seconds) * 1000 + int(micros) // 1000] * len(answers)
 
     @contextlib.contextmanager
     def briefly(self, *, insist: bool) -> Iterator[None]:
@@ -218,7 +253,7 @@ class Connections:
         finally:
             local.brief, local.insists = before
 
-    def try_parts(self, parts: Iterable[Sequence[Run]], then: _Command = ()) -> list[Any]:
+    def try_parts(self, parts: Iterable[Sequence[Run]], then: Command = ()) -> list[Any]:
         """The answers of all scripts; each part is sent as soon as it is made. Errors that the
         server answers are returned as values.
 
@@ -229,39 +264,46 @@ class Connections:
         def commands() -> Iterator[_Packed]:
             for runs in parts:
                 sent.extend(runs)
-                yield _packed([_evalsha(run) for run in runs])
+                yield packed([evalsha(run) for run in runs])
 
             if then:
-                yield _packed([then])
+                yield packed([then])
 
         answers = self._exchange(commands())
         last = answers[len(sent) :]
         ran = [self._ran(run, answer) for run, answer in zip(sent, answers, strict=False)]
         if last and any(isinstance(answer, NoScriptError) for answer in answers):
-            last = self._exchange((_packed([then]),))  # the scripts have only run now
+            last = self._exchange((packed([then]),))  # the scripts have only run now
         return ran + last
 
     def _ran(self, run: Run, answer: Any) -> Any:
         if isinstance(answer, NoScriptError):
             script, keys, args = run
             command = ("EVAL", script.text, len(keys), *keys, *args)
-            return self._exchange((_packed([command]),))[0]
+            return self._exchange((packed([command]),))[0]
         return answer
 
-    def block(self, timeout: float, *command: _Arg, then: Run | None = None) -> Any:
+    def block(self, timeout: float, *command: Arg, then: Run | None = None) -> Any:
         """The answer to a blocking command, or None when there is none within ``timeout`` seconds.
 
         ``then``: a script that the server runs right after it, whose answer is returned instead.
         The command itself must have no time-out: the server's own come up to 100 ms late, at the
         next tick of its clock. So we tell it when to stop.
         """
-        commands = [command] if then is None else [command, _evalsha(then)]
+        first, *others = self.try_block(timeout, command, then)
+        self._checked(first)
+        return self._checked(self._ran(then, others[0])) if then else first
+
+    def try_block(self, timeout: float, command: Command, then: Run | None) -> list[Any]:
+        """The answers to the command of `block` and, if it is given, to ``then``. Errors that the
+        server answers are returned as values."""
+        commands = [command] if then is None else [command, evalsha(then)]
         connection = self._blocked()
         try:
-            connection.send_packed_command(_packed(commands)[:1], check_health=False)
+            connection.send_packed_command(packed(commands)[:1], check_health=False)
             if not _is_readable(connection._sock, timeout):
                 self._unblock(connection)
-            first, *others = [self._read(connection) for _ in commands]
+            first, *others = [self.read(connection) for _ in commands]
         except (RedisError, OSError, BrokerUnavailable) as error:
             connection.disconnect()
             self._threads.mine.blocked = None
@@ -273,8 +315,46 @@ class Connections:
         if isinstance(first, Exception):
             connection.disconnect()
             self._threads.mine.blocked = None
-        self._checked(first)
-        return self._checked(self._ran(then, others[0])) if then else first
+        return [first, *others]
+
+    def popped(self, keys: Sequence[str], timeout: float) -> list[str]:
+        """Wait until one of these lists has an element, and pop that. The list's key; none if
+        nothing came within ``timeout`` seconds."""
+        answer = self.block(timeout, "BLPOP", *keys, 0)
+        return [answer[0].decode()] if answer else []
+
+    def waiting(self, n: int) -> Any:
+        """This thread's n-th further connection for commands that block; all before it must be
+        there."""
+        local = self._threads.mine
+        if local.waiting_pid != _pid:
+            # After a fork the sockets are the parent's.
+            local.waiting, local.waiting_pid = [], _pid
+        if n == len(local.waiting):
+            local.waiting.append(self._new_blocked())
+        elif _is_stale(local.waiting[n]):
+            local.waiting[n].disconnect()
+            local.waiting[n] = self._new_blocked()
+        return local.waiting[n]
+
+    def forget_waiting(self) -> None:
+        """Make all these connections anew, the next time."""
+        local = self._threads.mine
+        if local.waiting_pid == _pid:
+            for connection in local.waiting:
+                connection.disconnect()
+        local.waiting = []
+
+    def unblock(self, connections: Sequence[Any]) -> None:
+        """Make the server end the blocking commands of these connections, but for those that it
+        has answered."""
+        asked = [one for one in connections if not _is_readable(one._sock)]
+        if not asked:
+            return
+        said = self.calls([("CLIENT", "UNBLOCK", one.client_number) for one in asked])
+        for connection, was_blocked in zip(asked, said, strict=True):
+            if not was_blocked:
+                self._unblock(connection)
 
     def _unblock(self, connection: Any) -> None:
         """Make the server end the blocking command of a connection.
@@ -377,47 +457,88 @@ class Connections:
             (local.connection, local.pid),
             (local.blocked, local.blocked_pid),
             (local.listening, local.listening_pid),
+            *((connection, local.waiting_pid) for connection in local.waiting),
         ):
             if connection is not None and pid == _pid:
                 connection.disconnect()
+        local.waiting = []
         local.connection = local.blocked = local.listening = None
 
     def _exchange(self, parts: Iterable[_Packed]) -> list[Any]:
         """The answers in order. Errors that the server answers are returned as values."""
+        return self.collect(self.post(parts))
+
+    def post(self, parts: Iterable[_Packed], *, going_on: bool = False) -> int:
+        """Send commands. Returns how many: their answers must be read by `collect` before this
+        thread sends others, or `abandon` is called.
+
+        ``going_on``: whether there are such answers already, to commands sent a moment ago.
+        """
         local = self._threads.mine
-        brief = local.brief
-        if brief and not local.insists and time.monotonic() < self._silent_until:
+        if local.brief and not local.insists and time.monotonic() < self._silent_until:
             raise BrokerUnavailable(f"Redis at {self.address} did not answer a moment ago")
-        connection = self._mine(local)
+        connection = local.connection if going_on else self._mine(local)
         try:
-            if brief:
+            if local.brief:
                 connection.connect()
                 _set_timeout(connection, min(self._timeout, _BRIEF))
             count = 0
-            for packed, number in parts:
-                connection.send_packed_command((packed,), check_health=False)
+            for packed_, number in parts:
+                connection.send_packed_command((packed_,), check_health=False)
                 count += number
-            answers = [self._read(connection) for _ in range(count)]
-            if brief:
+        except (RedisError, OSError) as error:
+            raise self._gone(error) from error
+        except BaseException:
+            self.abandon()  # a time limit strikes anywhere
+            raise
+        return count
+
+    def collect(self, count: int) -> list[Any]:
+        """Read so many answers to what was posted. Errors that the server answers are returned as
+        values."""
+        local = self._threads.mine
+        connection = local.connection
+        try:
+            answers = [self.read(connection) for _ in range(count)]
+            if local.brief:
                 _set_timeout(connection, self._timeout)
         except (RedisError, OSError) as error:
-            self._drop(connection)  # an unread answer may be left on it
-            if isinstance(error, redis.TimeoutError):
-                self._silent_until = time.monotonic() + _SILENT
-                local.insists = False
-            raise self.translated(error) from error
+            raise self._gone(error) from error
         except BaseException:
-            self._drop(connection)  # likewise: a time limit strikes anywhere
+            self.abandon()  # likewise
             raise
         local.used = time.monotonic()
         self._silent_until = 0.0
         for answer in answers:
             if isinstance(answer, _MOVED):
-                self._drop(connection)
+                self.abandon()
         return answers
 
+    def abandon(self) -> None:
+        """Disconnect: an unread answer may be left."""
+        local = self._threads.mine
+        if local.connection is not None and local.pid == _pid:
+            local.connection.disconnect()
+        local.connection = None
+        if self._sentinels:
+            self._sentinels.doubt()
+
+    @property
+    def current(self) -> Any:
+        """This thread's connection, if it has one."""
+        return self._threads.mine.connection
+
+    def _gone(self, error: Exception) -> Exception:
+        """What is to be raised when the server can't be reached."""
+        self.abandon()
+        if isinstance(error, redis.TimeoutError):
+            self._silent_until = time.monotonic() + _SILENT
+            self._threads.mine.insists = False
+        return self.translated(error)
+
     @staticmethod
-    def _read(connection: Any) -> Any:
+    def read(connection: Any) -> Any:
+        """The next answer. An error that the server answers is returned as a value."""
         # From redis-py's parser, which returns the server's errors as values, so that the answers
         # after one are read as well. The connection's own method costs a sixth of a send.
         answer = connection._parser.read_response()
@@ -440,12 +561,6 @@ class Connections:
             local.connection = self._new()
         return local.connection
 
-    def _drop(self, connection: Any) -> None:
-        connection.disconnect()
-        self._threads.mine.connection = None
-        if self._sentinels:
-            self._sentinels.doubt()
-
     def _new(self) -> Any:
         if self._revive:
             self._revive()
@@ -456,23 +571,40 @@ class Connections:
 
     def translated(self, error: Exception) -> Exception:
         """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""
-        if isinstance(error, BrokerUnavailable):
-            return error
-        text = str(error) or type(error).__name__
-        passing = isinstance(error, _PASSING) or text.startswith(_PASSING_TEXTS) or "-OOM" in text
-        # Lasts until somebody changes the user's rights or deletes the key; may affect one queue.
-        refused = isinstance(error, NoPermissionError) or "WRONGTYPE" in text
-        if isinstance(error, ResponseError) and not (passing or refused):
-            return error  # a mistake in this program, not an outage
-        advice = "".join(f". {what}" for sign, what in _ADVICE.items() if sign in text.lower())
-        said = text.rstrip(".") + advice if advice else text
-        kind = QueueRefused if refused else BrokerUnavailable
-        away = kind(f"Redis at {self.address} can't be used: {said}")
-        away.cut = isinstance(error, redis.ConnectionError)
-        return away
+        return in_our_words(error, self.address)
 
 
-def _client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
+def read(url: str) -> address.Address:
+    """The address of ``JOBS["BROKER_URL"]``. Raises `ConfigurationError`."""
+    try:
+        return address.parse(url)
+    except ValueError as error:
+        # Without its cause, whose traceback would show the password.
+        raise ConfigurationError(f"JOBS['BROKER_URL'] {error}") from None
+
+
+def in_our_words(error: Exception, at: str) -> Exception:
+    """As `Connections.translated`. ``at``: the address of the server, without a password."""
+    if isinstance(error, BrokerUnavailable):
+        return error
+    text = str(error) or type(error).__name__
+    if isinstance(error, AskError | ClusterCrossSlotError):
+        return BrokerUnavailable(f"Redis at {at} can't be used: {IN_CLUSTER}")
+    passing = isinstance(error, _PASSING) or text.startswith(_PASSING_TEXTS)
+    passing |= any(part in text for part in _PASSING_PARTS)
+    # Lasts until somebody changes the user's rights or deletes the key; may affect one queue.
+    refused = isinstance(error, NoPermissionError) or "WRONGTYPE" in text
+    if isinstance(error, ResponseError) and not (passing or refused):
+        return error  # a mistake in this program, not an outage
+    advice = "".join(f". {what}" for sign, what in _ADVICE.items() if sign in text.lower())
+    said = text.rstrip(".") + advice if advice else text
+    kind = QueueRefused if refused else BrokerUnavailable
+    away = kind(f"Redis at {at} can't be used: {said}")
+    away.cut = isinstance(error, redis.ConnectionError)
+    return away
+
+
+def client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
     """redis-py's class for connections to this address, and its arguments."""
     kwargs = {
         **where.options,
@@ -492,18 +624,18 @@ def _set_timeout(connection: Any, seconds: float) -> None:
     connection._sock.settimeout(seconds)
 
 
-def _packed(commands: Sequence[_Command]) -> _Packed:
+def packed(commands: Sequence[Command]) -> _Packed:
     # Not with redis-py's packer, which checks every argument in Python first.
     if len(commands) == 1:
         return _pack(commands[0]), 1
     return b"".join([_pack(command) for command in commands]), len(commands)
 
 
-def _send(connection: Any, *command: _Arg) -> None:
+def _send(connection: Any, *command: Arg) -> None:
     connection.send_packed_command((_pack(command),), check_health=False)
 
 
-def _evalsha(run: Run) -> _Command:
+def evalsha(run: Run) -> Command:
     script, keys, args = run
     return (b"EVALSHA", script.sha, len(keys), *keys, *args)
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-from jobs.broker import scripts
+from jobs.broker import connection, scripts
 from jobs.broker.base import (
     CLAIM_MOST,
     COMMANDS_MOST,
@@ -54,7 +54,8 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
-from jobs.broker.connection import Connections, Ready, RedisSubscription, Run
+from jobs.broker.cluster import Cluster
+from jobs.broker.connection import IN_CLUSTER, Command, Connections, Ready, RedisSubscription, Run
 from jobs.broker.counting import OTHER, SECONDS, SENT, TASKS, Counts, Span
 from jobs.broker.damage import Damage
 from jobs.broker.limiting import (
@@ -70,10 +71,20 @@ from jobs.broker.limiting import (
 )
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
-from jobs.exceptions import BrokerUnavailable, NotReplicated, QueueRefused
+from jobs.conf.address import Kind
+from jobs.exceptions import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NotReplicated,
+    QueueRefused,
+)
 
 #: Celery's separator of queue and priority step.
 _SEPARATOR = "\x06\x16"
+
+#: The names that would make no tag on a Cluster: an empty one is none. They get a colon in front,
+#: and so do those that have one there, so that no two become the same.
+_UNTAGGED = re.compile(r":*\}")
 
 #: A stream's entry id, which is the key of a dead letter.
 _ENTRY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
@@ -97,6 +108,10 @@ _PART = 200
 #: Up to so many queues are asked for one by one, in one round trip; more of them in so many parts.
 _ASIDE = 16
 
+#: On a Cluster, so many ends are told to all nodes, which costs each of them some microseconds. For
+#: more of them it is cheaper to ask the nodes first who waits.
+_TOLD = 8
+
 #: Most holders of slots in one call of a script.
 _HOLDERS = 300
 
@@ -113,11 +128,16 @@ _REPORTED = 86_400
 class _Keys:
     """The names of one queue's keys: `jobs/broker/lua/README.md`."""
 
-    def __init__(self, prefix: str, steps: Sequence[int], metrics: bool, queue: str) -> None:
-        names = [queue] + [f"{queue}{_SEPARATOR}{step}" for step in steps[1:]]
-        #: A list for each priority step.
-        self.lists = tuple(prefix + name for name in names)
+    def __init__(
+        self, prefix: str, steps: Sequence[int], metrics: bool, in_cluster: bool, queue: str
+    ) -> None:
+        if in_cluster and _UNTAGGED.match(queue):
+            queue = f":{queue}"
         self._tag = f"{prefix}{{{queue}}}"
+        # Celery's names have no tag. It doesn't know a Cluster.
+        first = self._tag if in_cluster else prefix + queue
+        #: A list for each priority step.
+        self.lists = (first, *(f"{first}{_SEPARATOR}{step}" for step in steps[1:]))
         self.consumers = f"{self._tag}:consumers"
         self.due = f"{self._tag}:due"
         self.dead = f"{self._tag}:dead"
@@ -182,10 +202,22 @@ class RedisBroker(Broker):
         #: How long to wait for replicas, in milliseconds: shorter than for the answer itself, as
         #: the server's own time-outs come up to 100 ms late. 0 would be for ever.
         self._patience = max(1, _ms(min(timeout / 2, timeout - 0.2)))
-        self._redis = Connections(url, timeout, revive)
+        where = connection.read(url)
+        in_cluster = where.kind is Kind.CLUSTER
+        if in_cluster and "{" in prefix:
+            # Redis would take what follows it for the tag, instead of the queue's name.
+            raise ConfigurationError(
+                "JOBS['KEY_PREFIX'] has a {, which means something to a Cluster: leave it out."
+            )
+        self._redis: Connections | Cluster
+        self._redis = Cluster(where, timeout) if in_cluster else Connections(where, timeout, revive)
         self.address = self._redis.address
+        #: Whether each command may be about one queue alone, whose keys are on one node.
+        self._apart = in_cluster
+        self._ack = scripts.ACK_IN_CLUSTER if in_cluster else scripts.ACK
+        keys_of = functools.partial(_Keys, prefix, tuple(steps), metrics, in_cluster)
         #: Queue → its keys.
-        self._keys = functools.cache(functools.partial(_Keys, prefix, tuple(steps), metrics))
+        self._keys = functools.cache(keys_of)
         self._ended = self._channel(ended_topic(""))
         #: Undeclared queue → when it is to be remembered again (`time.monotonic`).
         self._remember_at: dict[str, float] = {}
@@ -273,8 +305,11 @@ class RedisBroker(Broker):
 
     def wait(self, queues: Sequence[str], timeout: float) -> str | None:
         bells = {self._keys(queue).bell: queue for queue in queues}
-        rang = self._redis.block(timeout, "BLPOP", *bells, 0)
-        return bells.get(rang[0].decode()) if rang else None
+        first, *others = self._redis.popped(list(bells), timeout) or [""]
+        # On a Cluster, several may ring in the same moment: those are for other consumers.
+        with contextlib.suppress(BrokerUnavailable):
+            self._redis.run_all([(scripts.RING, (bell,), ()) for bell in others])
+        return bells.get(first)
 
     def stirring(self, queues: Sequence[str], due: Collection[str] = ()) -> list[str]:
         def keys_of(queue: str) -> tuple[str, ...]:
@@ -297,10 +332,12 @@ class RedisBroker(Broker):
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:
         key = (self._keys(queue).inflight(consumer),)
+        if self._apart and len(ended) > _TOLD:
+            ended = self._waited(ended)
         runs: list[Run] = [
-            (scripts.ACK, key, (self._ended, len(part), *part)) for part in _cut(numbers)
+            (self._ack, key, (self._ended, len(part), *part)) for part in _cut(numbers)
         ]
-        runs += [(scripts.ACK, key, (self._ended, 0, *part)) for part in _cut(ended)]
+        runs += [(self._ack, key, (self._ended, 0, *part)) for part in _cut(ended)]
         return sum(self._redis.run_all(runs))
 
     def retry(
@@ -407,7 +444,8 @@ class RedisBroker(Broker):
         return self._where_any(queues, keys_of)
 
     def expired(self, queue: str) -> list[str]:
-        key, now = self._keys(queue).consumers, self._now()
+        key = self._keys(queue).consumers
+        (now,) = self._redis.clocks([key])
         found = self._redis.call("ZRANGEBYSCORE", key, "-inf", f"({now}", "LIMIT", 0, 100)
         return [name.decode() for name in found]
 
@@ -430,7 +468,8 @@ class RedisBroker(Broker):
         for queue, answer in zip(queues, self._redis.try_all(runs) if runs else [], strict=True):
             if isinstance(answer, Exception):
                 refusal = self._redis.translated(answer)
-                if not isinstance(refusal, QueueRefused):
+                # Of a Cluster, some nodes may be away.
+                if not (self._apart or isinstance(refusal, QueueRefused)):
                     raise refusal from answer
             elif answer:
                 found.append(queue)
@@ -445,44 +484,59 @@ class RedisBroker(Broker):
 
     @contextlib.contextmanager
     def subscribe(self, *topics: str) -> Iterator[Subscription]:
-        connection = self._redis.subscribe([self._channel(topic) for topic in topics])
+        channels = [self._channel(topic) for topic in topics]
+        own = self._redis.subscribe(channels)
         try:
-            yield RedisSubscription(connection, self._redis.address, self._channel(""))
+            yield RedisSubscription(own, self._redis.address, self._channel(""))
         finally:
-            connection.disconnect()
+            own.disconnect()
 
     @contextlib.contextmanager
     def listen(self, task_id: str) -> Iterator[Subscription]:
-        with self._redis.listen(self._channel(ended_topic(task_id))) as connection:
-            yield RedisSubscription(connection, self._redis.address, self._channel(""))
+        with self._redis.listen(self._channel(ended_topic(task_id))) as own:
+            yield RedisSubscription(own, self._redis.address, self._channel(""))
 
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
 
     def chord_size(self, group_id: str) -> int | None:
-        said = self._permitted(("GET", f"celery-taskset-meta-{group_id}.s"))
-        size = said[0] if said else None
+        key = f"celery-taskset-meta-{group_id}.s"
+        size: bytes | None = self._permitted(lambda: self._redis.call("GET", key))
         return int(size) or None if size is not None and size.isdigit() else None
 
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
-        answers = self._permitted(*(("CONFIG", "GET", name) for name in names))
-        sections = ("memory", "persistence", "replication")
-        info = self._permitted(*(("INFO", section) for section in sections)) or []
-        texts = (line for part in info for line in part.decode().splitlines())
-        lines = dict(line.partition(":")[::2] for line in texts)
-        policy, on_disk = lines.get("maxmemory_policy", ""), None
-        if answers is not None:
-            told = {pair[0].decode(): pair[1].decode() for pair in answers if pair}
-            policy = told.get("maxmemory-policy", "")
-            on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
-        written = (lines.get("rdb_last_bgsave_status"), lines.get("aof_last_write_status"))
-        used, limit = int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0))
-        read_only = lines.get("role") == "slave" and lines.get("slave_read_only") == "1"
-        return Keeping(policy, on_disk, used, limit, "err" in written, read_only)
+        asked = [("CONFIG", "GET", name) for name in names]
+        told = self._permitted(lambda: self._redis.everywhere(*asked))
+        sections = (
+            ("INFO", "memory"),
+            ("INFO", "persistence"),
+            ("INFO", "cluster"),
+            ("INFO", "replication"),
+        )
+        infos = self._permitted(lambda: self._redis.everywhere(*sections)) or [[]]
+        if not self._apart and any(b"cluster_enabled:1" in part for part in infos[0]):
+            # A single call may well be answered there; the next one would not.
+            raise BrokerUnavailable(f"Redis at {self.address} can't be used: {IN_CLUSTER}")
+        servers = [
+            _keeping(config, info)
+            for config, info in zip(told or [None] * len(infos), infos, strict=False)
+        ]
+        # The first that differs from how it should be stands for all of them.
+        policies = [one.eviction for one in servers]
+        on_disk = {one.on_disk for one in servers}
+        fullest = max(servers, key=lambda one: (one.used / one.limit if one.limit else 0, one.used))
+        return Keeping(
+            next((said for said in policies if said not in ("", "noeviction")), policies[0]),
+            False if False in on_disk else None if None in on_disk else True,
+            fullest.used,
+            fullest.limit,
+            any(one.failing for one in servers),
+            any(one.read_only for one in servers),
+        )
 
     def ping(self) -> None:
-        self._redis.call("PING")
+        self._redis.everywhere(("PING",))
 
     def close(self) -> None:
         self._redis.close()
@@ -661,7 +715,8 @@ class RedisBroker(Broker):
         return [InFlight(_text(name), _number(number), raw) for name, number, raw in rows]
 
     def revocations(self, queue: str, count: int) -> list[Revoked]:
-        key, now = self._keys(queue).revoked, self._now()
+        key = self._keys(queue).revoked
+        (now,) = self._redis.clocks([key])
         page = self._redis.call(
             *("ZREVRANGEBYSCORE", key, "+inf", f"({now}", "WITHSCORES", "LIMIT", 0, 2 * count)
         )
@@ -751,8 +806,9 @@ class RedisBroker(Broker):
         return [_text(name) for name in self._intact("zset", answer, self._known())]
 
     def listeners(self, topic: str) -> int | None:
-        answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
-        return int(answer[0][1]) if answer else None
+        asked = ("PUBSUB", "NUMSUB", self._channel(topic))
+        servers = self._permitted(lambda: self._redis.everywhere(asked))
+        return None if servers is None else sum(int(answer[1]) for (answer,) in servers)
 
     def report_ages(self, queue: str) -> Mapping[str, float]:
         return self.report_ages_of([queue])[0]
@@ -761,11 +817,10 @@ class RedisBroker(Broker):
         asked: list[tuple[str | int, ...]] = [
             ("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES") for queue in queues
         ]
-        *answers, (seconds, micros) = self._each([*asked, ("TIME",)])
-        now = int(seconds) * 1000 + int(micros) // 1000
+        answers, clocks = self._redis.try_timed(asked) if asked else ([], [])
         return [
             {_text(name): max(0.0, now - float(at)) / 1000 for name, at in _pairs(flat)}
-            for flat in answers
+            for flat, now in zip(self._each(asked, answers), clocks, strict=True)
         ]
 
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
@@ -855,9 +910,10 @@ class RedisBroker(Broker):
         self._wake(self._redis.run_all(runs))
 
     def slots_in_use(self, limits: Sequence[str]) -> list[int]:
-        now = self._now() if limits else 0
+        keys = [self._slots(limit)[0] for limit in limits]
+        clocks = self._redis.clocks(keys) if keys else []
         return self._redis.calls(
-            [("ZCOUNT", self._slots(limit)[0], f"({now}", "+inf") for limit in limits]
+            [("ZCOUNT", key, f"({now}", "+inf") for key, now in zip(keys, clocks, strict=True)]
         )
 
     def lock(self, locks: Sequence[Lock]) -> list[str]:
@@ -890,7 +946,10 @@ class RedisBroker(Broker):
             args += (name.encode("utf-8", "backslashreplace"), len(fields))
             for field, number in fields.items():
                 args += (field, number)
-        self._redis.run_all([(scripts.COUNT, (self._keys(queue).metrics,), args)])
+        key = self._keys(queue).metrics
+        # The second key makes a Cluster wait with this while it moves the queue to another node:
+        # it would let a script with one key go on there, with numbers that begin anew.
+        self._redis.run_all([(scripts.COUNT, (key, f"{key}sent"), args)])
 
     def counts(self, spans: Sequence[Span]) -> list[Found]:
         found: dict[Span, Found] = {}
@@ -976,6 +1035,24 @@ class RedisBroker(Broker):
             queues=list(refused),
         )
 
+    def _waited(self, ended: Sequence[str]) -> Sequence[str]:
+        """Those of these tasks that somebody may wait for, on any node of a Cluster."""
+        topics = [self._ended + task_id for task_id in ended]
+        asked = (("PUBSUB", "NUMPAT"), ("PUBSUB", "NUMSUB", *topics))
+        try:
+            nodes = self._permitted(lambda: self._redis.everywhere(*asked))
+        except BrokerUnavailable:
+            return ended  # the queue's own node may be there all the same
+        if nodes is None or any(patterns for patterns, _ in nodes):
+            return ended
+        waited: set[bytes] = set()
+        for _, found in nodes:
+            if any(found[1::2]):  # hardly ever
+                waited.update(name for name, count in _pairs(found) if count)
+        if not waited:
+            return []
+        return [one for one, name in zip(ended, topics, strict=True) if name.encode() in waited]
+
     def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
         keys = self._keys(queue)
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
@@ -997,7 +1074,8 @@ class RedisBroker(Broker):
         Many queues are asked for in one command, and only where it finds a key in parts of it, so
         that it costs little when few have any.
         """
-        parts = [list(queues)] if len(queues) > _ASIDE else [[queue] for queue in queues]
+        whole = len(queues) > _ASIDE and not self._apart
+        parts = [list(queues)] if whole else [[queue] for queue in queues]
         found: list[str] = []
         while parts:
             commands = [
@@ -1035,10 +1113,11 @@ class RedisBroker(Broker):
     def _known(self) -> str:
         return f"{self._prefix}{{queues}}:known"
 
-    def _permitted(self, *commands: tuple[str, ...]) -> list[Any] | None:
-        """The answers; None if our user may not ask this, or the server doesn't know how to."""
+    @staticmethod
+    def _permitted(ask: Callable[[], Any]) -> Any:
+        """The answer; None if our user may not ask this, or the server doesn't know how to."""
         try:
-            return self._redis.calls(commands)
+            return ask()
         except ResponseError:
             return None
         except BrokerUnavailable as error:
@@ -1046,11 +1125,13 @@ class RedisBroker(Broker):
                 return None
             raise
 
-    def _each(self, commands: Sequence[tuple[bytes | str | int | float, ...]]) -> list[Any]:
+    def _each(self, commands: Sequence[Command], answers: Sequence[Any] | None = None) -> list[Any]:
         """The answers to commands about one queue each, in one round trip; an empty one from a
-        queue that the server refuses."""
+        queue that the server refuses. ``answers``: if it has answered already."""
         found = []
-        for command, answer in zip(commands, self._redis.try_calls(commands), strict=True):
+        if answers is None:
+            answers = self._redis.try_calls(commands)
+        for command, answer in zip(commands, answers, strict=True):
             if isinstance(answer, Exception):
                 refusal = self._redis.translated(answer)
                 if not isinstance(refusal, QueueRefused):
@@ -1072,11 +1153,6 @@ class RedisBroker(Broker):
             return answer
         self._damage.note(_text(answer), kind)
         return []
-
-    def _now(self) -> int:
-        """The server's clock in milliseconds."""
-        seconds, micros = self._redis.call("TIME")
-        return int(seconds) * 1000 + int(micros) // 1000
 
     def _channel(self, topic: str) -> str:
         return f"{self._prefix}jobs:{topic}"
@@ -1100,6 +1176,21 @@ class RedisBroker(Broker):
 
     def _lock(self, name: str) -> str:
         return f"{self._prefix}{{unique:{name}}}"
+
+
+def _keeping(config: list[Any] | None, info: list[Any]) -> Keeping:
+    """``config``, ``info``: one server's answers about its settings and its state."""
+    texts = (line for part in info for line in part.decode().splitlines())
+    lines = dict(line.partition(":")[::2] for line in texts)
+    policy, on_disk = lines.get("maxmemory_policy", ""), None
+    if config is not None:
+        told = {pair[0].decode(): pair[1].decode() for pair in config if pair}
+        policy = told.get("maxmemory-policy", "")
+        on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
+    written = (lines.get("rdb_last_bgsave_status"), lines.get("aof_last_write_status"))
+    used, limit = int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0))
+    read_only = lines.get("role") == "slave" and lines.get("slave_read_only") == "1"
+    return Keeping(policy, on_disk, used, limit, "err" in written, read_only)
 
 
 def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:

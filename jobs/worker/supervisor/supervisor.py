@@ -62,6 +62,8 @@ class Supervisor:
         self._trial: Trial | None = None
         #: Whether all children have been ready at once.
         self._was_ready = False
+        #: A node of a Cluster was away in this pass over the queues.
+        self._away: BrokerUnavailable | None = None
         #: What fails on which queue → the kind of its error.
         self._refused: dict[tuple[str, str], type[Exception]] = {}
         self._relay = upkeep.Relay()
@@ -292,8 +294,11 @@ class Supervisor:
             self._each_queue("take commands", self._listen, first)
             if renewing or self._reporter.has_news(now):
                 self._each_queue("say what runs", self._reporter.report, first)
+            if self._away:
+                raise self._away
         except BrokerUnavailable as error:
             self._next_renewal = time.monotonic() + self._patience.away(error)
+            self._away = None
         else:
             self._patience.back()
 
@@ -346,16 +351,22 @@ class Supervisor:
         """Do something with each queue, by default with all; an error of one doesn't stop the
         others. Whether there was none.
 
-        Raises `BrokerUnavailable` when the broker is away.
+        Raises `BrokerUnavailable` when the broker is away. If a part of it is, that is noted: on
+        the other nodes of a Cluster, leases have to be renewed all the same.
         """
         failed = False
         for queue in self.options.queues if queues is None else queues:
             try:
-                act([queue])
+                # A node that has not answered isn't waited for again, queue by queue.
+                with broker.get().briefly(insist=False) if self._away else contextlib.nullcontext():
+                    act([queue])
             except Exception as error:
-                if isinstance(error, BrokerUnavailable) and not isinstance(error, QueueRefused):
-                    raise
                 failed = True
+                if isinstance(error, BrokerUnavailable) and not isinstance(error, QueueRefused):
+                    if not error.partly:
+                        raise
+                    self._away = error
+                    continue
                 if self._refused.get((what, queue)) is not type(error):
                     self._refused[what, queue] = type(error)
                     log.error(

@@ -11,7 +11,7 @@ import redis
 from jobs.broker.base import Broker
 from jobs.broker.memory import MemoryBroker
 from jobs.broker.redis import RedisBroker
-from tests.services import Valkey
+from tests.services import Valkey, ValkeyCluster
 
 
 @pytest.fixture
@@ -35,7 +35,14 @@ def sentinel_broker(sentinel_url: str) -> Iterator[RedisBroker]:
     broker.close()
 
 
-@pytest.fixture(params=["redis", "memory", "sentinel"])
+@pytest.fixture
+def cluster_broker(cluster_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(cluster_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(params=["redis", "memory", "sentinel", "cluster"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
@@ -45,11 +52,16 @@ def broker(request: pytest.FixtureRequest) -> Broker:
 
 @pytest.fixture
 def asleep(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Callable[[], int]]:
-    """How many threads are asleep in the broker's `wait`."""
+    """How many threads are asleep in the broker's `wait` for the queue ``mail``."""
     if isinstance(broker, MemoryBroker):
         yield lambda: len(broker._changed._waiters)  # type: ignore[attr-defined]
         return
-    sentinel = request.node.callspec.params["broker"] == "sentinel"
+    if broker.address.startswith("redis+cluster"):
+        cluster: ValkeyCluster = request.getfixturevalue("valkey_cluster")
+        with cluster.owner("mail").client() as node:
+            yield lambda: node.info("clients")["blocked_clients"]
+        return
+    sentinel = broker.address.startswith("redis+sentinel")
     server = request.getfixturevalue("sentinel_trio" if sentinel else "valkey_server")
     with server.client() as plain:
         yield lambda: plain.info("clients")["blocked_clients"]

@@ -3,12 +3,14 @@ back into flight."""
 
 from __future__ import annotations
 
+import pytest
 import redis
 
-from jobs.broker.base import Broker, Compare, Returned
+from jobs.broker.base import Broker, Compare, Outgoing, Returned
 from jobs.broker.redis import RedisBroker
+from jobs.exceptions import NotReplicated
 from tests.integration.broker.helpers import LEASE, claim, push, waiting
-from tests.services import Valkey
+from tests.services import Valkey, ValkeyCluster
 
 
 def test_a_queue_that_was_never_compared_is_doubtful(broker: Broker) -> None:
@@ -132,3 +134,33 @@ def test_more_than_one_script_takes(broker: Broker) -> None:
     many = {number: b"%d" % number for number in range(1, 1000)}
     assert broker.hold_again("mail", "w1", many, 1000, LEASE) == 999
     assert broker.hold_again("mail", "w1", {}, 1000, LEASE) == 0
+
+
+# ------------------------------------------------------------------------- of a Cluster
+
+
+def test_what_one_node_has_lost_is_told_of_its_queues(
+    cluster_broker: RedisBroker, valkey_cluster: ValkeyCluster
+) -> None:
+    queues = ["mail", *(f"q{n}" for n in range(20))]
+    for queue in queues:
+        assert cluster_broker.compare(queue, "w1", Compare.BEGIN)
+        assert cluster_broker.compare(queue, "w1", Compare.END)
+    assert cluster_broker.doubtful(queues) == []
+    emptied = valkey_cluster.owner("{mail}")
+    with emptied.client() as client:
+        client.flushall()
+    there = [queue for queue in queues if valkey_cluster.owner(f"{{{queue}}}") is emptied]
+    assert 0 < len(there) < len(queues)
+    assert cluster_broker.doubtful(queues) == there
+
+
+def test_each_node_waits_for_its_replica(
+    cluster_broker: RedisBroker, valkey_cluster: ValkeyCluster
+) -> None:
+    messages = [Outgoing(f"q{n % 20}", b"%d" % n) for n in range(500)]
+    cluster_broker.push(messages, replicas=1)
+    cluster_broker.push((Outgoing("mail", b"one"),), replicas=1)
+    with pytest.raises(NotReplicated, match=r"in time: 1$"):
+        RedisBroker(valkey_cluster.url, timeout=0.5).push(messages, replicas=2)
+    assert cluster_broker.stats("mail").waiting == 1
