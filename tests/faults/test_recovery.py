@@ -19,8 +19,8 @@ from tests.services import Valkey, wait_for
 from tests.tasks import trace, wait_at
 from tests.workers import Gate, on_redis, ready_worker, settled
 
-#: A short lease: workers look for losses five times as often.
-SOON = {"LEASE_SECONDS": 2}
+#: A short lease: workers look for losses more often.
+SOON = {"LEASE_SECONDS": 4}
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ from pytest_django import Settings
 from jobs import broker
 from jobs.broker.base import Compare, Outgoing
 from jobs.models import TaskResult
-from jobs.worker.claim import admission, holding
+from jobs.worker.claim import admission
+from jobs.worker.claim.holding import Holding
 from jobs.worker.record.outcome import Delivery, Done
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.supervisor import comparing
@@ -170,24 +171,46 @@ def test_what_is_here_is_in_flight_again(
     client: redis.Redis, caplog: pytest.LogCaptureFixture
 ) -> None:
     here = claimed(3)
-    holding.hold_again("w1", {"default": 4, "low": 1}, lambda: here, Recorder("w1"))
+    held = Holding("w1", lambda: here, Recorder("w1"))
+    held.hold_again({"default": 4, "low": 1})
     assert "lost" not in caplog.text
     client.flushall()
-    holding.hold_again("w1", {"default": 4, "low": 1}, lambda: here, Recorder("w1"))
+    held.hold_again({"default": 4, "low": 1})
     assert on_redis() == (0, 3)
     assert caplog.text.count("had lost 3 messages of queue default") == 1
 
 
-def test_what_was_settled_meanwhile_is_not_held(client: redis.Redis) -> None:
+def test_what_was_settled_meanwhile_is_taken_out_of_flight(client: redis.Redis) -> None:
     """One is recorded while it is put back, one waits to be recorded, one runs on."""
-    done, finished, running = claimed(3)
+    here = claimed(3)
+    done, finished, running = here
     recorder = Recorder("w1")
-    recorder.add(Done("default", finished.number))
+    held = Holding("w1", lambda: here, recorder)
     client.flushall()
-    looks = iter([[done, finished, running]])
-    here = lambda: next(looks, [running])  # noqa: E731
-    holding.hold_again("w1", {"default": 4}, here, recorder)
-    assert broker.get().held("default", "w1", [1, 2, 3]) == {finished.number, running.number}
+    held.hold_again({"default": 4})
+    here[:] = [running]
+    recorder.add(Done("default", finished.number))
+    numbers = [done.number, finished.number, running.number]
+    held.settle()
+    assert broker.get().held("default", "w1", numbers) == set(numbers)
+    held.settle()
+    assert broker.get().held("default", "w1", numbers) == set(numbers[1:])
+    recorder._outcomes.clear()
+    for _ in range(2):
+        held.settle()
+    assert broker.get().held("default", "w1", numbers) == {running.number}
+
+
+def test_what_is_nowhere_for_a_moment_stays_in_flight(client: redis.Redis) -> None:
+    here = claimed(1)
+    (one,) = here
+    held = Holding("w1", lambda: here, Recorder("w1"))
+    client.flushall()
+    held.hold_again({"default": 2})
+    for now in ([], [one], [], [one]):
+        here[:] = now
+        held.settle()
+    assert on_redis() == (0, 1)
 
 
 def test_what_is_acknowledged_early_is_left_alone(
@@ -196,5 +219,5 @@ def test_what_is_acknowledged_early_is_left_alone(
     here = claimed(1)
     monkeypatch.setattr(here[0].task, "acks_early", True)
     client.flushall()
-    holding.hold_again("w1", {"default": 2}, lambda: here, Recorder("w1"))
+    Holding("w1", lambda: here, Recorder("w1")).hold_again({"default": 2})
     assert on_redis() == (0, 0)

@@ -26,8 +26,9 @@ from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.limits import keeper
 from jobs.registry import tasks
 from jobs.worker.board import Board, key
-from jobs.worker.claim import admission, holding
+from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
+from jobs.worker.claim.holding import Holding
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
@@ -396,6 +397,7 @@ class Consumer:
         self._next_look = 0.0
         #: How often the broker may have lost messages, when they were last held again.
         self._losses = board.losses
+        self._holding = Holding(name, self._here, recorder)
         self._patience = Backoff(
             log, f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
         )
@@ -761,11 +763,11 @@ class Consumer:
 
     def _hold_again(self) -> None:
         """Put what is held here back into flight, if the broker may have lost it."""
+        self._holding.settle()
         losses = self._board.losses
         if losses == self._losses:
             return
-        following = {queue: cursor.number for queue, cursor in self._cursors.items()}
-        holding.hold_again(self.name, following, self._here, self._recorder)
+        self._holding.hold_again({queue: one.number for queue, one in self._cursors.items()})
         self._losses = losses
         for cursor in self._cursors.values():
             cursor.awake = True  # what it knows of the queue may be gone
