@@ -58,8 +58,8 @@ _FOUND, _NOT_FOUND = 0.2, 0.5
 #: Seconds that one node has to answer in such a search.
 _SEARCH = 1.0
 
-#: Most queues whose bells a thread waits for, each on a connection of its own; the caller looks at
-#: the others once in so many seconds.
+#: Most lists that a thread waits for, each on a connection of its own; others are looked at once
+#: in so many seconds.
 _BELLS, _LOOK = 32, 1.0
 
 #: Answers after which a command is sent once more, and nothing has been done.
@@ -227,17 +227,14 @@ class Cluster:
         """Wait until one of these lists has an element, and pop that. The keys of those that gave
         one: several if they did so in the same moment.
 
-        The keys are in different slots, so that each one needs a connection of its own. Only the
-        first ones are waited for if there are many; then this returns soon, for the caller to look
-        at the others.
+        The keys are in different slots, so that each one needs a connection of its own. If there
+        are many, only the first ones have one, and the others are looked at now and then.
         """
-        if len(keys) > _BELLS:
-            keys, timeout = keys[:_BELLS], min(timeout, _LOOK)
         if len(keys) == 1:
             answer = self.block(timeout, "BLPOP", keys[0], 0)
             return [answer[0].decode()] if answer else []
         by_node: dict[Connections, list[str]] = {}
-        for key in keys:
+        for key in keys[:_BELLS]:
             by_node.setdefault(self._node(key), []).append(key)
         waiting: list[tuple[Connections, Any]] = []
         try:
@@ -247,24 +244,44 @@ class Cluster:
                         connection = node.waiting(n)
                         waiting.append((node, connection))
                         connection.send_packed_command(packed([("BLPOP", key, 0)])[:1], False)
-                _await_any([connection for _, connection in waiting], timeout)
+                rang = set(self._await([one for _, one in waiting], keys[_BELLS:], timeout))
                 for node in by_node:
                     node.unblock([connection for one, connection in waiting if one is node])
                 answers = [node.read(connection) for node, connection in waiting]
         except BaseException as error:
-            for node, connection in waiting:
-                connection.disconnect()  # its answer must not be read as that to the next command
-                node.forget_waiting()
-            if isinstance(error, RedisError | OSError):
+            for node, _ in waiting:
+                node.forget_waiting()  # an answer must not be read as that to the next command
+            if isinstance(error, RedisError | OSError) and not isinstance(error, BrokerUnavailable):
                 raise self.translated(error) from error
             raise
-        for (node, connection), answer in zip(waiting, answers, strict=True):
+        for (node, _), answer in zip(waiting, answers, strict=True):
             if isinstance(answer, AskError):
                 self._moved(answer, node)
             elif isinstance(answer, Exception):
-                connection.disconnect()
+                node.forget_waiting()
                 self._checked(answer)
-        return [one[0].decode() for one in answers if one and not isinstance(one, AskError)]
+            elif answer:
+                rang.add(answer[0].decode())
+        return [key for key in keys if key in rang]
+
+    def _await(
+        self, connections: Sequence[Any], others: Sequence[str], timeout: float
+    ) -> list[str]:
+        """Wait until an answer has come on one of these connections, or one of the other lists has
+        an element, which is popped. The keys of these."""
+        asked = select.poll()
+        for connection in connections:
+            asked.register(connection._sock, select.POLLIN)
+        ends = time.monotonic() + max(timeout, 0.0)
+        while True:
+            if others:
+                found = self.calls([("LPOP", key) for key in others])
+                if rang := [key for key, one in zip(others, found, strict=True) if one]:
+                    return rang
+            left = max(0.0, ends - time.monotonic())
+            pause = min(left, _LOOK) if others else left
+            if asked.poll(pause * 1000) or pause == left:
+                return []
 
     def subscribe(self, channels: Sequence[str]) -> Any:
         with self._watched():
@@ -504,11 +521,3 @@ def _cause(error: BrokerUnavailable) -> Exception:
     """What it was before it was translated, as other errors that are returned as values."""
     cause = error.__cause__
     return cause if isinstance(cause, Exception) else redis.ConnectionError(str(error))
-
-
-def _await_any(connections: Sequence[Any], timeout: float) -> None:
-    """Wait until an answer has come on one of them."""
-    asked = select.poll()
-    for connection in connections:
-        asked.register(connection._sock, select.POLLIN)
-    asked.poll(max(timeout, 0.0) * 1000)

@@ -117,11 +117,28 @@ def test_bells_that_ring_in_the_same_moment_are_all_heard(cluster_broker: RedisB
             left.remove(rang)
 
 
-def test_a_wait_for_more_queues_than_connections_returns_soon(cluster_broker: RedisBroker) -> None:
+def test_a_wait_for_more_queues_than_connections(
+    cluster_broker: RedisBroker, threads: ThreadPoolExecutor, valkey_cluster: ValkeyCluster
+) -> None:
     queues = [f"q{n}" for n in range(40)]
     push(cluster_broker, b"a", queue=queues[-1])
-    assert cluster_broker.wait(queues, 60) is None
-    assert cluster_broker.stirring(queues) == [queues[-1]]
+    assert cluster_broker.wait(queues, 20) == queues[-1]
+    for queue in (queues[-2], queues[0]):
+        waiter = threads.submit(cluster_broker.wait, queues, 20)
+        wait_for(lambda: blocked(valkey_cluster) == 32)
+        push(cluster_broker, b"a", queue=queue)
+        assert waiter.result(timeout=10) == queue
+        wait_for(lambda: blocked(valkey_cluster) == 0)
+    assert cluster_broker.wait(queues, 0.01) is None
+
+
+def blocked(cluster: ValkeyCluster) -> int:
+    """How many connections wait for a list."""
+    count = 0
+    for node in cluster.masters:
+        with node.client() as client:
+            count += client.info("clients")["blocked_clients"]
+    return count
 
 
 def test_an_end_is_heard_whichever_node_has_the_queue(cluster_broker: RedisBroker) -> None:
