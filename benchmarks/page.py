@@ -37,6 +37,7 @@ LABELS = {
     "jobsite": "Jobsite",
     "jobsite-sqlite": "Jobsite, SQLite",
     "jobsite-postgres": "Jobsite, PostgreSQL",
+    "jobsite-cluster": "Jobsite, Redis Cluster",
     "jobsite-admin": "forked",
     "jobsite-admin-fresh": "fresh (PRELOAD off)",
     "beat-postgres": "Jobsite, PostgreSQL",

@@ -514,13 +514,14 @@ class RedisBroker(Broker):
             ("INFO", "cluster"),
             ("INFO", "replication"),
         )
-        infos = self._permitted(lambda: self._redis.everywhere(*sections)) or [[]]
+        infos = self._permitted(lambda: self._redis.everywhere(*sections))
+        infos = infos or [[] for _ in told or [None]]
         if not self._apart and any(b"cluster_enabled:1" in part for part in infos[0]):
             # A single call may well be answered there; the next one would not.
             raise BrokerUnavailable(f"Redis at {self.address} can't be used: {IN_CLUSTER}")
         servers = [
             _keeping(config, info)
-            for config, info in zip(told or [None] * len(infos), infos, strict=False)
+            for config, info in zip(told or [None] * len(infos), infos, strict=True)
         ]
         # The first that differs from how it should be stands for all of them.
         policies = [one.eviction for one in servers]

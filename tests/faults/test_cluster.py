@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 from pytest_django import Settings
@@ -112,7 +112,7 @@ def test_leases_are_renewed_where_the_cluster_still_answers(
     settings.JOBS = {**settings.JOBS, **JOBS}
     supervisor = Supervisor(Options(queues=tuple(QUEUES), name="w"), starting.Starter())
     broker.get().ping()
-    child = SimpleNamespace(consumer="w/1", process=True, ready=False, tasks=0)
+    child = Mock(consumer="w/1", process=True, ready=False)
     monkeypatch.setattr(supervisor, "_slots", [child])
     monkeypatch.setattr(supervisor._reporter, "report", lambda queues: None)
     node = broker.get()._redis._node("{mail}")  # type: ignore[attr-defined]
