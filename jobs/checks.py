@@ -186,6 +186,15 @@ def check_server(**_: Any) -> list[CheckMessage]:
     except ConfigurationError:
         return []  # jobs.E001
     found: list[CheckMessage] = []
+    if keeping.read_only:
+        found.append(
+            Doubt(
+                f"Redis at {broker.get().address} is a replica: nothing can be sent there.",
+                hint="Name its master in JOBS['BROKER_URL'] or, so that a replica can take over, "
+                "the Sentinels that know it: redis+sentinel://host:26379,host2:26379/service/0.",
+                id="jobs.W012",
+            )
+        )
     if keeping.eviction not in ("", "noeviction"):
         found.append(
             Doubt(
@@ -200,7 +209,7 @@ def check_server(**_: Any) -> list[CheckMessage]:
             Doubt(
                 "Redis writes nothing to disk: a restart loses every message.",
                 hint="Set 'appendonly yes' in its configuration. What was sent in a transaction "
-                "can be put back with `manage.py jobs_recover`.",
+                "is sent again by workers, everything else is gone.",
                 id="jobs.W005",
             )
         )

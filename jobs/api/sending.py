@@ -12,7 +12,7 @@ from jobs import (
     registry,
 )
 from jobs.api.results import AsyncResult, GroupResult, Handle
-from jobs.exceptions import SendError, WorkflowError
+from jobs.exceptions import NotReplicated, SendError, WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, new_id, workflow
 from jobs.message.call import Send
@@ -134,15 +134,21 @@ def send(
     if start.chords:
         message.check(messages)  # raises for what can't be sent, the chords' bodies included
         ledger.open_chords(start.chords)  # first: members may end before all are sent
+    unsafe: list[NotReplicated] = []
     try:
         durable = [registry.find(call["task"]).durable for call in start.calls]
         for kept in {*durable}:
             some = [sent for sent, one in zip(messages, durable, strict=True) if one is kept]
-            publish.send(some, durable=kept, using=how.using, retry_policy=how.policy())
+            try:
+                publish.send(some, durable=kept, using=how.using, retry_policy=how.policy())
+            except NotReplicated as error:  # they are sent, so the others have to be
+                unsafe.append(error)
     except SendError:
         ids = [chord.id for chord in start.chords]
         TaskGroup.objects.using(ledger.alias()).filter(id__in=ids).delete()
         raise
+    if unsafe:
+        raise unsafe[0]
     return handle_of(frozen)
 
 

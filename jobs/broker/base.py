@@ -92,6 +92,8 @@ class Keeping(NamedTuple):
     limit: int = 0
     #: Whether its last write to disk failed.
     failing: bool = False
+    #: Whether it is a replica, which nobody can write to.
+    read_only: bool = False
 
     @property
     def loses(self) -> str:
@@ -171,6 +173,11 @@ def lists_of(steps: Sequence[int]) -> tuple[int, ...]:
 TAKEN_KEPT = 7 * 86_400.0
 
 
+#: Seconds for which the broker remembers that a queue was compared with the ledger; then it is
+#: compared once more. A comparison that doesn't go on for `COMPARING` seconds is over.
+COMPARED, COMPARING = 7 * 86_400.0, 30.0
+
+
 #: How many ended workers and children of a queue's reports are remembered, and for how long.
 GONE_MOST, GONE_KEPT = 50, 86_400.0
 
@@ -210,6 +217,14 @@ class Pause(NamedTuple):
     by: str
     why: str
     at: dt.datetime
+
+
+class Compare(enum.StrEnum):
+    """A step of a comparison of a queue with the ledger."""
+
+    BEGIN = "begin"
+    CONTINUE = "continue"
+    END = "end"
 
 
 class Waiting(NamedTuple):
@@ -300,9 +315,12 @@ class Broker(ABC):
     # ------------------------------------------------------------------ producers
 
     @abstractmethod
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         """Put messages on their queues, or among the due ones, in one round trip, and wake an idle
         consumer for each.
+
+        ``replicas``: wait until so many replicas have them too; raises `NotReplicated` if that
+        takes too long.
 
         A long iterable is sent while it is still being read; if it raises, what was sent before
         stays there. Raises `QueueRefused` when the broker refuses one of the queues; messages for
@@ -392,6 +410,22 @@ class Broker(ABC):
         without its data."""
 
     @abstractmethod
+    def hold_again(
+        self,
+        queue: str,
+        consumer: str,
+        deliveries: Mapping[int, bytes],
+        following: int,
+        lease: float,
+    ) -> int:
+        """Put deliveries (number → message) that the consumer works on back into flight, those that
+        the server has lost, and return how many it had lost. 0 if they were `taken`.
+
+        ``following``: the number of its next delivery. A consumer without a lease gets one of
+        ``lease`` seconds.
+        """
+
+    @abstractmethod
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         """Whether each of these tasks is revoked."""
 
@@ -445,6 +479,22 @@ class Broker(ABC):
         """Give all that a vanished consumer held back to the front of the queue, each message as
         ``edit(number, message)`` returns it, and forget the consumer. How many this call gave
         back; several processes may do this at once."""
+
+    @abstractmethod
+    def doubtful(self, queues: Sequence[str]) -> list[str]:
+        """Those of these queues of which the server may have lost messages since they were last
+        compared with the ledger: it was restarted or emptied, another has taken over, or they
+        never were. One round trip. A queue that the broker refuses, or whose node of a Cluster is
+        away, is left out."""
+
+    @abstractmethod
+    def compare(self, queue: str, who: str, step: Compare) -> bool:
+        """Begin, continue or end a comparison of a doubtful queue with the ledger.
+
+        BEGIN: whether to compare it; False when somebody else does, or when it isn't doubtful.
+        CONTINUE and END: False when the server has lost data since BEGIN, or `COMPARING` seconds
+        have passed since the last step; then the queue stays doubtful. After END it isn't.
+        """
 
     # ------------------------------------------------------------------ notifications
 

@@ -149,8 +149,33 @@ class Cluster:
             return self.try_all([(ready.script, ready.keys, (arg,))])[0]
         return answer
 
-    def try_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
-        return self._exchange(_asked(runs) for runs in parts)
+    def try_parts(self, parts: Iterable[Sequence[Run]], then: Command = ()) -> list[Any]:
+        runs: list[Run] = []
+
+        def asked() -> Iterator[list[_Asked]]:
+            for part in parts:
+                runs.extend(part)
+                yield _asked(part)
+
+        answers = self._exchange(asked())
+        return [*answers, self._least(runs, then)] if then else answers
+
+    def _least(self, runs: Sequence[Run], then: Command) -> Any:
+        """The least of the numbers that a command answers on the nodes of these scripts, which have
+        run just now; or an error."""
+        keys = {self._node(run[1][0]): run[1][0] for run in runs}
+        before = [node.current for node in keys]
+        try:
+            said = self._exchange([[_Asked(key, then) for key in keys.values()]])
+        except BrokerUnavailable as error:
+            return error
+        for node, connection, answer in zip(keys, before, said, strict=True):
+            if isinstance(answer, Exception):
+                return answer
+            if connection is None or node.current is not connection:
+                # The command is about what its own connection has sent.
+                return redis.ConnectionError("the connection was lost meanwhile")
+        return min(said, default=0)
 
     def everywhere(self, *commands: Command) -> list[list[Any]]:
         """The answers of each node that has slots to commands without a key."""

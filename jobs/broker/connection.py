@@ -33,6 +33,7 @@ from redis.exceptions import (
 
 from jobs.broker.base import Subscription
 from jobs.broker.scripts import Script
+from jobs.broker.sentinels import Sentinels
 from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 
@@ -79,6 +80,10 @@ _ADVICE = {
     "db index": (
         "The server has fewer databases than the number in JOBS['BROKER_URL']: use a lower one, or "
         "raise its setting `databases`."
+    ),
+    "read only replica": (
+        "Name the master in JOBS['BROKER_URL'], or the Sentinels that know it, by "
+        "redis+sentinel://."
     ),
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
 }
@@ -181,6 +186,7 @@ class Connections:
         self.address = str(where)
         self.host = where.host if where.hosts else ""
         self._kind, self._kwargs = client(where)
+        self._sentinels = Sentinels(where) if where.kind is address.Kind.SENTINEL else None
         self._timeout = timeout
         self._revive = revive
         self._threads = _Threads()
@@ -247,9 +253,12 @@ class Connections:
         finally:
             local.brief, local.insists = before
 
-    def try_parts(self, parts: Iterable[Sequence[Run]]) -> list[Any]:
+    def try_parts(self, parts: Iterable[Sequence[Run]], then: Command = ()) -> list[Any]:
         """The answers of all scripts; each part is sent as soon as it is made. Errors that the
-        server answers are returned as values."""
+        server answers are returned as values.
+
+        ``then``: a command that is sent after them, on the same connection; its answer comes last.
+        """
         sent: list[Run] = []
 
         def commands() -> Iterator[_Packed]:
@@ -257,8 +266,15 @@ class Connections:
                 sent.extend(runs)
                 yield packed([evalsha(run) for run in runs])
 
+            if then:
+                yield packed([then])
+
         answers = self._exchange(commands())
-        return [self._ran(run, answer) for run, answer in zip(sent, answers, strict=True)]
+        last = answers[len(sent) :]
+        ran = [self._ran(run, answer) for run, answer in zip(sent, answers, strict=False)]
+        if last and any(isinstance(answer, NoScriptError) for answer in answers):
+            last = self._exchange((packed([then]),))  # the scripts have only run now
+        return ran + last
 
     def _ran(self, run: Run, answer: Any) -> Any:
         if isinstance(answer, NoScriptError):
@@ -504,6 +520,13 @@ class Connections:
         if local.connection is not None and local.pid == _pid:
             local.connection.disconnect()
         local.connection = None
+        if self._sentinels:
+            self._sentinels.doubt()
+
+    @property
+    def current(self) -> Any:
+        """This thread's connection, if it has one."""
+        return self._threads.mine.connection
 
     def _gone(self, error: Exception) -> Exception:
         """What is to be raised when the server can't be reached."""
@@ -542,9 +565,9 @@ class Connections:
         if self._revive:
             self._revive()
         seconds = min(self._timeout, _BRIEF) if self._threads.mine.brief else self._timeout
-        return self._kind(
-            **self._kwargs, socket_timeout=seconds, socket_connect_timeout=seconds, protocol=2
-        )
+        where = self._sentinels.master(seconds) if self._sentinels else {}
+        timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        return self._kind(**{**self._kwargs, **where}, **timeouts, protocol=2)
 
     def translated(self, error: Exception) -> Exception:
         """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""

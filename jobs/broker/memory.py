@@ -19,6 +19,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from jobs.broker import limiting
 from jobs.broker.base import (
     COMMANDS_MOST,
+    COMPARED,
+    COMPARING,
     GONE_KEPT,
     GONE_MOST,
     PARKED,
@@ -28,6 +30,7 @@ from jobs.broker.base import (
     About,
     Broker,
     Claim,
+    Compare,
     Consumer,
     DeadLetter,
     Found,
@@ -113,7 +116,7 @@ class MemoryBroker(Broker):
 
     # ------------------------------------------------------------------ producers
 
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         with self._changed:
             for name, raw, priority, due in messages:
                 queue = self._queues[name]
@@ -220,6 +223,25 @@ class MemoryBroker(Broker):
         with self._changed:
             return self._queues[queue].taken.get(consumer, 0.0) > self.now()
 
+    def hold_again(
+        self,
+        queue: str,
+        consumer: str,
+        deliveries: Mapping[int, bytes],
+        following: int,
+        lease: float,
+    ) -> int:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            if q.taken.get(consumer, 0.0) > now:
+                return 0
+            lost = deliveries.keys() - q.in_flight.get(consumer, {}).keys()
+            if lost:
+                q.in_flight[consumer].update({number: deliveries[number] for number in lost})
+                q.leases.setdefault(consumer, now + lease)
+            q.claimed[consumer] = max(q.claimed[consumer], following)
+            return len(lost)
+
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         with self._changed:
             known, now = self._queues[queue].revoked, self.now()
@@ -287,6 +309,25 @@ class MemoryBroker(Broker):
         given_back = self.release(queue, consumer, edited)
         self.leave(queue, consumer)
         return given_back
+
+    def doubtful(self, queues: Sequence[str]) -> list[str]:
+        with self._changed:
+            now = self._clock()
+            found = [(queue, self._queues[queue].compared) for queue in queues]
+            return [queue for queue, (who, until) in found if who or until <= now]
+
+    def compare(self, queue: str, who: str, step: Compare) -> bool:
+        with self._changed:
+            q, now = self._queues[queue], self._clock()
+            comparing, until = q.compared
+            if step is Compare.BEGIN:
+                if until > now and comparing != who:
+                    return False
+            elif until <= now or comparing != who:
+                return False
+            over = step is Compare.END
+            q.compared = ("", now + COMPARED) if over else (who, now + COMPARING)
+            return True
 
     # ------------------------------------------------------------------ notifications
 
@@ -851,6 +892,8 @@ class _Queue:
         self.claimed: defaultdict[str, int] = defaultdict(int)
         #: Consumer whose messages were taken away → until when that is remembered.
         self.taken: dict[str, float] = {}
+        #: Who compares it with the ledger ("": it was compared), and until when that counts.
+        self.compared: tuple[str, float] = ("", 0.0)
         #: Consumer → end of its lease.
         self.leases: dict[str, float] = {}
         #: The newest last.

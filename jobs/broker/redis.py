@@ -20,6 +20,8 @@ from jobs.broker import connection, scripts
 from jobs.broker.base import (
     CLAIM_MOST,
     COMMANDS_MOST,
+    COMPARED,
+    COMPARING,
     GONE_KEPT,
     GONE_MOST,
     KNOWN_AGAIN,
@@ -30,6 +32,7 @@ from jobs.broker.base import (
     About,
     Broker,
     Claim,
+    Compare,
     Consumer,
     DeadLetter,
     Found,
@@ -69,7 +72,12 @@ from jobs.broker.limiting import (
 from jobs.broker.scripts import Script
 from jobs.conf import STEPS
 from jobs.conf.address import Kind
-from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
+from jobs.exceptions import (
+    BrokerUnavailable,
+    ConfigurationError,
+    NotReplicated,
+    QueueRefused,
+)
 
 #: Celery's separator of queue and priority step.
 _SEPARATOR = "\x06\x16"
@@ -139,6 +147,7 @@ class _Keys:
         self.workers = f"{self._tag}:workers"
         self.reported = f"{self._tag}:reported"
         self.gone = f"{self._tag}:gone"
+        self.compared = f"{self._tag}:compared"
         #: What the names of all keys with numbers begin with.
         self.metrics = f"{self._tag}:metrics:"
         # Ready-made for the scripts of every send, one for each priority.
@@ -190,6 +199,9 @@ class RedisBroker(Broker):
         #: Priority → its list, and the same as the digits that the scripts read.
         self._lists = lists_of(steps)
         self._digits = "".join(map(str, self._lists))
+        #: How long to wait for replicas, in milliseconds: shorter than for the answer itself, as
+        #: the server's own time-outs come up to 100 ms late. 0 would be for ever.
+        self._patience = max(1, _ms(min(timeout / 2, timeout - 0.2)))
         where = connection.read(url)
         in_cluster = where.kind is Kind.CLUSTER
         if in_cluster and "{" in prefix:
@@ -213,7 +225,7 @@ class RedisBroker(Broker):
 
     # ------------------------------------------------------------------ producers
 
-    def push(self, messages: Iterable[Outgoing]) -> None:
+    def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
@@ -222,7 +234,14 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
+        acknowledged: Any = 0
+        if replicas:
+            # In the same exchange: WAIT is about what its own connection has written.
+            wait = ("WAIT", replicas, self._patience)
+            *answers, acknowledged = self._redis.try_parts(runs(), then=wait)
+        elif (
+            isinstance(messages, tuple) and len(messages) == 1
+        ):  # a single send needs no generators
             parts.append(messages)
             ((queue, raw, priority, due),) = messages
             if due is None:
@@ -235,6 +254,11 @@ class RedisBroker(Broker):
             if isinstance(answer, Exception):
                 break
         else:
+            if isinstance(acknowledged, Exception) or acknowledged < replicas:
+                raise NotReplicated(
+                    f"Redis at {self.address} has the calls, but of {replicas} replicas that are "
+                    f"to have them too, no more than this have said so in time: {acknowledged}"
+                )
             return
         # The server refused something: find the places of the messages of each call of a script.
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
@@ -345,6 +369,23 @@ class RedisBroker(Broker):
     def taken(self, queue: str, consumer: str) -> bool:
         return bool(self._redis.call("EXISTS", self._keys(queue).taken(consumer)))
 
+    def hold_again(
+        self,
+        queue: str,
+        consumer: str,
+        deliveries: Mapping[int, bytes],
+        following: int,
+        lease: float,
+    ) -> int:
+        keys = self._keys(queue)
+        mine = (keys.inflight(consumer), keys.taken(consumer), keys.consumers)
+        where = (*mine, keys.claimed(consumer))
+        runs: list[Run] = []
+        for part in _cut(list(deliveries.items()), _PAGE):
+            held = itertools.chain.from_iterable(part)
+            runs.append((scripts.HOLD_AGAIN, where, (consumer, _ms(lease), following, *held)))
+        return sum(self._redis.run_all(runs))
+
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         key = (self._keys(queue).revoked,)
         runs: list[Run] = [(scripts.REVOKED, key, part) for part in _cut(ids)]
@@ -419,6 +460,26 @@ class RedisBroker(Broker):
         self.leave(queue, consumer)
         return given_back
 
+    def doubtful(self, queues: Sequence[str]) -> list[str]:
+        runs: list[Run] = [
+            (scripts.DOUBTFUL, (self._keys(queue).compared,), ()) for queue in queues
+        ]
+        found = []
+        for queue, answer in zip(queues, self._redis.try_all(runs) if runs else [], strict=True):
+            if isinstance(answer, Exception):
+                refusal = self._redis.translated(answer)
+                # Of a Cluster, some nodes may be away.
+                if not (self._apart or isinstance(refusal, QueueRefused)):
+                    raise refusal from answer
+            elif answer:
+                found.append(queue)
+        return found
+
+    def compare(self, queue: str, who: str, step: Compare) -> bool:
+        kept = _ms(COMPARED if step is Compare.END else COMPARING)
+        where = (self._keys(queue).compared,)
+        return bool(self._redis.run(scripts.COMPARE, where, who, step.value, kept))
+
     # ------------------------------------------------------------------ notifications
 
     @contextlib.contextmanager
@@ -447,7 +508,12 @@ class RedisBroker(Broker):
         names = ("maxmemory-policy", "appendonly", "save")
         asked = [("CONFIG", "GET", name) for name in names]
         told = self._permitted(lambda: self._redis.everywhere(*asked))
-        sections = ("INFO", "memory"), ("INFO", "persistence"), ("INFO", "cluster")
+        sections = (
+            ("INFO", "memory"),
+            ("INFO", "persistence"),
+            ("INFO", "cluster"),
+            ("INFO", "replication"),
+        )
         infos = self._permitted(lambda: self._redis.everywhere(*sections))
         infos = infos or [[] for _ in told or [None]]
         if not self._apart and any(b"cluster_enabled:1" in part for part in infos[0]):
@@ -467,6 +533,7 @@ class RedisBroker(Broker):
             fullest.used,
             fullest.limit,
             any(one.failing for one in servers),
+            any(one.read_only for one in servers),
         )
 
     def ping(self) -> None:
@@ -1123,7 +1190,8 @@ def _keeping(config: list[Any] | None, info: list[Any]) -> Keeping:
         on_disk = told["appendonly"] == "yes" or bool(told["save"]) if len(told) == 3 else None
     written = (lines.get("rdb_last_bgsave_status"), lines.get("aof_last_write_status"))
     used, limit = int(lines.get("used_memory", 0)), int(lines.get("maxmemory", 0))
-    return Keeping(policy, on_disk, used, limit, "err" in written)
+    read_only = lines.get("role") == "slave" and lines.get("slave_read_only") == "1"
+    return Keeping(policy, on_disk, used, limit, "err" in written, read_only)
 
 
 def _dead_letter(key: str, flat: list[bytes]) -> DeadLetter:

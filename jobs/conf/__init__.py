@@ -133,6 +133,11 @@ class Conf:
     poll_seconds: float = _setting(number(0.05), 5.0)
     #: How long, in seconds, a committed message may stay unpublished before the relay sends it.
     relay_after_seconds: float = _setting(number(0.0), 5.0)
+    #: How many replicas must have a call that is sent outside a transaction before the send
+    #: returns.
+    broker_wait_replicas: int = _setting(number(0, whole=True), 0)
+    #: Whether workers send again, by themselves, committed calls that Redis has lost.
+    recover: bool = _setting(values.yes_or_no, True)
     #: Largest message, in bytes.
     message_max_bytes: int = _setting(number(1024, whole=True), 1_048_576)
     #: Largest stored result, in bytes.

@@ -33,7 +33,7 @@ from jobs import (
 from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
 from jobs.conf import RetryPolicy
-from jobs.exceptions import BrokerUnavailable, MessageError, QueueRefused
+from jobs.exceptions import BrokerUnavailable, MessageError, NotReplicated, QueueRefused
 from jobs.ledger.outcomes import chunks, lock_rows
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -71,7 +71,8 @@ def send(
     call that doesn't get its lock ends as REVOKED.
 
     Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`:
-    `QueueRefused` when the broker takes nothing for one of the queues.
+    `QueueRefused` when the broker takes nothing for one of the queues; `NotReplicated` when they
+    are sent, but too few replicas have them.
     """
     if any(map(_COPIES, messages)):
         messages = [each for one in messages for each in message.spread(one)]
@@ -85,6 +86,7 @@ def send(
         _announce(messages)
         registry.inline().run_here(messages)
         return True
+    unsafe: NotReplicated | None = None
     if connection.in_atomic_block:
         if once is not None and _holds(connection, once):
             return False
@@ -101,8 +103,14 @@ def send(
             made = map(outgoing_of, messages)
             return made if len(messages) > 1 else tuple(made)  # one alone is sent more quickly
 
-        _push(outgoing, retry_policy or settings.retry_policy)
+        try:
+            _push(outgoing, retry_policy or settings.retry_policy, settings.broker_wait_replicas)
+        except NotReplicated as error:
+            unsafe = error
     _announce(messages)
+    if unsafe:
+        unsafe.ids = tuple(sent.id for sent in messages)
+        raise unsafe
     return True
 
 
@@ -133,16 +141,23 @@ def _due(eta: dt.datetime | None) -> float | None:
     return due
 
 
-def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> None:
+def _push(
+    outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy, replicas: int = 0
+) -> None:
     """Push messages, as often as the policy says, but what is on its queue only once. What the
     broker refuses is not tried again.
 
-    ``outgoing`` makes the messages anew at each call. ``unsent`` of the error has the places of all
-    that are not known to be on their queues.
+    ``outgoing`` makes the messages anew at each call. ``replicas``: as for `Broker.push`.
+    ``unsent`` of the error has the places of all that are not known to be on their queues.
     """
     before = sys.exception()
+    push = broker.get().push
+    if replicas:
+        push = functools.partial(push, replicas=replicas)
     try:
-        return broker.get().push(outgoing())
+        return push(outgoing())
+    except NotReplicated:
+        raise  # they are on their queues
     except BrokerUnavailable as error:
         failed = error
     left = _left(dict(enumerate(outgoing())), failed)
@@ -151,7 +166,9 @@ def _push(outgoing: Callable[[], Iterable[Outgoing]], policy: RetryPolicy) -> No
             break
         time.sleep(pause)
         try:
-            return broker.get().push(list(left.values()))
+            return push(list(left.values()))
+        except NotReplicated:
+            raise
         except BrokerUnavailable as error:
             failed, left = error, _left(left, error)
     failed.unsent = frozenset(left)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -23,13 +23,13 @@ from jobs import (
     message,
 )
 from jobs.broker.base import Outgoing
-from jobs.exceptions import MessageError
+from jobs.exceptions import MessageError, QueueRefused
 from jobs.models.results import TaskResult, TaskResultQuerySet
 from jobs.states import State
 from jobs.timing import clock
 
-#: Calls that are compared in one reading of the queues.
-_COMPARED = 50_000
+#: Calls that are compared in one reading of the queues: with 250,000, their ids take some 30 MB.
+_COMPARED = 250_000
 
 #: Most messages that `some_lost` reads, and most rows that it counts.
 _READ, _COUNTED = 5_000, 100_000
@@ -48,26 +48,39 @@ class Call(NamedTuple):
 def lost(
     before: dt.datetime,
     *,
+    queues: Collection[str] = (),
     unless: Collection[str] = (),
     read: Callable[[], object] = lambda: None,
+    between: Callable[[], object] = lambda: None,
 ) -> Iterator[list[Call]]:
     """Calls that were handed to the broker before this moment and are on none of its queues.
 
+    ``queues``: those whose calls are looked at; by default all that are declared.
     ``unless``: names of tasks to leave alone. (A call that is acknowledged before it runs may have
-    run.) ``read``: called for each message that is looked at.
+    run.) ``read``: called for each message that is looked at. ``between``: called when some are
+    missing, before the queues are read once more.
     Raises `BrokerUnavailable`.
     """
+    rows = _handed_over(before, queues).exclude(task__in=unless)
+    asked = queues or conf.get().queues
+    others = [queue for queue in conf.get().queues if queue not in asked]
     for state in (State.PENDING, State.STARTED, State.RETRY):
-        rows = _handed_over(before).in_state(state).exclude(task__in=unless).order_by("id")
+        ids = rows.in_state(state).order_by("id").values_list("id", flat=True)
         last = ""
-        while True:
-            part = rows.filter(id__gt=last).values_list(*Call._fields)[:_COMPARED]
-            calls = [Call(*values) for values in part]
-            if not calls:
-                break
-            missing = _missing({call.id for call in calls}, read)
-            yield [call for call in calls if call.id in missing]
-            last = calls[-1].id
+        while compared := list(ids.filter(id__gt=last)[:_COMPARED]):
+            last = compared[-1]
+            missing = sorted(_missing(set(compared), asked, others, read, between))
+            del compared
+            for part in ledger.chunks(missing):
+                found = rows.filter(id__in=part).order_by("id").values_list(*Call._fields)
+                yield [Call(*values) for values in found]
+
+
+def any_open(queues: Collection[str]) -> bool:
+    """Whether any committed call of these queues has not ended. (One that isn't marked as published
+    may have been pushed a moment ago.)"""
+    states = (State.PENDING, State.STARTED, State.RETRY)
+    return ledger.results().in_state(*states).filter(queue__in=queues).exists()
 
 
 def some_lost(before: dt.datetime, messages: int, *, unless: Collection[str] = ()) -> int:
@@ -83,7 +96,7 @@ def some_lost(before: dt.datetime, messages: int, *, unless: Collection[str] = (
         found = rows[: messages + 1].count() if messages < _COUNTED else 0
         return max(0, found - messages)
     ids = rows.order_by().values_list("id", flat=True)[:_COUNTED]
-    missing = _missing(set(ids), lambda: None)
+    missing = _missing(set(ids), conf.get().queues)
     # Once more: what was acknowledged meanwhile has its end recorded by now.
     return sum(rows.filter(id__in=some).count() for some in ledger.chunks(sorted(missing)[:_READ]))
 
@@ -97,7 +110,7 @@ def put_back(calls: Sequence[Call], before: dt.datetime) -> int:
     count = 0
     for ids in ledger.chunks([call.id for call in calls]):
         with transaction.atomic(using=ledger.alias()):
-            rows = ledger.lock_rows(_handed_over(before).filter(id__in=ids))
+            rows = ledger.lock_rows(_waiting(before).filter(id__in=ids).exclude(message=b""))
             found = rows.only("id", "queue", "eta", "message")
             sent = {row.id: again for row in found if (again := _again(row))}
             broker.get().push(list(sent.values()))
@@ -126,23 +139,47 @@ def _waiting(before: dt.datetime) -> TaskResultQuerySet:
     return open_.filter(left, untouched)
 
 
-def _handed_over(before: dt.datetime) -> TaskResultQuerySet:
-    return _waiting(before).filter(queue__in=conf.get().queues).exclude(message=b"")
+def _handed_over(before: dt.datetime, queues: Collection[str] = ()) -> TaskResultQuerySet:
+    asked = queues or conf.get().queues
+    return _waiting(before).filter(queue__in=asked).exclude(message=b"")
 
 
-def _missing(ids: set[str], read: Callable[[], object]) -> set[str]:
-    """Return the ids that no message of any queue has; removes the others from the set."""
+def _missing(
+    ids: set[str],
+    queues: Iterable[str],
+    others: Iterable[str] = (),
+    read: Callable[[], object] = lambda: None,
+    between: Callable[[], object] = lambda: None,
+) -> set[str]:
+    """Return the ids that no message of these queues has; removes the others from the set.
+
+    ``others``: queues that messages may have been moved to; left out if the broker refuses them.
+    """
     # Twice: a message that is given back moves against the direction of reading, and may be
     # overlooked once.
-    for _again in range(2):
-        for queue in conf.get().queues:
-            for raw in broker.get().scan(queue):
-                read()
-                with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
-                    ids.discard(_envelope.decode(raw).headers.id)
-                if not ids:
-                    return ids
+    for again in range(2):
+        if again:
+            between()
+        for queue in queues:
+            _discard(ids, queue, read)
+        for queue in others:
+            with contextlib.suppress(QueueRefused):
+                _discard(ids, queue, read)
+        if not ids:
+            break
     return ids
+
+
+def _discard(ids: set[str], queue: str, read: Callable[[], object]) -> None:
+    """Remove from the set the ids that the messages of a queue have."""
+    if not ids:
+        return
+    for raw in broker.get().scan(queue):
+        read()
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError, ValueError):
+            ids.discard(_envelope.decode(raw).headers.id)
+        if not ids:
+            return
 
 
 def _again(row: TaskResult) -> Outgoing | None:

@@ -19,7 +19,7 @@ from django.db import connections, router
 from jobs import broker
 from jobs.broker.limiting import Lock, Take
 from jobs.conf import RetryPolicy
-from jobs.exceptions import AlreadyQueued, BrokerUnavailable
+from jobs.exceptions import AlreadyQueued, BrokerUnavailable, NotReplicated
 from jobs.ledger import publish
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -157,11 +157,14 @@ def _take_and_send(
     unsent = [lock._replace(seconds=unique.window or _UNSENT) for lock in locks]
     holders = broker.get().lock(unsent)
     taken = [lock for lock, holder in zip(locks, holders, strict=True) if not holder]
+    unsafe: NotReplicated | None = None
     try:
         _refuse_conflicts(messages, holders, unique)
         own = [m for m, holder in zip(messages, holders, strict=True) if not holder]
         if own:
             publish.send(own, using=alias, retry_policy=retry_policy)
+    except NotReplicated as error:
+        unsafe = error  # they are sent, and keep their locks
     except BaseException:
         with contextlib.suppress(BrokerUnavailable):  # the locks expire
             # FREE leaves no trace of them, so the calls that were to be replaced run.
@@ -170,6 +173,8 @@ def _take_and_send(
     if taken and not unique.window:
         with contextlib.suppress(BrokerUnavailable):  # the worker takes a lock that is free then
             broker.get().lock([lock._replace(take=Take.KEEP) for lock in taken])
+    if unsafe:
+        raise unsafe
     return holders
 
 

@@ -4,7 +4,8 @@ The child writes; the supervisor reads which deliveries were running when the ch
 are to blame), since when each has run, and until when it may. A place has 32 bytes: an id of the
 delivery (0: idle), the end of its time (monotonic seconds; infinity: none), why the child is to be
 killed then, and when it began (monotonic seconds). Behind the places stands what the child says of
-itself, and the one thing that its supervisor says to it: whether to claim.
+itself, and what its supervisor says to it: whether to claim, and that the broker may have lost what
+the child holds.
 
 What lies behind that in the file is not mapped: the child's stacks are written there.
 """
@@ -26,8 +27,11 @@ from typing import NamedTuple
 from jobs.message import Killed
 
 _PLACE = struct.Struct("<qdqd")
+#: A place without its first value.
+_TIMES = struct.Struct("<dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
-#: finished its work; then, written by the supervisor, whether it is to claim nothing.
+#: finished its work; then, written by the supervisor, whether it is to claim nothing (the lowest
+#: bit) and how often the broker may have lost messages (the others).
 _WORD = struct.Struct("<q")
 _READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
 
@@ -121,11 +125,19 @@ class Board:
     @property
     def quiet(self) -> bool:
         """Whether the supervisor wants the child to claim nothing."""
-        return bool(self._word(_QUIET))
+        return bool(self._word(_QUIET) & 1)
 
     @quiet.setter
     def quiet(self, quiet: bool) -> None:
-        self._say(_QUIET, quiet)
+        self._say(_QUIET, self.losses << 1 | quiet)
+
+    @property
+    def losses(self) -> int:
+        """How often the supervisor has noted that the broker may have lost messages."""
+        return self._word(_QUIET) >> 1
+
+    def note_loss(self) -> None:
+        self._say(_QUIET, self._word(_QUIET) + 2)
 
     def take_stacks(self) -> str:
         """The stacks that the child has written since they were last taken."""
@@ -136,10 +148,14 @@ class Board:
         return found.decode(errors="replace")
 
     def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, delivery, ends, 0, began)
+        # The delivery last: `pack_into` writes zeros first, and the supervisor, which may read in
+        # between, would take the end of the time for long past, and kill the child.
+        where = place * _PLACE.size
+        _TIMES.pack_into(self._memory, where + _WORD.size, ends, 0, began)
+        _WORD.pack_into(self._memory, where, delivery)
 
     def end(self, place: int) -> None:
-        _PLACE.pack_into(self._memory, place * _PLACE.size, 0, math.inf, 0, 0.0)
+        _WORD.pack_into(self._memory, place * _PLACE.size, 0)
 
     def condemn(self, delivery: int, now: float) -> bool:
         """Have the child killed if it is running this delivery, which was revoked. False: it is
@@ -147,8 +163,8 @@ class Board:
         for place in range(self.places):
             found = self._read(place)
             if found.delivery == delivery:
-                where = place * _PLACE.size
-                _PLACE.pack_into(self._memory, where, delivery, now, 1, found.began)
+                where = place * _PLACE.size + _WORD.size
+                _TIMES.pack_into(self._memory, where, now, 1, found.began)
                 return True
         return False
 

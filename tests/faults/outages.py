@@ -28,8 +28,8 @@ def calm(worker: Process, seconds: float, outages: int = 1) -> None:
         what=f"the worker to say that all is back:\n{worker.output()}",
     )
     output = worker.output()
-    # The supervisor, its relay, and two loops of a child.
-    loops = 2 + 2 * output.count(" ready, queues")
+    # The supervisor, its relay, its comparison, and two loops of a child.
+    loops = 3 + 2 * output.count(" ready, queues")
     assert _count(output, _AWAY) == _count(output, _BACK) <= loops * outages, output
     # Pauses grow from 0.05 s to 0.5 s at least.
     assert max(int(tries) for tries in _TRIES.findall(output)) <= 6 + 2 * seconds, output

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests import services
-from tests.services import Postgres, Valkey, own_postgres
+from tests.services import Postgres, SentinelTrio, Valkey, own_postgres
 from tests.storm import __doc__ as purpose
 from tests.storm.database import note_ends
 
@@ -26,7 +26,11 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="storm-"))
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(_database(asked.database, folder))
-        valkey = stack.enter_context(services.valkey(folder / "valkey"))
+        valkey: Valkey | SentinelTrio
+        if asked.sentinel:
+            valkey = stack.enter_context(services.sentinels(folder / "valkey"))
+        else:
+            valkey = stack.enter_context(services.valkey(folder / "valkey"))
         broken = _storm(asked, folder, server, valkey)
     if broken:
         sys.stdout.write(f"The logs are in {folder}.\n")
@@ -45,6 +49,7 @@ def _arguments() -> argparse.Namespace:
     add("--processes", type=int, default=2, help="Of each of two workers. Default: %(default)s.")
     add("--seed", type=int, default=int(time.time()), help="Of all that is chosen at random.")
     add("--users", action="store_true", help="With tasks that leave things behind or end oddly.")
+    add("--sentinel", action="store_true", help="Kill the master of Sentinels, not a lone server.")
     add("--database", choices=["postgres", "sqlite"], default="postgres")
     return parser.parse_args()
 
@@ -62,7 +67,7 @@ def _database(kind: str, folder: Path) -> Iterator[Postgres | None]:
 
 
 def _storm(
-    asked: argparse.Namespace, folder: Path, server: Postgres | None, valkey: Valkey
+    asked: argparse.Namespace, folder: Path, server: Postgres | None, valkey: Valkey | SentinelTrio
 ) -> bool:
     """Whether any promise was broken."""
     import django
@@ -71,6 +76,8 @@ def _storm(
     os.environ |= {"DJANGO_SETTINGS_MODULE": "tests.storm.settings", "REDIS_URL": valkey.url}
     os.environ["ENV_FILE"] = ""
     os.environ["STORM_USERS"] = "1" if asked.users else ""
+    # Or what a replica had not received of the calls outside a transaction would be lost.
+    os.environ["STORM_REPLICAS"] = "1" if asked.sentinel else "0"
     django.setup()
     call_command("migrate", run_syncdb=True, verbosity=0)
     note_ends()

@@ -22,7 +22,7 @@ from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker import forkserver
 from tests.project import Process, Project
-from tests.services import Postgres, Valkey, wait_for
+from tests.services import Postgres, SentinelTrio, wait_for
 from tests.storm.models import Effect
 from tests.storm.sender import OVER, PROMISED
 from tests.workers import alive, children, processes_below
@@ -87,7 +87,7 @@ class Chaos:
         rng: random.Random,
     ) -> None:
         self._project = project
-        self._valkey: Valkey = project.valkey
+        self._valkey = project.valkey
         self._server = server
         self._senders = senders
         self._options = worker_options
@@ -165,6 +165,14 @@ class Chaos:
         self._rng.choice(self._senders).process.kill()
 
     def _kill_valkey(self) -> None:
+        if isinstance(self._valkey, SentinelTrio):
+            # Sentinels elect nobody before they have seen the replica of the last time.
+            wait_for(self._valkey.knows_all, what="the Sentinels to know the replica")
+            killed = self._valkey.kill_master()
+            self._expect("failover", _work_goes_on())
+            self._watch_for(self._rng.uniform(0, 1.5))
+            self._valkey.bring_back(killed)
+            return
         self._valkey.kill()
         self._watch_for(self._rng.uniform(0, 1.5))
         self._valkey.start()

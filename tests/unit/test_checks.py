@@ -216,6 +216,20 @@ def test_a_server_that_does_not_tell(server: redis.Redis, settings: Settings) ->
     assert doubts() == []
 
 
+def test_a_server_that_is_a_replica(server: redis.Redis, settings: Settings) -> None:
+    server.replicaof("127.0.0.1", "1")
+    address = settings.JOBS["BROKER_URL"]
+    text = f"Redis at {address} is a replica: nothing can be sent there."
+    assert doubts() == [("jobs.W012", text)]
+
+
+def test_sentinels_that_are_away(settings: Settings) -> None:
+    settings.JOBS = {**GOOD, "BROKER_URL": "redis+sentinel://127.0.0.1:1/jobs/0"}
+    ((found_id, text),) = doubts()
+    assert found_id == "jobs.W003"
+    assert "can't be used: no Sentinel names the master: 127.0.0.1:1: " in text
+
+
 def test_a_server_that_is_away(own_valkey: Valkey, settings: Settings) -> None:
     settings.JOBS = {**GOOD, "BROKER_URL": own_valkey.url}
     own_valkey.stop()

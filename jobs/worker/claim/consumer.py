@@ -28,6 +28,7 @@ from jobs.registry import tasks
 from jobs.worker.board import Board, key
 from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
+from jobs.worker.claim.holding import Holding
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
@@ -392,8 +393,11 @@ class Consumer:
         self._overrides = Overrides()
         #: On their way back to their queues: they stay here until the broker has them.
         self._returning: list[Delivery] = []
-        #: When to look for revocations of what runs (monotonic).
+        #: When to look for revocations of what runs, and for losses of the broker (monotonic).
         self._next_look = 0.0
+        #: How often the broker may have lost messages, when they were last held again.
+        self._losses = board.losses
+        self._holding = Holding(name, self._here, recorder)
         self._patience = Backoff(
             log, f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
         )
@@ -490,7 +494,11 @@ class Consumer:
                 # child, since a signal handler may not set an event.
                 limit = min(self._idling.for_runner(), self._size.until_search())
                 self._recorder.freed.wait(limit)
-        self._terminate_revoked()
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + 1.0
+            self._hold_again()
+            self._terminate_revoked(now)
 
     def _unstarted(self) -> list[Delivery]:
         """Take back what was claimed, and what nothing runs yet."""
@@ -645,11 +653,15 @@ class Consumer:
     def _ids_here(self) -> set[str]:
         """The calls that were claimed before and aren't recorded yet. Read in the order in which
         they pass through this process, so that none is missed on its way."""
+        return {one.message.id for one in self._here()} | self._recorder.waiting()
+
+    def _here(self) -> list[Delivery]:
+        """What was claimed and has no outcome yet."""
         held = [*self._returning, *self._quarantine.held, *self._gathering.held]
         for runner in self._runners:
             held += list(runner.unstarted)
             held += runner.running.copy().values()
-        return {one.message.id for one in each(held)} | self._recorder.waiting()
+        return each(held)
 
     def _submit(self, deliveries: list[Delivery]) -> None:
         """Hand deliveries to the runners of their kind, and return what these can't use."""
@@ -749,12 +761,20 @@ class Consumer:
             # thread waits next, a tenth of a millisecond of code later.
             time.sleep(_YIELD)
 
-    def _terminate_revoked(self) -> None:
-        """Once a second, have this process killed if it runs a task that is to be terminated."""
-        now = time.monotonic()
-        if now < self._next_look:
+    def _hold_again(self) -> None:
+        """Put what is held here back into flight, if the broker may have lost it."""
+        self._holding.settle()
+        losses = self._board.losses
+        if losses == self._losses:
             return
-        self._next_look = now + 1.0
+        self._holding.hold_again({queue: one.number for queue, one in self._cursors.items()})
+        self._losses = losses
+        for cursor in self._cursors.values():
+            cursor.awake = True  # what it knows of the queue may be gone
+
+    def _terminate_revoked(self, now: float) -> None:
+        """Have this process killed if it runs a task that is to be terminated (``now``:
+        monotonic)."""
         running = [d for runner in self._runners for d in each(runner.running.copy().values())]
         for queue, cursor in self._cursors.items():
             mine = [d for d in running if d.queue == queue]

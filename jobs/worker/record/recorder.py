@@ -189,6 +189,14 @@ class Recorder:
         found = [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
         return {o.record.id for o in found if o.record is not None}
 
+    def unsettled(self) -> set[tuple[str, int]]:
+        """Queue and number of the deliveries that are not settled yet. Other threads may ask."""
+        # In the order of `waiting`, and then those that the broker refused.
+        found = [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
+        for refused in self._refused.copy().values():
+            found += refused.outcomes
+        return {(o.queue, o.number) for o in found if o.held}
+
     def flush(self) -> None:
         """Write at once instead of waiting for more."""
         self._urgent = True

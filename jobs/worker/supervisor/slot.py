@@ -88,6 +88,11 @@ class Slot:
         if self.process and self._board:
             self._board.quiet = quiet
 
+    def note_loss(self) -> None:
+        """Tell the child that the broker may have lost what it holds."""
+        if self.process and self._board:
+            self._board.note_loss()
+
     def ask_for_stacks(self) -> bool:
         """Have the child write what its threads are doing. Whether there is one that can."""
         # One that is still starting, or is on its way out, has no handler: the signal would end it.

@@ -24,7 +24,7 @@ from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.worker.board import scratch
 from jobs.worker.child import Options
 from jobs.worker.loops import Backoff
-from jobs.worker.supervisor import upkeep
+from jobs.worker.supervisor import comparing, upkeep
 from jobs.worker.supervisor.reload import Health, Watch
 from jobs.worker.supervisor.reporter import Reporter
 from jobs.worker.supervisor.slot import Left, Slot
@@ -67,6 +67,9 @@ class Supervisor:
         #: What fails on which queue → the kind of its error.
         self._refused: dict[tuple[str, str], type[Exception]] = {}
         self._relay = upkeep.Relay()
+        self._comparison = comparing.Comparison(options.name)
+        #: When to ask next whether the broker may have lost messages (monotonic).
+        self._doubt_at = 0.0 if self._conf.recover else float("inf")
         self._health = Health(options.health_file)
         self._reporter = Reporter(options, self._slots)
         self._watch = Watch() if options.reload else None
@@ -117,6 +120,7 @@ class Supervisor:
         self._end_trial()
         self._starter.end()
         self._relay.stop()
+        self._comparison.stop()
         why = self._why if self._stops else "the queues were empty"
         self._reporter.leave(How.KILLED if self._cut else How.STOPPED, why)
         self._health.remove()
@@ -284,6 +288,8 @@ class Supervisor:
                     self._left.remove(left)
             if renewing:
                 self._renew()
+            if now >= self._doubt_at:
+                self._doubt()
             self._listen_at = now + _LISTEN
             self._each_queue("take commands", self._listen, first)
             if renewing or self._reporter.has_news(now):
@@ -324,6 +330,17 @@ class Supervisor:
             self._health.touch()
         # Two renewals may fail before the lease ends.
         self._next_renewal = time.monotonic() + lease / 3
+
+    def _doubt(self) -> None:
+        """If the broker may have lost messages, put back what the children hold, and send again
+        what is missing. A burst is over when its queues are empty, and waits for nothing."""
+        queues = comparing.doubtful(self.options.queues)
+        if queues:
+            for slot in self._slots:
+                slot.note_loss()
+            if not self.options.burst:
+                self._comparison.start(queues)
+        self._doubt_at = time.monotonic() + comparing.look_seconds()
 
     def _each_queue(
         self,

@@ -29,18 +29,25 @@ def redis_broker(broker_url: str) -> Iterator[RedisBroker]:
 
 
 @pytest.fixture
+def sentinel_broker(sentinel_url: str) -> Iterator[RedisBroker]:
+    broker = RedisBroker(sentinel_url)
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
 def cluster_broker(cluster_url: str) -> Iterator[RedisBroker]:
     broker = RedisBroker(cluster_url)
     yield broker
     broker.close()
 
 
-@pytest.fixture(params=["redis", "memory", "cluster"])
+@pytest.fixture(params=["redis", "memory", "sentinel", "cluster"])
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
-    redis: RedisBroker = request.getfixturevalue(f"{request.param}_broker")
-    return redis
+    made: RedisBroker = request.getfixturevalue(f"{request.param}_broker")
+    return made
 
 
 @pytest.fixture
@@ -54,8 +61,10 @@ def asleep(broker: Broker, request: pytest.FixtureRequest) -> Iterator[Callable[
         with cluster.owner("mail").client() as node:
             yield lambda: node.info("clients")["blocked_clients"]
         return
-    plain: redis.Redis = request.getfixturevalue("client")
-    yield lambda: plain.info("clients")["blocked_clients"]
+    sentinel = broker.address.startswith("redis+sentinel")
+    server = request.getfixturevalue("sentinel_trio" if sentinel else "valkey_server")
+    with server.client() as plain:
+        yield lambda: plain.info("clients")["blocked_clients"]
 
 
 @pytest.fixture

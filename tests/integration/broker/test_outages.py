@@ -16,6 +16,7 @@ import redis
 from jobs.broker.base import (
     About,
     Broker,
+    Compare,
     Note,
     Outgoing,
     Parking,
@@ -44,6 +45,9 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "bury": lambda b: b.bury("mail", b"a", "why", "worker-1"),
     "held": lambda b: b.held("mail", "w1", [1]),
     "taken": lambda b: b.taken("mail", "w1"),
+    "hold_again": lambda b: b.hold_again("mail", "w1", {1: b"a"}, 2, LEASE),
+    "doubtful": lambda b: b.doubtful(["mail"]),
+    "compare": lambda b: b.compare("mail", "w1", Compare.BEGIN),
     "revoke": lambda b: b.revoke("mail", "id-1", 60, terminate=True),
     "revoked": lambda b: b.revoked("mail", ["id-1"]),
     "unrevoke": lambda b: b.unrevoke("mail", "id-1"),

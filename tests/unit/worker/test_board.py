@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.message import Killed
+from jobs.worker import board as board_module
 from jobs.worker.board import Board, Running, key
 
 
@@ -57,6 +58,33 @@ def test_the_supervisor_asks_for_quiet(board: Board) -> None:
     assert board.quiet
     board.quiet = False
     assert (board.quiet, board.processed, board.running()) == (False, 4, [])
+
+
+def test_the_supervisor_notes_losses(board: Board) -> None:
+    assert board.losses == 0
+    for quiet in (False, True, False):
+        board.quiet = quiet
+        before = board.losses
+        board.note_loss()
+        assert (board.losses, board.quiet) == (before + 1, quiet)
+
+
+def test_a_place_is_filled_before_it_counts(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor may read at any moment."""
+
+    class Interrupted:
+        size = board_module._WORD.size
+
+        def pack_into(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(board_module, "_WORD", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        board.begin(0, 7, 123.0, 45.0)
+    monkeypatch.undo()
+    assert board.running() == []
+    board.begin(0, 7, 123.0, 45.0)
+    assert board.running() == [Running(7, 123.0, Killed.TIME_LIMIT, 45.0)]
 
 
 def test_stacks_are_taken_once(board: Board) -> None:
