@@ -12,7 +12,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -187,6 +187,14 @@ class RedisBroker(Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing]) -> None:
+        # A single send needs no generators.
+        if type(messages) is tuple and len(messages) == 1 and messages[0].due is None:
+            (one,) = messages
+            ready = self._keys(one.queue).ready[one.priority]
+            answer = self._redis.try_ready(ready, one.raw)
+            if isinstance(answer, Exception):
+                self._refused([messages], [answer])
+            return
         parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
@@ -195,24 +203,16 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
-            parts.append(messages)
-            ((queue, raw, priority, due),) = messages
-            if due is None:
-                answers = [self._redis.try_ready(self._keys(queue).ready[priority], raw)]
-            else:
-                answers = self._redis.try_all(self._pushes(messages))
-        else:
-            answers = self._redis.try_parts(runs())
-        for answer in answers:
-            if isinstance(answer, Exception):
-                break
-        else:
-            return
-        # The server refused something: find the places of the messages of each call of a script.
+        answers = self._redis.try_parts(runs())
+        if any(isinstance(answer, Exception) for answer in answers):
+            self._refused(parts, answers)
+
+    def _refused(self, parts: Sequence[Sequence[Outgoing]], answers: Sequence[Any]) -> NoReturn:
+        """Raise that the server has refused some of these messages. ``answers``: one for each call
+        of a script, in the order of `_pushes`."""
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
         place = itertools.count()
-        for n, part in enumerate(parts):  # in the order of `_pushes`
+        for n, part in enumerate(parts):
             for queue, _raw, priority, due in part:
                 script = scripts.PUSH if due is None else scripts.SCHEDULE
                 keys = self._keys(queue)
