@@ -697,12 +697,15 @@ class RedisBroker(Broker):
         answer = self._permitted(("PUBSUB", "NUMSUB", self._channel(topic)))
         return int(answer[0][1]) if answer else None
 
-    def report_ages(self, queue: str) -> Mapping[str, float]:
-        return self.report_ages_of([queue])[0]
+    def report_ages(self, queue: str, most: int = 0) -> Mapping[str, float]:
+        return self._report_ages([queue], most)[0]
 
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
+        return self._report_ages(queues, 0)
+
+    def _report_ages(self, queues: Sequence[str], most: int) -> list[Mapping[str, float]]:
         asked: list[tuple[str | int, ...]] = [
-            ("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES") for queue in queues
+            ("ZRANGE", self._keys(queue).reported, 0, most - 1, "WITHSCORES") for queue in queues
         ]
         *answers, (seconds, micros) = self._each([*asked, ("TIME",)])
         now = int(seconds) * 1000 + int(micros) // 1000
