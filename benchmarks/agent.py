@@ -21,6 +21,8 @@ from typing import Any
 
 WARM_UP = 200
 BATCH = 1000
+#: In how many seconds those messages are due that are to be due by the time they are claimed.
+DUE_SECONDS = 1.0
 TRIPS_SECONDS = 15
 STAMPS_SECONDS = 30
 #: Fewest tasks by which a start is measured, however slow; also how many greet new workers.
@@ -51,6 +53,21 @@ def fill_later(module: Any, count: int) -> None:
     """Send calls that are due tomorrow."""
     for start in range(0, count, BATCH):
         module.send_later(min(BATCH, count - start))
+
+
+def fill_due(module: Any, count: int, first: int = 0) -> None:
+    """Send calls that are due as soon as all are sent."""
+    for start in range(first, first + count, BATCH):
+        module.send_due(range(start, min(start + BATCH, first + count)), DUE_SECONDS)
+    time.sleep(DUE_SECONDS)
+
+
+def send_slowly(module: Any, count: int, rate: float) -> None:
+    """Send so many calls of ``noop`` one by one, at this rate (calls a second)."""
+    started = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, started + number / rate - time.monotonic()))
+        module.send_singly([number])
 
 
 def enqueue(module: Any, singles: int, bulk: int) -> dict[str, float | None]:
@@ -165,6 +182,8 @@ ACTIONS = {
         prepare,
         fill,
         fill_later,
+        fill_due,
+        send_slowly,
         enqueue,
         stamps,
         stamps_on,

@@ -53,6 +53,11 @@ def send_later(count: int) -> None:
     noop.enqueue_many([(0,)] * count, countdown=86_400)
 
 
+def send_due(numbers: Sequence[int], delay: float) -> None:
+    """Messages that are due in a moment."""
+    noop.enqueue_many([(number,) for number in numbers], countdown=delay)
+
+
 def compose(what: str, count: int) -> dict[str, float]:
     """The end is when the ledger holds all of it. ``memory``: how many bytes the process has grown
     by at most while it sent."""

@@ -21,6 +21,8 @@ IDLE_SECONDS = 15
 CALM_SECONDS = 6
 #: How often the last queue is sent to, while the worker has nothing else to do.
 STARTS = 40
+#: How many messages simulated workers take, and how many a second are sent.
+TAKEN, RATE = 1_000, 200
 #: How much of a backlog is drained.
 DRAINED = 20_000
 LONGEST_SECONDS = 240
@@ -86,6 +88,40 @@ def _queues(system: System, bench: Bench, size: int) -> Figures:
     }
 
 
+def _workers(system: System, bench: Bench, size: int) -> Figures:
+    """So many simulated workers of one queue: what each costs while nothing is sent, and what a
+    message costs that one of them takes."""
+    system.prepare(bench)
+    python, redis = interpreter(system.apart), bench.valkey.client
+    command = ["-m", "benchmarks.consumers", str(size)]
+    workers = start_workers(bench, python, [command], system.environment(bench))
+    try:
+        wait_until(
+            lambda: redis.hlen("{bench}:workers") == size,
+            f"{size} simulated workers to report",
+            LONGEST_SECONDS,
+            workers,
+        )
+        before, started = Used.now(bench, workers), time.monotonic()
+        time.sleep(IDLE_SECONDS)
+        idle, elapsed = Used.now(bench, workers), time.monotonic() - started
+        system.act(bench, "send_slowly", count=TAKEN, rate=RATE)
+        # Not `system.waiting`, which looks at the keys of each worker.
+        wait_until(lambda: redis.llen("bench") == 0, "all to be taken", 60, workers, every=0.2)
+        after, ended = Used.now(bench, workers), time.monotonic()
+    finally:
+        workers.stop()
+    per_minute = 60 / elapsed / size * 1000
+    # What they would have cost in that time anyhow.
+    rest = (idle.server_cpu - before.server_cpu) / elapsed * (ended - started - elapsed)
+    return {
+        "commands": (idle.commands - before.commands - 1) / elapsed / size,
+        "cpu": (idle.cpu - before.cpu) * per_minute,
+        "server": (idle.server_cpu - before.server_cpu) * per_minute,
+        "each": (after.server_cpu - idle.server_cpu - rest) / TAKEN * 1e6,
+    }
+
+
 def _composed(what: str) -> Callable[[System, Bench, int], Figures]:
     def run(system: System, bench: Bench, size: int) -> Figures:
         """A chain, group or chord of so many no-ops, from the sending to its recorded end."""
@@ -110,14 +146,15 @@ def _composed(what: str) -> Callable[[System, Bench, int], Figures]:
     return run
 
 
-def _drained(*, later: bool) -> Callable[[System, Bench, int], Figures]:
+def _drained(where: str) -> Callable[[System, Bench, int], Figures]:
     def run(system: System, bench: Bench, size: int) -> Figures:
-        """A backlog of so many or, with so many others that are due tomorrow, of `DRAINED`: what
-        each of `DRAINED` messages costs."""
+        """What each of `DRAINED` messages costs: of a backlog of so many that *wait*, or are *due*
+        since a moment ago, or beside so many others that are due *tomorrow*."""
         system.prepare(bench)
-        if later:
+        if where == "tomorrow":
             system.act(bench, "fill_later", count=size)
-        system.act(bench, "fill", count=DRAINED if later else max(size, DRAINED), first=1)
+        action = "fill_due" if where == "due" else "fill"
+        system.act(bench, action, count=DRAINED if where == "tomorrow" else size, first=1)
         stride = DRAINED // 20
         workers = system.start(bench, stride=stride)
         try:
@@ -171,10 +208,21 @@ SUBJECTS = (
     Subject("calls of a chain", _composed("chain"), (30, 100, 300), (1000,), _OF_COMPOSED),
     Subject("members of a group", _composed("group"), (1000, 10_000), (100_000,), _OF_COMPOSED),
     Subject("members of a chord", _composed("chord"), (1000, 10_000), (100_000,), _OF_COMPOSED),
+    Subject("messages that wait", _drained("wait"), (20_000, 200_000), (1_000_000,), _OF_DRAINED),
+    Subject("due now", _drained("due"), (20_000, 200_000), (1_000_000,), _OF_DRAINED),
+    Subject("due tomorrow", _drained("tomorrow"), (1000, 50_000), (1_000_000,), _OF_DRAINED),
     Subject(
-        "messages that wait", _drained(later=False), (20_000, 200_000), (1_000_000,), _OF_DRAINED
+        "workers of a queue",
+        _workers,
+        (10, 100),
+        (500,),
+        (
+            Column("commands", "Redis cmds/s each", 1),
+            Column("cpu", "CPU ms/minute each", 1),
+            Column("server", "Redis CPU ms/minute each", 1),
+            Column("each", "Redis CPU µs a message", 1),
+        ),
     ),
-    Subject("due tomorrow", _drained(later=True), (1000, 50_000), (1_000_000,), _OF_DRAINED),
 )
 
 

@@ -696,8 +696,9 @@ class Broker(ABC):
         """`reports` of several queues, in one round trip."""
 
     @abstractmethod
-    def report_ages(self, queue: str) -> Mapping[str, float]:
-        """Worker → seconds since its last report."""
+    def report_ages(self, queue: str, most: int = 0) -> Mapping[str, float]:
+        """Worker → seconds since its last report; with ``most``, only so many, of the oldest
+        reports."""
 
     @abstractmethod
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:

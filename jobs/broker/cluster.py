@@ -42,10 +42,12 @@ from jobs.broker.connection import (
     Connections,
     Ready,
     Run,
+    answer_of,
     client,
     evalsha,
     in_our_words,
     packed,
+    write,
 )
 from jobs.conf.address import Address
 from jobs.exceptions import BrokerUnavailable
@@ -243,11 +245,11 @@ class Cluster:
                     for n, key in enumerate(its_keys):
                         connection = node.waiting(n)
                         waiting.append((node, connection))
-                        connection.send_packed_command(packed([("BLPOP", key, 0)])[:1], False)
+                        write(connection, packed([("BLPOP", key, 0)])[0])
                 rang = set(self._await([one for _, one in waiting], keys[_BELLS:], timeout))
                 for node in by_node:
                     node.unblock([connection for one, connection in waiting if one is node])
-                answers = [node.read(connection) for node, connection in waiting]
+                answers = [answer_of(connection) for _node, connection in waiting]
         except BaseException as error:
             for node, _ in waiting:
                 node.forget_waiting()  # an answer must not be read as that to the next command

@@ -550,10 +550,11 @@ class MemoryBroker(Broker):
         with self._changed:
             return {name: text for name, (text, _at) in self._queues[queue].reports.items()}
 
-    def report_ages(self, queue: str) -> Mapping[str, float]:
+    def report_ages(self, queue: str, most: int = 0) -> Mapping[str, float]:
         with self._changed:
             now, reports = self.now(), self._queues[queue].reports
-            return {name: max(0.0, now - at) for name, (_text, at) in reports.items()}
+            oldest = sorted((at, name) for name, (_text, at) in reports.items())
+            return {name: max(0.0, now - at) for at, name in oldest[: most or None]}
 
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
         return [self.report_ages(queue) for queue in queues]

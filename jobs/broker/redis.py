@@ -12,7 +12,7 @@ import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from redis.exceptions import NoPermissionError, ResponseError
 
@@ -226,6 +226,14 @@ class RedisBroker(Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
+        # A single send needs no generators.
+        if type(messages) is tuple and len(messages) == 1 and not (replicas or messages[0].due):
+            (one,) = messages
+            ready = self._keys(one.queue).ready[one.priority]
+            answer = self._redis.try_ready(ready, one.raw)
+            if isinstance(answer, Exception):
+                self._refused([messages], [answer])
+            return
         parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
@@ -234,36 +242,26 @@ class RedisBroker(Broker):
                 parts.append(part)
                 yield self._pushes(part)
 
-        acknowledged: Any = 0
         if replicas:
             # In the same exchange: WAIT is about what its own connection has written.
             wait = ("WAIT", replicas, self._patience)
             *answers, acknowledged = self._redis.try_parts(runs(), then=wait)
-        elif (
-            isinstance(messages, tuple) and len(messages) == 1
-        ):  # a single send needs no generators
-            parts.append(messages)
-            ((queue, raw, priority, due),) = messages
-            if due is None:
-                answers = [self._redis.try_ready(self._keys(queue).ready[priority], raw)]
-            else:
-                answers = self._redis.try_all(self._pushes(messages))
         else:
-            answers = self._redis.try_parts(runs())
-        for answer in answers:
-            if isinstance(answer, Exception):
-                break
-        else:
-            if isinstance(acknowledged, Exception) or acknowledged < replicas:
-                raise NotReplicated(
-                    f"Redis at {self.address} has the calls, but of {replicas} replicas that are "
-                    f"to have them too, no more than this have said so in time: {acknowledged}"
-                )
-            return
-        # The server refused something: find the places of the messages of each call of a script.
+            answers, acknowledged = self._redis.try_parts(runs()), 0
+        if any(isinstance(answer, Exception) for answer in answers):
+            self._refused(parts, answers)
+        if isinstance(acknowledged, Exception) or acknowledged < replicas:
+            raise NotReplicated(
+                f"Redis at {self.address} has the calls, but of {replicas} replicas that are "
+                f"to have them too, no more than this have said so in time: {acknowledged}"
+            )
+
+    def _refused(self, parts: Sequence[Sequence[Outgoing]], answers: Sequence[Any]) -> NoReturn:
+        """Raise that the server has refused some of these messages. ``answers``: one for each call
+        of a script, in the order of `_pushes`."""
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
         place = itertools.count()
-        for n, part in enumerate(parts):  # in the order of `_pushes`
+        for n, part in enumerate(parts):
             for queue, _raw, priority, due in part:
                 script = scripts.PUSH if due is None else scripts.SCHEDULE
                 keys = self._keys(queue)
@@ -811,12 +809,15 @@ class RedisBroker(Broker):
         servers = self._permitted(lambda: self._redis.everywhere(asked))
         return None if servers is None else sum(int(answer[1]) for (answer,) in servers)
 
-    def report_ages(self, queue: str) -> Mapping[str, float]:
-        return self.report_ages_of([queue])[0]
+    def report_ages(self, queue: str, most: int = 0) -> Mapping[str, float]:
+        return self._report_ages([queue], most)[0]
 
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
+        return self._report_ages(queues, 0)
+
+    def _report_ages(self, queues: Sequence[str], most: int) -> list[Mapping[str, float]]:
         asked: list[tuple[str | int, ...]] = [
-            ("ZRANGE", self._keys(queue).reported, 0, -1, "WITHSCORES") for queue in queues
+            ("ZRANGE", self._keys(queue).reported, 0, most - 1, "WITHSCORES") for queue in queues
         ]
         answers, clocks = self._redis.try_timed(asked) if asked else ([], [])
         return [

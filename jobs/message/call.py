@@ -277,17 +277,25 @@ def new_id() -> str:
         return stamp[1] + _tails.pop()
 
 
+#: What the end of an id looks like, and one more character to part it from the next; where it has
+#: random digits; and the four that stand where the variant is.
+_TAIL = b"7000-8000-000000000000 "
+_DIGITS = [n for n, digit in enumerate(_TAIL) if digit == ord("0") or n == 5]
+_VARIANTS = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
+
+
 def _new_tails() -> list[str]:
     """What follows the time in an id, for 256 of them: version, variant and random bits.
 
-    Asking the operating system once for each id would double the cost of making one.
+    Asking the operating system once for each id would double the cost of making one, and so would
+    putting together each for itself: so all get their first digits, then all their second ones.
     """
-    noise = bytearray(os.urandom(10 * 256))
-    noise[0::10] = bytes(0x70 | byte & 0x0F for byte in noise[0::10])
-    noise[2::10] = bytes(0x80 | byte & 0x3F for byte in noise[2::10])
-    text = noise.hex()
-    starts = range(0, len(text), 20)
-    return [f"{text[i : i + 4]}-{text[i + 4 : i + 8]}-{text[i + 8 : i + 20]}" for i in starts]
+    noise = os.urandom(10 * 256).hex().encode()
+    tails = bytearray(_TAIL * 256)
+    for n, place in enumerate(_DIGITS):
+        digits = noise[n::20]
+        tails[place :: len(_TAIL)] = digits if place != 5 else digits.translate(_VARIANTS)
+    return tails.decode().split()
 
 
 #: Ready for one id each. A list's `pop` and `extend` are atomic.

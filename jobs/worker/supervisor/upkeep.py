@@ -33,6 +33,9 @@ from jobs.worker.record.recorder import Recorder
 
 log = logging.getLogger("jobs.worker")
 
+#: How many of the workers that have been silent for longest are looked at at once. Each worker
+#: looks at each renewal: would it look at all, the work of all would grow with their square.
+_LATE = 20
 #: Seconds between two looks at how the broker keeps its data.
 _LOOK = 60.0
 
@@ -94,7 +97,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
 def note_lost(queues: Sequence[str]) -> None:
     """Replace the reports of workers whose leases have ended by notes that they were lost."""
     for queue in queues:
-        lease, ages = conf.get().lease_seconds, broker.get().report_ages(queue)
+        lease, ages = conf.get().lease_seconds, broker.get().report_ages(queue, _LATE)
         late = [name for name, age in ages.items() if age > lease]
         if not late:
             continue

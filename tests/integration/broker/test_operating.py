@@ -128,6 +128,17 @@ def test_when_workers_have_reported(broker: Broker) -> None:
     assert (nobody, list(mail)) == ({}, ["one"])
 
 
+def test_which_workers_have_been_silent_for_longest(broker: Broker) -> None:
+    for name in ("one", "two", "three"):
+        broker.report("mail", name, b"busy")
+        # The next report must come later, by the milliseconds of the broker's clock.
+        wait_for(lambda name=name: broker.report_ages("mail")[name] >= 0.002, what="time to pass")
+    assert list(broker.report_ages("mail", 2)) == ["one", "two"]
+    broker.report("mail", "one", b"busy")
+    assert list(broker.report_ages("mail", 1)) == ["two"]
+    assert set(broker.report_ages("mail", 9)) == {"one", "two", "three"}
+
+
 def test_the_end_of_a_worker_is_noted_by_one(broker: Broker) -> None:
     broker.report("mail", "one", b"busy")
     assert broker.note_gone("mail", b"a child crashed") is True

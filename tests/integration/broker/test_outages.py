@@ -91,7 +91,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "remembered_queues": lambda b: b.remembered_queues(1),
     "listeners": lambda b: b.listeners("topic"),
     "reports_of": lambda b: b.reports_of(["mail"]),
-    "report_ages": lambda b: b.report_ages("mail"),
+    "report_ages": lambda b: b.report_ages("mail", 9),
     "report_ages_of": lambda b: b.report_ages_of(["mail"]),
     "note_gone": lambda b: b.note_gone("mail", b"ended", "worker"),
     "gone_of": lambda b: b.gone_of(["mail"]),
