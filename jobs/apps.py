@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 from django.apps import AppConfig
 from django.utils.translation import gettext_lazy as _
 
@@ -21,4 +24,12 @@ class JobsConfig(AppConfig):
         # Web processes need the tasks as well, since triggers are declared beside them.
         autodiscover()
 
-        from jobs import checks  # noqa: F401  they register
+        from jobs import checks, registry  # noqa: F401  checks register themselves
+
+        registry.inline = _inline
+        processes.note_databases()
+
+
+def _inline() -> Any:
+    # Loaded by who needs it: web processes have no use for what makes up a worker.
+    return importlib.import_module("jobs.worker.inline")
