@@ -35,6 +35,14 @@ def test_claims_of_any_size_go_on_where_the_last_one_stopped(broker: Broker, lim
     assert claimed == [raw for pair in zip(A[:4], B[:4], strict=True) for raw in pair]
 
 
+def test_a_turn_is_had_once_in_a_round(broker: Broker) -> None:
+    """Also when the plain list has nothing at its turn, and there are more tenants than were
+    asked."""
+    push(broker, *A[:2], B[0], of_tenant("c", 0))
+    assert claim(broker, 2) == [A[0], B[0]]
+    assert claim(broker, 2, first=3) == [of_tenant("c", 0), A[1]]
+
+
 def test_who_comes_late_is_next_after_a_round(broker: Broker) -> None:
     """With 1,000 of one tenant waiting, another's is started within two claims."""
     push(broker, *(of_tenant("a", n) for n in range(1000)))
@@ -50,6 +58,19 @@ def test_the_plain_messages_have_turns_like_a_tenant(broker: Broker) -> None:
     assert len(claimed) == 10
     for n in range(0, 9, 3):
         assert len({tenant_of(raw) for raw in claimed[n : n + 3]}) == 3
+
+
+@pytest.mark.parametrize("said", [True, None])
+def test_one_sent_alone_waits_for_its_turn_too(broker: Broker, said: bool | None) -> None:
+    push(broker, *A[:5])
+    broker.push((Outgoing("mail", B[0], fair=said),))
+    assert B[0] in claim(broker, 2)
+
+
+def test_one_that_is_said_to_be_nobody_s(redis_broker: RedisBroker, client: redis.Redis) -> None:
+    redis_broker.push((Outgoing("mail", b"x", fair=False),))
+    redis_broker.push([Outgoing("mail", b"y", fair=False)] * 2)
+    assert client.llen("mail") == 3
 
 
 def test_a_higher_priority_goes_first(broker: Broker) -> None:
