@@ -31,6 +31,8 @@ class Outgoing(NamedTuple):
     priority: int = 0
     #: Unix seconds before which it must not run, or None.
     due: float | None = None
+    #: Whether the message names a tenant; None: the broker looks.
+    fair: bool | None = None
 
 
 class Claim(NamedTuple):

@@ -116,7 +116,7 @@ class MemoryBroker(Broker):
 
     def push(self, messages: Iterable[Outgoing]) -> None:
         with self._changed:
-            for name, raw, priority, due in messages:
+            for name, raw, priority, due, _fair in messages:
                 queue = self._queues[name]
                 if due is None:
                     queue.of[priority].append(raw)

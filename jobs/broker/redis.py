@@ -208,8 +208,8 @@ class RedisBroker(Broker):
 
         if isinstance(messages, tuple) and len(messages) == 1:  # a single send needs no generators
             parts.append(messages)
-            ((queue, raw, priority, due),) = messages
-            if due is None and MARK not in raw:
+            ((queue, raw, priority, due, fair),) = messages
+            if due is None and fair is False:
                 answers = [self._redis.try_ready(self._keys(queue).ready[priority], raw)]
             else:
                 answers = self._redis.try_all(self._pushes(messages))
@@ -912,7 +912,7 @@ class RedisBroker(Broker):
     def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
         groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
         for message in messages:
-            _queue, raw, priority, due = message
+            _queue, raw, priority, due, _fair = message
             door = self._door(message)
             if (args := groups.get(door)) is None:
                 args = groups[door] = (
@@ -926,12 +926,13 @@ class RedisBroker(Broker):
 
     def _door(self, message: Outgoing) -> tuple[Script, tuple[str, ...]]:
         """The script by which a message gets on its queue, and the keys of that."""
-        keys = self._keys(message.queue)
-        if message.due is not None:
+        queue, raw, priority, due, fair = message
+        keys = self._keys(queue)
+        if due is not None:
             return scripts.SCHEDULE, keys.schedule
-        if MARK in message.raw:
-            return scripts.PUSH_FAIR, keys.push_fair[message.priority]
-        return scripts.PUSH, keys.push[message.priority]
+        if MARK in raw if fair is None else fair:
+            return scripts.PUSH_FAIR, keys.push_fair[priority]
+        return scripts.PUSH, keys.push[priority]
 
     def _waiting_at(self, queue: str, place: int) -> list[str | bytes]:
         """The keys of what waits at a priority step: its list, and those of its tenants. A tenant
