@@ -4,6 +4,7 @@ The module of a system (``benchmarks.apps.*``) offers what a user of it would wr
 
     send_singly(numbers)   one call of ``noop`` for each, as its users send
     send_bulk(numbers)     the same through its way to send many, where it has one (else None)
+    send_in_turns(numbers, tenants)  the same, where so many tenants take turns
     send_stamp(at, delay)  one call of ``stamp(at)``, due after ``delay`` seconds (None: now)
     round_trip(number)     send ``echo`` and wait for what it returns
 
@@ -38,10 +39,13 @@ def prepare(module: Any) -> None:
     getattr(module, "prepare", lambda: None)()
 
 
-def fill(module: Any, count: int, first: int = 0) -> float:
+def fill(module: Any, count: int, first: int = 0, tenants: int = 0) -> float:
     """Send ``noop(first)`` and what follows, by the fastest way there is; return the seconds."""
     started = time.perf_counter()
-    if module.send_bulk is None:
+    if tenants:
+        for start in range(first, first + count, BATCH):
+            module.send_in_turns(range(start, min(start + BATCH, first + count)), tenants)
+    elif module.send_bulk is None:
         module.send_singly(range(first, first + count))
     else:
         for start in range(first, first + count, BATCH):
@@ -163,6 +167,18 @@ def limited(module: Any, count: int) -> None:
     module.send_limited(count)
 
 
+def claims(module: Any, tenants: list[int]) -> dict[str, float]:
+    """What Redis needs for a claim while so many tenants wait, in µs: "size_tenants" → median."""
+    answer: dict[str, float] = module.claims(tenants)
+    return answer
+
+
+def overtaken(module: Any) -> int:
+    """How many claims of one message it takes until a tenant has its turn that comes last."""
+    answer: int = module.overtaken()
+    return answer
+
+
 def schedules(module: Any, verb: str, **options: Any) -> float:
     """Do something with the schedules of a beat (``benchmarks.beats``); when it was done."""
     getattr(module, verb)(**options)
@@ -191,6 +207,8 @@ ACTIONS = {
         countdowns,
         round_trips,
         limited,
+        claims,
+        overtaken,
         schedules,
         compose,
     )

@@ -14,6 +14,16 @@ def noop(number: int) -> None:
     work.noop(number)
 
 
+@task(
+    name="noop in turns",
+    queue="bench",
+    ignore_result=WITHOUT_RESULTS,
+    fair_by=lambda tenant: tenant,
+)
+def noop_in_turns(number: int, tenant: int) -> None:
+    work.noop(number)
+
+
 @task(name="limited", queue="bench", ignore_result=WITHOUT_RESULTS, rate_limit="100/s")
 def limited(number: int) -> None:
     work.stamp(number)

@@ -58,6 +58,12 @@ def trace(label: str) -> None:
     Run.objects.create(label=label)
 
 
+@task(fair_by="tenant")
+def trace_for(label: str, tenant: str | None = None) -> None:
+    """Leave a row, in turns with other tenants."""
+    Run.objects.create(label=label)
+
+
 @task(ignore_result=True)
 def quiet_trace(label: str) -> str:
     Run.objects.create(label=label)

@@ -2,17 +2,31 @@
 
 import os
 import resource
+import statistics
 import time
 from collections.abc import Sequence
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
 import django
+import redis
 
 django.setup()
 
-from benchmarks.tasks import echo, length, limited, nap, noop, stamp  # noqa: E402 - needs the settings
-from jobs import chain, chord, group  # noqa: E402 - likewise
+from benchmarks.tasks import (  # noqa: E402 - needs the settings
+    echo,
+    length,
+    limited,
+    nap,
+    noop,
+    noop_in_turns,
+    stamp,
+)
+from jobs import broker, chain, chord, group, message  # noqa: E402 - likewise
+from jobs.broker.base import Outgoing  # noqa: E402 - likewise
+
+#: Messages that wait while claims are measured, claims of each size, and the sizes.
+WAITING, CLAIMS, SIZES = 100_000, 300, (1, 100)
 
 
 def prepare() -> None:
@@ -29,6 +43,48 @@ def send_singly(numbers: Sequence[int]) -> None:
 
 def send_bulk(numbers: Sequence[int]) -> None:
     noop.enqueue_many([(number,) for number in numbers])
+
+
+def send_in_turns(numbers: Sequence[int], tenants: int) -> None:
+    noop_in_turns.enqueue_many([(number, number % tenants) for number in numbers])
+
+
+def claims(tenants: Sequence[int]) -> dict[str, float]:
+    """What the server needs for claims of each size while so many tenants wait, on a queue each:
+    the median, in µs. The queues are asked in turn, so that the machine's moods fall on all."""
+    raw = message.encode(noop_in_turns.message((0, 0), {}, fair="tenant"))
+    nobody = message.encode(noop_in_turns.message((0, 0), {}, fair=""))
+    for count in tenants:
+        names = (b'"%d"' % (n % count) for n in range(WAITING if count else 0))
+        named = [raw.replace(b'"tenant"', name) for name in names]
+        broker.get().push(Outgoing(f"bench-{count}", one) for one in named or [nobody] * WAITING)
+    server = redis.Redis.from_url(os.environ["BENCH_REDIS_URL"])
+    first = dict.fromkeys(tenants, 1)
+    found = {}
+    for size in SIZES:
+        spent: dict[int, list[int]] = {count: [] for count in tenants}
+        for _ in range(CLAIMS):
+            for count in tenants:
+                claim = broker.get().claim(f"bench-{count}", "bench", first[count], size, 60.0)
+                first[count] += len(claim.messages)
+                scripts = server.info("commandstats")["cmdstat_evalsha"]
+                spent[count].append(scripts["usec"])
+                server.config_resetstat()
+        found |= {f"{size}_{count}": statistics.median(spent[count]) for count in tenants}
+    return found
+
+
+def overtaken() -> int:
+    """With one tenant's messages waiting, another sends one."""
+    for start in range(0, WAITING, 1000):
+        noop_in_turns.enqueue_many([(number, 1) for number in range(start, start + 1000)])
+    broker.get().claim("bench", "bench", 1, 1000, 60.0)
+    noop_in_turns.delay(0, 2)
+    for claim in range(1, WAITING):
+        ((_, raw),) = broker.get().claim("bench", "bench", 1000 + claim, 1, 60.0).messages
+        if b'jobs_fair":"2"' in raw:
+            return claim
+    raise RuntimeError("The other tenant had no turn.")
 
 
 def send_limited(count: int) -> None:

@@ -1,6 +1,19 @@
 """What can be measured, by name. Each measure runs one system once and returns its figures."""
 
-from . import beat, chord, enqueue, growth, idle, latency, memory, mixed, rate, start, throughput
+from . import (
+    beat,
+    chord,
+    enqueue,
+    fair,
+    growth,
+    idle,
+    latency,
+    memory,
+    mixed,
+    rate,
+    start,
+    throughput,
+)
 from .base import Measure
 
 ALL: dict[str, Measure] = {
@@ -13,6 +26,7 @@ ALL: dict[str, Measure] = {
         memory.MEASURE,
         beat.MEASURE,
         rate.MEASURE,
+        fair.MEASURE,
         chord.MEASURE,
         start.MEASURE,
         growth.MEASURE,

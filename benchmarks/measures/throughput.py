@@ -23,8 +23,10 @@ class Snapshot:
     commands: int
 
 
-def run(system: System, bench: Bench) -> Figures:
+def run(system: System, bench: Bench, tenants: int = 0) -> Figures:
     """Fill a backlog, start the workers, and take the time from a tenth of it to its end.
+
+    ``tenants``: how many have calls in it in turn; 0: nobody.
 
     The end is when Redis holds nothing more of it, and the database every result (if there is
     one): recorded and acknowledged, not merely run.
@@ -32,7 +34,8 @@ def run(system: System, bench: Bench) -> Figures:
     stride = max(1, int(system.backlog * bench.scale) // STAMPS)
     total = stride * STAMPS + 1  # so that the last one leaves a stamp, as the first does
     system.prepare(bench)
-    sent_in = system.act(bench, "fill", stride=stride, count=total)
+    several = {"tenants": tenants} if tenants else {}
+    sent_in = system.act(bench, "fill", stride=stride, count=total, **several)
     workers = system.start(bench, stride=stride)
     try:
         first = _first_tenth(system, bench, workers, stride)

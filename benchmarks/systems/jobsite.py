@@ -32,7 +32,9 @@ class Jobsite(System):
         redis = bench.valkey.client
         elsewhere = redis.zcard("{bench}:due") + redis.xlen("{bench}:dead")
         flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
-        return redis.llen("bench") + redis.llen("{bench}") + elsewhere + flying  # on a Cluster
+        of_tenants = sum(map(int, redis.hvals("{bench}:fair")))
+        waiting = redis.llen("bench") + redis.llen("{bench}")  # the latter on a Cluster
+        return waiting + of_tenants + elsewhere + flying
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:

@@ -231,6 +231,7 @@ class CommonOptions(TypedDict, total=False):
     routing_key: str
     priority: int | None
     label: str
+    fair_by: Callable[..., Any] | str | None
     ignore_result: bool
     track_started: bool | None
     durable: bool
@@ -293,6 +294,9 @@ class Options(Retries):
     priority: int | None = None
     #: The label of its calls that name none; see `jobs.message.call.Send`.
     label: str = ""
+    #: Whose a call is: the name of a parameter, or a function of the task's arguments, which it
+    #: takes by name. Tenants with calls on a queue take turns; see `jobs.message.call.Send`.
+    fair_by: Callable[..., Any] | str | None = None
     #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
     bind: bool = False
     #: Nothing is recorded of a success.

@@ -53,6 +53,7 @@ from jobs.api.options import (
 from jobs.api.parameters import (
     ANY,
     Key,
+    Tenant,
     places_of,
     shown,
     signature_of,
@@ -189,6 +190,13 @@ class Task(Generic[P, R_co]):
         # Only the function of a batch knows what arguments each of its calls must have.
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
         self.sensitive = places_of(self._signature, own.sensitive, self.name)
+        #: Whose a call is by its arguments; None: no call names a tenant by itself.
+        self.tenant_of: Callable[[Sequence[Any], Mapping[str, Any]], str] | None = None
+        if own.fair_by is not None:
+            self.tenant_of = Tenant(self._signature, own.fair_by, self.sensitive, self.name)
+        elif self.name in registry.MAPS:
+            starred = self.name == "celery.starmap"
+            self.tenant_of = functools.partial(_tenant_of_items, starred)
         self.key = own.key and Key(self._signature, own.key, "key", self.name)
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
@@ -647,6 +655,8 @@ class Task(Generic[P, R_co]):
         sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
+        if self.tenant_of is not None and send.fair is None:
+            sent.fair = self.tenant_of(args, kwargs)
         if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}
@@ -804,6 +814,22 @@ def claim(task: Task[..., Any], sent: Message) -> Lock | None:
         encode(sent)  # raises by name for an argument that has no form in JSON
         raise
     return unique.lock_of(sent, task.uniqueness)
+
+
+def _tenant_of_items(starred: bool, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The tenant of a call of `Task.map` or, ``starred``, of `Task.starmap`: the one that all its
+    items have; none if they have several."""
+    call = kwargs.get("task")
+    task = registry.tasks.get(str(call.get("task"))) if isinstance(call, Mapping) else None
+    if call is None or task is None or task.tenant_of is None:
+        return ""
+    tenants: set[str] = set()
+    for item in kwargs.get("it") or ():
+        first = item if starred else (item,)
+        tenants.add(task.tenant_of((*first, *call.get("args", ())), call.get("kwargs") or {}))
+        if len(tenants) > 1:
+            return ""
+    return "".join(tenants)
 
 
 def _copy(empty: Message) -> Message:

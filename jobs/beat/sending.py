@@ -6,7 +6,7 @@ import contextlib
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.db import router, transaction
@@ -133,6 +133,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
         with contextlib.suppress(TypeError, ValueError):
             # Functions that route the call see its values, not the tagged form that rows have.
             args, kwargs = serialization.revived([schedule.args, schedule.kwargs])
+            task.check_arguments(args, kwargs)
             one: Message = task.message(
                 args,
                 kwargs,
@@ -140,6 +141,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
                 headers=headers,
                 eta=eta,
                 expires=expires,
+                fair=_tenant(task, args, kwargs),
                 **options,
             )
             return one
@@ -155,6 +157,16 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
         one.queue, one.exchange = schedule.queue, schedule.exchange
         one.routing_key = schedule.routing_key
     return one
+
+
+def _tenant(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
+    """The tenant of a run. If the task's own function fails, the run is nobody's: it is sent all
+    the same, since nobody is there to be told."""
+    try:
+        return str(task.tenant_of(args, kwargs)) if task.tenant_of else ""
+    except (TypeError, ValueError) as error:
+        log.error("a scheduled call of %s is sent as nobody's: %s", task.name, error)
+        return ""
 
 
 def _address(said: Schedule | Message) -> dict[str, Any]:

@@ -3,6 +3,11 @@
 A *consumer* is one claiming process; its name is used once. A *number* identifies one of its
 deliveries; the consumer counts them up itself. Times are Unix seconds by the broker's own clock.
 Every verb raises `BrokerUnavailable` when the broker can't be reached, and is then safe to repeat.
+
+A message may name a tenant (`jobs.broker.tenants`). At each priority step of a queue, tenants with
+waiting messages take turns, one message each; all messages without a tenant have turns like those
+of one. Where it says below that messages come first or in an order, those of a tenant do among its
+own.
 """
 
 from __future__ import annotations
@@ -26,6 +31,8 @@ class Outgoing(NamedTuple):
     priority: int = 0
     #: Unix seconds before which it must not run, or None.
     due: float | None = None
+    #: Whether the message names a tenant; None: the broker looks.
+    fair: bool | None = None
 
 
 class Claim(NamedTuple):
@@ -346,7 +353,8 @@ class Broker(ABC):
     @abstractmethod
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
         """Move what is due to the queue, then move up to ``limit`` messages from the queue into
-        flight under this consumer, numbered from ``first``: the most urgent first, then the oldest.
+        flight under this consumer, numbered from ``first``: the most urgent first, then the oldest
+        or, where tenants wait, in turns.
 
         A consumer that receives messages and has no lease on the queue gets one of ``lease``
         seconds. A paused queue gives nothing. Repeated with the same ``first`` after a lost
@@ -630,13 +638,14 @@ class Broker(ABC):
 
     @abstractmethod
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        """The messages that wait or, with ``due``, that are due later, the next first. It is read
-        in pages: a claim in between can make it skip some."""
+        """The messages that wait or, with ``due``, that are due later, the next first; tenants one
+        after the other. It is read in pages: a claim in between can make it skip some."""
 
     @abstractmethod
     def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
         """Up to ``count`` waiting messages in the order of a claim, without the first ``start``.
-        One round trip, however many wait."""
+        One round trip, however many wait. Of more than 1,000 tenants of a priority step, a broker
+        may leave out those whose turns come later."""
 
     @abstractmethod
     def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:

@@ -64,6 +64,7 @@ from jobs.broker.limiting import (
     Take,
     Wish,
 )
+from jobs.broker.tenants import Waits
 from jobs.conf import STEPS
 
 #: Most bells that ring at once: each wakes one waiting consumer.
@@ -118,7 +119,7 @@ class MemoryBroker(Broker):
 
     def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         with self._changed:
-            for name, raw, priority, due in messages:
+            for name, raw, priority, due, _fair in messages:
                 queue = self._queues[name]
                 if due is None:
                     queue.of[priority].append(raw)
@@ -607,9 +608,10 @@ class MemoryBroker(Broker):
                     self.paused(queue),
                     self.reports(queue),
                     [
-                        waits[0]
-                        for waits in self._queues[queue].lists
-                        if waits and len(waits[0]) <= READABLE
+                        waits
+                        for waiting in self._queues[queue].lists
+                        for waits in itertools.islice(waiting, 1)
+                        if len(waits) <= READABLE
                     ],
                 )
                 for queue in queues
@@ -881,8 +883,8 @@ class _Queue:
 
     def __init__(self, steps: Sequence[int]) -> None:
         self.steps = steps
-        #: A list for each priority step; the oldest message on the left.
-        self.lists: tuple[deque[bytes], ...] = tuple(deque() for _ in steps)
+        #: What waits at each priority step; the next message on the left.
+        self.lists: tuple[Waits, ...] = tuple(Waits() for _ in steps)
         #: Priority → its list.
         self.of = [self.lists[n] for n in lists_of(steps)]
         #: Priority and message → due time.
@@ -927,7 +929,7 @@ class _Queue:
         return min(self.due.values(), default=None)
 
     def take(self, limit: int) -> Iterator[bytes]:
-        """Up to ``limit`` messages, the most urgent first, then the oldest."""
+        """Up to ``limit`` messages, the most urgent first."""
         for messages in self.lists:
             while messages and limit > 0:
                 limit -= 1

@@ -70,6 +70,7 @@ from jobs.broker.limiting import (
     Wish,
 )
 from jobs.broker.scripts import Script
+from jobs.broker.tenants import MARK
 from jobs.conf import STEPS
 from jobs.conf.address import Kind
 from jobs.exceptions import (
@@ -142,6 +143,8 @@ class _Keys:
         self.due = f"{self._tag}:due"
         self.dead = f"{self._tag}:dead"
         self.bell = f"{self._tag}:bell"
+        #: How many messages of tenants wait on each list; begins the names of what holds them.
+        self.fair = f"{self._tag}:fair"
         self.revoked = f"{self._tag}:revoked"
         self.paused = f"{self._tag}:paused"
         self.workers = f"{self._tag}:workers"
@@ -153,12 +156,20 @@ class _Keys:
         # Ready-made for the scripts of every send, one for each priority.
         counted = (self.metrics,) if metrics else ()
         self.push = tuple((self.lists[n], self.bell, *counted) for n in lists_of(steps))
+        self.push_fair = tuple((*where[:2], self.fair, *counted) for where in self.push)
         self.schedule = (self.due, self.bell, *counted)
 
     @functools.cached_property
     def ready(self) -> tuple[Ready, ...]:
         """What pushes a single message, one for each priority."""
         return tuple(Ready(scripts.PUSH, where) for where in self.push)
+
+    def turns(self, place: int) -> str:
+        """The tenants of a list in the order of their turns; under "" the list itself."""
+        return f"{self.fair}:{place}"
+
+    def of_tenant(self, place: int, tenant: bytes) -> bytes:
+        return b"%b:%b" % (self.turns(place).encode(), tenant)
 
     def inflight(self, consumer: str) -> str:
         return f"{self._tag}:inflight:{consumer}"
@@ -226,14 +237,13 @@ class RedisBroker(Broker):
     # ------------------------------------------------------------------ producers
 
     def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
-        # A single send needs no generators.
-        if type(messages) is tuple and len(messages) == 1 and not (replicas or messages[0].due):
-            (one,) = messages
-            ready = self._keys(one.queue).ready[one.priority]
-            answer = self._redis.try_ready(ready, one.raw)
-            if isinstance(answer, Exception):
-                self._refused([messages], [answer])
-            return
+        if type(messages) is tuple and len(messages) == 1 and not replicas:
+            ((queue, raw, priority, due, fair),) = messages
+            if due is None and fair is False:  # a single send needs no generators
+                answer = self._redis.try_ready(self._keys(queue).ready[priority], raw)
+                if isinstance(answer, Exception):
+                    self._refused([messages], [answer])
+                return
         parts: list[Sequence[Outgoing]] = []
 
         def runs() -> Iterator[list[Run]]:
@@ -261,12 +271,11 @@ class RedisBroker(Broker):
         of a script, in the order of `_pushes`."""
         groups: dict[tuple[int, Script, tuple[str, ...]], tuple[str, list[int]]] = {}
         place = itertools.count()
-        for n, part in enumerate(parts):
-            for queue, _raw, priority, due in part:
-                script = scripts.PUSH if due is None else scripts.SCHEDULE
-                keys = self._keys(queue)
-                where = keys.push[priority] if due is None else keys.schedule
-                groups.setdefault((n, script, where), (queue, []))[1].append(next(place))
+        for n, part in enumerate(parts):  # in the order of `_pushes`
+            for message in part:
+                script, where = self._door(message)
+                found = groups.setdefault((n, script, where), (message.queue, []))
+                found[1].append(next(place))
         failed = [
             (queue, places, answer)
             for (queue, places), answer in zip(groups.values(), answers, strict=True)
@@ -313,8 +322,8 @@ class RedisBroker(Broker):
         def keys_of(queue: str) -> tuple[str, ...]:
             keys = self._keys(queue)
             if queue in due:
-                return (keys.bell, keys.due, *keys.lists)
-            return (keys.bell, *keys.lists)
+                return (keys.bell, keys.due, keys.fair, *keys.lists)
+            return (keys.bell, keys.fair, *keys.lists)
 
         return self._where_any(queues, keys_of)
 
@@ -353,7 +362,7 @@ class RedisBroker(Broker):
         newest_first = sorted(deliveries, key=lambda d: d.number, reverse=True)
         lists = self._lists
         args = [v for d in newest_first for v in (d.number, lists[d.priority], d.raw or b"")]
-        where = (keys.inflight(consumer), keys.bell, *keys.lists)
+        where = (keys.inflight(consumer), keys.bell, keys.fair, *keys.lists)
         # In parts of a multiple of three: no triple is cut.
         runs: list[Run] = [(scripts.RELEASE, where, part) for part in _cut(args, 3 * 300)]
         return sum(self._redis.run_all(runs))
@@ -579,10 +588,11 @@ class RedisBroker(Broker):
 
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
         keys = self._keys(queue)
-        where = (keys.dead, *keys.push[priority][:2])
+        where = (keys.dead, *keys.push_fair[priority][:3])
         if not _ENTRY.fullmatch(key):
             return False
-        return bool(self._redis.run(scripts.REQUEUE, where, key, raw or b""))
+        wanted = (key, raw or b"", self._lists[priority])
+        return bool(self._redis.run(scripts.REQUEUE, where, *wanted))
 
     def discard(self, queue: str, key: str) -> bool:
         if not _ENTRY.fullmatch(key):
@@ -597,7 +607,7 @@ class RedisBroker(Broker):
 
     def resume(self, queue: str, task: str = "") -> bool:
         keys, was = self._keys(queue), False
-        where = (keys.paused, keys.due, keys.bell, *keys.lists)
+        where = (keys.paused, keys.due, keys.bell, keys.fair, *keys.lists)
         while True:
             paused, released = self._redis.run(scripts.RESUME, where, task, _PARKED_MS, _PAGE)
             was |= bool(paused)
@@ -640,15 +650,16 @@ class RedisBroker(Broker):
         self, queue: str, consumer: str, first: int, limit: int, lease: float
     ) -> list[Waiting]:
         keys = self._keys(queue)
-        where = (keys.inflight(consumer), keys.consumers, *keys.lists)
+        where = (keys.inflight(consumer), keys.consumers, keys.fair, *keys.lists)
         wanted = (consumer, int(lease * 1000), first, min(limit, _PAGE))
         answer = self._redis.run(scripts.TAKE, where, *wanted)
         return [Waiting(raw, self._steps[step]) for raw, step in _pairs(answer)]
 
     def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
         keys = self._keys(queue)
-        where = (keys.inflight(consumer), keys.consumers, keys.lists[self._lists[message.priority]])
-        wanted = (consumer, int(lease * 1000), number, message.raw)
+        place = self._lists[message.priority]
+        where = (keys.inflight(consumer), keys.consumers, keys.fair, keys.lists[place])
+        wanted = (consumer, int(lease * 1000), number, message.raw, place)
         return bool(self._redis.run(scripts.PICK, where, *wanted))
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
@@ -666,14 +677,15 @@ class RedisBroker(Broker):
         # In the order in which messages move, so that one that moves meanwhile isn't missed.
         for members in self._pages("ZSCAN", keys.due):
             yield from (form.partition(b"|")[2] for form in members[::2])
-        for waiting in keys.lists:
-            # From the end where producers push: what they push meanwhile shifts the rest into the
-            # pages that follow.
-            for start in itertools.count(0, _PAGE):
-                page = self._redis.call("LRANGE", waiting, start, start + _PAGE - 1)
-                yield from page
-                if not page:
-                    break
+        for place in range(len(keys.lists)):
+            for waiting in self._waiting_at(queue, place):
+                # From the end where producers push: what they push meanwhile shifts the rest into
+                # the pages that follow.
+                for start in itertools.count(0, _PAGE):
+                    page = self._redis.call("LRANGE", waiting, start, start + _PAGE - 1)
+                    yield from page
+                    if not page:
+                        break
         for consumers in self._pages("ZSCAN", keys.consumers):
             for consumer in consumers[::2]:
                 for held in self._pages("HSCAN", keys.inflight(consumer.decode())):
@@ -691,15 +703,17 @@ class RedisBroker(Broker):
                 yield from _due(page)
                 if not page:
                     return
-        for step, key in zip(self._steps, keys.lists, strict=True):
-            for end in itertools.count(1, _PAGE):
-                page = self._redis.call("LRANGE", key, -end - _PAGE + 1, -end)
-                yield from (Waiting(raw, step) for raw in reversed(page))
-                if len(page) < _PAGE:
-                    break
+        for place, step in enumerate(self._steps):
+            for key in self._waiting_at(queue, place):
+                for end in itertools.count(1, _PAGE):
+                    page = self._redis.call("LRANGE", key, -end - _PAGE + 1, -end)
+                    yield from (Waiting(raw, step) for raw in reversed(page))
+                    if len(page) < _PAGE:
+                        break
 
     def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
-        answer = self._redis.run(scripts.PEEK, self._keys(queue).lists, start, count)
+        keys = self._keys(queue)
+        answer = self._redis.run(scripts.PEEK, (keys.fair, *keys.lists), start, count)
         return [Waiting(raw, self._steps[step]) for raw, step in _pairs(answer)]
 
     def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:
@@ -745,7 +759,8 @@ class RedisBroker(Broker):
         for queue in queues:
             keys = self._keys(queue)
             runs.append(self._count(queue))
-            runs.append((scripts.LOOK, (keys.paused, keys.workers, *keys.lists), (READABLE,)))
+            shown = (keys.paused, keys.workers, keys.fair, *keys.lists)
+            runs.append((scripts.LOOK, shown, (READABLE,)))
         answers = self._redis.try_parts((runs,)) if runs else []
         found = []
         for counted, looked in zip(answers[::2], answers[1::2], strict=True):
@@ -1013,14 +1028,36 @@ class RedisBroker(Broker):
 
     def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
         groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
-        for queue, raw, priority, due in messages:
-            keys = self._keys(queue)
+        for message in messages:
+            _queue, raw, priority, due, _fair = message
+            door = self._door(message)
+            if (args := groups.get(door)) is None:
+                args = groups[door] = (
+                    [self._lists[priority]] if door[0] is scripts.PUSH_FAIR else []
+                )
             if due is None:
-                groups.setdefault((scripts.PUSH, keys.push[priority]), []).append(raw)
+                args.append(raw)
             else:
-                group = groups.setdefault((scripts.SCHEDULE, keys.schedule), [])
-                group += (_due_ms(due), _member(priority, raw))
+                args += (_due_ms(due), _member(priority, raw))
         return [(script, keys, args) for (script, keys), args in groups.items()]
+
+    def _door(self, message: Outgoing) -> tuple[Script, tuple[str, ...]]:
+        """The script by which a message gets on its queue, and the keys of that."""
+        queue, raw, priority, due, fair = message
+        keys = self._keys(queue)
+        if due is not None:
+            return scripts.SCHEDULE, keys.schedule
+        if MARK in raw if fair is None else fair:
+            return scripts.PUSH_FAIR, keys.push_fair[priority]
+        return scripts.PUSH, keys.push[priority]
+
+    def _waiting_at(self, queue: str, place: int) -> list[str | bytes]:
+        """The keys of what waits at a priority step: its list, and those of its tenants. A tenant
+        that is there all the time is not missed, whoever takes turns meanwhile."""
+        keys = self._keys(queue)
+        pages = self._pages("ZSCAN", keys.turns(place))
+        tenants = dict.fromkeys(name for page in pages for name in page[::2] if name)
+        return [keys.lists[place], *(keys.of_tenant(place, name) for name in tenants)]
 
     def _refusal(self, answers: Iterable[tuple[str, Exception]]) -> BrokerUnavailable:
         """The error for the server's answers about these queues: that it refuses them, unless one
@@ -1058,7 +1095,7 @@ class RedisBroker(Broker):
     def _claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Run:
         keys = self._keys(queue)
         mine = (keys.inflight(consumer), keys.consumers, keys.revoked, keys.claimed(consumer))
-        where = (*mine, keys.paused, keys.due, keys.bell, *keys.lists)
+        where = (*mine, keys.paused, keys.due, keys.bell, keys.fair, *keys.lists)
         args = (consumer, int(lease * 1000), first, min(limit, CLAIM_MOST), self._digits)
         return scripts.CLAIM, where, args
 
@@ -1109,7 +1146,7 @@ class RedisBroker(Broker):
 
     def _count(self, queue: str) -> Run:
         keys = self._keys(queue)
-        head = (keys.consumers, keys.due, keys.dead, *keys.lists)
+        head = (keys.consumers, keys.due, keys.dead, keys.fair, *keys.lists)
         return scripts.STATS, head, (keys.inflight(""),)
 
     def _known(self) -> str:

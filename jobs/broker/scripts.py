@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from importlib import resources
 from typing import NamedTuple
 
@@ -12,16 +13,20 @@ class Script(NamedTuple):
     sha: str
 
 
-def _load(name: str, *parts: str) -> Script:
-    """``parts``: files with which several scripts end."""
-    files = [f"{name}.lua", *(f"{part}.part" for part in parts)]
+#: A line in place of which a script has what it shares with others.
+_INCLUDE = re.compile(r"^-- include (\w+\.part)\n", re.MULTILINE)
+
+
+def _load(name: str) -> Script:
     folder = resources.files("jobs.broker").joinpath("lua")
-    text = "".join(folder.joinpath(file).read_text("utf-8") for file in files)
+    text = folder.joinpath(f"{name}.lua").read_text("utf-8")
+    text = _INCLUDE.sub(lambda found: folder.joinpath(found[1]).read_text("utf-8"), text)
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
 
 
-PUSH = _load("push", "sent")
-SCHEDULE = _load("schedule", "sent")
+PUSH = _load("push")
+PUSH_FAIR = _load("push_fair")
+SCHEDULE = _load("schedule")
 CLAIM = _load("claim")
 ACK = _load("ack")
 ACK_IN_CLUSTER = _load("ack_in_cluster")
@@ -36,8 +41,8 @@ FORGET = _load("forget")
 HELD = _load("held")
 TAKEN = _load("taken")
 HOLD_AGAIN = _load("hold_again")
-DOUBTFUL = _load("doubtful", "server")
-COMPARE = _load("compare", "server")
+DOUBTFUL = _load("doubtful")
+COMPARE = _load("compare")
 HASTEN = _load("hasten")
 REVOKE = _load("revoke")
 REVOKED = _load("revoked")

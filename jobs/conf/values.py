@@ -7,6 +7,7 @@ import datetime as dt
 import difflib
 import math
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,28 @@ def check_label(value: Any) -> None:
         raise ValueError(
             f"label must be one line without white space at its ends, not {shown(value)}"
         )
+
+
+#: Most characters of a call's tenant.
+LONGEST_TENANT = 200
+
+
+def tenant(name: str, value: Any) -> str:
+    """The tenant of a call as text; "" for none, which None is as well.
+
+    Raises `TypeError` or `ValueError` for anything but text, a whole number or a UUID.
+    """
+    if value is None or value == "":
+        return ""
+    if _is_whole(value) or isinstance(value, uuid.UUID):
+        return str(value)
+    if not isinstance(value, str):
+        hint = "; take its primary key" if hasattr(value, "pk") else ""
+        raise TypeError(
+            f"{name} must be text, a whole number, a UUID or None, not {shown(value)}{hint}"
+        )
+    check_text(name, value, most=LONGEST_TENANT)
+    return str.__str__(value)  # safe text, a member of an enum: JSON takes str alone
 
 
 def check_whole(name: str, value: Any, least: int, most: int, otherwise: str = "") -> None:

@@ -142,8 +142,15 @@ def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
     """Up to ``count`` calls that wait on a queue, the next first."""
-    found = broker.get().browse(registry.queue(queue), due=False)
-    return [_listed(queue, one) for one in itertools.islice(found, count)]
+    registry.queue(queue)
+    found: list[Waiting] = []
+    # In pages, since Redis gives a thousand at a time.
+    while (left := count - len(found)) > 0:
+        page = broker.get().peek(queue, len(found), min(1000, left))
+        if not page:
+            break
+        found += page
+    return [_listed(queue, one) for one in found]
 
 
 def due(queue: str, count: int = 100) -> list[Call]:

@@ -132,7 +132,8 @@ def _remember(queues: Collection[str]) -> None:
 
 def outgoing_of(sent: Message) -> Outgoing:
     """A message in the form in which the broker takes it."""
-    return Outgoing(sent.queue, message.encode(sent), sent.priority, _due(sent.eta))
+    raw, due = message.encode(sent), _due(sent.eta)
+    return Outgoing(sent.queue, raw, sent.priority, due, bool(sent.fair))
 
 
 def _due(eta: dt.datetime | None) -> float | None:

@@ -7,6 +7,7 @@ workers pass by:
 headers     ``jobs_ledger``   true: the call has a row in the ledger since it was sent
             ``jobs_unique``   the name of its unique lock
             ``jobs_label``    its label
+            ``jobs_fair``     its tenant; brokers find it by `jobs.broker.tenants.MARK`
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_attempts`` how many attempts it had before a person ran it again; absent: 0
             ``jobs_crashes``  how many times a worker vanished while it held this message

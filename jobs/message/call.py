@@ -28,6 +28,7 @@ from jobs.conf.values import (
     check_yes_or_no,
     moment,
     seconds_ahead,
+    tenant,
 )
 from jobs.exceptions import shown
 from jobs.message.behind import Behind
@@ -48,6 +49,7 @@ HEADERS = frozenset(
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
         "jobs_ledger",
         "jobs_label",
+        "jobs_fair",
         "jobs_unique",
     }
 )
@@ -127,6 +129,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     unique: str = ""
     #: A word of the caller's own, to find the call by; empty: none.
     label: str = ""
+    #: Whose call it is: tenants of a queue take turns. Empty: nobody's.
+    fair: str = ""
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -348,6 +352,7 @@ class SharedOptions(TypedDict, total=False):
     routing_key: str | None
     priority: int | None
     label: str | None
+    fair: str | int | uuid.UUID | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
     time_limit: float | None
@@ -395,6 +400,9 @@ class Send:
     #: A word of your own to find the call by, one line of 200 characters at most; "" for none.
     #: Default: the task's.
     label: str | None = None
+    #: Whose call it is, in at most 200 characters: tenants with calls on a queue take turns. "" for
+    #: none. Default: as the task's ``fair_by`` says.
+    fair: str | int | uuid.UUID | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
@@ -486,6 +494,8 @@ def check_kinds(send: Send) -> None:
     if send.label is not None:
         check_label(send.label)
         put(send, "label", str.__str__(send.label))
+    if send.fair is not None:
+        put(send, "fair", tenant("fair", send.fair))
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)
@@ -578,6 +588,8 @@ def new_message(
         return made
     if send.label is not None:
         made.label = send.label
+    if send.fair:
+        made.fair = str(send.fair)
     made.eta = send.due()
     made.group, made.group_index = send.group_id, send.group_index
     made.timelimit = (send.time_limit, send.soft_time_limit)

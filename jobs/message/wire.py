@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn
 import msgspec
 
 from jobs import conf, serialization
-from jobs.conf.values import LONGEST_LABEL, check_label
+from jobs.conf.values import LONGEST_LABEL, LONGEST_TENANT, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message import behind
 from jobs.message.behind import Behind
@@ -66,6 +66,7 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: str = ""
+    jobs_fair: str = ""
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -180,6 +181,7 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         message.ledger,
         message.unique,
         message.label,
+        message.fair,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -308,6 +310,7 @@ def _short(value: Any) -> str:
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=255)]
 _Other = Annotated[str, msgspec.Meta(max_length=255)]
 _Label = Annotated[str, msgspec.Meta(max_length=LONGEST_LABEL)]
+_Tenant = Annotated[str, msgspec.Meta(max_length=LONGEST_TENANT)]
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=1e9)]
 _Moment = Annotated[float, msgspec.Meta(ge=-1.0, le=1e11)]
@@ -332,6 +335,7 @@ class _Headers(msgspec.Struct):
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: _Label = ""
+    jobs_fair: _Tenant = ""
 
 
 class _Properties(msgspec.Struct):
@@ -440,6 +444,8 @@ def _message(
         made.unique = headers.jobs_unique
     if headers.jobs_label:
         made.label = headers.jobs_label
+    if headers.jobs_fair:
+        made.fair = headers.jobs_fair
     properties = envelope.properties
     if properties.priority:
         made.priority = _priority(properties.priority)

@@ -48,6 +48,8 @@ class Request:
     ignore_result: bool | None = None
     #: A word of the caller's own, to find the call by; empty: none.
     label: str = ""
+    #: Whose call it is, where the tenants of a queue take turns; empty: nobody's.
+    fair: str = ""
     #: Whether the function was called directly, and no message was sent.
     called_directly: bool = False
     #: Always False: no call runs where it is sent.
@@ -105,6 +107,7 @@ def request_of(sent: Message, worker: str) -> Request:
         timelimit=sent.timelimit,
         ignore_result=sent.ignore_result,
         label=sent.label,
+        fair=sent.fair,
     )
 
 

@@ -399,6 +399,7 @@ class ResultAdmin(VerbAdmin):
             left_out |= set() if self._has_workflow(obj) else {"graph"}
             left_out |= set() if self.sender_text(obj) else {"sender"}
             left_out |= set() if obj.label else {"label"}
+            left_out |= set() if origin.tenant(obj) else {"tenant"}
         fieldsets = []
         for title, names in _FIELDS:
             fields = [n for n in names if n.removesuffix("_text") not in left_out]
@@ -541,6 +542,10 @@ class ResultAdmin(VerbAdmin):
             more,
         )
 
+    @admin.display(description=_("tenant"))
+    def tenant_text(self, row: TaskResult) -> str:
+        return origin.tenant(row)
+
     @admin.display(description=_("arguments"))
     def args_text(self, row: TaskResult) -> SafeString:
         return pre(words.pretty(row.args))
@@ -628,8 +633,8 @@ _FIELDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
     (
         None,
         (
-            *("in_words", "progress_text", "task_link", "label_text", "id", "queue", "worker"),
-            *("attempts", "sender_text", "timeline"),
+            *("in_words", "progress_text", "task_link", "label_text", "id", "queue"),
+            *("tenant_text", "worker", "attempts", "sender_text", "timeline"),
         ),
     ),
     (_("Call"), ("args_text", "kwargs_text")),

@@ -38,7 +38,8 @@ def sender(row: TaskResult, site: str, acts: Sequence[LogEntry]) -> SafeString:
         return format_html("{} {}, {}", _("Schedule"), name, due)
     if row.parent_id:
         return SafeString(_("Another call: see the workflow."))
-    process = _process(row)
+    sent = _message(row)
+    process = sent.origin if sent else None
     return format_html("{}", _("Process %(name)s") % {"name": process} if process else "")
 
 
@@ -49,14 +50,19 @@ def _run(row: TaskResult) -> ScheduleRun | None:
     return runs.select_related("schedule").first()
 
 
-def _process(row: TaskResult) -> str:
-    """Where the program ran that sent it, as long as its message is kept."""
+def tenant(row: TaskResult) -> str:
+    """Whose call it is, as long as its message is kept; empty: nobody's."""
+    sent = _message(row)
+    return sent.fair if sent else ""
+
+
+def _message(row: TaskResult) -> message.Message | None:
     if not row.message:
-        return ""
+        return None
     try:
-        return message.decode(bytes(row.message), row.queue, trusted=True).origin or ""
+        return message.decode(bytes(row.message), row.queue, trusted=True)
     except MessageError:
-        return ""
+        return None
 
 
 def acts_on(row: TaskResult) -> list[LogEntry]:

@@ -1,5 +1,5 @@
 -- Promote what is due, then move messages from the queue into flight.
--- KEYS  inflight, consumers, revoked, claimed, paused, due, bell, list, ...  (one for each
+-- KEYS  inflight, consumers, revoked, claimed, paused, due, bell, fair, list, ...  (one for each
 --       priority step)
 -- ARGV  consumer, lease (ms), number of the first delivery, limit,
 --       which list each priority from 0 to 9 has: ten digits, '0001112223' with Celery's steps
@@ -12,7 +12,9 @@
 --
 -- An idle worker runs this for each message, and what is rare is asked about in one call.
 
-local DUE, BELL, LISTS = 6, 7, 8  -- indexes of these keys; the lists come last
+-- include tenants.part
+
+local DUE, BELL, FAIR, LISTS = 6, 7, 8, 9  -- indexes of these keys; the lists come last
 
 local function milliseconds()
   local time = redis.call('TIME')
@@ -22,7 +24,8 @@ end
 -- Held already: an earlier call claimed it, and its answer was lost.
 local again = redis.call('HEXISTS', KEYS[1], ARGV[3]) == 1
 
-local filled = redis.call('EXISTS', unpack(KEYS, LISTS))  -- how many lists have messages
+-- How many lists have messages; one more when tenants wait.
+local filled = redis.call('EXISTS', unpack(KEYS, FAIR))
 
 -- The shortcut of an idle consumer: there is nothing at all.
 if not again and filled == 0 and redis.call('EXISTS', KEYS[DUE], KEYS[BELL]) == 0 then
@@ -36,7 +39,14 @@ local free = tonumber(redis.call('GET', KEYS[4]) or 0)
 if not again and number < free then return {-1, -free, 0} end
 
 local answer = {-1, 0, 0}
-if redis.call('EXISTS', KEYS[3], KEYS[5], KEYS[DUE]) > 0 then
+local fair = {}  -- the places of the lists on which tenants wait
+-- A key counts as often as it is named: the result is over 3 only if tenants wait.
+local rare = redis.call('EXISTS', KEYS[3], KEYS[5], KEYS[DUE], KEYS[FAIR], KEYS[FAIR], KEYS[FAIR], KEYS[FAIR])
+if rare > 3 then
+  for _, place in ipairs(redis.call('HKEYS', KEYS[FAIR])) do fair[tonumber(place)] = true end
+  rare, filled = rare - 4, #KEYS  -- any may have messages
+end
+if rare > 0 then
   local paused = redis.call('HLEN', KEYS[5])
   if paused > 0 and redis.call('HEXISTS', KEYS[5], '') == 1 then
     if not again then
@@ -47,11 +57,13 @@ if redis.call('EXISTS', KEYS[3], KEYS[5], KEYS[DUE]) > 0 then
   end
   local now = milliseconds()
   for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[DUE], '-inf', now, 'LIMIT', 0, 500)) do
-    local place = string.sub(member, 1, 1) + 1
-    local list = KEYS[LISTS + string.sub(ARGV[5], place, place)]
-    redis.call('LLEN', list)  -- a key of another type fails here, with nothing lost
+    local priority = string.sub(member, 1, 1) + 1
+    local place = tonumber(string.sub(ARGV[5], priority, priority))
+    local message = string.sub(member, 3)
+    local list, tenant = place_of(KEYS[FAIR], place, KEYS[LISTS + place], message)
     redis.call('ZREM', KEYS[DUE], member)
-    redis.call('LPUSH', list, string.sub(member, 3))
+    put('LPUSH', KEYS[FAIR], place, list, tenant, message)
+    if tenant then fair[place] = true end
     filled = #KEYS  -- any may have messages now
   end
   answer = {-1, redis.call('ZCOUNT', KEYS[3], '(' .. now, '+inf'), paused}
@@ -70,8 +82,13 @@ end
 
 for list = LISTS, #KEYS do
   if left == 0 or filled == 0 then break end
-  local messages = redis.call('RPOP', KEYS[list], left)
-  if messages then
+  local messages
+  if fair[list - LISTS] then
+    messages = take_turns(KEYS[FAIR], list - LISTS, KEYS[list], left)
+  else
+    messages = redis.call('RPOP', KEYS[list], left)
+  end
+  if messages and #messages > 0 then
     filled = filled - 1
     local pairs_ = {}
     for _, message in ipairs(messages) do

@@ -15,3 +15,4 @@ local function answer(server)
   redis.call('SET', KEYS[1], ARGV[2] == 'end' and '=' .. server or mine, 'PX', ARGV[3])
   return 1
 end
+-- include server.part

@@ -4,3 +4,4 @@
 local function answer(server)
   return redis.call('GET', KEYS[1]) == '=' .. server and 0 or 1
 end
+-- include server.part

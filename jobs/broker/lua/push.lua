@@ -7,4 +7,5 @@ for _ = 1, math.min(#ARGV, 64 - rings) do
   redis.call('LPUSH', KEYS[2], 1)
 end
 if rings == 0 then redis.call('PEXPIRE', KEYS[2], 86400000) end
-local sent = #ARGV  -- for sent.part, which follows
+local sent, metrics = #ARGV, KEYS[3]
+-- include sent.part

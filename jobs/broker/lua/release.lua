@@ -1,16 +1,18 @@
--- Give deliveries back to the end of the queue that is popped next, if they are still held.
--- KEYS  inflight, bell, list, ...                              (one for each priority step)
+-- Give deliveries back to the end of the queue that is popped next, if they are still held; those
+-- of a tenant come first among its own.
+-- KEYS  inflight, bell, fair, list, ...                        (one for each priority step)
 -- ARGV  number, which list (from 0), new message or '' to keep it, ...  (triples, newest first)
 -- Returns how many were still held.
+-- include tenants.part
 local held = 0
 for i = 1, #ARGV, 3 do
   local message = redis.call('HGET', KEYS[1], ARGV[i])
   if message then
     if ARGV[i + 2] ~= '' then message = ARGV[i + 2] end
-    local list = KEYS[3 + ARGV[i + 1]]
-    redis.call('LLEN', list)              -- a key of another type fails here, with nothing lost
+    local place = ARGV[i + 1]
+    local list, tenant = place_of(KEYS[3], place, KEYS[4 + place], message)
     redis.call('HDEL', KEYS[1], ARGV[i])  -- first: a full server lets it go on from there
-    redis.call('RPUSH', list, message)
+    put('RPUSH', KEYS[3], place, list, tenant, message)
     held = held + 1
   end
 end

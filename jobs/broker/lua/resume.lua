@@ -1,5 +1,5 @@
 -- End a pause, make parked messages due, and wake consumers for what can be handed out.
--- KEYS  paused, due, bell, list, ...
+-- KEYS  paused, due, bell, fair, list, ...
 -- ARGV  task or '' for the queue, PARKED (ms), most parked messages to make due
 -- Returns {whether it was paused, how many parked messages are due now}
 local was = redis.call('HDEL', KEYS[1], ARGV[1])
@@ -13,7 +13,8 @@ for i = 1, #parked, 2 do
 end
 -- Count what is due later as well: claims didn't learn of its time while the queue was paused.
 local waiting = redis.call('ZCARD', KEYS[2])
-for list = 4, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[list]) end
+for list = 5, #KEYS do waiting = waiting + redis.call('LLEN', KEYS[list]) end
+for _, count in ipairs(redis.call('HVALS', KEYS[4])) do waiting = waiting + count end
 for _ = 1, math.min(waiting, 64 - redis.call('LLEN', KEYS[3])) do
   redis.call('LPUSH', KEYS[3], 1)
 end

@@ -9,4 +9,5 @@ if rings < 64 then
   redis.call('LPUSH', KEYS[2], 1)
   redis.call('PEXPIRE', KEYS[2], 86400000)
 end
-local sent = #ARGV / 2  -- for sent.part, which follows
+local sent, metrics = #ARGV / 2, KEYS[3]
+-- include sent.part

@@ -1,16 +1,24 @@
 -- Move waiting messages into flight under an operator, even from a paused queue.
--- KEYS  inflight, consumers, list, ...
+-- KEYS  inflight, consumers, fair, list, ...
 -- ARGV  consumer, lease (ms), number of the first delivery, limit (at most 500)
 -- Returns {message, index of its list from 0, ...}
+-- include tenants.part
 local number, limit = tonumber(ARGV[3]), tonumber(ARGV[4])
-local answer, held = {}, {}
+local answer, held, fair = {}, {}, {}
+for _, place in ipairs(redis.call('HKEYS', KEYS[3])) do fair[tonumber(place)] = true end
 
-for list = 3, #KEYS do
+for list = 4, #KEYS do
   local left = limit - #held / 2
   if left == 0 then break end
-  for _, message in ipairs(redis.call('RPOP', KEYS[list], left) or {}) do
+  local place, messages = list - 4, nil
+  if fair[place] then
+    messages = take_turns(KEYS[3], place, KEYS[list], left)
+  else
+    messages = redis.call('RPOP', KEYS[list], left)
+  end
+  for _, message in ipairs(messages or {}) do
     answer[#answer + 1] = message
-    answer[#answer + 1] = list - 3
+    answer[#answer + 1] = place
     held[#held + 1] = number
     held[#held + 1] = message
     number = number + 1

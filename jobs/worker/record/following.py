@@ -20,7 +20,7 @@ from jobs import (
     message,
     routing,
 )
-from jobs.conf.values import check_label
+from jobs.conf.values import check_label, tenant
 from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
@@ -280,7 +280,20 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
     sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
+    sent.fair = _tenant(sent, options)
     return _placed(sent, options)
+
+
+def _tenant(sent: Message, options: Mapping[str, Any]) -> str:
+    """The tenant of a call: the one that its options name or, by its arguments, its task does."""
+    task = tasks.get(sent.task)
+    try:
+        if options.get("fair") is not None:
+            return tenant("fair", options["fair"])
+        return task.tenant_of(sent.args, sent.kwargs) if task and task.tenant_of else ""
+    except (TypeError, ValueError) as error:  # nobody is there to be told, and the call must run
+        log.error("%s[%s] is sent as nobody's: %s", sent.task, sent.id, error)
+        return ""
 
 
 def _placed(sent: Message, options: Mapping[str, Any]) -> Message:

@@ -140,6 +140,18 @@ def test_what_waits_is_listed_in_the_order_of_claims(root: Client, broker_url: s
     assert re.search(r"(\d+ ms|[\d.]+ s) ago", shown)
 
 
+def test_whose_a_call_is(root: Client, broker_url: str) -> None:
+    """What tenants have waiting is listed in the order of their turns."""
+    first, third = send("0", "1", fair="acme <b>")
+    (second,) = send("2", fair="other")
+    shown = page(root, WAITING)
+    assert ids(shown) == [first, second, third]
+    assert shown.count("Tenant: acme &lt;b&gt;") == 2
+    link = re.search(r'class="jobs-id" href="([^"]+)"', shown)
+    assert link is not None
+    assert "<dt>Tenant</dt><dd>acme &lt;b&gt;</dd>" in page(root, unescape(link[1]))
+
+
 def test_pages_of_what_waits(root: Client, broker_url: str) -> None:
     sent = send(*map(str, range(120)))
     assert walk(root, WAITING) == sent

@@ -602,3 +602,13 @@ def test_the_progress_is_that_of_the_present_attempt(
     said = b'{"done":1,"total":4,"at":0,"attempt":%d}' % told
     broker.get().note(result.queue, [Note(result.pk, About.PROGRESS, said)], 60)
     assert ("<progress" in page(root, result.pk)) is shown
+
+
+@pytest.mark.django_db(transaction=True)
+def test_whose_call_it_is(root: Client, broker_url: str) -> None:
+    with transaction.atomic():
+        sent, nobodys = fail.apply_async(("no",), fair="acme"), fail.delay("no")
+    assert field(page(root, sent.id), "tenant_text") == "acme"
+    work()
+    assert field(page(root, sent.id), "tenant_text") == "acme"
+    assert "tenant_text" not in page(root, nobodys.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 from jobs.broker.base import Broker, Outgoing
@@ -16,6 +17,12 @@ def push(broker: Broker, *raws: bytes, queue: str = "mail", priority: int = 0) -
 def claim(broker: Broker, limit: int = 10, *, by: str = "w1", first: int = 1) -> list[bytes]:
     """The messages of one claim on the queue ``mail``."""
     return [raw for _, raw in broker.claim("mail", by, first, limit, LEASE).messages]
+
+
+def of_tenant(tenant: str, n: int) -> bytes:
+    """A message that names its tenant, as the wire form has it."""
+    named = json.dumps(tenant, ensure_ascii=False)
+    return b'{"headers":{"n":%d,"jobs_fair":%b},"body":"x"}' % (n, named.encode())
 
 
 def expire(broker: Broker, consumer: str, queue: str = "mail") -> None:

@@ -47,6 +47,10 @@ def test_every_option_has_a_default() -> None:
         ({"unique": "ever"}, "unique must be 'until_start', 'until_end', seconds"),
         ({"unique_key": lambda a: a}, "unique_key is for a task with unique="),
         ({"sensitive": ["c"]}, "has no parameter 'c', which sensitive= names"),
+        ({"fair_by": "c"}, "has no parameter 'c', which fair_by= names"),
+        ({"fair_by": lambda tenant: tenant}, "has no parameter 'tenant', which the function of"),
+        ({"fair_by": 7}, "fair_by must be the name of a parameter, or a function"),
+        ({"fair_by": "a", "sensitive": ["a"]}, "fair_by= names 'a', which is sensitive"),
     ],
 )
 def test_what_is_wrong_is_told_where_the_task_is_declared(

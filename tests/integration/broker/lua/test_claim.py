@@ -7,6 +7,7 @@ from tests.integration.broker.lua.keys import (
     CLAIMED,
     CONSUMERS,
     DUE,
+    FAIR,
     INFLIGHT,
     LISTS,
     PAUSED,
@@ -14,7 +15,7 @@ from tests.integration.broker.lua.keys import (
     REVOKED,
 )
 
-KEYS = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, PAUSED, DUE, BELL, *LISTS)
+KEYS = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, PAUSED, DUE, BELL, FAIR, *LISTS)
 
 
 def claim(run, *, first=1, limit=10, lease=5_000):

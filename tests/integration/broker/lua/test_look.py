@@ -1,10 +1,10 @@
 import redis
 
 from jobs.broker.scripts import LOOK
-from tests.integration.broker.lua.keys import LISTS, PAUSED
+from tests.integration.broker.lua.keys import FAIR, LISTS, PAUSED
 
 WORKERS = "{mail}:workers"
-KEYS = (PAUSED, WORKERS, *LISTS)
+KEYS = (PAUSED, WORKERS, FAIR, *LISTS)
 
 
 def test_what_it_reads(run, dump, client: redis.Redis):

@@ -1,9 +1,9 @@
 import redis
 
 from jobs.broker.scripts import RELEASE
-from tests.integration.broker.lua.keys import BELL, INFLIGHT, LISTS
+from tests.integration.broker.lua.keys import BELL, FAIR, INFLIGHT, LISTS
 
-KEYS = (INFLIGHT, BELL, *LISTS)
+KEYS = (INFLIGHT, BELL, FAIR, *LISTS)
 
 
 def test_to_the_right_end_of_the_lists_of_their_priorities(run, dump, client: redis.Redis):
@@ -21,7 +21,7 @@ def test_to_each_of_any_number_of_lists(run, dump, client: redis.Redis):
     lists = [f"list {n}" for n in range(10)]
     client.hset(INFLIGHT, mapping={n: b"%d" % n for n in range(10)})
     args = [value for n in range(10) for value in (n, n, b"")]
-    run(RELEASE, (INFLIGHT, BELL, *lists), *args)
+    run(RELEASE, (INFLIGHT, BELL, FAIR, *lists), *args)
     left = dump()
     assert [left[name] for name in lists] == [[b"%d" % n] for n in range(10)]
 

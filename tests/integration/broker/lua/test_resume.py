@@ -1,9 +1,9 @@
 import redis
 
 from jobs.broker.scripts import RESUME
-from tests.integration.broker.lua.keys import BELL, DUE, LISTS, PAUSED
+from tests.integration.broker.lua.keys import BELL, DUE, FAIR, LISTS, PAUSED
 
-KEYS = (PAUSED, DUE, BELL, *LISTS)
+KEYS = (PAUSED, DUE, BELL, FAIR, *LISTS)
 PARKED = 8_000_000_000_000_000
 
 

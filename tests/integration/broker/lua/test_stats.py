@@ -2,9 +2,9 @@ import pytest
 import redis
 
 from jobs.broker.scripts import STATS
-from tests.integration.broker.lua.keys import CONSUMERS, DEAD, DUE, LISTS
+from tests.integration.broker.lua.keys import CONSUMERS, DEAD, DUE, FAIR, LISTS
 
-KEYS = (CONSUMERS, DUE, DEAD, *LISTS)
+KEYS = (CONSUMERS, DUE, DEAD, FAIR, *LISTS)
 
 
 def test_counts_what_a_queue_holds(run, now, client: redis.Redis):

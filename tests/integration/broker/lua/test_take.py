@@ -2,9 +2,9 @@ import pytest
 import redis
 
 from jobs.broker.scripts import TAKE
-from tests.integration.broker.lua.keys import CONSUMERS, INFLIGHT, LISTS, PAUSED
+from tests.integration.broker.lua.keys import CONSUMERS, FAIR, INFLIGHT, LISTS, PAUSED
 
-KEYS = (INFLIGHT, CONSUMERS, *LISTS)
+KEYS = (INFLIGHT, CONSUMERS, FAIR, *LISTS)
 
 
 def take(run, *, first=1, limit=10):

@@ -14,6 +14,7 @@ from tests.integration.broker.lua.keys import (
     CONSUMERS,
     DEAD,
     DUE,
+    FAIR,
     INFLIGHT,
     LISTS,
     METRICS,
@@ -24,7 +25,7 @@ from tests.integration.broker.lua.keys import (
 
 HELD = {b"1": b"held"}
 CASES: dict[str, tuple[str, Any, tuple[str, ...], list[Any]]] = {
-    "release": (LISTS[0], scripts.RELEASE, (INFLIGHT, BELL, *LISTS), [1, 0, ""]),
+    "release": (LISTS[0], scripts.RELEASE, (INFLIGHT, BELL, FAIR, *LISTS), [1, 0, ""]),
     "dead_letter": (DEAD, scripts.DEAD_LETTER, (INFLIGHT, DEAD), [1, "why", "w1"]),
     "retry": (DUE, scripts.RETRY, (INFLIGHT, DUE, BELL), [1, 99, "0|again"]),
 }
@@ -52,7 +53,7 @@ def test_what_is_to_be_parked_stays(client: redis.Redis, run: Any) -> None:
 def test_what_is_due_stays(client: redis.Redis, run: Any) -> None:
     client.zadd(DUE, {"0|due": 1})
     client.set(LISTS[0], "somebody else's")
-    keys = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, PAUSED, DUE, BELL, *LISTS)
+    keys = (INFLIGHT, CONSUMERS, REVOKED, CLAIMED, PAUSED, DUE, BELL, FAIR, *LISTS)
     with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
         run(scripts.CLAIM, keys, "w1", 5_000, 1, 10, PLACES)
     assert client.zscore(DUE, "0|due") == 1
@@ -70,7 +71,7 @@ def test_what_is_read_for_people_is_answered_by_the_key(client: redis.Redis, run
         [],
     ]
     client.hset(PAUSED, "task", "said")
-    assert run(scripts.LOOK, (PAUSED, workers, *LISTS), 9) == [
+    assert run(scripts.LOOK, (PAUSED, workers, FAIR, *LISTS), 9) == [
         [b"task", b"said"],
         workers.encode(),
         [],

@@ -1,0 +1,61 @@
+"""What it costs that the tenants of a queue take turns."""
+
+from typing import cast
+
+from ..bench import Bench
+from ..systems import System
+from . import throughput
+from .base import Column, Figures, Measure
+
+#: So many have calls in the backlog that is drained.
+DRAINED = 1_000
+#: How many wait while claims are measured; 0: the messages are nobody's.
+WAITING = (0, 1, 10, 1_000, 100_000)
+
+
+def run(system: System, bench: Bench) -> Figures:
+    """Drain a backlog of nobody's calls, then one of a thousand tenants; then look at claims."""
+    plain = throughput.run(system, bench)
+    turns = throughput.run(system, bench, DRAINED)
+    assert plain["rate"]
+    assert plain["cpu"]
+    assert turns["rate"]
+    assert turns["cpu"]
+    found: Figures = {
+        "plain": plain["rate"],
+        "turns": turns["rate"],
+        "ratio": turns["rate"] / plain["rate"],
+        "plain_cpu": plain["cpu"],
+        "turns_cpu": turns["cpu"],
+        "plain_commands": plain["commands"],
+        "turns_commands": turns["commands"],
+    }
+    system.prepare(bench)
+    spent = cast("dict[str, float]", system.act(bench, "claims", tenants=WAITING))
+    found |= {f"claim_{what}": us for what, us in spent.items()}
+    system.prepare(bench)
+    found["overtaken"] = cast("int", system.act(bench, "overtaken"))
+    return found
+
+
+MEASURE = Measure(
+    name="fair",
+    title=f"Draining with {DRAINED:,} tenants in turns, and what claims cost Redis",
+    run=run,
+    columns=(
+        Column("plain", "tasks/s, nobody's"),
+        Column("turns", "in turns"),
+        Column("ratio", "in turns ÷ nobody's", 2),
+        Column("plain_cpu", "CPU µs/task, nobody's"),
+        Column("turns_cpu", "in turns"),
+        Column("plain_commands", "Redis cmds/task, nobody's", 2),
+        Column("turns_commands", "in turns", 2),
+        *(
+            Column(f"claim_{size}_{tenants}", f"claim of {size} µs, {tenants:,} tenants", 1)
+            for size in (1, 100)
+            for tenants in WAITING
+        ),
+        Column("overtaken", "claims until another's turn"),
+    ),
+    systems=("jobsite",),
+)
