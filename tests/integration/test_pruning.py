@@ -200,7 +200,9 @@ def test_nothing_to_do_takes_no_write_lock(
     django_assert_num_queries: DjangoAssertNumQueries,
 ) -> None:
     result(1)
-    with django_assert_num_queries(8) as asked:  # two for each end, one for chords, one for runs
+    # Two for each end, one for chords, one for runs; on PostgreSQL two that look for partitions.
+    count = 10 if connection.vendor == "postgresql" else 8
+    with django_assert_num_queries(count) as asked:
         assert prune(NOW)
     assert {query["sql"].split()[0] for query in asked.captured_queries} == {"SELECT"}
 
