@@ -15,6 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import OperationalError, connections, transaction
@@ -270,7 +271,7 @@ def make_whole(done: Callable[[str], object] = lambda name: None) -> None:
         return
     finish_dropping(Q(id__gt=""))
     for partition in read().partitions:
-        _briefly(lambda cursor, one=partition: _join(cursor, one), _EXCLUSIVE)
+        _briefly(partial(_join, partition=partition), _EXCLUSIVE)
         done(partition.name)
     _briefly(_swap_back, _EXCLUSIVE)
 
@@ -281,7 +282,7 @@ def _join(cursor: Any, partition: Partition) -> None:
     schema, *_ = _whose(cursor)
     name = f'{schema}."{partition.name}"'
     cursor.execute(f"ALTER TABLE {schema}.{TABLE} DETACH PARTITION {name}")
-    cursor.execute(f"INSERT INTO {schema}.{TABLE} SELECT * FROM {name}")
+    _copy(cursor, name, TABLE)
     cursor.execute(f"DROP TABLE {name}")
 
 
@@ -289,8 +290,18 @@ def _swap_back(cursor: Any) -> None:
     found = _read(cursor)
     if not found.parted:
         return
-    if found.partitions:
-        raise ConfigurationError("A partition was made meanwhile. Run the command again.")
+    cursor.execute(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = to_regclass(%s)",
+        [TABLE],
+    )
+    # They would be dropped with the table.
+    if others := sorted(
+        {name for (name,) in cursor.fetchall()} - {REST, f"{_whose(cursor)[0]}.{REST}"}
+    ):
+        raise ConfigurationError(
+            f"There are other partitions: {', '.join(others)}. Detach those that were not made by "
+            "this command, and run it again."
+        )
     schema, *_ = _whose(cursor)
     cursor.execute(
         "SELECT own.relname, whole.relname FROM pg_index w JOIN pg_inherits i "
@@ -326,16 +337,16 @@ def extend(
         for partition in made:
             _make(cursor, partition)
     done("set results aside that belong there")
-    _briefly(lambda cursor: _open_window(cursor, made), _SHARED, _REST_ALONE)
+    _briefly(partial(_open_window, made=made), _SHARED, _REST_ALONE)
     try:
         done(f"read {REST}, to know that no other result belongs there")
         with transaction.atomic(using=alias()), connections[alias()].cursor() as cursor:
             cursor.execute("SET LOCAL statement_timeout = 0")
             cursor.execute(f"ALTER TABLE {REST} VALIDATE CONSTRAINT {_WINDOW}")
         done("attach them")
-        _briefly(lambda cursor: _attach(cursor, made), _SHARED, _REST_ALONE)
+        _briefly(partial(_attach, made=made), _SHARED, _REST_ALONE)
     except BaseException:
-        _briefly(lambda cursor: _close_window(cursor, made), _SHARED, _REST_ALONE)
+        _briefly(partial(_close_window, made=made), _SHARED, _REST_ALONE)
         raise
     done("analyze the table")
     with connections[alias()].cursor() as cursor:
@@ -398,11 +409,9 @@ def _open_window(cursor: Any, made: Sequence[Partition]) -> None:
         f"CHECK (id < '{start}' OR id >= '{end}') NOT VALID"
     )
     for one in made if count else ():
-        cursor.execute(
-            f"WITH moved AS (DELETE FROM {REST} WHERE id >= %s AND id < %s RETURNING *) "
-            f'INSERT INTO "{one.name}" SELECT * FROM moved',
-            [one.start, one.end],
-        )
+        inside = f"id >= '{one.start}' AND id < '{one.end}'"
+        _copy(cursor, REST, f'"{one.name}"', inside)
+        cursor.execute(f"DELETE FROM {REST} WHERE {inside}")
 
 
 def _attach(cursor: Any, made: Sequence[Partition]) -> None:
@@ -420,14 +429,14 @@ def _close_window(cursor: Any, made: Sequence[Partition]) -> None:
     there = {partition.name for partition in _read(cursor).partitions}
     for one in made:
         if one.name not in there:
-            cursor.execute(f'INSERT INTO {REST} SELECT * FROM "{one.name}"')
+            _copy(cursor, f'"{one.name}"', REST)
             cursor.execute(f'DROP TABLE "{one.name}"')
 
 
 def drop(partition: Partition, stays: Q) -> None:
     """Drop a partition. Rows that ``stays`` fits go to the rest: those that have not ended at the
     same moment, the others right after it."""
-    _briefly(lambda cursor: _detach(cursor, partition), f"LOCK TABLE ONLY {TABLE} IN {_FOR_ITSELF}")
+    _briefly(partial(_detach, partition=partition), f"LOCK TABLE ONLY {TABLE} IN {_FOR_ITSELF}")
     finish_dropping(stays)
 
 
@@ -443,7 +452,7 @@ def finish_dropping(stays: Q) -> None:
         names = [name for (name,) in cursor.fetchall()]
     for name in names:
         if _NAME.fullmatch(name.removesuffix(_LEAVING)):
-            ids = _briefly(lambda cursor, one=name: _finish(cursor, one, stays), _SHARED)
+            ids = _briefly(partial(_finish, name=name, stays=stays), _SHARED)
             if ids is not None:
                 _drop_attempts(*ids)
 
@@ -454,7 +463,7 @@ def _detach(cursor: Any, partition: Partition) -> None:
     name = f"{partition.name}{_LEAVING}"
     cursor.execute(f'ALTER TABLE {TABLE} DETACH PARTITION "{partition.name}"')
     cursor.execute(f'ALTER TABLE "{partition.name}" RENAME TO "{name}"')
-    cursor.execute(f'INSERT INTO {TABLE} SELECT * FROM "{name}" WHERE state IN ({_OPEN})')
+    _copy(cursor, f'"{name}"', TABLE, f"state IN ({_OPEN})")
 
 
 def _finish(cursor: Any, name: str, stays: Q) -> tuple[str, str] | None:
@@ -467,13 +476,26 @@ def _finish(cursor: Any, name: str, stays: Q) -> tuple[str, str] | None:
     query = results().filter(stays).query
     where, values = query.get_compiler(alias()).compile(query.where)
     # Under the name by which the condition calls its columns.
-    cursor.execute(
-        f'INSERT INTO {TABLE} SELECT * FROM "{name}" AS "{TABLE}" WHERE {where} '
-        "ON CONFLICT (id) DO NOTHING",
-        values,
-    )
+    _copy(cursor, f'"{name}" AS "{TABLE}"', TABLE, where, values)
     cursor.execute(f'DROP TABLE "{name}"')
     return None if lowest is None else (lowest, highest)
+
+
+def _copy(
+    cursor: Any, source: str, target: str, where: str = "true", values: Sequence[Any] = ()
+) -> None:
+    """Copy rows from one table to another, but none that is there."""
+    cursor.execute(
+        "SELECT string_agg(quote_ident(attname), ', ') FROM pg_attribute "
+        "WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped",
+        [TABLE],
+    )
+    (columns,) = cursor.fetchone()
+    cursor.execute(
+        f"INSERT INTO {target} ({columns}) SELECT {columns} FROM {source} WHERE {where} "
+        "ON CONFLICT (id) DO NOTHING",
+        values or None,
+    )
 
 
 def _drop_attempts(lowest: str, highest: str) -> None:

@@ -13,12 +13,13 @@ from django.core.management import call_command
 from django.db import connection, transaction
 from pytest_django import Settings
 
-from jobs import AsyncResult, ledger, message
-from jobs.ledger import partitions, pruning, publish
+from jobs import AsyncResult, checks, ledger, message
+from jobs.ledger import partitions, pruning, publish, vacuuming
 from jobs.ledger.partitions import REST, TABLE
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 from tests.integration.commands.helpers import fail, run
+from tests.integration.test_ledger import record_of
 from tests.tasks import add
 from tests.workers import work
 
@@ -137,7 +138,7 @@ class TestMaking:
     def test_what_was_interrupted_goes_on(self, monkeypatch: pytest.MonkeyPatch) -> None:
         stray = result(THEN, id=own_id(THEN + 4 * DAY))
 
-        def killed(*_: Any) -> None:
+        def killed(*_: Any, **__: Any) -> None:
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patch:
@@ -145,7 +146,7 @@ class TestMaking:
             with pytest.raises(KeyboardInterrupt):
                 make()
             assert table_of(stray) == REST  # it was put back
-            patch.setattr(partitions, "_close_window", lambda *_: None)  # as by SIGKILL
+            patch.setattr(partitions, "_close_window", lambda *_, **__: None)  # as by SIGKILL
             with pytest.raises(KeyboardInterrupt):
                 make()
         assert partitions.extend(THEN, "day") != []
@@ -175,6 +176,52 @@ class TestMaking:
         go_on.set()
         thread.join(30)
         assert len(names()) == 4
+
+    def test_all_is_recorded_while_it_is_made_and_undone(self) -> None:
+        begun, stop = threading.Event(), threading.Event()
+        recorded: list[str] = []
+        failed: list[BaseException] = []
+
+        def record() -> None:
+            try:
+                while not stop.is_set():
+                    now = dt.datetime.now(dt.UTC)
+                    times = {"created_at": now, "finished_at": now, "published_at": now}
+                    batch = [record_of(message.new_id(), State.SUCCESS, **times) for _ in range(20)]
+                    assert ledger.record(batch) == 20
+                    recorded.extend(one.id for one in batch)
+                    assert ledger.ended(recorded[-40:]) == set(recorded[-40:])
+                    begun.set()
+            except BaseException as error:  # noqa: BLE001  the test shows it
+                failed.append(error)
+            finally:
+                begun.set()
+                connection.close()
+
+        thread = threading.Thread(target=record)
+        thread.start()
+        begun.wait(30)
+        try:
+            make(NOW)
+            partitions.drop(partitions.read().partitions[0], pruning._stays(NOW))
+            partitions.make_whole()
+        finally:
+            stop.set()
+            thread.join(30)
+        assert failed == []
+        assert set(TaskResult.objects.values_list("id", flat=True)) == set(recorded)
+
+    def test_a_partition_of_somebody_else_is_not_dropped_with_the_table(self) -> None:
+        make()
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"CREATE TABLE own PARTITION OF {TABLE} FOR VALUES FROM ('order-1') TO ('order-9')"
+            )
+            result(THEN, id="order-5")
+            with pytest.raises(partitions.ConfigurationError, match="other partitions: own"):
+                partitions.make_whole()
+            assert TaskResult.objects.filter(id="order-5").exists()
+            cursor.execute(f"ALTER TABLE {TABLE} DETACH PARTITION own; DROP TABLE own")
 
     def test_longer_ones_from_now_on(self) -> None:
         last = make()[-1]
@@ -339,3 +386,32 @@ class TestCommand:
         monkeypatch.setattr(partitions, "make_parted", locked)
         _status, _out, told = fail("jobs_partition", "--every", "day", "--apply")
         assert "look into pg_stat_activity" in told
+
+
+class TestVacuuming:
+    def test_large_tables_that_are_left_to_the_defaults(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert vacuuming.lax_tables() == []
+        monkeypatch.setattr(vacuuming, "LARGE", 100)
+        TaskResult.objects.bulk_create(
+            [TaskResult(id=f"{n}", task="a", queue="default") for n in range(200)]
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(f"ANALYZE {TABLE}")
+            (found,) = vacuuming.lax_tables()
+            assert (found.name, found.rows, found.vacuumed) == (TABLE, 200, True)
+            assert found.lax["autovacuum_vacuum_scale_factor"] == 0.2
+            (told,) = checks.check_vacuuming()
+            assert "jobs_taskresult (200 rows)" in told.msg
+            cursor.execute(vacuuming.statement(TABLE))
+            assert vacuuming.lax_tables() == []
+            cursor.execute(f"ALTER TABLE {TABLE} SET (autovacuum_enabled = off)")
+            assert not vacuuming.lax_tables()[0].vacuumed
+            made = make()  # new partitions get the options of the table
+            cursor.execute("SELECT reloptions FROM pg_class WHERE relname = %s", [made[0].name])
+            assert "autovacuum_vacuum_scale_factor=0.01" in cursor.fetchone()[0]
+            assert [one.name for one in vacuuming.lax_tables()] == [REST]
+            partitions.make_whole()
+            options = ", ".join(["autovacuum_enabled", *vacuuming.RECOMMENDED])
+            cursor.execute(f"ALTER TABLE {TABLE} RESET ({options})")
