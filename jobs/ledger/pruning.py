@@ -44,7 +44,7 @@ KEPT_RUNS = 20
 _AHEAD = dt.timedelta(days=1)
 #: Most rows that are moved out of a partition, so that it can be dropped; and how many of them may
 #: not have ended, since others wait while these are moved.
-_KEPT, _UNFINISHED = 100_000, 1_000
+_KEPT, _UNFINISHED = 100_000, 200
 #: So many are moved in any case, and more if they are less than a tenth.
 _FEW = 1_000
 
