@@ -36,8 +36,8 @@ REST = f"{TABLE}_rest"
 #: How long a partition is → how far ahead partitions are made.
 EVERY = {"day": dt.timedelta(days=14), "week": dt.timedelta(weeks=6), "month": dt.timedelta(124)}
 
-#: The first partition begins so much later. An interrupted command leaves a constraint that
-#: refuses ids of the partitions to come: each night's pruning would end what it has begun.
+#: The first partition begins so much later. A command that is killed leaves a constraint that
+#: refuses ids of the partitions to come: each night's pruning removes it.
 _MARGIN = dt.timedelta(days=2)
 
 #: Milliseconds to wait for a lock, how often to try, and seconds between two tries.
@@ -50,8 +50,8 @@ _NAME = re.compile(rf"{TABLE}_(d|w|m)(\d{{8}})")
 _BOUNDS = re.compile(r"FOR VALUES FROM \('([0-9a-f-]{36})'\) TO \('([0-9a-f-]{36})'\)")
 #: The constraint on the rest that spares PostgreSQL from reading it while others wait.
 _WINDOW = f"{TABLE}_window"
-#: What is put behind the name of a partition that is about to be dropped.
-_LEAVING = "_leaving"
+#: What is put behind the name of a table that is about to be attached, or to be dropped.
+_NEW, _LEAVING = "_new", "_leaving"
 #: What is put behind the name of an index of the rest.
 _OF_REST = "_rest"
 
@@ -199,6 +199,8 @@ _OBSTACLES = (
 def make_parted() -> None:
     """Put a partitioned table in the place of the table, which becomes its rest. That takes
     milliseconds, however large the table is: no row is read. Raises `ConfigurationError`."""
+    if read().parted:
+        return
     if problems := obstacles():
         raise ConfigurationError(" ".join(problems))
     _briefly(_swap, f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
@@ -265,11 +267,11 @@ def make_whole(done: Callable[[str], object] = lambda name: None) -> None:
 
     ``done``: called with the name of each partition. Raises `ConfigurationError`.
     """
-    if problems := obstacles():
-        raise ConfigurationError(" ".join(problems))
     if not read().parted:
         return
-    finish_dropping(Q(id__gt=""))
+    if problems := obstacles():
+        raise ConfigurationError(" ".join(problems))
+    tidy(Q(id__gt=""))
     for partition in read().partitions:
         _briefly(partial(_join, partition=partition), _EXCLUSIVE)
         done(partition.name)
@@ -332,13 +334,15 @@ def extend(
     made = to_make(read(), now, every)
     if not made:
         return []
+    if _left(_NEW):
+        _briefly(_close_window, _SHARED, _REST_ALONE)
     done(f"make {len(made)} tables")
-    with connections[alias()].cursor() as cursor:
-        for partition in made:
-            _make(cursor, partition)
-    done("set results aside that belong there")
-    _briefly(partial(_open_window, made=made), _SHARED, _REST_ALONE)
     try:
+        with connections[alias()].cursor() as cursor:
+            for partition in made:
+                _make(cursor, partition)
+        done("set results aside that belong there")
+        _briefly(partial(_open_window, made=made), _SHARED, _REST_ALONE)
         done(f"read {REST}, to know that no other result belongs there")
         with transaction.atomic(using=alias()), connections[alias()].cursor() as cursor:
             cursor.execute("SET LOCAL statement_timeout = 0")
@@ -346,7 +350,7 @@ def extend(
         done("attach them")
         _briefly(partial(_attach, made=made), _SHARED, _REST_ALONE)
     except BaseException:
-        _briefly(partial(_close_window, made=made), _SHARED, _REST_ALONE)
+        _briefly(_close_window, _SHARED, _REST_ALONE)
         raise
     done("analyze the table")
     with connections[alias()].cursor() as cursor:
@@ -375,14 +379,14 @@ def is_short(found: Ledger, now: dt.datetime) -> bool:
 
 def _make(cursor: Any, partition: Partition) -> None:
     schema, owner, me = _whose(cursor)
-    name = f'{schema}."{partition.name}"'
+    name = f'{schema}."{partition.name}{_NEW}"'
     cursor.execute(
         "SELECT array_to_string(reloptions, ', ') FROM pg_class WHERE oid = to_regclass(%s)", [REST]
     )
     (options,) = cursor.fetchone()
     like = f"(LIKE {schema}.{TABLE} INCLUDING ALL)"
     stored = f" WITH ({options})" if options else ""
-    cursor.execute(f"CREATE TABLE IF NOT EXISTS {name} {like}{stored}")
+    cursor.execute(f"CREATE TABLE {name} {like}{stored}")
     if owner != me:
         cursor.execute(f"ALTER TABLE {name} OWNER TO {owner}")
 
@@ -405,56 +409,64 @@ def _open_window(cursor: Any, made: Sequence[Partition]) -> None:
             "wrong? Try again when they have ended or are deleted."
         )
     cursor.execute(
-        f"ALTER TABLE {REST} DROP CONSTRAINT IF EXISTS {_WINDOW}, ADD CONSTRAINT {_WINDOW} "
+        f"ALTER TABLE {REST} ADD CONSTRAINT {_WINDOW} "
         f"CHECK (id < '{start}' OR id >= '{end}') NOT VALID"
     )
     for one in made if count else ():
         inside = f"id >= '{one.start}' AND id < '{one.end}'"
-        _copy(cursor, REST, f'"{one.name}"', inside)
+        _copy(cursor, REST, f'"{one.name}{_NEW}"', inside)
         cursor.execute(f"DELETE FROM {REST} WHERE {inside}")
 
 
 def _attach(cursor: Any, made: Sequence[Partition]) -> None:
     for one in made:
         cursor.execute(
-            f'ALTER TABLE {TABLE} ATTACH PARTITION "{one.name}" '
+            f'ALTER TABLE {TABLE} ATTACH PARTITION "{one.name}{_NEW}" '
             f"FOR VALUES FROM ('{one.start}') TO ('{one.end}')"
         )
+        cursor.execute(f'ALTER TABLE "{one.name}{_NEW}" RENAME TO "{one.name}"')
     cursor.execute(f"ALTER TABLE {REST} DROP CONSTRAINT {_WINDOW}")
 
 
-def _close_window(cursor: Any, made: Sequence[Partition]) -> None:
+def _close_window(cursor: Any) -> None:
     """Undo `_open_window`, and drop the tables."""
     cursor.execute(f"ALTER TABLE {REST} DROP CONSTRAINT IF EXISTS {_WINDOW}")
-    there = {partition.name for partition in _read(cursor).partitions}
-    for one in made:
-        if one.name not in there:
-            _copy(cursor, f'"{one.name}"', REST)
-            cursor.execute(f'DROP TABLE "{one.name}"')
+    for name in _left(_NEW):
+        _copy(cursor, f'"{name}"', REST)
+        cursor.execute(f'DROP TABLE "{name}"')
 
 
 def drop(partition: Partition, stays: Q) -> None:
     """Drop a partition. Rows that ``stays`` fits go to the rest: those that have not ended at the
     same moment, the others right after it."""
     _briefly(partial(_detach, partition=partition), f"LOCK TABLE ONLY {TABLE} IN {_FOR_ITSELF}")
-    finish_dropping(stays)
+    _finish_dropping(stays)
 
 
-def finish_dropping(stays: Q) -> None:
+def tidy(stays: Q) -> None:
+    """Clear up what a process that was killed has left. ``stays``: as for `drop`."""
+    if _left(_NEW):
+        _briefly(_close_window, _SHARED, _REST_ALONE)
+    _finish_dropping(stays)
+
+
+def _finish_dropping(stays: Q) -> None:
     """Drop what was detached to be dropped, after moving rows that ``stays`` fits to the rest."""
+    for name in _left(_LEAVING):
+        _briefly(partial(_finish, name=name, stays=stays), _SHARED)
+
+
+def _left(ending: str) -> list[str]:
+    """Names of tables that `extend` or `drop` has made or detached, and not ended with."""
     with connections[alias()].cursor() as cursor:
         cursor.execute(
             "SELECT relname FROM pg_class WHERE relkind = 'r' AND NOT relispartition "
             "AND relname LIKE %s AND relnamespace = (SELECT relnamespace FROM pg_class "
-            "WHERE oid = to_regclass(%s))",
-            [f"{TABLE}%{_LEAVING}", TABLE],
+            "WHERE oid = to_regclass(%s)) ORDER BY relname",
+            [f"{TABLE}%{ending}", TABLE],
         )
         names = [name for (name,) in cursor.fetchall()]
-    for name in names:
-        if _NAME.fullmatch(name.removesuffix(_LEAVING)):
-            ids = _briefly(partial(_finish, name=name, stays=stays), _SHARED)
-            if ids is not None:
-                _drop_attempts(*ids)
+    return [name for name in names if _NAME.fullmatch(name.removesuffix(ending))]
 
 
 def _detach(cursor: Any, partition: Partition) -> None:
@@ -466,11 +478,10 @@ def _detach(cursor: Any, partition: Partition) -> None:
     _copy(cursor, f'"{name}"', TABLE, f"state IN ({_OPEN})")
 
 
-def _finish(cursor: Any, name: str, stays: Q) -> tuple[str, str] | None:
-    """The lowest and the highest id of what is dropped; None if there is none."""
+def _finish(cursor: Any, name: str, stays: Q) -> None:
     cursor.execute("SELECT to_regclass(%s)", [f'"{name}"'])
     if cursor.fetchone() == (None,):
-        return None  # by another process, just now
+        return  # another process was quicker
     cursor.execute(f'SELECT min(id), max(id) FROM "{name}"')
     lowest, highest = cursor.fetchone()
     query = results().filter(stays).query
@@ -478,7 +489,17 @@ def _finish(cursor: Any, name: str, stays: Q) -> tuple[str, str] | None:
     # Under the name by which the condition calls its columns.
     _copy(cursor, f'"{name}" AS "{TABLE}"', TABLE, where, values)
     cursor.execute(f'DROP TABLE "{name}"')
-    return None if lowest is None else (lowest, highest)
+    # Of the calls that are gone. Without the usual order, for which it would join the results.
+    attempts = (
+        TaskAttempt.objects.using(alias())
+        .order_by()
+        .filter(
+            ~Exists(results().filter(pk=OuterRef("result_id"))),
+            result_id__gte=lowest or "",
+            result_id__lte=highest or "",
+        )
+    )
+    attempts._raw_delete(alias())
 
 
 def _copy(
@@ -496,19 +517,6 @@ def _copy(
         "ON CONFLICT (id) DO NOTHING",
         values or None,
     )
-
-
-def _drop_attempts(lowest: str, highest: str) -> None:
-    """Delete the attempts of calls that are gone, with ids in this range."""
-    left = TaskAttempt.objects.using(alias()).filter(
-        ~Exists(results().filter(pk=OuterRef("result_id"))),
-        result_id__gte=lowest,
-        result_id__lte=highest,
-    )
-    # Without the usual order, for which it would join the results that are gone.
-    left = left.order_by()
-    while keys := list(left.values_list("pk", flat=True)[:500]):
-        TaskAttempt.objects.using(alias()).filter(pk__in=keys).delete()
 
 
 # ------------------------------------------------------------------ locks

@@ -194,7 +194,7 @@ def _drop_partitions(now: dt.datetime) -> Iterator[tuple[str, int]]:
     if not stored.parted:
         return
     try:
-        partitions.finish_dropping(_stays(now))  # what a process that was killed has left
+        partitions.tidy(_stays(now))
         if partitions.is_short(stored, now):
             partitions.extend(now)
         for one in _old_partitions(stored, now):

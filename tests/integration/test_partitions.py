@@ -149,6 +149,11 @@ class TestMaking:
             patch.setattr(partitions, "_close_window", lambda *_, **__: None)  # as by SIGKILL
             with pytest.raises(KeyboardInterrupt):
                 make()
+        with pytest.raises(TaskResult.DoesNotExist):
+            TaskResult.objects.get(pk=stray)
+        pruning.prune(THEN)  # as in the next night
+        assert table_of(stray) == REST
+        result(THEN + 5 * DAY)  # is not refused
         assert partitions.extend(THEN, "day") != []
         assert table_of(stray) != REST
 
@@ -320,7 +325,7 @@ class TestPruning:
         result(first)
         kept = {result(first, State.FAILURE), result(first, State.PENDING)}
         with monkeypatch.context() as patch:
-            patch.setattr(partitions, "finish_dropping", lambda *_: None)
+            patch.setattr(partitions, "_finish_dropping", lambda *_: None)
             partitions.drop(made[0], pruning._stays(NOW))
         assert TaskResult.objects.filter(state=State.PENDING).exists()
         pruning.prune(partitions.time_of(made[0].end) + 7 * DAY)

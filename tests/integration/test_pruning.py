@@ -201,7 +201,7 @@ def test_nothing_to_do_takes_no_write_lock(
 ) -> None:
     result(1)
     # Two for each end, one for chords, one for runs; on PostgreSQL those that look for partitions.
-    count = 8 + 2 * (connection.vendor == "postgresql") + partitions.read().parted
+    count = 8 + 2 * (connection.vendor == "postgresql") + 2 * partitions.read().parted
     with django_assert_num_queries(count) as asked:
         assert prune(NOW)
     assert {query["sql"].split()[0] for query in asked.captured_queries} == {"SELECT"}

@@ -36,7 +36,8 @@ jobs_prune) makes the partitions of the time to come, and drops old ones."""
     def handle(self, *args: Any, **options: Any) -> None:
         found = partitions.read()
         self._show(found)
-        if problems := partitions.obstacles():
+        in_the_way = options["undo"] or not found.parted
+        if in_the_way and (problems := partitions.obstacles()):
             raise CommandError("\n".join(problems))
         try:
             if options["undo"]:
