@@ -96,6 +96,7 @@ storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, an
 check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations and the budget
 	$(BIN)/python -m tests.check_docs
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget

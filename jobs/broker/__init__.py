@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from django.conf import settings
@@ -14,12 +15,17 @@ from jobs import conf
 from jobs.broker.base import Broker
 from jobs.exceptions import ConfigurationError
 
+#: What `get` returns inside of `instead`.
+_instead: Broker | None = None
+
 
 @functools.cache
 def get() -> Broker:
     """The broker of ``JOBS["BROKER_URL"]``; starts the embedded server if needed."""
+    if _instead is not None:
+        return _instead
     current = conf.get()
-    if current.broker_url == "memory://":
+    if current.broker_url == "memory://" or current.always_eager:
         from jobs.broker.memory import MemoryBroker
 
         return MemoryBroker(steps=current.priority_steps, metrics=current.metrics)
@@ -43,6 +49,19 @@ def get() -> Broker:
         metrics=current.metrics,
         revive=revive,
     )
+
+
+@contextlib.contextmanager
+def instead(other: Broker) -> Iterator[None]:
+    """Have this process use another broker than that of the settings: for tests."""
+    global _instead
+    before, _instead = _instead, other
+    get.cache_clear()
+    try:
+        yield
+    finally:
+        _instead = before
+        get.cache_clear()
 
 
 def embedded_folder(configured: str | Path) -> Path:
