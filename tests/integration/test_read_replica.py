@@ -30,6 +30,7 @@ from jobs.ledger import pruning, publish
 from jobs.models import Schedule, TaskResult
 from jobs.states import State
 from jobs.worker.supervisor.upkeep import end_unsendable
+from tests import django_tasks as tasks
 from tests.tasks import add, echo, fail
 from tests.workers import put, put_message, work
 
@@ -144,6 +145,12 @@ def test_what_operators_do() -> None:
             call_command(name, *args, stdout=io.StringIO(), stderr=io.StringIO())
     assert pruning.prune(timezone.now() + dt.timedelta(days=1000))
     assert not rows.exclude(state=State.PENDING).exists()
+
+
+def test_a_result_of_djangos_tasks() -> None:
+    result = tasks.add.enqueue(1, b=2)
+    work()
+    assert tasks.add.get_result(result.id).return_value == 3
 
 
 def test_what_can_never_be_sent() -> None:
