@@ -22,6 +22,7 @@ import importlib.util
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,8 +58,8 @@ InvalidTask: type[Exception] = (
 #: Longest id of a worker that Django's contract allows, in characters.
 _LONGEST_WORKER = 63
 
-#: Import path → the task that Django knows, of all that were made with our backend.
-_tasks: dict[str, JobTask] = {}
+#: Import path → the task that Django knows, of all that run here.
+_tasks: dict[str, Any] = {}
 #: Those that were made before the apps were ready.
 _early: list[JobTask] = []
 
@@ -212,12 +213,19 @@ def _is_seconds(value: Any) -> bool:
 
 
 def register_tasks() -> None:
-    """Make tasks of this package of those that were made before the apps were ready."""
+    """Make tasks of this package of Django's: of those that were made before the apps were ready,
+    and those of another backend in the apps' modules, which ``using(backend=…)`` can send here."""
     while _early:
         _register(_early.pop(0))
+    names = tuple(config.name for config in apps.get_app_configs())
+    for name, module in list(sys.modules.items()):
+        if name.startswith(names):
+            for found in list(vars(module).values()):
+                if isinstance(found, base.Task) and found.module_path not in _tasks:
+                    _note(found)
 
 
-def _note(made: JobTask) -> None:
+def _note(made: Any) -> None:
     known = _tasks.setdefault(made.module_path, made)
     if known is made or known.func is not made.func:
         _tasks[made.module_path] = made
@@ -231,22 +239,24 @@ def _twin(made: Any) -> Any:
     """This package's task of the same function."""
     from jobs import registry
 
-    register_tasks()
+    if made.module_path not in _tasks:
+        _note(made)
     return registry.tasks[made.module_path]
 
 
-def _register(made: JobTask) -> None:
+def _register(made: Any) -> None:
     from jobs import signals as ours
     from jobs.api.task import task as our_task
 
     options: dict[str, Any] = {}
-    if made.max_attempts > 1:
+    own = isinstance(made, JobTask)
+    if own and made.max_attempts > 1:
         options = {"max_retries": made.max_attempts - 1, "retry_when": _policy(made)}
     decorate: Callable[[Callable[..., Any]], Any] = our_task(
         name=made.module_path,
         bind=True,
         track_started=True,  # the status RUNNING is part of the contract
-        soft_time_limit=made.timeout,
+        soft_time_limit=made.timeout if own else None,
         **options,
     )
     decorate(_runner(made))
@@ -264,7 +274,7 @@ def _policy(made: JobTask) -> Callable[[BaseException, int], float | None]:
     return when
 
 
-def _runner(made: JobTask) -> Callable[..., Any]:
+def _runner(made: Any) -> Callable[..., Any]:
     """What a worker calls. It takes the arguments of a call, without the context."""
     func = made.func
 
@@ -295,7 +305,7 @@ def _runner(made: JobTask) -> Callable[..., Any]:
     return run
 
 
-def _task_of(path: str, alias: str) -> JobTask | None:
+def _task_of(path: str, alias: str) -> Any:
     """Django's task of this path; one that can't be run if its function is gone; None for a task
     that isn't Django's."""
     if path in _tasks:
@@ -323,7 +333,7 @@ def _gone(path: str, alias: str) -> JobTask:
 # ------------------------------------------------------------------------------ results
 
 
-def _result_of(row: Any, made: JobTask, alias: str) -> Any:
+def _result_of(row: Any, made: Any, alias: str) -> Any:
     """A row of the ledger as a result of Django's."""
     from jobs import ledger, serialization
     from jobs.models import TaskAttempt
@@ -347,9 +357,8 @@ def _result_of(row: Any, made: JobTask, alias: str) -> Any:
         kind = row.error_type or "jobs.exceptions.TaskRevoked"
         errors.append(_error(kind, row.traceback or row.error))
     started = attempts[0].started_at if attempts else row.started_at
-    known: Any = made
     result = base.TaskResult(
-        task=dataclasses.replace(known, run_after=row.eta) if row.eta else known,
+        task=dataclasses.replace(made, run_after=row.eta) if row.eta else made,
         id=row.pk,
         status=status,
         enqueued_at=row.created_at,

@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from django.apps import apps
-from django.conf import settings
 
+from jobs import registry
 from jobs.exceptions import JobsError
 
 _MARK = "jobs_broker"
@@ -40,17 +39,13 @@ def pytest_configure(config: pytest.Config) -> None:
 def _jobs_in_memory(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The empty broker of each test, and what is sent there."""
     own = request.node.get_closest_marker(_MARK) or request.config.getini(_MARK) == "settings"
-    if own or not settings.configured or not apps.ready or "jobs" not in _apps():
+    if own or registry.inline is None:  # without Django, or without this app
         yield None
         return
     from jobs import testing  # loads models, so not before there are apps
 
     with testing.in_memory() as sent:
         yield sent
-
-
-def _apps() -> set[str]:
-    return {config.name for config in apps.get_app_configs()}
 
 
 @pytest.fixture
