@@ -61,6 +61,10 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	faults/test_iteration.py faults/test_network.py faults/test_outages.py \
 	faults/test_refusals.py faults/test_security.py
 
+# What is run once more on a ledger in partitions.
+ON_PARTITIONS := integration/test_fencing.py integration/test_ledger.py integration/test_relay.py \
+	integration/admin/test_results.py
+
 # What depends on the version of Python or Django: all but killing and cutting off, the pages in a
 # browser, and most of what only starts processes.
 EVERY_VERSION := unit integration e2e/test_beat.py e2e/test_processes.py e2e/test_project_fixture.py \
@@ -76,6 +80,8 @@ test-sqlite: $(INSTALLED) ## Run all tests on SQLite alone
 test-postgres: $(INSTALLED) ## Run those that depend on the database on PostgreSQL alone
 	$(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) -m "not one_database" \
 		$(addprefix --ignore=tests/,$(ONE_DATABASE))
+	PARTITIONED=1 $(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) \
+		$(addprefix tests/,$(ON_PARTITIONS))
 
 test-version: $(INSTALLED) ## Run those that depend on the version of Python or Django, on SQLite
 	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
-from django.core.checks import CheckMessage, Error, register
+from django.core.checks import CheckMessage, Error, Info, register
 from django.core.checks import Warning as Doubt
+from django.db import Error as DatabaseError
 from django.utils.module_loading import import_string
 
 from jobs import (
@@ -22,6 +23,7 @@ from jobs import (
 )
 from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
+from jobs.ledger import vacuuming
 
 
 @register("jobs")
@@ -214,3 +216,23 @@ def check_server(**_: Any) -> list[CheckMessage]:
             )
         )
     return found
+
+
+@register("jobs", deploy=True)
+def check_vacuuming(**_: Any) -> list[CheckMessage]:
+    """Whether PostgreSQL cleans up after a large ledger often enough."""
+    try:
+        found = vacuuming.lax_tables()
+    except DatabaseError:
+        return []  # Django says what is wrong with the database
+    if not found:
+        return []
+    named = ", ".join(f"{one.name} ({one.rows:,} rows)" for one in found[:3])
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return [
+        Info(
+            f"Autovacuum is off, or comes late, for tables of results: {named}{more}.",
+            hint=f"{vacuuming.statement(found[0].name)}; docs/scaling.md says why.",
+            id="jobs.I001",
+        )
+    ]

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import functools
 import gc
 import os
@@ -32,6 +33,7 @@ from pytest_django import Settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from jobs.ledger import partitions
 from tests import services
 from tests.project import FOR_PYTHON, Project
 from tests.starter import Starter
@@ -106,6 +108,17 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(TransactionTestCase, "_fixture_teardown", _delete_rows)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _partitioned(request: pytest.FixtureRequest) -> None:
+    """With PARTITIONED=1 in the environment, all tests run on a ledger in partitions: of the days
+    around today, and the rest."""
+    if os.environ.get("PARTITIONED"):
+        request.getfixturevalue("django_db_setup")
+        with request.getfixturevalue("django_db_blocker").unblock():
+            partitions.make_parted()
+            partitions.extend(dt.datetime.now(dt.UTC) - dt.timedelta(days=7), "day")
 
 
 def _delete_rows(case: TransactionTestCase) -> None:

@@ -182,6 +182,9 @@ class Conf:
     #: Dotted path of a function that takes a request and a queryset of results, and returns those
     #: that the person of the request may see in the admin. Empty: everybody sees all.
     admin_queryset: str = _setting(values.dotted, "")
+    #: Whether the admin's list of results, its export and its page of errors are read where routers
+    #: say, from a replica. All that is decided or acted on is read where it is written.
+    lists_from_replica: bool = _setting(values.yes_or_no, False)
     #: The revision of the project's code, such as a commit, which workers report.
     revision: str = _setting(text, "")
 

@@ -171,8 +171,7 @@ class JobsBackend(backends.BaseTaskBackend):  # type: ignore[misc]  # as above
         """The result of a call, from the ledger. Raises Django's ``TaskResultDoesNotExist``."""
         from jobs import ledger
 
-        rows = ledger.results().filter(id=str(result_id)).prefetch_related("failed_attempts")
-        row = rows.defer("message").first()
+        row = ledger.results().filter(id=str(result_id)).defer("message").first()
         found = None if row is None else _task_of(row.task, self.alias)
         if row is None or found is None:
             raise exceptions.TaskResultDoesNotExist(f"There is no result {result_id!r} of a task.")
@@ -358,7 +357,8 @@ def _gone(path: str, alias: str) -> JobTask:
 
 def _result_of(row: Any, made: Any, alias: str) -> Any:
     """A row of the ledger as a result of Django's."""
-    from jobs import serialization
+    from jobs import ledger, serialization
+    from jobs.models import TaskAttempt
     from jobs.states import State
 
     statuses = base.TaskResultStatus
@@ -368,7 +368,9 @@ def _result_of(row: Any, made: Any, alias: str) -> Any:
         State.FAILURE: statuses.FAILED,
         State.REVOKED: statuses.FAILED,
     }.get(State(row.state), statuses.READY)
-    attempts = sorted(row.failed_attempts.all(), key=lambda one: one.number)
+    # Where they are written: the row's own relation would ask the router.
+    kept = TaskAttempt.objects.using(ledger.alias()).filter(result_id=row.pk)
+    attempts = sorted(kept.order_by(), key=lambda one: one.number)
     workers = [one.worker for one in attempts]
     if row.worker and row.state != State.RETRY and len(workers) < max(1, row.attempts):
         workers.append(row.worker)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, ImproperlyConfigured
-from django.db import connections
+from django.db import connections, router
 from django.db.models import F, Q, QuerySet
 from django.http import HttpRequest
 from django.utils import timezone
@@ -27,7 +27,7 @@ from django.utils.translation import gettext as _
 from jobs import conf, ledger, registry
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule, ScheduleRun, TaskResult
-from jobs.models.results import state_is
+from jobs.models.results import TaskResultQuerySet, state_is
 from jobs.states import State
 from jobs.timing import clock
 
@@ -394,6 +394,12 @@ def _estimated(rows: QuerySet[TaskResult]) -> int:
 
 
 # ------------------------------------------------------------------------------ who sees what
+
+
+def listed() -> TaskResultQuerySet:
+    """All rows of results, to be shown and not to be acted on: a replica may have them."""
+    using = router.db_for_read(TaskResult) if conf.get().lists_from_replica else ledger.alias()
+    return TaskResult.objects.using(using)
 
 
 def is_restricted() -> bool:

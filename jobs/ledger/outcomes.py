@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import re
 import sqlite3
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple, TypeVar
@@ -226,9 +227,18 @@ def ended(ids: Sequence[str]) -> set[str]:
     question = _ENDED.get(connection.vendor)
     if question is None:
         return results().ended(ids)
+    values = [_json(ids)]
+    if ids and connection.vendor == "postgresql" and all(map(_is_uuid, ids)):
+        # Of a ledger in partitions, only those between are asked. Texts of this form alone have
+        # the same order here as in the database, whatever its collation.
+        question += " AND id BETWEEN %s AND %s"
+        values += [min(ids), max(ids)]
     with connection.cursor() as cursor:
-        cursor.execute(question, [_json(ids)])
+        cursor.execute(question, values)
         return {task_id for (task_id,) in cursor.fetchall()}
+
+
+_is_uuid = re.compile("[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 #: What an end consists of. All of them are texts, which no database needs to convert.

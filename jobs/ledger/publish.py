@@ -487,9 +487,13 @@ def relay(now: dt.datetime | None = None, end_unsendable: EndUnsendable | None =
         # Not within the transaction that holds the rows.
         while passed.hopeless:
             row, error = passed.hopeless.pop()
-            if end_unsendable is not None:
+            # The whole row, read where it is written: a column that is left out is read by way of
+            # the router, perhaps from a replica.
+            rows = TaskResult.objects.using(router.db_for_write(TaskResult))
+            whole = None if end_unsendable is None else rows.filter(pk=row.pk).first()
+            if end_unsendable is not None and whole is not None:
                 _breaking.pop(row.id, None)
-                end_unsendable(row, error)
+                end_unsendable(whole, error)
         if found < _BATCH:
             return total
 

@@ -3,6 +3,8 @@ from typing import Any
 
 from django.db import migrations, models, transaction
 
+from jobs.migrations import _indexes
+
 #: The index of states: over all rows, as it was, and over those that have not succeeded.
 EVERY = models.Index(fields=["state", "-id"], name="jobs_result_state")
 OTHERS = models.Index(
@@ -15,27 +17,25 @@ def fewer(apps: Any, schema_editor: Any) -> None:
     which nothing asks: prefixes of ids are found as a range."""
     _replace(apps, schema_editor, EVERY, OTHERS)
     if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {_like(schema_editor)}")
+        _indexes.drop(schema_editor, apps.get_model("jobs", "TaskResult"), _like(schema_editor))
 
 
 def as_before(apps: Any, schema_editor: Any) -> None:
     _replace(apps, schema_editor, OTHERS, EVERY)
     if schema_editor.connection.vendor == "postgresql":
-        name = _like(schema_editor)
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-        schema_editor.execute(
-            f"CREATE INDEX CONCURRENTLY {name} ON jobs_taskresult (id varchar_pattern_ops)"
+        result = apps.get_model("jobs", "TaskResult")
+        like = models.Index(
+            fields=["id"], name=_like(schema_editor), opclasses=["varchar_pattern_ops"]
         )
+        _indexes.make(schema_editor, result, like)
 
 
 def _replace(apps: Any, schema_editor: Any, old: models.Index, new: models.Index) -> None:
     result = apps.get_model("jobs", "TaskResult")
     connection = schema_editor.connection
     if connection.vendor == "postgresql":
-        # Nobody is kept from writing meanwhile. What an interrupted run has left is made anew.
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {new.name}")
-        schema_editor.add_index(result, new, concurrently=True)
-        schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {old.name}")
+        _indexes.make(schema_editor, result, new)
+        _indexes.drop(schema_editor, result, old.name)
         return
     whole = connection.features.can_rollback_ddl
     with transaction.atomic(using=connection.alias) if whole else contextlib.nullcontext():
@@ -44,8 +44,7 @@ def _replace(apps: Any, schema_editor: Any, old: models.Index, new: models.Index
 
 
 def _like(schema_editor: Any) -> str:
-    name = schema_editor._create_index_name("jobs_taskresult", ["id"], suffix="_like")
-    return str(schema_editor.quote_name(name))
+    return str(schema_editor._create_index_name("jobs_taskresult", ["id"], suffix="_like"))
 
 
 class Migration(migrations.Migration):

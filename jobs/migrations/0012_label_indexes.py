@@ -2,6 +2,8 @@ from typing import Any
 
 from django.db import migrations, models
 
+from jobs.migrations import _indexes
+
 LABELS = models.Index(
     fields=["label", "-id"], name="jobs_result_label", condition=~models.Q(label="")
 )
@@ -15,19 +17,14 @@ DUE = models.Index(
 def add(apps: Any, schema_editor: Any) -> None:
     result = apps.get_model("jobs", "TaskResult")
     for index in (LABELS, DUE):
-        if schema_editor.connection.vendor == "postgresql":
-            # Nobody is kept from writing meanwhile. What an interrupted run has left is made anew.
-            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
-            schema_editor.add_index(result, index, concurrently=True)
-        else:
-            schema_editor.add_index(result, index)
+        _indexes.make(schema_editor, result, index)
 
 
 def remove(apps: Any, schema_editor: Any) -> None:
     result = apps.get_model("jobs", "TaskResult")
     for index in (LABELS, DUE):
         if schema_editor.connection.vendor == "postgresql":
-            schema_editor.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}")
+            _indexes.drop(schema_editor, result, index.name)
         else:
             schema_editor.remove_index(result, index)
 

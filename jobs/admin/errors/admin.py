@@ -18,7 +18,6 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST
 
-from jobs import ledger
 from jobs.admin.errors import groups
 from jobs.admin.errors.groups import RANGES, Group, find
 from jobs.admin.errors.verbs import VERBS, mark, unmark
@@ -58,7 +57,7 @@ class ErrorsAdmin(PageAdmin):
         self.check_may_view(request)
         name = request.GET.get("range", "")
         name = name if name in RANGES else "hour"
-        found = find(selecting.seen_by(request, ledger.results()), RANGES[name])
+        found = find(selecting.seen_by(request, selecting.listed()), RANGES[name])
         results = address(self.admin_site.name, "taskresult_changelist")
         since = found.since.isoformat()
 

@@ -123,7 +123,7 @@ def find(rows: QuerySet[TaskResult], span: Range) -> Found:
     _add_samples(rows, shown)
     for group in shown:
         _add_bars(group, begin, width)
-    _add_known(shown, rows.db)
+    _add_known(shown)
     cut = ledger.results().filter(pk=end).values_list("created_at", flat=True) if end else []
     return Found(
         since=since,
@@ -143,8 +143,8 @@ def _add_samples(rows: QuerySet[TaskResult], groups: list[Group]) -> None:
         group.sample = words.writable(texts.get(group.newest, ""))
 
 
-def _add_known(groups: list[Group], alias: str) -> None:
-    marked = KnownError.objects.using(alias).filter(
+def _add_known(groups: list[Group]) -> None:
+    marked = KnownError.objects.using(ledger.alias()).filter(
         task__in={group.task for group in groups},
         error_type__in={group.error_type for group in groups},
     )

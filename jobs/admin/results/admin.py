@@ -286,7 +286,7 @@ class ResultAdmin(VerbAdmin):
     ) -> QuerySet[TaskResult] | None:
         """The chosen rows, or all that match and were sent until now; None when a filter means
         nothing."""
-        rows = self.get_queryset(request)
+        rows = self.get_queryset(request).using(selecting.listed().db)
         if request.POST.get("select_across") != "1":
             chosen = request.POST.getlist(ACTION_CHECKBOX_NAME)
             many.log(request, None, gettext("Exported: %(n)d results.") % {"n": len(chosen)})

@@ -103,6 +103,8 @@ class ResultList(ChangeList):
 
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[TaskResult]:
         rows: QuerySet[TaskResult] = super().get_queryset(request, *args, **kwargs)
+        if request.method == "GET":  # what is chosen is acted on
+            rows = rows.using(selecting.listed().db)
         self.cut = ""
         self.by: type[Newest] = Newest
         try:

@@ -58,7 +58,7 @@ def test_our_ids_are_in_the_order_of_sending() -> None:
     before = dt.datetime.now(dt.UTC)
     made = new_id()
     after = dt.datetime.now(dt.UTC) + dt.timedelta(milliseconds=1)
-    assert pruning._first_id(before) <= made < pruning._first_id(after)
+    assert pruning.first_id(before) <= made < pruning.first_id(after)
 
 
 @pytest.mark.parametrize("age", [10**11, 1e300])

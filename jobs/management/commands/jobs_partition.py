@@ -1,0 +1,113 @@
+"""`manage.py jobs_partition`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+from django.db import Error as DatabaseError
+from django.utils.translation import gettext as _
+
+from jobs.exceptions import ConfigurationError
+from jobs.ledger import partitions
+from jobs.management.operating import JobsCommand
+from jobs.timing import clock
+
+
+class Command(JobsCommand):
+    help = """\
+Store results in partitions: a table for each day, week or month, on PostgreSQL.
+
+Deleting old results then means dropping a table. Without --apply it only shows what it would do.
+Workers may run meanwhile: the present table becomes one of the partitions as it is, and is read
+once without a lock that anybody waits for. Afterwards the task of every night (jobs.prune, or
+jobs_prune) makes the partitions of the time to come, and drops old ones."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        what = parser.add_mutually_exclusive_group()
+        what.add_argument(
+            "--every", choices=partitions.EVERY, default="", help=_("how long a partition is")
+        )
+        what.add_argument(
+            "--undo", action="store_true", help=_("put all results back into one table")
+        )
+        parser.add_argument("--apply", action="store_true", help=_("do it"))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        found = partitions.read()
+        self._show(found)
+        in_the_way = options["undo"] or not found.parted
+        if in_the_way and (problems := partitions.obstacles()):
+            raise CommandError("\n".join(problems))
+        try:
+            if options["undo"]:
+                self._undo(found, apply=options["apply"])
+            else:
+                self._partition(found, options["every"], apply=options["apply"])
+        except ConfigurationError as error:
+            raise CommandError(str(error)) from error
+        except DatabaseError as error:
+            busy = _(
+                "%s. Where a lock isn't available, a long transaction or autovacuum has it: look "
+                "into pg_stat_activity, and run the command again. What is done stays in order."
+            )
+            raise CommandError(busy % str(error).strip()) from error
+
+    def _show(self, found: partitions.Ledger) -> None:
+        if not found.parted:
+            self.stdout.write(_("Results are in one table."))
+            return
+        n = len(found.partitions)
+        told = _("Results are in %(n)d partitions and %(rest)s.")
+        self.stdout.write(told % {"n": n, "rest": partitions.REST})
+        for one in found.partitions:
+            self.stdout.write(f"    {_line(one)}")
+
+    def _partition(self, found: partitions.Ledger, every: str, *, apply: bool) -> None:
+        if not (every or found.parted):
+            self.stdout.write(_("Say how long a partition is to be: --every day, week or month."))
+            return
+        made = partitions.to_make(found, clock.now(), every)
+        if found.parted and not made:
+            self.stdout.write(_("There is nothing to do."))
+            return
+        self.stdout.write(_("To do:"))
+        if not found.parted:
+            told = _("    name the present table %s, and put a partitioned one in its place")
+            self.stdout.write(told % partitions.REST)
+        for one in made:
+            self.stdout.write(_("    add %s") % _line(one))
+        if not apply:
+            self.stdout.write(_("Nothing was done. Use --apply to do it."))
+            return
+        partitions.make_parted()
+        partitions.extend(clock.now(), every, lambda what: self.stdout.write(f"... {what}"))
+        self.stdout.write(_("Done."))
+
+    def _undo(self, found: partitions.Ledger, *, apply: bool) -> None:
+        if not found.parted:
+            self.stdout.write(_("There is nothing to do."))
+            return
+        self.stdout.write(_("To do:"))
+        for one in found.partitions:
+            rows = {"name": one.name, "n": f"{one.rows().count():,}"}
+            told = _(
+                "    copy the %(n)s rows of %(name)s into the rest, while others wait; drop it"
+            )
+            self.stdout.write(told % rows)
+        told = _("    name %(rest)s %(table)s again")
+        self.stdout.write(told % {"rest": partitions.REST, "table": partitions.TABLE})
+        if not apply:
+            self.stdout.write(_("Nothing was done. Use --apply to do it."))
+            return
+        partitions.make_whole(lambda name: self.stdout.write(f"... {name}"))
+        self.stdout.write(_("Done."))
+
+
+def _line(one: partitions.Partition) -> str:
+    start, end = (f"{partitions.time_of(at):%Y-%m-%d %H:%M}" for at in (one.start, one.end))
+    return _("%(name)s: sent from %(start)s to %(end)s (UTC)") % {
+        "name": one.name,
+        "start": start,
+        "end": end,
+    }
