@@ -184,6 +184,7 @@ class Task(Generic[P, R]):
         self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
         self.sensitive = places_of(self._signature, own.sensitive, self.name)
         self.key = own.key and Key(self._signature, own.key, "key", self.name)
+        self.shard_by = own.shard_by and Key(self._signature, own.shard_by, "shard_by", self.name)
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
             self._signature, own.unique_key, "unique_key", self.name
@@ -546,6 +547,8 @@ class Task(Generic[P, R]):
         sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
+        if self.shard_by is not None and send.shard_key is None:
+            sent.shard_key = self.shard_by(args, kwargs)
         if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}

@@ -1,4 +1,8 @@
-"""Brokers: `get()` returns this process's broker; the contract is in `jobs.broker.base`."""
+"""Brokers: `get()` returns this process's broker; the contract is in `jobs.broker.base`.
+
+`by_shard()` is the same broker as workers use it: for them, each shard of a queue is one of its own
+(`jobs.broker.sharding`).
+"""
 
 from __future__ import annotations
 
@@ -12,12 +16,23 @@ from django.dispatch import receiver
 
 from jobs import conf
 from jobs.broker.base import Broker
+from jobs.broker.sharding import Sharded
 from jobs.exceptions import ConfigurationError
 
 
 @functools.cache
-def get() -> Broker:
+def get() -> Sharded:
     """The broker of ``JOBS["BROKER_URL"]``; starts the embedded server if needed."""
+    counts = {name: queue.shards for name, queue in conf.get().queues.items() if queue.shards > 1}
+    return Sharded(_made(), counts)
+
+
+def by_shard() -> Broker:
+    """The same broker, for which a shard is a queue."""
+    return get().by_shard
+
+
+def _made() -> Broker:
     current = conf.get()
     if current.broker_url == "memory://":
         from jobs.broker.memory import MemoryBroker

@@ -7,6 +7,7 @@ workers pass by:
 headers     ``jobs_ledger``   true: the call has a row in the ledger since it was sent
             ``jobs_unique``   the name of its unique lock
             ``jobs_label``    its label
+            ``jobs_shard``    the key that chooses its shard
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_attempts`` how many attempts it had before a person ran it again; absent: 0
             ``jobs_crashes``  how many times a worker vanished while it held this message
@@ -38,7 +39,16 @@ from jobs.message.call import (
     next_attempt,
     spread,
 )
-from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered, task_of
+from jobs.message.wire import (
+    check,
+    decode,
+    encode,
+    is_same,
+    mark,
+    mark_redelivered,
+    shard_key_of,
+    task_of,
+)
 
 __all__ = [
     "HIDDEN",
@@ -62,6 +72,7 @@ __all__ = [
     "mark_redelivered",
     "new_id",
     "next_attempt",
+    "shard_key_of",
     "spread",
     "task_of",
 ]

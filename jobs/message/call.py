@@ -48,6 +48,7 @@ HEADERS = frozenset(
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
         "jobs_ledger",
         "jobs_label",
+        "jobs_shard",
         "jobs_unique",
     }
 )
@@ -127,6 +128,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     unique: str = ""
     #: A word of the caller's own, to find the call by; empty: none.
     label: str = ""
+    #: Calls with equal keys are on the same shard of a queue; empty: on any.
+    shard_key: str = ""
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -340,6 +343,7 @@ class SharedOptions(TypedDict, total=False):
     routing_key: str | None
     priority: int | None
     label: str | None
+    shard_key: str | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
     time_limit: float | None
@@ -387,6 +391,10 @@ class Send:
     #: A word of your own to find the call by, one line of 200 characters at most; "" for none.
     #: Default: the task's.
     label: str | None = None
+    #: On a queue with shards, calls with equal keys go to the same one, and are claimed in the
+    #: order in which they were sent. Text of 1 to 255 characters; "" for none. Default: as the
+    #: task's ``shard_by`` says.
+    shard_key: str | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
@@ -478,6 +486,11 @@ def check_kinds(send: Send) -> None:
     if send.label is not None:
         check_label(send.label)
         put(send, "label", str.__str__(send.label))
+    if send.shard_key:
+        check_text("shard_key", send.shard_key)
+        put(send, "shard_key", str.__str__(send.shard_key))
+    elif send.shard_key is not None and send.shard_key != "":
+        raise TypeError(f"shard_key must be text, not {shown(send.shard_key)}")
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)
@@ -570,6 +583,8 @@ def new_message(
         return made
     if send.label is not None:
         made.label = send.label
+    if send.shard_key:
+        made.shard_key = send.shard_key
     made.eta = send.due()
     made.group, made.group_index = send.group_id, send.group_index
     made.timelimit = (send.time_limit, send.soft_time_limit)

@@ -65,6 +65,7 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: str = ""
+    jobs_shard: str = ""
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -168,6 +169,7 @@ def _headers(message: Message) -> bytes:
         message.ledger,
         message.unique,
         message.label,
+        message.shard_key,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -269,6 +271,7 @@ class _Headers(msgspec.Struct):
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: _Label = ""
+    jobs_shard: _Other = ""
 
 
 class _Properties(msgspec.Struct):
@@ -337,6 +340,16 @@ def task_of(raw: bytes, queue: str) -> str:
         return ""
 
 
+def shard_key_of(raw: bytes) -> str:
+    """The key in a wire form that chooses its shard; empty when it has none."""
+    if b'"jobs_shard"' not in raw:
+        return ""
+    try:
+        return _read_shard_key.decode(raw).headers.jobs_shard
+    except (ValueError, RecursionError):
+        return ""
+
+
 def _message(
     envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str, *, trusted: bool
 ) -> Message:
@@ -377,6 +390,8 @@ def _message(
         made.unique = headers.jobs_unique
     if headers.jobs_label:
         made.label = headers.jobs_label
+    if headers.jobs_shard:
+        made.shard_key = headers.jobs_shard
     properties = envelope.properties
     if properties.priority:
         made.priority = _priority(properties.priority)
@@ -471,6 +486,16 @@ class _Named(msgspec.Struct):
     """A message of which only the task's name is read."""
 
     headers: _Task
+
+
+class _ShardKey(msgspec.Struct):
+    jobs_shard: _Other = ""
+
+
+class _Sharded(msgspec.Struct):
+    """A message of which only the key is read that chooses its shard."""
+
+    headers: _ShardKey
 
 
 class _Found(msgspec.Struct):
@@ -579,6 +604,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _read_chained = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, _Embed])
 _read_headers = msgspec.json.Decoder(_Headers)
 _read_task = msgspec.json.Decoder(_Named)
+_read_shard_key = msgspec.json.Decoder(_Sharded)
 
 
 # ----------------------------------------------------------------------------------- the signature

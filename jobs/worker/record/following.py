@@ -280,7 +280,24 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
     sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
+    sent.shard_key = _shard_key(sent, options)
     return _placed(sent, options)
+
+
+def _shard_key(sent: Message, options: Mapping[str, Any]) -> str:
+    """The key of a call that chooses its shard: its own or, if that can't be one, what the task's
+    function says."""
+    own = options.get("shard_key")
+    if own == "" or message.is_name(own):
+        return str(own)
+    task = tasks.get(sent.task)
+    if task is None or task.shard_by is None:
+        return ""
+    try:
+        return str(task.shard_by(sent.args, sent.kwargs))
+    except Exception as error:  # noqa: BLE001  anybody's function
+        log.error("%s is sent to any shard: its shard_by failed: %r", sent.task, error)
+        return ""
 
 
 def _placed(sent: Message, options: Mapping[str, Any]) -> Message:
