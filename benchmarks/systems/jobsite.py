@@ -6,8 +6,8 @@ from ..bench import Bench, BenchmarkError
 from .base import System
 from .rows import count_rows
 
-#: Keys of the queue ``bench`` that hold messages, and the command that counts them.
-FLIGHT = "{bench}:inflight:*"
+#: Between the queue's name and the number of a shard: see `jobs.broker.sharding`.
+MARK = "\x16"
 
 
 @dataclass
@@ -16,6 +16,8 @@ class Jobsite(System):
 
     settings: str = "benchmarks.settings"
     preload: bool = True
+    #: Over how many lists the queue is spread.
+    shards: int = 1
 
     def commands(self, processes: int) -> list[list[str]]:
         command = ["manage.py", "runworker", "--queues", "bench"]
@@ -26,13 +28,17 @@ class Jobsite(System):
             **super().environment(bench),
             "DJANGO_SETTINGS_MODULE": self.settings,
             "BENCH_PRELOAD": str(int(self.preload)),
+            "BENCH_SHARDS": str(self.shards),
         }
 
     def waiting(self, bench: Bench) -> int:
-        redis = bench.valkey.client
-        elsewhere = redis.zcard("{bench}:due") + redis.xlen("{bench}:dead")
-        flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
-        return redis.llen("bench") + elsewhere + flying
+        redis, left = bench.valkey.client, 0
+        for name in ["bench", *(f"bench{MARK}{n}" for n in range(1, self.shards))]:
+            left += redis.llen(name)
+            left += redis.zcard(f"{{{name}}}:due") + redis.xlen(f"{{{name}}}:dead")
+            flying = redis.scan_iter(f"{{{name}}}:inflight:*", count=1000)
+            left += sum(redis.hlen(key) for key in flying)
+        return int(left)
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:
@@ -56,6 +62,15 @@ SYSTEMS = [
     Jobsite("jobsite", APP, "jobsite", backlog=150_000, peer=False),
     Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
     Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
+    # For ``--only``: what it costs to spread a queue on one server.
+    Jobsite("jobsite-shards", APP, "jobsite", backlog=150_000, peer=False, shards=8),
+    Jobsite(
+        *("jobsite-sqlite-shards", APP, "jobsite"),
+        results="sqlite",
+        backlog=100_000,
+        peer=False,
+        shards=8,
+    ),
     Jobsite("jobsite-admin", APP, "jobsite", peer=False, settings=ADMIN),
     Jobsite("jobsite-admin-fresh", APP, "jobsite", peer=False, settings=ADMIN, preload=False),
 ]
