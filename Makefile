@@ -20,7 +20,7 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version themes storm check \
+.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version themes contract storm check \
 	budget lint format clean
 
 help: ## List the targets
@@ -84,12 +84,16 @@ themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-themes.txt
 	$(PYTEST) -n 1 tests/browser/test_themes.py
 
+contract: $(INSTALLED) ## Run Django's own tests of django.tasks on our backend, with Django 6
+	$(BIN)/python -m tests.django_contract
+
 storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
 	$(BIN)/python -m tests.storm $(STORM)
 
 check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations and the budget
 	$(BIN)/python -m tests.check_docs
 	$(BIN)/mypy
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jobs import conf
@@ -27,8 +27,19 @@ class Sendable(Protocol):
     ) -> Any: ...
 
 
+class Inline(Protocol):
+    """Runs calls in the caller's thread: `jobs.worker.inline`."""
+
+    def run_here(self, messages: Sequence[Any]) -> None: ...
+
+    def apply(self, sent: Any) -> Any: ...
+
+
 #: Name → task, of every task whose module has been imported.
 tasks: dict[str, Any] = {}
+
+#: Loads what runs calls here. The app sets it: workers know tasks, and not the reverse.
+inline: Callable[[], Inline] | None = None
 
 
 def find(name: str) -> Sendable:

@@ -35,6 +35,14 @@ JOBS = {
     "BEAT_SCHEDULE": {"jobs: prune results": None},
 }
 
+# Django reads it from 6.0 on, and on 5.2 its backport.
+TASKS = {
+    "default": {
+        "BACKEND": "jobs.contrib.django_tasks.JobsBackend",
+        "QUEUES": ["default", "low"],
+    }
+}
+
 # Two runs at a time, and the processes of one run, must meet neither in a name nor in memory.
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     _file = Path(tempfile.gettempdir()) / f"jobsite-test-{os.getpid()}.sqlite3"

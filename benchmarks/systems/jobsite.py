@@ -32,13 +32,15 @@ class Jobsite(System):
         }
 
     def waiting(self, bench: Bench) -> int:
-        redis, left = bench.valkey.client, 0
+        redis = bench.valkey.client
+        flying = list(redis.scan_iter("{bench*}:inflight:*", count=1000))
+        # In one round trip: it is asked again and again, while the clock runs.
+        asked = redis.pipeline(transaction=False)
         for name in ["bench", *(f"bench{MARK}{n}" for n in range(1, self.shards))]:
-            left += redis.llen(name)
-            left += redis.zcard(f"{{{name}}}:due") + redis.xlen(f"{{{name}}}:dead")
-            flying = redis.scan_iter(f"{{{name}}}:inflight:*", count=1000)
-            left += sum(redis.hlen(key) for key in flying)
-        return int(left)
+            asked.llen(name).zcard(f"{{{name}}}:due").xlen(f"{{{name}}}:dead")
+        for key in flying:
+            asked.hlen(key)
+        return sum(asked.execute())
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:

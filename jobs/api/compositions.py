@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import math
+import typing
 from abc import ABC, abstractmethod
 from collections.abc import (
     Callable,
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import (
     TYPE_CHECKING,
     Any,
+    Generic,
     NoReturn,
     Self,
 )
@@ -228,9 +230,23 @@ def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
 _SHOWN = 100
 
 
+if TYPE_CHECKING:  # type checkers bring it along
+    from typing_extensions import TypeVar
+
+    from jobs.api.results import GroupResult
+
+    R = TypeVar("R", default=Any)
+else:
+    R = typing.TypeVar("R")
+
+
 @dataclass(frozen=True, slots=True, repr=False)
-class Signature(Composable):
+class Signature(Composable, Generic[R]):
     """``task.s(1, x=2)``: the task's name, its arguments, and options of `Send`."""
+
+    if TYPE_CHECKING:
+
+        def __invert__(self) -> R: ...
 
     task: str
     args: tuple[Any, ...] = ()
@@ -254,7 +270,7 @@ class Signature(Composable):
         ]
         return f"{self.task}({', '.join(values)})"
 
-    def set(self, *, immutable: bool | None = None, **options: Any) -> Signature:
+    def set(self, *, immutable: bool | None = None, **options: Any) -> Signature[R]:
         """A copy with further options."""
         return replace(
             self,
@@ -267,7 +283,7 @@ class Signature(Composable):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> Signature:
+    ) -> Signature[R]:
         """A copy with these arguments in front of its own, and further keywords and options. An
         immutable call keeps its arguments."""
         call = self.set(**options) if options else self
@@ -277,7 +293,7 @@ class Signature(Composable):
             call, args=(*(args or ()), *self.args), kwargs={**self.kwargs, **(kwargs or {})}
         )
 
-    def freeze(self, task_id: str | None = None) -> Signature:
+    def freeze(self, task_id: str | None = None) -> Signature[R]:
         """A copy with an id, under which its result can be asked for before it is sent."""
         return self.set(task_id=task_id or self.options.get("task_id") or new_id())
 
@@ -287,16 +303,16 @@ class Signature(Composable):
         call = self.clone(args, kwargs)
         return task(*call.args, **call.kwargs)
 
-    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[Any]:
+    def delay(self, *args: Any, **kwargs: Any) -> AsyncResult[R]:
         return self.apply_async(args, kwargs)
 
     def apply_async(
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
-    ) -> AsyncResult[Any]:
+    ) -> AsyncResult[R]:
         """Send it, with these arguments in front of its own unless it is immutable; see
         `jobs.Task.apply_async`."""
         call = self.clone(args, kwargs).set(**options)
-        sent: AsyncResult[Any] = registry.find(self.task).apply_async(
+        sent: AsyncResult[R] = registry.find(self.task).apply_async(
             call.args, call.kwargs, **python_options(call.options)
         )
         return sent
@@ -384,6 +400,18 @@ class Group(_Composition):
     Its handle is a `GroupResult`. Options are for each call, but ``task_id`` is the group's own.
     It can't have ``link``: for a call after all of them write a chord, ``group | call``.
     """
+
+    if TYPE_CHECKING:
+
+        def __call__(self, **options: Any) -> GroupResult: ...
+
+        def delay(self, *args: Any, **kwargs: Any) -> GroupResult: ...
+
+        def apply_async(
+            self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, **options: Any
+        ) -> GroupResult: ...
+
+        def __invert__(self) -> list[Any]: ...
 
     tasks: tuple[Composable, ...]
 

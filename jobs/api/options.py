@@ -222,8 +222,8 @@ def exception_of(exc: Any) -> BaseException | None:
 Acks = Literal["late", "early"]
 
 
-class SingleOptions(TypedDict, total=False):
-    """What ``@task(…)`` takes for a function that runs one call; `Options` has the meanings."""
+class CommonOptions(TypedDict, total=False):
+    """What ``@task(…)`` takes for any function; `Options` has the meanings."""
 
     name: str
     queue: str
@@ -231,7 +231,6 @@ class SingleOptions(TypedDict, total=False):
     routing_key: str
     priority: int | None
     label: str
-    bind: bool
     ignore_result: bool
     track_started: bool | None
     durable: bool
@@ -265,9 +264,16 @@ class SingleOptions(TypedDict, total=False):
     throttle: float | dt.timedelta | None
 
 
-class TaskOptions(SingleOptions, total=False):
-    """What ``@task(…)`` takes."""
+class SingleOptions(CommonOptions, total=False):
+    """What it takes for a function that runs one call and gets its arguments alone."""
 
+    bind: Literal[False]
+
+
+class TaskOptions(CommonOptions, total=False):
+    """What it takes."""
+
+    bind: bool
     batch: int | None
     batch_wait: float
 

@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import sys
 import time
+import typing
 import uuid
 from collections.abc import (
     Iterator,
@@ -19,7 +20,6 @@ from typing import (
     Generic,
     NoReturn,
     Protocol,
-    TypeVar,
     cast,
 )
 
@@ -55,7 +55,13 @@ from jobs.running.progress import Progress
 from jobs.running.request import current
 from jobs.states import TERMINAL, State
 
-R = TypeVar("R")
+if TYPE_CHECKING:  # type checkers bring it along
+    from typing_extensions import TypeVar
+
+    #: With a default, so that ``AsyncResult(id)`` needs no annotation.
+    R = TypeVar("R", default=Any)
+else:
+    R = typing.TypeVar("R")
 
 #: Whether this code may wait for results within a task.
 _may_wait: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.may_wait", default=False)
@@ -406,6 +412,73 @@ class AsyncResult(Generic[R]):
                 return row
             self._ended = row
         return self._ended
+
+
+class EagerResult(AsyncResult[R]):
+    """The handle of a call that was run where it was asked for, by `Task.apply`. It knows its end,
+    which is recorded nowhere."""
+
+    __slots__ = ("_applied",)
+
+    def __init__(self, applied: Any) -> None:
+        """``applied``: as `jobs.registry.Inline.apply` returns it."""
+        super().__init__(applied.id)
+        self._applied = applied
+
+    def __repr__(self) -> str:
+        return f"<EagerResult: {self.id}>"
+
+    @property
+    def state(self) -> str:
+        return str(self._applied.state)
+
+    status = state
+
+    @property
+    def result(self) -> R | BaseException | None:
+        return cast(R | BaseException | None, self._applied.value)
+
+    info = result
+
+    @property
+    def traceback(self) -> str | None:
+        return self._applied.traceback or None
+
+    def ready(self) -> bool:
+        return True
+
+    def successful(self) -> bool:
+        return self.state == State.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == State.FAILURE
+
+    def forget(self) -> None:
+        """Nothing is recorded."""
+
+    def get(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        interval: float | None = None,
+        disable_sync_subtasks: bool = True,
+        **celerys: Any,
+    ) -> R:
+        """What the task returned, or raise what it raised; returns that with
+        ``propagate=False``."""
+        if propagate and not self.successful():
+            raise self._applied.value
+        return cast(R, self._applied.value)
+
+    async def aget(
+        self,
+        timeout: float | None = None,
+        *,
+        propagate: bool = True,
+        disable_sync_subtasks: bool = True,
+    ) -> R:
+        return self.get(propagate=propagate)
 
 
 def refuse_others(

@@ -11,6 +11,7 @@ import logging
 import sys
 from collections.abc import (
     Callable,
+    Coroutine,
     Hashable,
     Iterable,
     Iterator,
@@ -20,7 +21,9 @@ from collections.abc import (
 from typing import (
     TYPE_CHECKING,
     Any,
+    Concatenate,
     Generic,
+    Literal,
     NoReturn,
     ParamSpec,
     TypeVar,
@@ -38,6 +41,7 @@ from jobs.api import functions, triggers
 from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
+    CommonOptions,
     Options,
     SingleOptions,
     TaskOptions,
@@ -53,7 +57,7 @@ from jobs.api.parameters import (
     shown,
     signature_of,
 )
-from jobs.api.results import AsyncResult
+from jobs.api.results import AsyncResult, EagerResult
 from jobs.api.sending import check_linked
 from jobs.broker.limiting import Lock, Rate
 from jobs.conf.values import check_text, check_whole, sentence
@@ -95,6 +99,8 @@ log = logging.getLogger("jobs.publish")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+#: What calling a task gives; it only ever comes out of one.
+R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
 
 _PAGE = "docs/reference/tasks.md has all of them"
@@ -107,7 +113,7 @@ def autodiscover() -> None:
     autodiscover_modules(conf.peek().task_module)
 
 
-class Task(Generic[P, R]):
+class Task(Generic[P, R_co]):
     """A function that can be sent to a worker. Calling it runs it here and now."""
 
     name: str
@@ -126,7 +132,7 @@ class Task(Generic[P, R]):
             "bind=True it gets self."
         )
 
-    def __init__(self, run: Callable[..., R], **options: Unpack[TaskOptions]) -> None:
+    def __init__(self, run: Callable[..., R_co], **options: Unpack[TaskOptions]) -> None:
         if isinstance(run, Task):
             raise ConfigurationError(
                 f"@task of {run.name!r}: that is a task already. Give all options to one @task."
@@ -198,7 +204,7 @@ class Task(Generic[P, R]):
         def __getattr__(self, name: str) -> NoReturn:
             raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if not self.bind:
             return self.run(*args, **kwargs)
         running = current.get()
@@ -357,23 +363,51 @@ class Task(Generic[P, R]):
 
     # ------------------------------------------------------------------ sending
 
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    # The result of an ``async def`` task is what awaiting it gives, hence two forms of each.
+
+    @overload
+    def delay(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncResult[T]: ...
+    @overload
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]: ...
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[Any]:
         """Send this call to a worker: `apply_async` with no options."""
         return self.apply_async(args, kwargs)
 
     #: Celery's names for what holds here always: in a transaction, a call is sent when it commits.
     delay_on_commit = delay
 
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R]:
+    @overload
+    async def adelay(
+        self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncResult[T]: ...
+    @overload
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]: ...
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[Any]:
         """`delay`, from async code."""
         return await self.aapply_async(args, kwargs)
 
+    @overload
+    def apply_async(
+        self: Task[P, Coroutine[Any, Any, T]],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[T]: ...
+    @overload
     def apply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R]:
+    ) -> AsyncResult[R_co]: ...
+    def apply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Any]:
         """Send this call to a worker; inside a transaction, as part of that.
 
         ``options``: see `jobs.message.call.Send`. Raises `TypeError` for arguments that the task
@@ -390,12 +424,67 @@ class Task(Generic[P, R]):
 
     apply_async_on_commit = apply_async
 
+    @overload
+    def apply(
+        self: Task[P, Coroutine[Any, Any, T]],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[SendOptions],
+    ) -> EagerResult[T]: ...
+    @overload
+    def apply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[SendOptions],
+    ) -> EagerResult[R_co]: ...
+    def apply(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        throw: bool | None = None,
+        **options: Unpack[SendOptions],
+    ) -> EagerResult[Any]:
+        """Run this call here and now, as a worker would run it: its arguments go through JSON,
+        failed attempts are made again at once, and calls that are linked to it follow. Nothing is
+        sent for that, and nothing recorded.
+
+        ``throw``: raise the task's error; by default as JOBS["EAGER_PROPAGATES"] says. ``options``
+        are those of `apply_async`. Raises what that raises, but for `BrokerUnavailable`.
+        """
+        if registry.inline is None:
+            raise ConfigurationError("apply() needs Django's apps: call django.setup() first.")
+        sent = self.message(args, kwargs or _NO_KWARGS, **options)
+        result: EagerResult[R_co] = EagerResult(registry.inline().apply(sent))
+        if conf.get().eager_propagates if throw is None else throw:
+            result.get()
+        return result
+
+    @overload
+    async def aapply_async(
+        self: Task[P, Coroutine[Any, Any, T]],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[T]: ...
+    @overload
     async def aapply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R]:
+    ) -> AsyncResult[R_co]: ...
+    async def aapply_async(
+        self,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Unpack[SendOptions],
+    ) -> AsyncResult[Any]:
         """`apply_async`, from async code.
 
         It runs in the thread in which Django runs this request's synchronous code, and so joins
@@ -403,11 +492,23 @@ class Task(Generic[P, R]):
         """
         return await sync_to_async(self.apply_async)(args, kwargs, **options)
 
+    @overload
+    def enqueue_many(
+        self: Task[P, Coroutine[Any, Any, T]],
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]],
+        **options: Unpack[SharedOptions],
+    ) -> list[AsyncResult[T]]: ...
+    @overload
     def enqueue_many(
         self,
         calls: Iterable[Sequence[Any] | Mapping[str, Any]],
         **options: Unpack[SharedOptions],
-    ) -> list[AsyncResult[R]]:
+    ) -> list[AsyncResult[R_co]]: ...
+    def enqueue_many(
+        self,
+        calls: Iterable[Sequence[Any] | Mapping[str, Any]],
+        **options: Unpack[SharedOptions],
+    ) -> list[AsyncResult[Any]]:
         """Send many calls in one round trip: all of them or, if one is refused, none.
 
         Each call is a tuple of positional arguments or a dict of keyword arguments; ``options``
@@ -435,7 +536,7 @@ class Task(Generic[P, R]):
 
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
-    ) -> list[AsyncResult[R]]:
+    ) -> list[AsyncResult[R_co]]:
         """Send the messages whose key no other call holds; for each, the handle of the holder."""
         assert self.uniqueness is not None
         for sent in messages:
@@ -606,11 +707,19 @@ class Task(Generic[P, R]):
 
     # ------------------------------------------------------------------ composing
 
-    def s(self, *args: Any, **kwargs: Any) -> Signature:
+    @overload
+    def s(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Signature[T]: ...
+    @overload
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R_co]: ...
+    def s(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """A call as a value, to be sent later or by somebody else."""
         return Signature(self.name, args, kwargs)
 
-    def si(self, *args: Any, **kwargs: Any) -> Signature:
+    @overload
+    def si(self: Task[P, Coroutine[Any, Any, T]], *args: Any, **kwargs: Any) -> Signature[T]: ...
+    @overload
+    def si(self, *args: Any, **kwargs: Any) -> Signature[R_co]: ...
+    def si(self, *args: Any, **kwargs: Any) -> Signature[Any]:
         """`s`, for a call that doesn't get the result of the call before it."""
         return Signature(self.name, args, kwargs, immutable=True)
 
@@ -717,6 +826,10 @@ def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
 
 @overload
 def task(run: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, bind: Literal[True], **options: Unpack[CommonOptions]
+) -> Callable[[Callable[Concatenate[Any, P], R]], Task[P, R]]: ...
 @overload
 def task(**options: Unpack[SingleOptions]) -> Callable[[Callable[P, R]], Task[P, R]]: ...
 @overload

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from django.conf import settings
@@ -19,12 +20,18 @@ from jobs.broker.base import Broker
 from jobs.broker.sharding import Sharded
 from jobs.exceptions import ConfigurationError
 
+#: What `get` returns inside of `instead`.
+_instead: Broker | None = None
+
 
 @functools.cache
 def get() -> Sharded:
     """The broker of ``JOBS["BROKER_URL"]``; starts the embedded server if needed."""
-    counts = {name: queue.shards for name, queue in conf.get().queues.items() if queue.shards > 1}
-    return Sharded(_made(), counts)
+    if _instead is not None:
+        return Sharded(_instead, {})  # tests see what they send in its order
+    current = conf.get()
+    shards = {} if current.always_eager else current.queues
+    return Sharded(_made(), {n: queue.shards for n, queue in shards.items() if queue.shards > 1})
 
 
 def by_shard() -> Broker:
@@ -34,7 +41,7 @@ def by_shard() -> Broker:
 
 def _made() -> Broker:
     current = conf.get()
-    if current.broker_url == "memory://":
+    if current.broker_url == "memory://" or current.always_eager:
         from jobs.broker.memory import MemoryBroker
 
         return MemoryBroker(steps=current.priority_steps, metrics=current.metrics)
@@ -58,6 +65,19 @@ def _made() -> Broker:
         metrics=current.metrics,
         revive=revive,
     )
+
+
+@contextlib.contextmanager
+def instead(other: Broker) -> Iterator[None]:
+    """Have this process use another broker than that of the settings: for tests."""
+    global _instead
+    before, _instead = _instead, other
+    get.cache_clear()
+    try:
+        yield
+    finally:
+        _instead = before
+        get.cache_clear()
 
 
 def embedded_folder(configured: str | Path) -> Path:

@@ -659,9 +659,18 @@ class Broker(ABC):
         """Forget numbers of shards above this one that nobody has remembered anew for so many
         seconds. Whether there were any, and all of them are forgotten."""
 
+    @property
+    def by_shard(self) -> Broker:
+        """The broker for which a shard is a queue like any other."""
+        return self
+
     def shards_of(self, queue: str) -> list[str]:
         """The shards of a queue, by the names under which workers claim from them."""
         return [queue]
+
+    def all_shards(self, queues: Sequence[str]) -> dict[str, list[str]]:
+        """Queue → its shards, as the broker knows them now. One round trip."""
+        return {queue: self.shards_of(queue) for queue in queues}
 
     def address_for(self, queue: str, key: str) -> str:
         """What to name as the queue in `push`, so that calls with equal keys share a shard."""

@@ -82,6 +82,8 @@ class MemoryBroker(Broker):
         ``steps``: the priorities at which a queue's lists begin.
         ``metrics``: whether what is pushed is counted."""
         self._clock = clock
+        #: Seconds by which `move_clock` has moved it.
+        self._ahead = 0.0
         self._metrics = metrics
         self._queues: defaultdict[str, _Queue] = defaultdict(lambda: _Queue(steps))
         #: Topic → its subscriptions.
@@ -102,6 +104,14 @@ class MemoryBroker(Broker):
         self._task_counts: dict[Span, dict[str, Counter[str]]] = {}
         # Guards all of the above; notified when a bell rings.
         self._changed = threading.Condition()
+
+    def now(self) -> float:
+        """Unix seconds by this broker's clock."""
+        return self._clock() + self._ahead
+
+    def move_clock(self, to: float | None) -> None:
+        """Let the clock go on from ``to`` (Unix seconds), or with None from the present time."""
+        self._ahead = 0.0 if to is None else to - self._clock()
 
     # ------------------------------------------------------------------ producers
 
@@ -124,7 +134,7 @@ class MemoryBroker(Broker):
 
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             held = q.in_flight.get(consumer, {})
             if first < q.claimed[consumer] and first not in held:
                 return Claim([], None, resume=q.claimed[consumer])
@@ -210,17 +220,17 @@ class MemoryBroker(Broker):
 
     def taken(self, queue: str, consumer: str) -> bool:
         with self._changed:
-            return self._queues[queue].taken.get(consumer, 0.0) > self._clock()
+            return self._queues[queue].taken.get(consumer, 0.0) > self.now()
 
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
         with self._changed:
-            known, now = self._queues[queue].revoked, self._clock()
+            known, now = self._queues[queue].revoked, self.now()
             found = [known.get(task_id, (Revocation.NONE, 0.0)) for task_id in ids]
             return [kind if ends > now else Revocation.NONE for kind, ends in found]
 
     def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             q.notes = {key: kept for key, kept in q.notes.items() if kept[1] > now}
             for task_id, about, value in notes:
                 q.notes[task_id, about] = (value, now + seconds)
@@ -230,7 +240,7 @@ class MemoryBroker(Broker):
     def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
         with self._changed:
             value, ends = self._queues[queue].notes.get((task_id, about), (None, 0.0))
-            return value if ends > self._clock() else None
+            return value if ends > self.now() else None
 
     def noted_of(self, queue: str, task_ids: Sequence[str], about: About) -> list[bytes | None]:
         return [self.noted(queue, task_id, about) for task_id in task_ids]
@@ -250,7 +260,7 @@ class MemoryBroker(Broker):
 
     def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
         with self._changed:
-            leases, ends = self._queues[queue].leases, self._clock() + lease
+            leases, ends = self._queues[queue].leases, self.now() + lease
             leases.update(dict.fromkeys(consumers, ends))
 
     def retain(self, queue: str, consumers: Sequence[str], lease: float) -> None:
@@ -270,7 +280,7 @@ class MemoryBroker(Broker):
 
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             held = list(q.in_flight.get(consumer, {}).items())
             q.taken = {name: ends for name, ends in q.taken.items() if ends > now}
             q.taken[consumer] = now + TAKEN_KEPT
@@ -315,7 +325,7 @@ class MemoryBroker(Broker):
 
     def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
         with self._changed:
-            now = dt.datetime.fromtimestamp(self._clock(), dt.UTC)
+            now = dt.datetime.fromtimestamp(self.now(), dt.UTC)
             key = str(next(self._dead_numbers))
             self._queues[queue].dead[key] = DeadLetter(key, raw, reason, now, worker)
 
@@ -361,7 +371,7 @@ class MemoryBroker(Broker):
             was = q.paused.pop(task, None) is not None
             for key, due in q.due.items():
                 if task and due >= PARKED:
-                    q.due[key] = min(due - PARKED, self._clock())
+                    q.due[key] = min(due - PARKED, self.now())
             self._ring(q, len(q.due) + sum(map(len, q.lists)))
             return was
 
@@ -381,13 +391,13 @@ class MemoryBroker(Broker):
                     continue
                 raw = self._take_back(queue, consumer, number)
                 if raw is not None:
-                    q.due[priority, raw] = PARKED + self._clock()
+                    q.due[priority, raw] = PARKED + self.now()
                     parked.add(number)
         return parked
 
     def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             q.revoked = {known: told for known, told in q.revoked.items() if told[1] > now}
             before = q.revoked.get(task_id, (Revocation.REVOKED, 0.0))[0]
             said = Revocation.TERMINATE if terminate else before
@@ -403,7 +413,7 @@ class MemoryBroker(Broker):
             due = q.due.get((priority, raw))
             if due is None:
                 return False
-            q.due[priority, raw] = min(due, self._clock())
+            q.due[priority, raw] = min(due, self.now())
             self._ring(q, 1)
             return True
 
@@ -424,7 +434,7 @@ class MemoryBroker(Broker):
                 return False
             waits.remove(message.raw)
             q.in_flight[consumer][number] = message.raw
-            q.leases[consumer] = self._clock() + lease
+            q.leases[consumer] = self.now() + lease
             return True
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
@@ -445,7 +455,7 @@ class MemoryBroker(Broker):
 
     def consumers(self, queue: str) -> list[Consumer]:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             by_end = sorted((ends, name) for name, ends in q.leases.items())
             return [
                 Consumer(name, ends - now, len(q.in_flight.get(name, ()))) for ends, name in by_end
@@ -485,7 +495,7 @@ class MemoryBroker(Broker):
 
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         with self._changed:
-            known, now = self._queues[queue].revoked, self._clock()
+            known, now = self._queues[queue].revoked, self.now()
             found = [Revoked(i, said > 1, ends) for i, (said, ends) in known.items() if ends > now]
             return sorted(found, key=lambda revoked: -revoked.until)[:count]
 
@@ -495,7 +505,7 @@ class MemoryBroker(Broker):
             if text is None:
                 reports.pop(worker, None)
             else:
-                reports[worker] = (text, self._clock())
+                reports[worker] = (text, self.now())
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
         with self._changed:
@@ -503,7 +513,7 @@ class MemoryBroker(Broker):
 
     def report_ages(self, queue: str) -> Mapping[str, float]:
         with self._changed:
-            now, reports = self._clock(), self._queues[queue].reports
+            now, reports = self.now(), self._queues[queue].reports
             return {name: max(0.0, now - at) for name, (_text, at) in reports.items()}
 
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
@@ -514,12 +524,12 @@ class MemoryBroker(Broker):
             q = self._queues[queue]
             if worker and q.reports.pop(worker, None) is None:
                 return False
-            q.gone.appendleft((text, self._clock() + GONE_KEPT))
+            q.gone.appendleft((text, self.now() + GONE_KEPT))
             return True
 
     def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
         with self._changed:
-            now = self._clock()
+            now = self.now()
             return [
                 [text for text, ends in self._queues[queue].gone if ends > now] for queue in queues
             ]
@@ -527,23 +537,23 @@ class MemoryBroker(Broker):
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
         with self._changed:
             waiting = self._queues[queue].commands[worker]
-            waiting.append((text, self._clock() + seconds))
+            waiting.append((text, self.now() + seconds))
 
     def take_commands(self, queue: str, worker: str) -> list[bytes]:
         with self._changed:
             found = self._queues[queue].commands.pop(worker, ())
-            return [text for text, ends in found if ends > self._clock()]
+            return [text for text, ends in found if ends > self.now()]
 
     def answer(self, queue: str, command_id: str, text: bytes, seconds: float) -> None:
         with self._changed:
-            q, now = self._queues[queue], self._clock()
+            q, now = self._queues[queue], self.now()
             q.answers = {key: kept for key, kept in q.answers.items() if kept[1] > now}
             q.answers[command_id] = (text, now + seconds)
 
     def answered(self, queue: str, command_id: str) -> bytes | None:
         with self._changed:
             text, ends = self._queues[queue].answers.get(command_id, (None, 0.0))
-            return text if ends > self._clock() else None
+            return text if ends > self.now() else None
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
         return [self.reports(queue) for queue in queues]
@@ -611,7 +621,7 @@ class MemoryBroker(Broker):
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
         answers = []
         with self._changed:
-            now = self._clock()
+            now = self.now()
             for limit, rate, before, within, unused in wishes:
                 bucket = limiting.at_rate(self._buckets[limit], rate, now)
                 bucket = limiting.return_permits(bucket, rate, unused)
@@ -636,14 +646,14 @@ class MemoryBroker(Broker):
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         with self._changed:
-            return [self._slots[slot.limit].take(slot, self._clock()) for slot in slots]
+            return [self._slots[slot.limit].take(slot, self.now()) for slot in slots]
 
     def keep_slots(self, slots: Sequence[Slot]) -> None:
         with self._changed:
             for slot in slots:
                 held = self._slots[slot.limit].held
                 if slot.holder in held:
-                    held[slot.holder] = self._clock() + SLOT
+                    held[slot.holder] = self.now() + SLOT
 
     def wait_for_slots(self, slots: Sequence[Slot]) -> None:
         with self._changed:
@@ -659,7 +669,7 @@ class MemoryBroker(Broker):
 
     def slots_in_use(self, limits: Sequence[str]) -> list[int]:
         with self._changed:
-            now = self._clock()
+            now = self.now()
             return [sum(ends > now for ends in self._slots[name].held.values()) for name in limits]
 
     def lock(self, locks: Sequence[Lock]) -> list[str]:
@@ -675,7 +685,7 @@ class MemoryBroker(Broker):
                 else:
                     answer = "" if free or take is Take.REPLACE else holder
                 if not answer:
-                    self._locks[name] = (task_id, False, self._clock() + seconds)
+                    self._locks[name] = (task_id, False, self.now() + seconds)
                 answers.append(answer)
         return answers
 
@@ -725,7 +735,7 @@ class MemoryBroker(Broker):
     # ------------------------------------------------------------------ steps, under the lock
 
     def _add(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
-        now = self._clock()
+        now = self.now()
         for resolution in Resolution:
             span = span_at(queue, resolution, now)
             if span not in self._counts:
@@ -767,7 +777,7 @@ class MemoryBroker(Broker):
 
     def _hand_over(self, slot: Slot) -> None:
         """Reserve the free slots of this limit, and make the messages due that wait for them."""
-        now = self._clock()
+        now = self.now()
         for queue, at in self._slots[slot.limit].hand_over(slot.most, now):
             q = self._queues[queue]
             for key, due in q.due.items():
@@ -778,7 +788,7 @@ class MemoryBroker(Broker):
     def _holder(self, name: str) -> tuple[str, bool]:
         """The call that has this lock or had it last, and whether it has released it."""
         holder, released, ends = self._locks.get(name, ("", False, 0.0))
-        return (holder, released) if ends > self._clock() else ("", False)
+        return (holder, released) if ends > self.now() else ("", False)
 
 
 class _Subscription(Subscription):

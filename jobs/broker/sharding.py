@@ -100,7 +100,7 @@ class Sharded(Broker):
     def __init__(self, shards: Broker, counts: Mapping[str, int]) -> None:
         """``shards``: the broker, for which a shard is a queue like any other. ``counts``: on how
         many shards this process sends to which queue, where it isn't one."""
-        self.by_shard = shards
+        self._behind = shards
         self.address = shards.address
         self._sends = dict(counts)
         #: Queue → the numbers of the shards that messages without a key go to. `next` of a count is
@@ -114,6 +114,10 @@ class Sharded(Broker):
         #: The numbers on the broker, and until when they are believed (monotonic).
         self._known: tuple[Mapping[str, int], float] = ({}, 0.0)
 
+    @property
+    def by_shard(self) -> Broker:
+        return self._behind
+
     # ------------------------------------------------------------------ shards
 
     def shards_of(self, queue: str, *, now: bool = False) -> list[str]:
@@ -121,7 +125,6 @@ class Sharded(Broker):
         return [shard(queue, number) for number in range(count)]
 
     def all_shards(self, queues: Sequence[str]) -> dict[str, list[str]]:
-        """Queue → its shards, as the broker knows them now. One round trip."""
         self._remembered(now=True)
         return {queue: self.shards_of(queue) for queue in queues}
 
@@ -133,7 +136,7 @@ class Sharded(Broker):
         known, until = self._known
         if now or time.monotonic() >= until:
             try:
-                known = self.by_shard.remembered_shards()
+                known = self._behind.remembered_shards()
             except QueueRefused as error:  # who may not read this has none, or is told when sending
                 log.debug("the numbers of shards can't be read: %s", error)
                 known = {}
@@ -143,7 +146,7 @@ class Sharded(Broker):
     def _open(self) -> None:
         """Before anything is sent: tell the broker, and so every worker, which shards there are."""
         before = self._remembered(now=True)
-        self.by_shard.remember_shards(self._sends)
+        self._behind.remember_shards(self._sends)
         for queue, count in self._sends.items():
             if count > before.get(queue, 1):
                 log.warning("queue %s has %d shards now", queue, count)
@@ -158,27 +161,27 @@ class Sharded(Broker):
         reads, is found by looking again.
         """
         for _ in range(10):
-            pauses = self.by_shard.paused(queue)
+            pauses = self._behind.paused(queue)
             for name in new:
-                for gone in set(self.by_shard.paused(name)).difference(pauses):
-                    self.by_shard.resume(name, gone.task)
+                for gone in set(self._behind.paused(name)).difference(pauses):
+                    self._behind.resume(name, gone.task)
                 for pause in pauses:
-                    self.by_shard.pause(name, pause)
-            if self.by_shard.paused(queue) == pauses:
+                    self._behind.pause(name, pause)
+            if self._behind.paused(queue) == pauses:
                 break
-        for said in self.by_shard.revocations(queue, _REVOKED_MOST):
+        for said in self._behind.revocations(queue, _REVOKED_MOST):
             seconds = max(1.0, said.until - time.time())
             for name in new:
-                self.by_shard.revoke(name, said.id, seconds, terminate=said.terminate)
+                self._behind.revoke(name, said.id, seconds, terminate=said.terminate)
 
     def forget_unused(self, queue: str) -> bool:
         """Forget the shards of a queue on which nobody sends any more, if they are empty. Whether
         they were."""
         count = self._sends.get(queue, 1)
         beyond = self.shards_of(queue)[count:]
-        if not beyond or any(any(said.stats[:4]) for said in self.by_shard.survey(beyond)):
+        if not beyond or any(any(said.stats[:4]) for said in self._behind.survey(beyond)):
             return False
-        if not self.by_shard.forget_shards(queue, count, 2 * REPEATED):
+        if not self._behind.forget_shards(queue, count, 2 * REPEATED):
             return False
         self._known = {}, 0.0
         return True
@@ -201,7 +204,7 @@ class Sharded(Broker):
             placed = map(self._placed, messages)
             messages = tuple(placed) if isinstance(messages, tuple) else placed
         try:
-            self.by_shard.push(messages)
+            self._behind.push(messages)
         except QueueRefused as error:
             error.queues = tuple(dict.fromkeys(map(queue_of, error.queues)))
             raise
@@ -222,7 +225,7 @@ class Sharded(Broker):
             for n in range(self._sends.get(queue, 1))
         ]
         try:
-            self.by_shard.check_queues(names)
+            self._behind.check_queues(names)
         except QueueRefused as error:
             error.queues = tuple(dict.fromkeys(map(queue_of, error.queues)))
             raise
@@ -230,97 +233,97 @@ class Sharded(Broker):
     # ------------------------------------------------------------------ operators
 
     def pause(self, queue: str, pause: Pause) -> None:
-        self._on_all(queue, lambda name: self.by_shard.pause(name, pause))
+        self._on_all(queue, lambda name: self._behind.pause(name, pause))
 
     def resume(self, queue: str, task: str = "") -> bool:
-        return any(self._on_all(queue, lambda name: self.by_shard.resume(name, task)))
+        return any(self._on_all(queue, lambda name: self._behind.resume(name, task)))
 
     def revoke(self, queue: str, task_id: str, seconds: float, *, terminate: bool) -> None:
         def revoke(name: str) -> None:
-            self.by_shard.revoke(name, task_id, seconds, terminate=terminate)
+            self._behind.revoke(name, task_id, seconds, terminate=terminate)
 
         self._on_all(queue, revoke)
 
     def unrevoke(self, queue: str, task_id: str) -> None:
-        self._on_all(queue, lambda name: self.by_shard.unrevoke(name, task_id))
+        self._on_all(queue, lambda name: self._behind.unrevoke(name, task_id))
 
     def hasten(self, queue: str, raw: bytes, priority: int) -> bool:
-        return any(self.by_shard.hasten(name, raw, priority) for name in self.shards_of(queue))
+        return any(self._behind.hasten(name, raw, priority) for name in self.shards_of(queue))
 
     def withdraw(self, queue: str, messages: Sequence[Waiting]) -> int:
-        return sum(self.by_shard.withdraw(name, messages) for name in self.shards_of(queue))
+        return sum(self._behind.withdraw(name, messages) for name in self.shards_of(queue))
 
     def stats(self, queue: str) -> Stats:
         names = self.shards_of(queue)
         if len(names) == 1:
-            return self.by_shard.stats(queue)
+            return self._behind.stats(queue)
         consumers = self.consumers(queue)
-        found = [self.by_shard.stats(name) for name in names]
+        found = [self._behind.stats(name) for name in names]
         return _total(found, consumers)
 
     def consumers(self, queue: str) -> list[Consumer]:
         names = self.shards_of(queue)
-        return _by_name(one for name in names for one in self.by_shard.consumers(name))
+        return _by_name(one for name in names for one in self._behind.consumers(name))
 
     def survey(self, queues: Sequence[str]) -> list[Survey]:
         names = [self.shards_of(queue) for queue in queues]
-        said = iter(self.by_shard.survey(list(itertools.chain.from_iterable(names))))
+        said = iter(self._behind.survey(list(itertools.chain.from_iterable(names))))
         return [_as_one(list(itertools.islice(said, len(own)))) for own in names]
 
     def scan(self, queue: str) -> Iterator[bytes]:
         for name in self.shards_of(queue):
-            yield from self.by_shard.scan(name)
+            yield from self._behind.scan(name)
 
     def browse(self, queue: str, *, due: bool) -> Iterator[Waiting]:
-        found = [self.by_shard.browse(name, due=due) for name in self.shards_of(queue)]
+        found = [self._behind.browse(name, due=due) for name in self.shards_of(queue)]
         return heapq.merge(*found, key=_due) if due else _in_turn(found)
 
     def peek(self, queue: str, start: int, count: int) -> list[Waiting]:
         names = self.shards_of(queue)
         if len(names) == 1:
-            return self.by_shard.peek(queue, start, count)
+            return self._behind.peek(queue, start, count)
         # In the order in which they are claimed: the first of each shard, the second of each, …
         skipped, row = 0, 0
         if start:
-            lengths = [self.by_shard.stats(name).waiting for name in names]
+            lengths = [self._behind.stats(name).waiting for name in names]
             skipped, row = _row_of(start, lengths)
-        found = [self.by_shard.peek(name, row, start - skipped + count) for name in names]
+        found = [self._behind.peek(name, row, start - skipped + count) for name in names]
         return list(itertools.islice(_in_turn(found), start - skipped, start - skipped + count))
 
     def peek_due(self, queue: str, count: int, since: float = 0.0, skip: int = 0) -> list[Waiting]:
         names = self.shards_of(queue)
         if len(names) == 1:
-            return self.by_shard.peek_due(queue, count, since, skip)
+            return self._behind.peek_due(queue, count, since, skip)
         found = heapq.merge(*(self._due_from(name, since) for name in names), key=_due)
         return list(itertools.islice(found, skip, skip + count))
 
     def peek_in_flight(self, queue: str, start: int, count: int) -> list[InFlight]:
         names = self.shards_of(queue)
         if len(names) == 1:
-            return self.by_shard.peek_in_flight(queue, start, count)
+            return self._behind.peek_in_flight(queue, start, count)
         found: list[InFlight] = []
         for name in names:
             wanted = start + count - len(found)
             if wanted <= 0:
                 break
-            held = self.by_shard.stats(name).in_flight
+            held = self._behind.stats(name).in_flight
             if held <= start:
                 start -= held
                 continue
-            page = self.by_shard.peek_in_flight(name, start, count - len(found))
+            page = self._behind.peek_in_flight(name, start, count - len(found))
             found += [one._replace(shard=name) for one in page]
             start = 0
         return found
 
     def revocations(self, queue: str, count: int) -> list[Revoked]:
         names = self.shards_of(queue)
-        said = {one.id: one for name in names for one in self.by_shard.revocations(name, count)}
+        said = {one.id: one for name in names for one in self._behind.revocations(name, count)}
         return sorted(said.values(), key=lambda one: -one.until)[:count]
 
     def _due_from(self, name: str, since: float) -> Iterator[Waiting]:
         """The due messages of a shard from this time on, read in pages."""
         for skip in itertools.count(0, _PAGE):
-            page = self.by_shard.peek_due(name, _PAGE, since, skip)
+            page = self._behind.peek_due(name, _PAGE, since, skip)
             yield from page
             if len(page) < _PAGE:
                 return
@@ -340,7 +343,7 @@ class Sharded(Broker):
             for queue, own in names.items()
             for number, name in enumerate(own)
         }
-        found = self.by_shard.dead_letters_of(asked, count)
+        found = self._behind.dead_letters_of(asked, count)
         return {
             queue: _newest(
                 [
@@ -357,16 +360,16 @@ class Sharded(Broker):
 
     def dead_letter_at(self, queue: str, key: str) -> DeadLetter | None:
         name, own = _letter(queue, key)
-        found = self.by_shard.dead_letter_at(name, own)
+        found = self._behind.dead_letter_at(name, own)
         return found and found._replace(key=key)
 
     def requeue(self, queue: str, key: str, priority: int = 0, raw: bytes | None = None) -> bool:
         name, own = _letter(queue, key)
-        return self.by_shard.requeue(name, own, priority, raw)
+        return self._behind.requeue(name, own, priority, raw)
 
     def discard(self, queue: str, key: str) -> bool:
         name, own = _letter(queue, key)
-        return self.by_shard.discard(name, own)
+        return self._behind.discard(name, own)
 
     # ------------------------------------------------------------------ numbers
 
@@ -374,227 +377,227 @@ class Sharded(Broker):
         parts = [
             [span._replace(queue=name) for name in self.shards_of(span.queue)] for span in spans
         ]
-        answers = iter(self.by_shard.counts(list(itertools.chain.from_iterable(parts))))
+        answers = iter(self._behind.counts(list(itertools.chain.from_iterable(parts))))
         return [_summed(list(itertools.islice(answers, len(part)))) for part in parts]
 
     def task_counts(
         self, spans: Sequence[Span], fields: Sequence[str] = ()
     ) -> list[Mapping[str, Counts]]:
         # Workers count on the first shard.
-        return self.by_shard.task_counts(spans, fields)
+        return self._behind.task_counts(spans, fields)
 
     # ------------------------------------------------------------------ as they are
     # About one shard, about the first shard (notes, reports, commands, pauses as operators see
     # them), or about no queue at all.
 
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
-        return self.by_shard.briefly(insist=insist)
+        return self._behind.briefly(insist=insist)
 
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
-        return self.by_shard.claim(queue, consumer, first, limit, lease)
+        return self._behind.claim(queue, consumer, first, limit, lease)
 
     def wait(self, queues: Sequence[str], timeout: float) -> str | None:
-        return self.by_shard.wait(queues, timeout)
+        return self._behind.wait(queues, timeout)
 
     def stirring(self, queues: Sequence[str], due: Collection[str] = ()) -> list[str]:
-        return self.by_shard.stirring(queues, due)
+        return self._behind.stirring(queues, due)
 
     def wait_and_claim(
         self, queue: str, consumer: str, first: int, limit: int, lease: float, timeout: float
     ) -> Claim:
-        return self.by_shard.wait_and_claim(queue, consumer, first, limit, lease, timeout)
+        return self._behind.wait_and_claim(queue, consumer, first, limit, lease, timeout)
 
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:
-        return self.by_shard.ack(queue, consumer, numbers, ended)
+        return self._behind.ack(queue, consumer, numbers, ended)
 
     def retry(
         self, queue: str, consumer: str, number: int, raw: bytes, priority: int, due: float
     ) -> bool:
-        return self.by_shard.retry(queue, consumer, number, raw, priority, due)
+        return self._behind.retry(queue, consumer, number, raw, priority, due)
 
     def retry_all(self, queue: str, consumer: str, deliveries: Sequence[Later]) -> None:
-        self.by_shard.retry_all(queue, consumer, deliveries)
+        self._behind.retry_all(queue, consumer, deliveries)
 
     def release(self, queue: str, consumer: str, deliveries: Sequence[Returned]) -> int:
-        return self.by_shard.release(queue, consumer, deliveries)
+        return self._behind.release(queue, consumer, deliveries)
 
     def held(self, queue: str, consumer: str, numbers: Sequence[int]) -> set[int]:
-        return self.by_shard.held(queue, consumer, numbers)
+        return self._behind.held(queue, consumer, numbers)
 
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
-        return self.by_shard.held_by(deliveries)
+        return self._behind.held_by(deliveries)
 
     def taken(self, queue: str, consumer: str) -> bool:
-        return self.by_shard.taken(queue, consumer)
+        return self._behind.taken(queue, consumer)
 
     def revoked(self, queue: str, ids: Sequence[str]) -> list[Revocation]:
-        return self.by_shard.revoked(queue, ids)
+        return self._behind.revoked(queue, ids)
 
     def leave(self, queue: str, consumer: str) -> None:
-        self.by_shard.leave(queue, consumer)
+        self._behind.leave(queue, consumer)
 
     def renew(self, queue: str, consumers: Sequence[str], lease: float) -> None:
-        self.by_shard.renew(queue, consumers, lease)
+        self._behind.renew(queue, consumers, lease)
 
     def retain(self, queue: str, consumers: Sequence[str], lease: float) -> None:
-        self.by_shard.retain(queue, consumers, lease)
+        self._behind.retain(queue, consumers, lease)
 
     def attended(self, queues: Sequence[str]) -> list[str]:
-        return self.by_shard.attended(queues)
+        return self._behind.attended(queues)
 
     def expired(self, queue: str) -> list[str]:
-        return self.by_shard.expired(queue)
+        return self._behind.expired(queue)
 
     def reclaim(self, queue: str, consumer: str, edit: Callable[[int, bytes], Returned]) -> int:
-        return self.by_shard.reclaim(queue, consumer, edit)
+        return self._behind.reclaim(queue, consumer, edit)
 
     def dead_letter(self, queue: str, consumer: str, number: int, reason: str, worker: str) -> bool:
-        return self.by_shard.dead_letter(queue, consumer, number, reason, worker)
+        return self._behind.dead_letter(queue, consumer, number, reason, worker)
 
     def bury(self, queue: str, raw: bytes, reason: str, worker: str) -> None:
-        self.by_shard.bury(queue, raw, reason, worker)
+        self._behind.bury(queue, raw, reason, worker)
 
     def park(self, queue: str, consumer: str, deliveries: Sequence[Parking]) -> set[int]:
-        return self.by_shard.park(queue, consumer, deliveries)
+        return self._behind.park(queue, consumer, deliveries)
 
     def take(
         self, queue: str, consumer: str, first: int, limit: int, lease: float
     ) -> list[Waiting]:
-        return self.by_shard.take(queue, consumer, first, limit, lease)
+        return self._behind.take(queue, consumer, first, limit, lease)
 
     def pick(self, queue: str, consumer: str, number: int, lease: float, message: Waiting) -> bool:
-        return self.by_shard.pick(queue, consumer, number, lease, message)
+        return self._behind.pick(queue, consumer, number, lease, message)
 
     def paused(self, queue: str) -> list[Pause]:
-        return self.by_shard.paused(queue)
+        return self._behind.paused(queue)
 
     def paused_of(self, queues: Sequence[str]) -> list[list[Pause]]:
-        return self.by_shard.paused_of(queues)
+        return self._behind.paused_of(queues)
 
     def note(self, queue: str, notes: Sequence[Note], seconds: float) -> None:
-        self.by_shard.note(queue, notes, seconds)
+        self._behind.note(queue, notes, seconds)
 
     def noted(self, queue: str, task_id: str, about: About) -> bytes | None:
-        return self.by_shard.noted(queue, task_id, about)
+        return self._behind.noted(queue, task_id, about)
 
     def noted_of(self, queue: str, task_ids: Sequence[str], about: About) -> list[bytes | None]:
-        return self.by_shard.noted_of(queue, task_ids, about)
+        return self._behind.noted_of(queue, task_ids, about)
 
     def forget_notes(self, queue: str, task_ids: Sequence[str], about: About) -> None:
-        self.by_shard.forget_notes(queue, task_ids, about)
+        self._behind.forget_notes(queue, task_ids, about)
 
     def report(self, queue: str, worker: str, text: bytes | None) -> None:
-        self.by_shard.report(queue, worker, text)
+        self._behind.report(queue, worker, text)
 
     def reports(self, queue: str) -> Mapping[str, bytes]:
-        return self.by_shard.reports(queue)
+        return self._behind.reports(queue)
 
     def reports_of(self, queues: Sequence[str]) -> list[Mapping[str, bytes]]:
-        return self.by_shard.reports_of(queues)
+        return self._behind.reports_of(queues)
 
     def report_ages(self, queue: str) -> Mapping[str, float]:
-        return self.by_shard.report_ages(queue)
+        return self._behind.report_ages(queue)
 
     def report_ages_of(self, queues: Sequence[str]) -> list[Mapping[str, float]]:
-        return self.by_shard.report_ages_of(queues)
+        return self._behind.report_ages_of(queues)
 
     def note_gone(self, queue: str, text: bytes, worker: str = "") -> bool:
-        return self.by_shard.note_gone(queue, text, worker)
+        return self._behind.note_gone(queue, text, worker)
 
     def gone_of(self, queues: Sequence[str]) -> list[list[bytes]]:
-        return self.by_shard.gone_of(queues)
+        return self._behind.gone_of(queues)
 
     def command(self, queue: str, worker: str, text: bytes, seconds: float) -> None:
-        self.by_shard.command(queue, worker, text, seconds)
+        self._behind.command(queue, worker, text, seconds)
 
     def take_commands(self, queue: str, worker: str) -> list[bytes]:
-        return self.by_shard.take_commands(queue, worker)
+        return self._behind.take_commands(queue, worker)
 
     def answer(self, queue: str, command_id: str, text: bytes, seconds: float) -> None:
-        self.by_shard.answer(queue, command_id, text, seconds)
+        self._behind.answer(queue, command_id, text, seconds)
 
     def answered(self, queue: str, command_id: str) -> bytes | None:
-        return self.by_shard.answered(queue, command_id)
+        return self._behind.answered(queue, command_id)
 
     def count(self, queue: str, counts: Counts, tasks: Mapping[str, Counts]) -> None:
-        self.by_shard.count(queue, counts, tasks)
+        self._behind.count(queue, counts, tasks)
 
     def subscribe(self, *topics: str) -> contextlib.AbstractContextManager[Subscription]:
-        return self.by_shard.subscribe(*topics)
+        return self._behind.subscribe(*topics)
 
     def notify(self, topic: str) -> None:
-        self.by_shard.notify(topic)
+        self._behind.notify(topic)
 
     def listen(self, task_id: str) -> contextlib.AbstractContextManager[Subscription]:
-        return self.by_shard.listen(task_id)
+        return self._behind.listen(task_id)
 
     def listeners(self, topic: str) -> int | None:
-        return self.by_shard.listeners(topic)
+        return self._behind.listeners(topic)
 
     def chord_size(self, group_id: str) -> int | None:
-        return self.by_shard.chord_size(group_id)
+        return self._behind.chord_size(group_id)
 
     def keeping(self) -> Keeping:
-        return self.by_shard.keeping()
+        return self._behind.keeping()
 
     def damaged(self) -> list[str]:
-        return self.by_shard.damaged()
+        return self._behind.damaged()
 
     def ping(self) -> None:
-        self.by_shard.ping()
+        self._behind.ping()
 
     def close(self) -> None:
-        self.by_shard.close()
+        self._behind.close()
 
     def remember_queues(self, queues: Collection[str]) -> None:
-        self.by_shard.remember_queues(queues)
+        self._behind.remember_queues(queues)
 
     def remembered_queues(self, count: int) -> list[str]:
-        return self.by_shard.remembered_queues(count)
+        return self._behind.remembered_queues(count)
 
     def remember_shards(self, counts: Mapping[str, int]) -> None:
-        self.by_shard.remember_shards(counts)
+        self._behind.remember_shards(counts)
 
     def remembered_shards(self) -> Mapping[str, int]:
-        return self.by_shard.remembered_shards()
+        return self._behind.remembered_shards()
 
     def forget_shards(self, queue: str, above: int, seconds: float) -> bool:
-        return self.by_shard.forget_shards(queue, above, seconds)
+        return self._behind.forget_shards(queue, above, seconds)
 
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
-        return self.by_shard.permits(wishes)
+        return self._behind.permits(wishes)
 
     def set_rate(self, task: str, text: bytes | None) -> bool:
-        return self.by_shard.set_rate(task, text)
+        return self._behind.set_rate(task, text)
 
     def rates(self) -> Mapping[str, bytes]:
-        return self.by_shard.rates()
+        return self._behind.rates()
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
-        return self.by_shard.take_slots(slots)
+        return self._behind.take_slots(slots)
 
     def keep_slots(self, slots: Sequence[Slot]) -> None:
-        self.by_shard.keep_slots(slots)
+        self._behind.keep_slots(slots)
 
     def wait_for_slots(self, slots: Sequence[Slot]) -> None:
-        self.by_shard.wait_for_slots(slots)
+        self._behind.wait_for_slots(slots)
 
     def free_slots(self, slots: Sequence[Slot]) -> None:
-        self.by_shard.free_slots(slots)
+        self._behind.free_slots(slots)
 
     def slots_in_use(self, limits: Sequence[str]) -> list[int]:
-        return self.by_shard.slots_in_use(limits)
+        return self._behind.slots_in_use(limits)
 
     def lock(self, locks: Sequence[Lock]) -> list[str]:
-        return self.by_shard.lock(locks)
+        return self._behind.lock(locks)
 
     def unlock(self, locks: Sequence[Lock]) -> list[str]:
-        return self.by_shard.unlock(locks)
+        return self._behind.unlock(locks)
 
     def locked(self, names: Sequence[str]) -> list[str]:
-        return self.by_shard.locked(names)
+        return self._behind.locked(names)
 
 
 # ------------------------------------------------------------------------------ many as one

@@ -160,6 +160,11 @@ class Conf:
     #: Whether a worker's children are forks of a process that has loaded the project once. Off, or
     #: where the system can't do it: each child loads the project itself.
     preload: bool = _setting(values.yes_or_no, True)
+    #: Whether calls run where they are sent, with all that follows them, and no broker is used: for
+    #: tests and development.
+    always_eager: bool = _setting(values.yes_or_no, False)
+    #: Whether sending such a call raises the error with which it fails.
+    eager_propagates: bool = _setting(values.yes_or_no, False)
     #: Schedules in the form of Celery's ``beat_schedule``: name → ``task``, ``schedule``, ``args``,
     #: ``kwargs``, ``options``. None instead of these: no such schedule, even if others declare it.
     beat_schedule: Mapping[str, Mapping[str, Any] | None] = _setting(values.beat_schedule, {})

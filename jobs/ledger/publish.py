@@ -26,6 +26,7 @@ from jobs import (
     broker,
     conf,
     message,
+    registry,
     serialization,
     signals,
 )
@@ -75,10 +76,16 @@ def send(
     """
     if any(map(_COPIES, messages)):
         messages = [each for one in messages for each in message.spread(one)]
-    if conf.get().create_missing_queues:
+    settings = conf.get()
+    if settings.create_missing_queues:
         _remember({sent.queue for sent in messages})
     alias = using or router.db_for_write(TaskResult)
     connection = connections[alias]
+    if settings.always_eager and registry.inline is not None:
+        message.check(messages)
+        _announce(messages)
+        registry.inline().run_here(messages)
+        return True
     if connection.in_atomic_block:
         if once is not None and _holds(connection, once):
             return False
@@ -92,14 +99,18 @@ def send(
                 broker.get().check_queues(queues)
 
         def outgoing() -> Iterable[Outgoing]:
-            made = map(_outgoing, messages)
+            made = map(outgoing_of, messages)
             return made if len(messages) > 1 else tuple(made)  # one alone is sent more quickly
 
-        _push(outgoing, retry_policy or conf.get().retry_policy)
+        _push(outgoing, retry_policy or settings.retry_policy)
+    _announce(messages)
+    return True
+
+
+def _announce(messages: Iterable[Message]) -> None:
     if signals.task_enqueued.receivers:
         for sent in messages:
             signals.announce(signals.task_enqueued, sent.task, message=sent)
-    return True
 
 
 def _remember(queues: Collection[str]) -> None:
@@ -112,7 +123,8 @@ def _remember(queues: Collection[str]) -> None:
         log.debug("the queues %s are not remembered: %s", undeclared, error)
 
 
-def _outgoing(sent: Message) -> Outgoing:
+def outgoing_of(sent: Message) -> Outgoing:
+    """A message in the form in which the broker takes it."""
     queue = sent.queue
     if sent.shard_key:
         queue = broker.get().address_for(queue, sent.shard_key)
@@ -221,7 +233,7 @@ def _put_into_outbox(
 ) -> None:
     for sent in messages:
         sent.ledger = durable
-    outgoing = [_outgoing(sent) for sent in messages]
+    outgoing = [outgoing_of(sent) for sent in messages]
     if durable:
         rows = [
             TaskResult(
@@ -293,6 +305,13 @@ def _waiting(connection: BaseDatabaseWrapper) -> Iterator[_Publish]:
     for _, hook, *_ in connection.run_on_commit:
         if isinstance(hook, _Publish) and not hook.done:
             yield hook
+
+
+def publish_waiting(connection: BaseDatabaseWrapper) -> None:
+    """Publish what waits for the commit of the open transaction, as if that had come: for tests,
+    whose transactions never commit."""
+    for hook in list(_waiting(connection)):
+        hook()
 
 
 def _holds(connection: BaseDatabaseWrapper, once: Hashable) -> bool:

@@ -10,6 +10,7 @@ import threading
 from types import FrameType
 
 from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from django.db import connections
 
 from jobs import conf
 from jobs.exceptions import ConfigurationError
@@ -64,6 +65,25 @@ def say(out: OutputWrapper, text: str) -> None:
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, 1)
             os.close(null)
+
+
+#: Alias → the name of its database as the settings have it.
+_databases: dict[str, str] = {}
+
+
+def note_databases() -> None:
+    """Note which databases the settings name, before a test runner puts others in their place."""
+    _databases.update(
+        {alias: str(connections[alias].settings_dict["NAME"]) for alias in connections}
+    )
+
+
+def on_test_database() -> bool:
+    """Whether this process works on another database than its settings name, as tests do. A process
+    that it starts would not."""
+    return any(
+        str(connections[alias].settings_dict["NAME"]) != name for alias, name in _databases.items()
+    )
 
 
 def refuse_memory(command: BaseCommand | None = None) -> None:

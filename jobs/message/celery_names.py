@@ -155,7 +155,6 @@ TASK: Mapping[str, str] = {
     "app": _NO_APP,
     "AsyncResult": "write jobs.AsyncResult(id)",
     "backend": "results are rows of the ledger, jobs.models.TaskResult",
-    "apply": "call the function here and now: task(…)",
     "get_logger": _LOGGER,
     "get_publisher": "to send many calls in one round trip, write task.enqueue_many([…])",
     "subtask_from_request": "write task.s(*self.request.args, **self.request.kwargs)",

@@ -54,6 +54,7 @@ LEVELS: tuple[dict[str, str], ...] = (
         "admin/": "what an operator sees",
         "checks.py": "what `manage.py check` says",
     },
+    {"testing.py": "what a project's tests need"},
     {
         "management/": "the commands",
         "contrib/": "bridges to other programs",

@@ -10,6 +10,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import processes
+from jobs.worker import inline
 from jobs.worker.child import ORDERS, Options, cores, default_name, split
 from jobs.worker.supervisor.starting import Starter
 from jobs.worker.supervisor.supervisor import Supervisor
@@ -87,6 +88,9 @@ class Command(BaseCommand):
         add("--reload", action="store_true", help="Restart the children when code changes.")
 
     def handle(self, **asked: Any) -> None:
+        if processes.on_test_database():
+            self._in_a_test(asked)
+            return
         processes.refuse_memory()
         # First: the fork server is to be a copy of a process that has opened nothing.
         starter = Starter(conf.get().preload)
@@ -115,3 +119,17 @@ class Command(BaseCommand):
                 processes.say(self.stdout, text)
 
         sys.exit(Supervisor(chosen, starter, say).run())
+
+    def _in_a_test(self, asked: dict[str, Any]) -> None:
+        """Work in this thread. Processes would start from the settings, and run the test's calls on
+        the database of development."""
+        if not asked["burst"]:
+            raise CommandError(
+                "A test's database is no other process's. Write runworker --burst, which runs what "
+                "waits in this thread, or run_jobs() of jobs.testing."
+            )
+        try:
+            queues, _ = split(asked["queues"], asked["queue_order"])
+            inline.Inline(queues).run()
+        except (ConfigurationError, BrokerUnavailable) as error:
+            raise CommandError(str(error)) from error

@@ -398,7 +398,9 @@ class Consumer:
         self._shards = {queue: Shards(queue) for queue in order.queues}
         #: Shard → its cursor.
         self._cursors: dict[str, Cursor] = {}
-        #: When to look again at how many shards there are (monotonic).
+        for queue, shards in self._shards.items():
+            self._cursors |= {cursor.shard: cursor for cursor in shards.grow([queue])}
+        #: When to look at how many shards there are (monotonic); 0.0: it hasn't looked yet.
         self._grow_at = 0.0
         self._runners = runners
         self._recorder = recorder
@@ -408,7 +410,9 @@ class Consumer:
         self._conf = conf.get()
         #: Whether empty queues are left alone. The only queue is asked together with its bell, and
         #: a burst ends when it has asked all of them.
-        self._lets_sleep = False
+        self._lets_sleep = len(self._cursors) > 1 and not burst
+        for cursor in self._cursors.values():
+            cursor.awake = not self._lets_sleep
         #: A bell rang: its queue is asked before anything else is looked at.
         self._rang = False
         #: When to ask queues of which it doesn't show from outside whether they have something
@@ -551,13 +555,12 @@ class Consumer:
         new = [cursor for queue, some in names.items() for cursor in self._shards[queue].grow(some)]
         if not new:
             return
-        first = not self._cursors
         self._cursors |= {cursor.shard: cursor for cursor in new}
         self._lets_sleep = len(self._cursors) > 1 and not self._burst
         self._empty = False
         for cursor in new:
             cursor.awake = not self._lets_sleep
-        if not first:
+        if self._grow_at:
             said = ", ".join(shown(cursor.shard) for cursor in new)
             log.warning("%s: claims from new shards of its queues: %s", self.name, said)
 

@@ -429,7 +429,7 @@ class Recorder:
         again = False
         while True:
             try:
-                written = _write(part)
+                written = write(part)
             except Exception as error:  # noqa: BLE001  judged by `is_refusal`
                 if again or is_cut(error) or (len(part) > 1 and is_refusal(error)):
                     return error
@@ -581,7 +581,7 @@ class Recorder:
             broker.by_shard().push([Outgoing(queue, raw, outcome.priority, due)])
 
 
-def _write(outcomes: list[Outcome]) -> list[Outcome]:
+def write(outcomes: list[Outcome]) -> list[Outcome]:
     """Write outcomes and what follows them in one transaction. Returns them; ``told`` of those with
     followers has the ids of other calls that have ended by this."""
     records = [o.record for o in outcomes if o.record is not None]

@@ -322,18 +322,18 @@ def test_more_than_a_thousand_with_a_bar_and_a_stop(
 
 def test_another_worker_goes_on_where_one_stopped(project: Project, client: Client) -> None:
     client.force_login(User.objects.create_superuser("root"))
-    failures(3000, queue="low")
+    failures(1500, queue="low")
     first = ready_worker(project, "--processes", "1", "--queues", "default")
     confirm(client, press(client, "run_again"))
     stats = broker.get().stats
     project.wait_for(lambda: stats("low").waiting > 100)
     assert first.stop() == 0
-    assert 100 < stats("low").waiting < 3000
+    assert 100 < stats("low").waiting < 1500
     ready_worker(project, "--processes", "1", "--queues", "default")
     project.wait_for(lambda: TaskResult.objects.get(task=TASK).state == State.SUCCESS)
     call = TaskResult.objects.get(task=TASK)
-    assert json.loads(call.result) == {"done": 3000, "left_as_they_are": 0}
-    assert stats("low").waiting == count(state="PENDING") == 3000
+    assert json.loads(call.result) == {"done": 1500, "left_as_they_are": 0}
+    assert stats("low").waiting == count(state="PENDING") == 1500
 
 
 def test_a_worker_that_knows_no_labels_refuses_to_act_on_one() -> None:

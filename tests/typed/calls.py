@@ -1,0 +1,98 @@
+"""What type checkers know of the public API. Nothing here runs: `make check` has mypy and pyright
+read it. A line with an ``ignore`` is one that a user must be told about; both checkers complain if
+there is no error on it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from jobs import AsyncResult, GroupResult, Signature, Task, chain, chord, group, shared_task, task
+
+
+@task
+def add(a: int, b: int = 0) -> int:
+    return a + b
+
+
+@task(bind=True, max_retries=2)
+def bound(self: Task[..., Any], name: str, *, loud: bool = False) -> str:
+    if self.request.retries:
+        raise self.retry(countdown=1)
+    return name.upper() if loud else name
+
+
+@shared_task(bind=True)
+def unannotated_self(self, pk: int) -> None:  # type: ignore[no-untyped-def]  # as many write it
+    self.progress(pk)
+
+
+@task(queue="mail")
+async def fetch(url: str) -> bytes:
+    return url.encode()
+
+
+@task(bind=True)
+async def bound_fetch(self: Task[..., Any], url: str) -> bytes:
+    return url.encode()
+
+
+@task(batch=10)
+def together(requests: list[Any]) -> None: ...
+
+
+def right() -> None:
+    assert_type(add(1, b=2), int)
+    assert_type(add.delay(1), AsyncResult[int])
+    assert_type(add.delay(1).get(timeout=3), int)
+    assert_type(add.apply_async((1, 2), countdown=3), AsyncResult[int])
+    assert_type(add.apply((1, 2)).get(), int)
+    assert_type(add.enqueue_many([(1,), {"a": 2}]), list[AsyncResult[int]])
+    assert_type(bound.delay("x", loud=True), AsyncResult[str])
+    assert_type(bound("x"), str)
+    assert_type(unannotated_self.delay(1), AsyncResult[None])
+    assert_type(fetch.delay("x"), AsyncResult[bytes])
+    assert_type(fetch.apply_async(("x",)).get(), bytes)
+    assert_type(bound_fetch.delay("x"), AsyncResult[bytes])
+    together.delay(1, 2, anything=3)
+    assert_type(AsyncResult("id"), AsyncResult[Any])
+    result = AsyncResult("id")  # needs no annotation
+    assert_type(result.get(), Any)
+
+
+async def awaited() -> None:
+    assert_type(await fetch("x"), bytes)
+    assert_type(await fetch.adelay("x"), AsyncResult[bytes])
+    assert_type(await (await fetch.aapply_async(("x",))).aget(), bytes)
+    assert_type(await add.adelay(1), AsyncResult[int])
+
+
+def composed() -> None:
+    assert_type(add.s(1), Signature[int])
+    assert_type(add.si(1).set(queue="low"), Signature[int])
+    assert_type(add.s(1).delay(2), AsyncResult[int])
+    assert_type(fetch.s("x").apply_async().get(), bytes)
+    assert_type(~add.s(1, 2), int)
+    assert_type(group(add.s(n) for n in range(3))(), GroupResult)
+    assert_type(group(add.s(1), add.s(2)).apply_async().get(), list[Any])
+    chord([add.s(1), add.s(2)], add.s())()
+    chain(add.s(1, 1), add.s(2)).delay()
+    (add.s(1, 1) | add.s(2)).apply_async(countdown=1)
+
+
+def wrong() -> None:
+    add.delay("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    add.delay(1, c=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    add.delay()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    bound.delay(loud=True)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    bound.delay(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    add.apply_async((1,), count=3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    add.apply_async((1,), queue=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    add.nothing()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    fetch.delay(1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    taken: list[str] = []
+    taken.append(add.delay(1).get())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+@task(que="mail")  # type: ignore[call-overload, untyped-decorator]  # pyright: ignore[reportCallIssue]
+def misspelt() -> None: ...
