@@ -27,7 +27,7 @@ JOBS = {
     "BROKER_URL": os.environ["BENCH_REDIS_URL"],
     # For what grows with the number of queues.
     "QUEUES": {
-        "bench": {},
+        "bench": {"shards": int(os.environ.get("BENCH_SHARDS", "1"))},
         **{f"bench-{n}": {} for n in range(1, int(os.environ.get("BENCH_QUEUES", "1")))},
     },
     "DEFAULT_QUEUE": "bench",

@@ -207,7 +207,7 @@ def run_jobs(
         else:
             running.run(most=most)
     finally:
-        found = broker.get()
+        found = broker.by_shard()
         if isinstance(found, MemoryBroker):
             found.move_clock(None)
     if conf.get().eager_propagates if propagate is None else propagate:

@@ -6,8 +6,8 @@ from ..bench import Bench, BenchmarkError
 from .base import System
 from .rows import count_rows
 
-#: Keys of the queue ``bench`` that hold messages, and the command that counts them.
-FLIGHT = "{bench}:inflight:*"
+#: Between the queue's name and the number of a shard: see `jobs.broker.sharding`.
+MARK = "\x16"
 
 
 @dataclass
@@ -16,6 +16,8 @@ class Jobsite(System):
 
     settings: str = "benchmarks.settings"
     preload: bool = True
+    #: Over how many lists the queue is spread.
+    shards: int = 1
 
     def commands(self, processes: int) -> list[list[str]]:
         command = ["manage.py", "runworker", "--queues", "bench"]
@@ -26,15 +28,22 @@ class Jobsite(System):
             **super().environment(bench),
             "DJANGO_SETTINGS_MODULE": self.settings,
             "BENCH_PRELOAD": str(int(self.preload)),
+            "BENCH_SHARDS": str(self.shards),
         }
 
     def waiting(self, bench: Bench) -> int:
         redis = bench.valkey.client
-        elsewhere = redis.zcard("{bench}:due") + redis.xlen("{bench}:dead")
-        flying = sum(redis.hlen(key) for key in redis.scan_iter(FLIGHT, count=1000))
+        flying = list(redis.scan_iter("{bench*}:inflight:*", count=1000))
+        # In one round trip: it is asked again and again, while the clock runs.
+        asked = redis.pipeline(transaction=False)
+        for name in ["bench", *(f"bench{MARK}{n}" for n in range(1, self.shards))]:
+            # The second is the list on a Cluster.
+            asked.llen(name).llen(f"{{{name}}}")
+            asked.zcard(f"{{{name}}}:due").xlen(f"{{{name}}}:dead")
+        for key in flying:
+            asked.hlen(key)
         of_tenants = sum(map(int, redis.hvals("{bench}:fair")))
-        waiting = redis.llen("bench") + redis.llen("{bench}")  # the latter on a Cluster
-        return waiting + of_tenants + elsewhere + flying
+        return sum(asked.execute()) + of_tenants
 
     def recorded(self, bench: Bench) -> int | None:
         if not self.results:
@@ -59,6 +68,15 @@ SYSTEMS = [
     Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
     Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
     Jobsite("jobsite-cluster", APP, "jobsite", backlog=150_000, peer=False, cluster=True),
+    # For ``--only``: what it costs to spread a queue on one server.
+    Jobsite("jobsite-shards", APP, "jobsite", backlog=150_000, peer=False, shards=8),
+    Jobsite(
+        *("jobsite-sqlite-shards", APP, "jobsite"),
+        results="sqlite",
+        backlog=100_000,
+        peer=False,
+        shards=8,
+    ),
     Jobsite("jobsite-admin", APP, "jobsite", peer=False, settings=ADMIN),
     Jobsite("jobsite-admin-fresh", APP, "jobsite", peer=False, settings=ADMIN, preload=False),
 ]

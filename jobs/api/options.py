@@ -259,6 +259,7 @@ class CommonOptions(TypedDict, total=False):
     key: Callable[..., Any] | None
     unique: Until | float | dt.timedelta | None
     unique_key: Callable[..., Any] | None
+    shard_by: Callable[..., Any] | None
     on_conflict: OnConflict
     debounce: float | dt.timedelta | None
     throttle: float | dt.timedelta | None
@@ -346,6 +347,9 @@ class Options(Retries):
     unique: Until | float | dt.timedelta | None = None
     #: A function of the task's arguments, which it takes by name; None: all arguments are the key.
     unique_key: Callable[..., Any] | None = None
+    #: A function of the task's arguments, which it takes by name: calls for which it returns the
+    #: same go to the same shard of a queue, and are claimed in their order.
+    shard_by: Callable[..., Any] | None = None
     #: What another call of the key does: "drop" it and return the first one's result, "replace"
     #: the first one, "raise" `AlreadyQueued`.
     on_conflict: OnConflict = "drop"

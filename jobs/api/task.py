@@ -198,6 +198,7 @@ class Task(Generic[P, R_co]):
             starred = self.name == "celery.starmap"
             self.tenant_of = functools.partial(_tenant_of_items, starred)
         self.key = own.key and Key(self._signature, own.key, "key", self.name)
+        self.shard_by = own.shard_by and Key(self._signature, own.shard_by, "shard_by", self.name)
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
             self._signature, own.unique_key, "unique_key", self.name
@@ -657,6 +658,8 @@ class Task(Generic[P, R_co]):
         sent.kwargs = dict(kwargs) if kwargs else {}
         if self.tenant_of is not None and send.fair is None:
             sent.fair = self.tenant_of(args, kwargs)
+        if self.shard_by is not None and send.shard_key is None:
+            sent.shard_key = self.shard_by(args, kwargs)
         if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}

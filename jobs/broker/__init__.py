@@ -1,4 +1,8 @@
-"""Brokers: `get()` returns this process's broker; the contract is in `jobs.broker.base`."""
+"""Brokers: `get()` returns this process's broker; the contract is in `jobs.broker.base`.
+
+`by_shard()` is the same broker as workers use it: for them, each shard of a queue is one of its own
+(`jobs.broker.sharding`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from django.dispatch import receiver
 
 from jobs import conf
 from jobs.broker.base import Broker
+from jobs.broker.sharding import Sharded
 from jobs.exceptions import ConfigurationError
 
 #: What `get` returns inside of `instead`.
@@ -20,10 +25,21 @@ _instead: Broker | None = None
 
 
 @functools.cache
-def get() -> Broker:
+def get() -> Sharded:
     """The broker of ``JOBS["BROKER_URL"]``; starts the embedded server if needed."""
     if _instead is not None:
-        return _instead
+        return Sharded(_instead, {})  # tests see what they send in its order
+    current = conf.get()
+    shards = {} if current.always_eager else current.queues
+    return Sharded(_made(), {n: queue.shards for n, queue in shards.items() if queue.shards > 1})
+
+
+def by_shard() -> Broker:
+    """The same broker, for which a shard is a queue."""
+    return get().by_shard
+
+
+def _made() -> Broker:
     current = conf.get()
     if current.broker_url == "memory://" or current.always_eager:
         from jobs.broker.memory import MemoryBroker

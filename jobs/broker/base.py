@@ -251,6 +251,8 @@ class InFlight(NamedTuple):
     #: Of the delivery.
     number: int
     raw: bytes
+    #: Where it is held; empty: the queue has one shard.
+    shard: str = ""
 
 
 class Parking(NamedTuple):
@@ -308,13 +310,20 @@ class Survey(NamedTuple):
 #: Bytes of the largest message that a survey brings along.
 READABLE = 65_536
 
+#: Most pairs of a queue and a number of shards that the broker remembers.
+SHARDS_KNOWN = 10_000
+
 #: Names of undeclared queues that the broker remembers, and seconds after which a process repeats
 #: the name of one that it uses.
 QUEUES_KNOWN, KNOWN_AGAIN = 1000, 3600.0
 
 
 class Broker(ABC):
-    """Dispatches messages; knows nothing of tasks, results or the database."""
+    """Dispatches messages; knows nothing of tasks, results or the database.
+
+    A queue is one list of keys, unless `jobs.broker.sharding` makes one of several: there,
+    consumers and supervisors name shards in place of queues.
+    """
 
     #: The address as it is shown to people, without a password.
     address: str
@@ -695,6 +704,36 @@ class Broker(ABC):
     @abstractmethod
     def remembered_queues(self, count: int) -> list[str]:
         """The ``count`` names remembered last, the latest first."""
+
+    @abstractmethod
+    def remember_shards(self, counts: Mapping[str, int]) -> None:
+        """Remember that somebody sends to these queues on so many shards each."""
+
+    @abstractmethod
+    def remembered_shards(self) -> Mapping[str, int]:
+        """Queue → the most shards that anybody has remembered, where that is more than one."""
+
+    @abstractmethod
+    def forget_shards(self, queue: str, above: int, seconds: float) -> bool:
+        """Forget numbers of shards above this one that nobody has remembered anew for so many
+        seconds. Whether there were any, and all of them are forgotten."""
+
+    @property
+    def by_shard(self) -> Broker:
+        """The broker for which a shard is a queue like any other."""
+        return self
+
+    def shards_of(self, queue: str) -> list[str]:
+        """The shards of a queue, by the names under which workers claim from them."""
+        return [queue]
+
+    def all_shards(self, queues: Sequence[str]) -> dict[str, list[str]]:
+        """Queue → its shards, as the broker knows them now. One round trip."""
+        return {queue: self.shards_of(queue) for queue in queues}
+
+    def address_for(self, queue: str, key: str) -> str:
+        """What to name as the queue in `push`, so that calls with equal keys share a shard."""
+        return queue
 
     @abstractmethod
     def listeners(self, topic: str) -> int | None:

@@ -101,6 +101,8 @@ class MemoryBroker(Broker):
         self._locks: dict[str, tuple[str, bool, float]] = {}
         #: Undeclared queues, the latest last.
         self._remembered: dict[str, None] = {}
+        #: Queue and number of shards → when that was said last.
+        self._shards: dict[tuple[str, int], float] = {}
         #: Span → its numbers, and those of its tasks.
         self._counts: dict[Span, Counter[str]] = {}
         self._task_counts: dict[Span, dict[str, Counter[str]]] = {}
@@ -636,6 +638,23 @@ class MemoryBroker(Broker):
     def remembered_queues(self, count: int) -> list[str]:
         with self._changed:
             return list(self._remembered)[::-1][:count]
+
+    def remember_shards(self, counts: Mapping[str, int]) -> None:
+        with self._changed:
+            self._shards |= dict.fromkeys(counts.items(), self._clock())
+
+    def remembered_shards(self) -> Mapping[str, int]:
+        with self._changed:
+            return {queue: count for queue, count in sorted(self._shards) if count > 1}
+
+    def forget_shards(self, queue: str, above: int, seconds: float) -> bool:
+        with self._changed:
+            said = [one for one in self._shards if one[0] == queue and one[1] > above]
+            since = self._clock() - seconds
+            old = [one for one in said if self._shards[one] <= since]
+            for one in old:
+                del self._shards[one]
+            return bool(old) and len(old) == len(said)
 
     def listeners(self, topic: str) -> int | None:
         with self._changed:

@@ -28,6 +28,7 @@ from jobs.broker.base import (
     PARKED,
     QUEUES_KNOWN,
     READABLE,
+    SHARDS_KNOWN,
     TAKEN_KEPT,
     About,
     Broker,
@@ -71,7 +72,7 @@ from jobs.broker.limiting import (
 )
 from jobs.broker.scripts import Script
 from jobs.broker.tenants import MARK
-from jobs.conf import STEPS
+from jobs.conf import SHARDS_MOST, STEPS
 from jobs.conf.address import Kind
 from jobs.exceptions import (
     BrokerUnavailable,
@@ -819,6 +820,28 @@ class RedisBroker(Broker):
         (answer,) = self._redis.try_calls([("ZREVRANGE", self._known(), 0, count - 1)])
         return [_text(name) for name in self._intact("zset", answer, self._known())]
 
+    def remember_shards(self, counts: Mapping[str, int]) -> None:
+        said = [f"{count}:{queue}" for queue, count in counts.items()]
+        for part in _cut(said):
+            self._redis.run(scripts.REMEMBER, (self._known_shards(),), SHARDS_KNOWN, *part)
+
+    def remembered_shards(self) -> Mapping[str, int]:
+        key = self._known_shards()
+        (answer,) = self._redis.try_calls([("ZRANGE", key, 0, -1)])
+        counts: dict[str, int] = {}
+        for member in self._intact("zset", answer, key):
+            count, _colon, queue = _text(member).partition(":")
+            # Anybody who reaches the server can have written more.
+            number = min(_number(count.encode()), SHARDS_MOST)
+            if number > counts.get(queue, 1):
+                counts[queue] = number
+        return counts
+
+    def forget_shards(self, queue: str, above: int, seconds: float) -> bool:
+        said = [f"{count}:{queue}" for count in range(above + 1, SHARDS_MOST + 1)]
+        key = (self._known_shards(),)
+        return bool(self._redis.run(scripts.FORGET_SHARDS, key, _ms(seconds), *said))
+
     def listeners(self, topic: str) -> int | None:
         asked = ("PUBSUB", "NUMSUB", self._channel(topic))
         servers = self._permitted(lambda: self._redis.everywhere(asked))
@@ -1151,6 +1174,9 @@ class RedisBroker(Broker):
 
     def _known(self) -> str:
         return f"{self._prefix}{{queues}}:known"
+
+    def _known_shards(self) -> str:
+        return f"{self._prefix}{{queues}}:shards"
 
     @staticmethod
     def _permitted(ask: Callable[[], Any]) -> Any:

@@ -21,6 +21,7 @@ from django.dispatch import receiver
 from jobs.conf import address, values
 from jobs.conf.values import (
     EXCHANGE_KINDS,
+    SHARDS_MOST,
     STEPS,
     Queue,
     nearest,
@@ -33,6 +34,7 @@ from jobs.exceptions import ConfigurationError
 
 __all__ = [
     "EXCHANGE_KINDS",
+    "SHARDS_MOST",
     "STEPS",
     "Conf",
     "Queue",

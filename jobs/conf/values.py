@@ -29,6 +29,9 @@ RESULT_EXPIRES = {"SUCCESS": 604_800.0, "FAILURE": 2_592_000.0, "REVOKED": 604_8
 #: Longest name of an exchange and longest routing key, in bytes, as AMQP has it.
 LONGEST_KEY = 255
 
+#: Most shards of one queue: an idle worker waits on all of them.
+SHARDS_MOST = 64
+
 #: Seconds of 1,000 years: a time further ahead can't be shown in every time zone.
 MOST_AHEAD = 1000 * 365.25 * 86_400
 
@@ -45,6 +48,8 @@ class Queue:
     #: Routing key (for a topic exchange, pattern) that it is bound with, or several; empty: its
     #: own name.
     routing_key: str | tuple[str, ...] = ""
+    #: Over how many lists it is spread, 1 to `SHARDS_MOST`: see `jobs.broker.sharding`.
+    shards: int = 1
 
 
 def nearest(word: str, known: Any) -> str:
@@ -315,6 +320,7 @@ def queues(value: Any) -> Mapping[str, Queue]:
             # A tuple passes `options_of`, which checks only the plain types.
             options = {**options, "routing_key": tuple(keys)}
         found[name] = options_of(Queue, options)
+        check_whole(f"has {name!r}: option 'shards'", found[name].shards, 1, SHARDS_MOST)
     return found
 
 

@@ -47,7 +47,7 @@ from jobs.control.rates import (
     rate_limits,
 )
 from jobs.exceptions import BrokerUnavailable, MessageError
-from jobs.ledger import reopening
+from jobs.ledger import publish, reopening
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 from jobs.timing import clock
@@ -170,7 +170,8 @@ def retry(task_id: str, by: str = "") -> bool:
         def push() -> None:
             try:
                 with broker.get().briefly(insist=True):
-                    broker.get().push([Outgoing(row.queue, raw, again.priority)])
+                    sending = publish.addressed(Outgoing(row.queue, raw, again.priority))
+                    broker.get().push([sending])
             except BrokerUnavailable as error:
                 log.warning("task %s is handed to the broker later: %s", task_id, error)
                 rows = TaskResult.objects.using(ledger.alias())

@@ -27,6 +27,7 @@ from jobs.broker.base import (
     Survey,
     Waiting,
 )
+from jobs.broker.sharding import queue_of
 from jobs.control.workers import FEW_QUEUES, read
 from jobs.exceptions import MessageError
 
@@ -323,11 +324,16 @@ def _part(said: Any) -> Process | None:
 class Place(NamedTuple):
     """Where a call runs, as a worker reports it."""
 
-    queue: str
+    #: The shard of its queue.
+    shard: str
     consumer: str
     number: int
     #: Unix seconds.
     since: float
+
+    @property
+    def queue(self) -> str:
+        return queue_of(self.shard)
 
 
 def places(said: Any) -> list[Place]:
@@ -352,7 +358,7 @@ def reported() -> list[Place]:
 
 def _current(places: Sequence[Place]) -> list[Running | None]:
     """What runs at each of these places, in one round trip; None: it has ended since the report."""
-    held = broker.get().held_by([(place.queue, place.consumer, [place.number]) for place in places])
+    held = broker.get().held_by([(place.shard, place.consumer, [place.number]) for place in places])
     return [
         None if raw is None else Running(_call(at.queue, raw), at.consumer, _moment(at.since))
         for at, raw in zip(places, held, strict=True)

@@ -24,6 +24,7 @@ from jobs import (
 )
 from jobs.broker.base import Outgoing, Returned, Waiting
 from jobs.exceptions import JobsError, MessageError
+from jobs.ledger import publish
 from jobs.message import Killed, Message
 
 log = logging.getLogger("jobs.control")
@@ -113,7 +114,7 @@ def change_priority(queue: str, task_id: str, priority: int) -> bool:
 
     def push(_messages: Sequence[Waiting]) -> Sequence[str]:
         ledger.rewritten(task_id, changed.raw)
-        broker.get().push([Outgoing(queue, *changed)])
+        broker.get().push([publish.addressed(Outgoing(queue, *changed))])
         return ()
 
     return bool(_one(queue, found, push))
@@ -144,7 +145,8 @@ def _check_move(queue: str, to: str) -> None:
 def _push_to(to: str, queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
     # The ledger first: if it is away, no message is there twice.
     ledger.moved(_ids(queue, messages), to)
-    broker.get().push([Outgoing(to, raw, priority, due) for raw, priority, due in messages])
+    sent = [publish.addressed(Outgoing(to, *one)) for one in messages]
+    broker.get().push(sent)
     return ()
 
 
@@ -166,12 +168,18 @@ def _end_calls(queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
 
 def _waiting(queue: str, process: Process) -> int:
     """Process as many messages as wait at the beginning."""
-    count, goal = 0, broker.get().stats(queue).waiting
-    with _hands(queue) as hands:
-        while count < goal and (taken := hands.take(goal - count)):
-            hands.finish(process(taken))
-            count += len(taken)
-    return count
+    total = 0
+    shards = broker.get().shards_of(queue)
+    # Before the first is processed: what comes meanwhile, on whichever shard, stays.
+    goals = [broker.by_shard().stats(shard).waiting for shard in shards]
+    for shard, goal in zip(shards, goals, strict=True):
+        count = 0
+        with _hands(shard) as hands:
+            while count < goal and (taken := hands.take(goal - count)):
+                hands.finish(process(taken))
+                count += len(taken)
+        total += count
+    return total
 
 
 def _one(queue: str, found: Waiting, process: Process) -> int:
@@ -180,18 +188,19 @@ def _one(queue: str, found: Waiting, process: Process) -> int:
         count = broker.get().withdraw(queue, [found])
         broker.get().ack(queue, "", [], ended)
         return count
-    with _hands(queue) as hands:
-        if not hands.pick(found):
-            return 0
-        hands.finish(process([found]))
-    return 1
+    for shard in broker.get().shards_of(queue):
+        with _hands(shard) as hands:
+            if hands.pick(found):
+                hands.finish(process([found]))
+                return 1
+    return 0
 
 
 class _Hands:
-    """An operator as a consumer of a queue."""
+    """An operator as a consumer of one shard of a queue."""
 
-    def __init__(self, queue: str) -> None:
-        self._queue = queue
+    def __init__(self, shard: str) -> None:
+        self._shard = shard
         # A name that is never used twice.
         self.name = f"operator/{secrets.token_hex(8)}"
         self._lease = conf.get().lease_seconds
@@ -201,24 +210,24 @@ class _Hands:
 
     def take(self, limit: int) -> list[Waiting]:
         limit = min(limit, _PAGE)
-        taken = broker.get().take(self._queue, self.name, self._next, limit, self._lease)
+        taken = broker.get().take(self._shard, self.name, self._next, limit, self._lease)
         self._hold(taken)
         return taken
 
     def pick(self, found: Waiting) -> bool:
-        held = broker.get().pick(self._queue, self.name, self._next, self._lease, found)
+        held = broker.get().pick(self._shard, self.name, self._next, self._lease, found)
         self._hold([found] if held else [])
         return held
 
     def finish(self, ended: Sequence[str]) -> None:
-        broker.get().ack(self._queue, self.name, list(self._held), ended)
+        broker.get().ack(self._shard, self.name, list(self._held), ended)
         self._held.clear()
 
     def leave(self) -> None:
         back = [Returned(number, held.priority) for number, held in self._held.items()]
         if back:
-            broker.get().release(self._queue, self.name, back)
-        broker.get().leave(self._queue, self.name)
+            broker.get().release(self._shard, self.name, back)
+        broker.get().leave(self._shard, self.name)
 
     def _hold(self, taken: Sequence[Waiting]) -> None:
         self._held |= dict(enumerate(taken, self._next))
@@ -226,8 +235,8 @@ class _Hands:
 
 
 @contextlib.contextmanager
-def _hands(queue: str) -> Iterator[_Hands]:
-    hands = _Hands(queue)
+def _hands(shard: str) -> Iterator[_Hands]:
+    hands = _Hands(shard)
     try:
         yield hands
     finally:

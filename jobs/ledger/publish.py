@@ -32,6 +32,7 @@ from jobs import (
 )
 from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
+from jobs.broker.sharding import queue_of
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, NotReplicated, QueueRefused
 from jobs.ledger.outcomes import chunks, lock_rows
@@ -132,8 +133,19 @@ def _remember(queues: Collection[str]) -> None:
 
 def outgoing_of(sent: Message) -> Outgoing:
     """A message in the form in which the broker takes it."""
+    queue = sent.queue
+    if sent.shard_key:
+        queue = broker.get().address_for(queue, sent.shard_key)
     raw, due = message.encode(sent), _due(sent.eta)
-    return Outgoing(sent.queue, raw, sent.priority, due, bool(sent.fair))
+    return Outgoing(queue, raw, sent.priority, due, bool(sent.fair))
+
+
+def addressed(outgoing: Outgoing) -> Outgoing:
+    """A message that was encoded before, to the shard of its key."""
+    key = message.shard_key_of(outgoing.raw)
+    if not key:
+        return outgoing
+    return outgoing._replace(queue=broker.get().address_for(outgoing.queue, key))
 
 
 def _due(eta: dt.datetime | None) -> float | None:
@@ -364,12 +376,12 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
             pending = _with_locks(_kept(pending, connections[alias]), alias)
             try:
                 _push(lambda: [p.outgoing for p in pending], policy)
-                _refusals.end(p.outgoing.queue for p in pending)
+                _refusals.end(queue_of(p.outgoing.queue) for p in pending)
             except BrokerUnavailable as error:
                 unsent = range(len(pending)) if error.unsent is None else error.unsent
                 lost = sum(pending[n].id is None for n in unsent)
                 if isinstance(error, QueueRefused):
-                    _refusals.add(error, [p.outgoing.queue for p in pending])
+                    _refusals.add(error, [queue_of(p.outgoing.queue) for p in pending])
                 if lost or not isinstance(error, QueueRefused):
                     log.warning(
                         "%d committed messages wait in the ledger for the broker, %d that are not "
@@ -546,7 +558,10 @@ def _relay_rows(rows: Sequence[TaskResult], sent: list[str], passed: _Passed) ->
     try:
         # As copies: a process may have died after publishing, before it could mark them.
         broker.get().push(
-            [_copy(Outgoing(row.queue, bytes(row.message), due=_due(row.eta))) for row in rows]
+            [
+                _copy(addressed(Outgoing(row.queue, bytes(row.message), due=_due(row.eta))))
+                for row in rows
+            ]
         )
     except BrokerUnavailable as error:
         if error.cut:

@@ -24,6 +24,7 @@ from jobs import (
 )
 from jobs.broker.base import Outgoing
 from jobs.exceptions import MessageError, QueueRefused
+from jobs.ledger import publish
 from jobs.models.results import TaskResult, TaskResultQuerySet
 from jobs.states import State
 from jobs.timing import clock
@@ -189,7 +190,8 @@ def _again(row: TaskResult) -> Outgoing | None:
     except MessageError:
         return None
     later = row.eta is not None and row.eta > clock.now()
-    return Outgoing(row.queue, raw, priority, row.eta.timestamp() if row.eta and later else None)
+    due = row.eta.timestamp() if row.eta and later else None
+    return publish.addressed(Outgoing(row.queue, raw, priority, due))
 
 
 class _Headers(msgspec.Struct):

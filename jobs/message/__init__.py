@@ -8,6 +8,7 @@ headers     ``jobs_ledger``   true: the call has a row in the ledger since it wa
             ``jobs_unique``   the name of its unique lock
             ``jobs_label``    its label
             ``jobs_fair``     its tenant; brokers find it by `jobs.broker.tenants.MARK`
+            ``jobs_shard``    the key that chooses its shard
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_attempts`` how many attempts it had before a person ran it again; absent: 0
             ``jobs_crashes``  how many times a worker vanished while it held this message
@@ -39,7 +40,16 @@ from jobs.message.call import (
     next_attempt,
     spread,
 )
-from jobs.message.wire import check, decode, encode, is_same, mark, mark_redelivered, task_of
+from jobs.message.wire import (
+    check,
+    decode,
+    encode,
+    is_same,
+    mark,
+    mark_redelivered,
+    shard_key_of,
+    task_of,
+)
 
 __all__ = [
     "HIDDEN",
@@ -63,6 +73,7 @@ __all__ = [
     "mark_redelivered",
     "new_id",
     "next_attempt",
+    "shard_key_of",
     "spread",
     "task_of",
 ]

@@ -50,6 +50,7 @@ HEADERS = frozenset(
         "jobs_ledger",
         "jobs_label",
         "jobs_fair",
+        "jobs_shard",
         "jobs_unique",
     }
 )
@@ -131,6 +132,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     label: str = ""
     #: Whose call it is: tenants of a queue take turns. Empty: nobody's.
     fair: str = ""
+    #: Calls with equal keys are on the same shard of a queue; empty: on any.
+    shard_key: str = ""
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
     #: ``name@host`` of the sender.
@@ -353,6 +356,7 @@ class SharedOptions(TypedDict, total=False):
     priority: int | None
     label: str | None
     fair: str | int | uuid.UUID | None
+    shard_key: str | None
     headers: Mapping[str, Any] | None
     ignore_result: bool | None
     time_limit: float | None
@@ -403,6 +407,10 @@ class Send:
     #: Whose call it is, in at most 200 characters: tenants with calls on a queue take turns. "" for
     #: none. Default: as the task's ``fair_by`` says.
     fair: str | int | uuid.UUID | None = None
+    #: On a queue with shards, calls with equal keys go to the same one, and are claimed in the
+    #: order in which they were sent. Text of 1 to 255 characters; "" for none. Default: as the
+    #: task's ``shard_by`` says.
+    shard_key: str | None = None
     #: The caller's own, for ``self.request.headers``.
     headers: Mapping[str, Any] | None = None
     ignore_result: bool | None = None
@@ -496,6 +504,11 @@ def check_kinds(send: Send) -> None:
         put(send, "label", str.__str__(send.label))
     if send.fair is not None:
         put(send, "fair", tenant("fair", send.fair))
+    if send.shard_key:
+        check_text("shard_key", send.shard_key)
+        put(send, "shard_key", str.__str__(send.shard_key))
+    elif send.shard_key is not None and send.shard_key != "":
+        raise TypeError(f"shard_key must be text, not {shown(send.shard_key)}")
     if send.group_index is not None:
         check_whole("group_index", send.group_index, 0, 2**31 - 1, ", or None")
     check_priority(send.priority)
@@ -590,6 +603,8 @@ def new_message(
         made.label = send.label
     if send.fair:
         made.fair = str(send.fair)
+    if send.shard_key:
+        made.shard_key = send.shard_key
     made.eta = send.due()
     made.group, made.group_index = send.group_id, send.group_index
     made.timelimit = (send.time_limit, send.soft_time_limit)

@@ -67,6 +67,7 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_unique: str = ""
     jobs_label: str = ""
     jobs_fair: str = ""
+    jobs_shard: str = ""
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -182,6 +183,7 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         message.unique,
         message.label,
         message.fair,
+        message.shard_key,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -203,7 +205,7 @@ def _shown(message: Message) -> tuple[str, str]:
 #: What a usual call doesn't say, and what it says then.
 _particular = operator.attrgetter(
     *("eta", "expires", "group", "group_index", "retries", "attempts_before", "timelimit"),
-    *("root_id", "parent_id", "unique", "origin", "own_headers", "marks"),
+    *("root_id", "parent_id", "unique", "fair", "shard_key", "origin", "own_headers", "marks"),
 )
 _NOTHING_PARTICULAR = _particular(Message(task="", id="", queue=""))
 #: What the messages of many calls have in common.
@@ -336,6 +338,7 @@ class _Headers(msgspec.Struct):
     jobs_unique: str = ""
     jobs_label: _Label = ""
     jobs_fair: _Tenant = ""
+    jobs_shard: _Other = ""
 
 
 class _Properties(msgspec.Struct):
@@ -404,6 +407,16 @@ def task_of(raw: bytes, queue: str) -> str:
         return ""
 
 
+def shard_key_of(raw: bytes) -> str:
+    """The key in a wire form that chooses its shard; empty when it has none."""
+    if b'"jobs_shard"' not in raw:
+        return ""
+    try:
+        return _read_shard_key.decode(raw).headers.jobs_shard
+    except (ValueError, RecursionError):
+        return ""
+
+
 def _message(
     envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str, *, trusted: bool
 ) -> Message:
@@ -446,6 +459,8 @@ def _message(
         made.label = headers.jobs_label
     if headers.jobs_fair:
         made.fair = headers.jobs_fair
+    if headers.jobs_shard:
+        made.shard_key = headers.jobs_shard
     properties = envelope.properties
     if properties.priority:
         made.priority = _priority(properties.priority)
@@ -540,6 +555,16 @@ class _Named(msgspec.Struct):
     """A message of which only the task's name is read."""
 
     headers: _Task
+
+
+class _ShardKey(msgspec.Struct):
+    jobs_shard: _Other = ""
+
+
+class _Sharded(msgspec.Struct):
+    """A message of which only the key is read that chooses its shard."""
+
+    headers: _ShardKey
 
 
 class _Found(msgspec.Struct):
@@ -648,6 +673,7 @@ _envelope = msgspec.json.Decoder(_Envelope)
 _read_chained = msgspec.json.Decoder(tuple[msgspec.Raw, msgspec.Raw, _Embed])
 _read_headers = msgspec.json.Decoder(_Headers)
 _read_task = msgspec.json.Decoder(_Named)
+_read_shard_key = msgspec.json.Decoder(_Sharded)
 
 
 # ----------------------------------------------------------------------------------- the signature

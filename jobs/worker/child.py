@@ -201,7 +201,7 @@ class Child:
                 notes.sender.stop()
             connections.close_all()
             try:
-                for name in broker.get().attended(self.options.queues):
+                for name in broker.get().attended(self.consumer.shards):
                     broker.get().leave(name, self.name)
             except BrokerUnavailable:
                 pass  # the supervisor does it, or the lease ends

@@ -156,7 +156,8 @@ class Inline:
 
     def _step(self) -> bool:
         """Claim one message of the first queue that has any, and run it. Whether there was one."""
-        for queue in self._queues or known_queues():
+        queues = broker.get().all_shards(self._queues or known_queues())
+        for queue in itertools.chain.from_iterable(queues.values()):
             number = self._next.setdefault(queue, 1)
             claim = broker.get().claim(queue, self.name, number, 1, _LEASE)
             if claim.resume is not None:
@@ -219,13 +220,13 @@ class Inline:
     def _travel(self, until: float | None) -> bool:
         """Move the clock of the broker to the next message that is due by then. Whether there was
         one."""
-        memory = broker.get()
+        memory = broker.by_shard()
         if until is None or not isinstance(memory, MemoryBroker):
             return False
         due = [
             one.due
             for queue in self._queues or known_queues()
-            for one in memory.peek_due(queue, 1)
+            for one in broker.get().peek_due(queue, 1)
             if one.due is not None and one.due <= until
         ]
         if not due:
@@ -324,7 +325,7 @@ def publish_waiting() -> None:
 
 def _clock() -> float:
     """Unix seconds by the broker's clock, which may have been moved."""
-    found = broker.get()
+    found = broker.by_shard()
     return found.now() if isinstance(found, MemoryBroker) else time.time()
 
 

@@ -49,7 +49,7 @@ def test_children_are_killed_in_the_middle_of_a_celery_clients_chord(project: Pr
         if index in (200, 500):
             wait_for(lambda: members.count() >= 50, what="some members")
             kill_one_child(worker)
-    broker.get()._redis.call("SET", "celery-taskset-meta-G.s", MEMBERS)  # type: ignore[attr-defined]
+    broker.by_shard()._redis.call("SET", "celery-taskset-meta-G.s", MEMBERS)  # type: ignore[attr-defined]
     send(MEMBERS - 1)
     wait_for(lambda: TaskResult.objects.filter(id="b").exists(), what="the body")
     settled()

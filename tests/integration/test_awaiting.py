@@ -244,7 +244,7 @@ def test_with_the_broker_in_memory(settings: Settings) -> None:
     async def wait() -> list[int]:
         names = [f"call-{n}" for n in range(20)]
         waits = [asyncio.ensure_future(AsyncResult[int](one).aget(timeout=60)) for one in names]
-        topics = broker.get()._subscriptions  # type: ignore[attr-defined]
+        topics = broker.by_shard()._subscriptions  # type: ignore[attr-defined]
         await until(lambda: len(topics) == 20)
         end(names)
         found = await asyncio.gather(*waits)

@@ -459,7 +459,7 @@ def _open(settings: Settings) -> None:
 def set_size(size: int) -> None:
     """As a Celery client does, just before it sends the last member."""
     key = "celery-taskset-meta-G.s"
-    broker.get()._redis.call("SET", key, size, "EX", 86400)  # type: ignore[attr-defined]
+    broker.by_shard()._redis.call("SET", key, size, "EX", 86400)  # type: ignore[attr-defined]
 
 
 def put_member(index: int, task: str = add.name, body: Any = None) -> None:

@@ -257,7 +257,7 @@ def test_at_the_commit_the_broker_is_away(
 
 def test_an_answer_of_the_server_never_breaks_a_committed_transaction(broker_url: str) -> None:
     """Not an outage, but a key of the wrong type, or a user without the right to write it."""
-    broker.get()._redis.call("SET", "default", "not a list")  # type: ignore[attr-defined]
+    broker.by_shard()._redis.call("SET", "default", "not a list")  # type: ignore[attr-defined]
     ran: list[str] = []
     with transaction.atomic():
         trace.delay("committed")

@@ -216,7 +216,7 @@ def test_commits_do_not_wait_for_a_frozen_broker(
     ran: list[int] = []
     with own_valkey.frozen():
         assert commit() < MOST
-        silent = broker.get()._redis._silent_until
+        silent = broker.by_shard()._redis._silent_until
         assert silent > time.monotonic()
         for _ in range(20):
             commit()
@@ -224,7 +224,7 @@ def test_commits_do_not_wait_for_a_frozen_broker(
             Schedule.objects.create(name="x", task="tests.tasks.add", crontab="* * * * *")
             transaction.on_commit(lambda: ran.append(1))
         # It did not answer a moment ago, so nobody has asked it again: that would have renewed it.
-        assert broker.get()._redis._silent_until == silent
+        assert broker.by_shard()._redis._silent_until == silent
     assert ran == [1]
     assert TaskResult.objects.filter(published_at=None).count() == 21
     assert publish.relay() == 21

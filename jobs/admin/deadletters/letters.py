@@ -11,6 +11,7 @@ from typing import NamedTuple
 from jobs import broker, conf, message
 from jobs.admin.deadletters.verbs import KEY, Letter
 from jobs.broker.base import DeadLetter
+from jobs.broker.sharding import place_among
 
 #: Dead letters that are looked at for one page, or for one act on all that match. Each is read
 #: whole.
@@ -138,8 +139,11 @@ def _newest(
     that ``itself``. What has the same time stands in the order of the queues' names."""
     before: dict[str, str | None] = {}
     for name in [queue] if queue else sorted(conf.get().queues):
-        later = after is not None and (name > after.queue or (itself and name == after.queue))
-        before[name] = None if after is None else _above(after.key) if later else after.key
+        before[name] = None if after is None else after.key
+        if after is not None and name > after.queue:
+            before[name] = _above(after.key)
+        elif after is not None and itself and name == after.queue:
+            before[name] = _next(after.key)
     read: dict[str, list[DeadLetter]] = {name: [] for name in before}
     count = _MOST if queue else _FIRST
     while True:
@@ -157,7 +161,7 @@ def _newest(
         heapq.heapify(heads)
         # Until one of the queues has to be read again: its next letter may be the newest.
         while heads:
-            name = heads[0][2]
+            name = heads[0][3]
             letters = read[name]
             yield name, letters.pop()
             if not letters:
@@ -165,13 +169,19 @@ def _newest(
             heapq.heapreplace(heads, _head(name, letters))
 
 
-def _head(name: str, letters: list[DeadLetter]) -> tuple[int, int, str]:
+def _head(name: str, letters: list[DeadLetter]) -> tuple[int, int, int, str]:
     """The place of a queue's next letter, so that the newest of all is the least."""
-    time, _dash, number = letters[-1].key.partition("-")
-    return -int(time), -int(number or 0), name
+    time, number, shard = place_among(letters[-1].key)
+    return -time, -number, -shard, name
 
 
 def _above(key: str) -> str:
-    """The next possible key."""
-    time, dash, number = key.partition("-")
-    return f"{time}-{int(number) + 1}" if dash else f"{int(time) + 1}"
+    """A key above all that have the same time and number."""
+    time, number, _shard = place_among(key)
+    return f"{time}-{number + 1}" if "-" in key else f"{time + 1}"
+
+
+def _next(key: str) -> str:
+    """The next possible key: that of the next shard."""
+    own, _dot, shard = key.partition(".")
+    return f"{own}.{int(shard or 0) + 1}"

@@ -33,7 +33,7 @@ class Letter(NamedTuple):
 
 #: The form of a dead letter's key. No letter has another key, which only an address written by hand
 #: contains; Redis would answer it with an error.
-KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?")
+KEY = re.compile(r"[0-9]{1,19}(-[0-9]{1,19})?(\.[0-9]{1,2})?")
 
 _GONE = ngettext_lazy("%(n)d was not there any more.", "%(n)d were not there any more.", "n")
 

@@ -220,15 +220,14 @@ def page_of(queue: str, tab: str, start: str) -> Page:
     return Page(_rows(queue, listed), str(first + PAGE) if more else "", before)
 
 
-def running(queue: str) -> list[tuple[float, tuple[str, int]]]:
-    """The deliveries of a queue that run, by the workers' last reports: since when (Unix seconds),
-    consumer and number; the longest first."""
+def running(queue: str) -> list[inspecting.Place]:
+    """The deliveries of a queue that run, by the workers' last reports; the longest first."""
     found = [
-        (place.since, (place.consumer, place.number))
+        place
         for place in control.inspect.reported()
         if place.queue == queue and math.isfinite(place.since)
     ]
-    return sorted(found)
+    return sorted(found, key=lambda place: (place.since, place))
 
 
 def _following(listed: Sequence[Found], first: int, skip: int) -> str:
@@ -243,21 +242,26 @@ def _waiting(queue: str, found: Iterable[Waiting], first: int) -> list[Found]:
     return [Found(queue, m.raw, place, m.priority) for place, m in enumerate(found, first)]
 
 
-def _running(queue: str, reported: Sequence[tuple[float, tuple[str, int]]]) -> list[Found]:
-    places = [place for _since, place in reported]
-    held = broker.get().held_by([(queue, consumer, [number]) for consumer, number in places])
+def _running(queue: str, reported: Sequence[inspecting.Place]) -> list[Found]:
+    held = broker.get().held_by([(at.shard, at.consumer, [at.number]) for at in reported])
     return [
-        Found(queue, raw, number, consumer=consumer, since=since)
-        for raw, (since, (consumer, number)) in zip(held, reported, strict=True)
+        Found(queue, raw, at.number, consumer=at.consumer, since=at.since)
+        for raw, at in zip(held, reported, strict=True)
         if raw is not None  # otherwise it has ended since the report
     ]
 
 
 def _in_flight(queue: str, found: Iterable[InFlight]) -> list[Found]:
-    since = {place: began for began, place in running(queue)}
+    since = {place[:3]: place.since for place in running(queue)}
     return [
-        Found(queue, raw, number, consumer=consumer, since=since.get((consumer, number)))
-        for consumer, number, raw in found
+        Found(
+            queue,
+            one.raw,
+            one.number,
+            consumer=one.consumer,
+            since=since.get((one.shard or queue, one.consumer, one.number)),
+        )
+        for one in found
     ]
 
 

@@ -21,6 +21,7 @@ from jobs import broker, conf, ledger, limits, message
 from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking
 from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
+from jobs.broker.sharding import queue_of
 from jobs.control import rates
 from jobs.control.metrics import FAILED
 from jobs.control.rates import RateOverride
@@ -89,14 +90,15 @@ def prepare(
 ) -> Delivery | Outcome:
     """The delivery to run or, for a message that is not to run now, its outcome.
 
+    ``queue``: the shard that it was claimed from.
     ``now``: Unix seconds. ``claimed``: monotonic ones. ``trusted``: whether the queue is open;
     None: as the settings say.
     """
     if trusted is None:
-        trusted = conf.get().queue(queue).open
+        trusted = conf.get().queue(queue_of(queue)).open
     try:
         try:
-            sent = message.decode(raw, queue, trusted=trusted)
+            sent = message.decode(raw, queue_of(queue), trusted=trusted)
         except MessageError as error:
             if isinstance(error, MalformedMessage) and error.call is not None:
                 return dead_letter(queue, number, raw, error.call, Run(worker, now), error)
@@ -251,7 +253,7 @@ def _unburied(ids: set[str], queue: str) -> dict[str, str]:
     if not reasons:
         return {}
     with contextlib.suppress(QueueRefused):
-        for letter in broker.get().dead_letters(queue, _LETTERS):
+        for letter in broker.by_shard().dead_letters(queue, _LETTERS):
             with contextlib.suppress(MessageError):
                 reasons.pop(message.decode(letter.raw, queue, trusted=True).id, None)
     return reasons

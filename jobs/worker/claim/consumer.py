@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -22,6 +23,7 @@ from msgspec.structs import replace
 
 from jobs import broker, conf, ledger
 from jobs.broker.base import CLAIM_MOST, Claim, Returned, Revocation
+from jobs.broker.sharding import shown
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.limits import keeper
 from jobs.registry import tasks
@@ -61,6 +63,9 @@ _YIELD = 0.0001
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
+
+#: A consumer looks at how many shards its queues have once in so many times `POLL_SECONDS`.
+_SHARDS = 2
 
 #: While anything runs: seconds until queues are asked of which it doesn't show from outside whether
 #: they have something to claim.
@@ -325,10 +330,11 @@ class Idling:
 
 
 class Cursor:
-    """How far this consumer has come with one queue."""
+    """How far this consumer has come with one shard of a queue; most queues have one."""
 
-    def __init__(self, queue: str) -> None:
+    def __init__(self, queue: str, shard: str) -> None:
         self.queue = queue
+        self.shard = shard
         #: Whether unsigned messages are trusted.
         self.open = conf.get().queue(queue).open
         #: The number of the next delivery. A claim whose answer was lost is repeated with it.
@@ -348,6 +354,32 @@ class Cursor:
         return self.refused_until <= now and (self.awake or self.due <= now)
 
 
+class Shards:
+    """The cursors of one queue, which take turns."""
+
+    def __init__(self, queue: str) -> None:
+        self.queue = queue
+        self._cursors: deque[Cursor] = deque()
+
+    def grow(self, names: Sequence[str]) -> list[Cursor]:
+        """Add the shards of these names that are new. One that is no longer among them stays: this
+        consumer may hold messages of it."""
+        known = {cursor.shard for cursor in self._cursors}
+        new = [Cursor(self.queue, name) for name in names if name not in known]
+        self._cursors += new
+        # Consumers begin at different shards, so that they don't all wait for one node.
+        if len(self._cursors) > 1:
+            self._cursors.rotate(random.randrange(len(self._cursors)))  # noqa: S311
+        return new
+
+    def in_turn(self) -> Iterator[Cursor]:
+        """All of them. The next time begins behind the last one that was taken from here."""
+        for _ in range(len(self._cursors)):
+            cursor = self._cursors[0]
+            self._cursors.rotate(-1)
+            yield cursor
+
+
 class Consumer:
     def __init__(
         self,
@@ -363,8 +395,14 @@ class Consumer:
         """``stop``: called when, with ``burst``, the queues are empty, or when this child has run
         as many tasks as it may."""
         self.name = name
-        self._cursors = {queue: Cursor(queue) for queue in order.queues}
         self._order = order
+        self._shards = {queue: Shards(queue) for queue in order.queues}
+        #: Shard → its cursor.
+        self._cursors: dict[str, Cursor] = {}
+        for queue, shards in self._shards.items():
+            self._cursors |= {cursor.shard: cursor for cursor in shards.grow([queue])}
+        #: When to look at how many shards there are (monotonic); 0.0: it hasn't looked yet.
+        self._grow_at = 0.0
         self._runners = runners
         self._recorder = recorder
         self._board = board
@@ -387,7 +425,7 @@ class Consumer:
         self._gathering = Gathering(runners.sync.batch)
         self._size = ClaimSize(runners, recorder, self._gathering)
         poll = self._conf.poll_seconds
-        if any(cursor.open for cursor in self._cursors.values()):
+        if any(self._conf.queue(queue).open for queue in order.queues):
             poll = min(poll, 1.0)
         self._idling = Idling(runners, self._gathering, poll, burst=burst)
         self._overrides = Overrides()
@@ -426,6 +464,11 @@ class Consumer:
         while self._thread.is_alive() and not self.waiting:
             self._thread.join(0.02)  # ended by this thread's end; nobody tells of `waiting`
 
+    @property
+    def shards(self) -> list[str]:
+        """The shards that it claims from."""
+        return list(self._cursors)
+
     def run(self) -> None:
         while not self._stopping:
             try:
@@ -454,6 +497,9 @@ class Consumer:
         self._answered = False
         if self._returning:
             self._return()
+        if (now := time.monotonic()) >= self._grow_at:
+            self._grow()
+            self._grow_at = now + _SHARDS * self._conf.poll_seconds
         if self._patience.missing == DATABASE:
             # Claim nothing while the ledger can't be asked about it: it would only come back.
             ledger.ended([""])
@@ -511,6 +557,21 @@ class Consumer:
 
     # ------------------------------------------------------------------ claiming
 
+    def _grow(self) -> None:
+        """Find out which shards the queues have."""
+        names = broker.get().all_shards(list(self._shards))
+        new = [cursor for queue, some in names.items() for cursor in self._shards[queue].grow(some)]
+        if not new:
+            return
+        self._cursors |= {cursor.shard: cursor for cursor in new}
+        self._lets_sleep = len(self._cursors) > 1 and not self._burst
+        self._empty = False
+        for cursor in new:
+            cursor.awake = not self._lets_sleep
+        if self._grow_at:
+            said = ", ".join(shown(cursor.shard) for cursor in new)
+            log.warning("%s: claims from new shards of its queues: %s", self.name, said)
+
     def _claim(self, room: int) -> bool:
         """Claim from one queue after the other. Returns whether to claim again before waiting."""
         claimed, kept, again = 0, 0, False
@@ -518,30 +579,39 @@ class Consumer:
         if self._lets_sleep:
             self._rouse(began)
         for queue in self._order.next():
-            cursor = self._cursors[queue]
-            if not cursor.wanted(began) or self._recorder.stuck(queue):
-                continue
-            try:
-                while True:
-                    wanted, lease = room - kept, self._conf.lease_seconds
-                    claim = broker.get().claim(queue, self.name, cursor.number, wanted, lease)
-                    again |= claim.resume is not None
-                    count = len(claim.messages)
-                    self._order.asked(queue, wanted, got=count)
-                    # A search gives back what it can't use, so that it doesn't stay empty.
-                    cursor.awake = count == wanted or searching or not self._lets_sleep
-                    claimed += count
-                    kept += self._take(cursor, claim)
-                    # What goes back is held until the search is over, so that the next claim
-                    # reaches what stands behind it.
-                    if not (searching and count) or kept or claimed >= room:
-                        break
-            except QueueRefused as error:
-                self._refuse(cursor, error)
-            else:
-                if cursor.refused_until:
-                    cursor.refused_until = 0.0
-                    log.warning("%s: queue %s can be used again", self.name, queue)
+            wanted_of_it, got, asked = room - kept, 0, False
+            for cursor in self._shards[queue].in_turn():
+                if not cursor.wanted(began) or self._recorder.stuck(cursor.shard):
+                    continue
+                try:
+                    while True:
+                        wanted, lease = room - kept, self._conf.lease_seconds
+                        shard, number = cursor.shard, cursor.number
+                        claim = broker.get().claim(shard, self.name, number, wanted, lease)
+                        asked = True
+                        again |= claim.resume is not None
+                        count = len(claim.messages)
+                        # A search gives back what it can't use, so that it doesn't stay empty.
+                        cursor.awake = count == wanted or searching or not self._lets_sleep
+                        claimed += count
+                        got += count
+                        kept += self._take(cursor, claim)
+                        # What goes back is held until the search is over, so that the next claim
+                        # reaches what stands behind it.
+                        if not (searching and count) or kept or claimed >= room:
+                            break
+                except QueueRefused as error:
+                    self._refuse(cursor, error)
+                else:
+                    if cursor.refused_until:
+                        cursor.refused_until = 0.0
+                        log.warning(
+                            "%s: queue %s can be used again", self.name, shown(cursor.shard)
+                        )
+                if kept >= room:
+                    break
+            if asked:
+                self._order.asked(queue, wanted_of_it, got=got)
             if kept >= room:
                 break
         if searching:
@@ -571,9 +641,9 @@ class Consumer:
                     self._wake(cursor)
         asked = [one for one in asleep if not (one.awake or one.paused)]
         if asked:
-            due = {one.queue for one in asked if one.due == math.inf}
-            for queue in broker.get().stirring([one.queue for one in asked], due):
-                self._wake(self._cursors[queue])
+            due = {one.shard for one in asked if one.due == math.inf}
+            for shard in broker.get().stirring([one.shard for one in asked], due):
+                self._wake(self._cursors[shard])
             self._answered = True
 
     def _wake(self, cursor: Cursor) -> None:
@@ -586,7 +656,7 @@ class Consumer:
         open_ = [
             one.due
             for one in self._cursors.values()
-            if not (one.refused_until or self._recorder.stuck(one.queue))
+            if not (one.refused_until or self._recorder.stuck(one.shard))
         ]
         return max(0.0, min(open_, default=math.inf) - time.monotonic())
 
@@ -596,7 +666,7 @@ class Consumer:
             raise error
         if not cursor.refused_until:
             text = "%s: queue %s is left out until the broker accepts it again: %s"
-            log.error(text, self.name, cursor.queue, error)
+            log.error(text, self.name, shown(cursor.shard), error)
         cursor.refused_until = time.monotonic() + _ASK_AGAIN
         cursor.awake = True  # asked then
         self._answered = True
@@ -615,7 +685,7 @@ class Consumer:
         deliveries = []
         for number, raw in claim.messages:
             one = admission.prepare(
-                cursor.queue,
+                cursor.shard,
                 number,
                 raw,
                 worker=self.name,
@@ -632,7 +702,7 @@ class Consumer:
             else:
                 deliveries.append(one)
         try:
-            answer = admission.admit(cursor.queue, claim, deliveries, run, self._ids_here)
+            answer = admission.admit(cursor.shard, claim, deliveries, run, self._ids_here)
         except DatabaseError:
             self._return(deliveries)
             raise
@@ -719,7 +789,7 @@ class Consumer:
             if self._stopping:
                 return
             if len(self._cursors) > 1 or self._burst:
-                queues = [c.queue for c in self._cursors.values() if not c.refused_until]
+                queues = [c.shard for c in self._cursors.values() if not c.refused_until]
                 if len(queues) < len(self._cursors):
                     timeout = min(timeout, _ASK_AGAIN)
                 # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
@@ -737,7 +807,7 @@ class Consumer:
             (cursor,) = self._cursors.values()
             # Ended by senders, who ring the bell.
             claim = broker.get().wait_and_claim(
-                cursor.queue, self.name, cursor.number, room, self._conf.lease_seconds, timeout
+                cursor.shard, self.name, cursor.number, room, self._conf.lease_seconds, timeout
             )
         except QueueRefused as error:
             if len(self._cursors) == 1:

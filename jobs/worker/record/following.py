@@ -281,6 +281,7 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
     sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
     sent.fair = _tenant(sent, options)
+    sent.shard_key = _shard_key(sent, options)
     return _placed(sent, options)
 
 
@@ -293,6 +294,22 @@ def _tenant(sent: Message, options: Mapping[str, Any]) -> str:
         return task.tenant_of(sent.args, sent.kwargs) if task and task.tenant_of else ""
     except (TypeError, ValueError) as error:  # nobody is there to be told, and the call must run
         log.error("%s[%s] is sent as nobody's: %s", sent.task, sent.id, error)
+        return ""
+
+
+def _shard_key(sent: Message, options: Mapping[str, Any]) -> str:
+    """The key of a call that chooses its shard: its own or, if that can't be one, what the task's
+    function says."""
+    own = options.get("shard_key")
+    if own == "" or message.is_name(own):
+        return str(own)
+    task = tasks.get(sent.task)
+    if task is None or task.shard_by is None:
+        return ""
+    try:
+        return str(task.shard_by(sent.args, sent.kwargs))
+    except Exception as error:  # noqa: BLE001  anybody's function
+        log.error("%s is sent to any shard: its shard_by failed: %r", sent.task, error)
         return ""
 
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from jobs import broker
 from jobs.broker.counting import OTHER, TASKS
+from jobs.broker.sharding import queue_of
 from jobs.control.metrics import LAST, RUN, RUN_MS, WAIT, WAIT_MS, bucket
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Message, id_time
@@ -50,7 +51,7 @@ class Meter:
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Count these outcomes, which are recorded now."""
-        counts = Counter([(o.queue, o.call and o.call.task, o.counts) for o in outcomes])
+        counts = Counter([(queue_of(o.queue), o.call and o.call.task, o.counts) for o in outcomes])
         for (queue, task, what), count in counts.items():
             if what:
                 self._of(queue, task or OTHER)[what] += count
@@ -59,7 +60,7 @@ class Meter:
         first = random.randrange(step) if step > 1 else 0  # noqa: S311
         for o in outcomes[first::step]:
             if o.call is not None and o.over:
-                counter = self._of(o.queue, o.call.task)
+                counter = self._of(queue_of(o.queue), o.call.task)
                 if (waiting := since(o.call)) is not None:
                     _measure(counter, _WAITS, WAIT_MS, o.began - waiting, step)
                 _measure(counter, _RUNS, RUN_MS, o.over - o.began, step)

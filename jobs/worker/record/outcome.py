@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from jobs import conf, ledger, limits, message, serialization
 from jobs.api.task import Task
 from jobs.broker.limiting import Lock, Slot
+from jobs.broker.sharding import queue_of
 from jobs.control.metrics import FAILED
 from jobs.exceptions import (
     MalformedMessage,
@@ -42,6 +43,7 @@ log = logging.getLogger("jobs.worker")
 class Delivery(msgspec.Struct, frozen=True):
     """One handing of a message to this worker, with its task."""
 
+    #: The shard that it was claimed from; `Message.queue` is the queue.
     queue: str
     number: int
     raw: bytes
@@ -99,6 +101,7 @@ class Outcome(msgspec.Struct, frozen=True):
     """What became of one delivery, decided once and never changed. Its class says what the broker
     is to do with the delivery."""
 
+    #: The shard of its delivery.
     queue: str
     number: int
     #: When its delivery was claimed (monotonic seconds); infinite: just now.
@@ -606,7 +609,7 @@ def undecided(
     row = None
     try:
         try:
-            sent = message.decode(raw, queue, trusted=trusted)
+            sent = message.decode(raw, queue_of(queue), trusted=trusted)
         except MalformedMessage as malformed:
             if not isinstance(malformed.call, Message):
                 raise

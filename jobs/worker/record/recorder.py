@@ -28,6 +28,7 @@ from jobs import (
 )
 from jobs.broker import base
 from jobs.broker.base import Outgoing, Returned
+from jobs.broker.sharding import queue_of
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
@@ -272,7 +273,7 @@ class Recorder:
                 self._tell_all(broker.get().wait_for_slots, waiting)
             for o in batch:
                 if o.reported and isinstance(o, _ENDS):
-                    notes.forget(o.queue, o.reported, failed=o.failed)
+                    notes.forget(queue_of(o.queue), o.reported, failed=o.failed)
             if self._meter:
                 self._meter.add(batch)
             self._batch = []
@@ -373,7 +374,7 @@ class Recorder:
         for n, o in enumerate(batch):
             if o.record is None and isinstance(o, Dead) and o.raw:
                 with contextlib.suppress(MessageError):
-                    found[n] = o, message.decode(o.raw, o.queue, trusted=True).id
+                    found[n] = o, message.decode(o.raw, queue_of(o.queue), trusted=True).id
         if not found:
             return batch
         try:
@@ -386,7 +387,7 @@ class Recorder:
             stored = known.get(task_id, b"")
             if not message.is_same(dead.raw, stored):
                 continue
-            sent = message.decode(stored, dead.queue, trusted=True)
+            sent = message.decode(stored, queue_of(dead.queue), trusted=True)
             if task := registry.tasks.get(sent.task):
                 sent.sensitive = task.sensitive
             run, why = Run("", time.time()), BadSignature(dead.reason.partition(": ")[2])
@@ -580,12 +581,12 @@ class Recorder:
             elif raw:
                 broker.get().bury(queue, raw, why, me)
             what = outcome.ended or f"number {number}"
-            log.error("message %s of queue %s is a dead letter: %s", what, queue, why)
+            log.error("message %s of queue %s is a dead letter: %s", what, queue_of(queue), why)
         elif outcome.held:
             broker.get().release(queue, me, [Returned(number, outcome.priority)])
         else:
             due = outcome.due if isinstance(outcome, Later) else None
-            broker.get().push([Outgoing(queue, raw, outcome.priority, due)])
+            broker.by_shard().push([Outgoing(queue, raw, outcome.priority, due)])
 
 
 def write(outcomes: list[Outcome]) -> list[Outcome]:

@@ -28,7 +28,7 @@ _REPORT_PAUSE = 1.0
 #: Most characters of JOBS["REVISION"] that are reported.
 _REVISION = 100
 
-#: Queue, consumer, delivery number, and since when it runs (Unix seconds).
+#: Shard of a queue, consumer, delivery number, and since when it runs (Unix seconds).
 Place = tuple[str, str, int, float]
 
 
@@ -43,6 +43,8 @@ class Reporter:
         self._options = options
         self._slots = slots
         self._started = time.time()
+        #: What the children may claim from.
+        self.shards: Sequence[str] = options.queues
         #: What the worker is doing: see `jobs.control.inspecting.Worker.state`.
         self.state = "running"
         #: What ran at the last report, in which state, and when that was (monotonic).
@@ -129,7 +131,7 @@ class Reporter:
             (queue, slot.consumer, number, began + offset)
             for slot in self._slots
             for delivery, began in slot.running()
-            for queue, number in [place_of(delivery, self._options.queues)]
+            for queue, number in [place_of(delivery, self.shards)]
         ]
 
 

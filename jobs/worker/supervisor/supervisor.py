@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import functools
+import itertools
 import logging
 import os
 import select
@@ -19,6 +20,7 @@ from collections.abc import Callable, Sequence
 from types import FrameType
 
 from jobs import broker, conf
+from jobs.broker.sharding import queue_of, shown
 from jobs.control.workers import ANSWER_KEPT, FEW_QUEUES, Act, Answer, Command, How
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.worker.board import scratch
@@ -283,7 +285,7 @@ class Supervisor:
                     blamed=left.blamed,
                     killed=left.killed,
                 )
-                where = broker.get().attended(self.options.queues)
+                where = broker.get().attended(self._shards())
                 if self._each_queue("give back what a child held", return_deliveries, where):
                     self._left.remove(left)
             if renewing:
@@ -305,11 +307,12 @@ class Supervisor:
     def _renew(self) -> None:
         lease = self._conf.lease_seconds
         alive = [slot.consumer for slot in self._slots if slot.process]
-        queues = self.options.queues
+        queues, shards = self.options.queues, self._shards()
+        self._reporter.shards = shards
         # With many queues, the children have leases on the first, and where they hold something: a
         # claim gives them one. Then only queues with consumers need any care.
         always = set(queues if len(queues) <= FEW_QUEUES else queues[:1])
-        others = [queue for queue in queues if queue not in always]
+        others = [shard for shard in shards if shard not in always]
         attended = set(broker.get().attended(others)) if others else set()
 
         def renew(queues: Sequence[str]) -> None:
@@ -319,10 +322,11 @@ class Supervisor:
                 else:
                     broker.get().retain(queue, alive, lease)
             upkeep.reclaim_expired(queues, alive=alive)
-            upkeep.note_lost(queues)
+            upkeep.note_lost([queue for queue in queues if queue == queue_of(queue)])
 
-        where = [queue for queue in queues if queue in always or queue in attended]
+        where = [shard for shard in shards if shard in always or shard in attended]
         self._each_queue("renew leases", renew, where)
+        self._each_queue("look for shards without use", self._forget_unused)
         # So that operators find them.
         undeclared = [queue for queue in self.options.queues if queue not in self._conf.queues]
         self._each_queue("be seen", broker.get().remember_queues, undeclared)
@@ -341,6 +345,16 @@ class Supervisor:
             if not self.options.burst:
                 self._comparison.start(queues)
         self._doubt_at = time.monotonic() + comparing.look_seconds()
+
+    def _shards(self) -> list[str]:
+        """The shards of this worker's queues."""
+        found = broker.get().all_shards(self.options.queues)
+        return list(itertools.chain.from_iterable(found.values()))
+
+    def _forget_unused(self, queues: Sequence[str]) -> None:
+        for queue in queues:
+            if broker.get().forget_unused(queue):
+                log.warning("queue %s has fewer shards now: the others are empty", queue)
 
     def _each_queue(
         self,
@@ -372,13 +386,13 @@ class Supervisor:
                     log.error(
                         "can't %s on queue %s, and will keep trying: %s",
                         what,
-                        queue,
+                        shown(queue),
                         error,
                         exc_info=None if isinstance(error, QueueRefused) else error,
                     )
             else:
                 if self._refused.pop((what, queue), None):
-                    log.warning("can %s on queue %s again", what, queue)
+                    log.warning("can %s on queue %s again", what, shown(queue))
         return not failed
 
     # ------------------------------------------------------------------ commands

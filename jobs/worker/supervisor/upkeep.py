@@ -20,6 +20,7 @@ from jobs import (
     message,
 )
 from jobs.broker.base import Returned
+from jobs.broker.sharding import shown
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
 from jobs.message import Killed, Message
@@ -47,7 +48,7 @@ def return_deliveries(
     blamed: Collection[int] | Literal["all"] = (),
     killed: Mapping[int, Killed] | None = None,
 ) -> int:
-    """Return to their queues the deliveries of a vanished consumer. How many messages.
+    """Return to these shards of queues the deliveries of a vanished consumer. How many messages.
 
     ``blamed``: the deliveries (keys of the board) that were running when the process died by
     itself; "all" when nobody knows. ``killed``: those for which it was killed.
@@ -88,7 +89,7 @@ def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> in
                 "the lease of %s has ended; %d of its messages are back in queue %s",
                 consumer,
                 returned,
-                queue,
+                shown(queue),
             )
             count += returned
     return count

@@ -97,5 +97,5 @@ def test_threads_lose_and_double_nothing(broker: MemoryBroker) -> None:
 def test_the_address_of_the_memory_broker(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "BROKER_URL": "memory://"}
     first = brokers.get()
-    assert isinstance(first, MemoryBroker)
+    assert isinstance(first.by_shard, MemoryBroker)
     assert brokers.get() is first

@@ -115,6 +115,14 @@ def test_not_a_dict(jobs: Any) -> None:
         ("QUEUES", {"default": {}, "a\x06\x163": {}}, "a queue's name is text"),
         ("QUEUES", {"default": {"opne": True}}, "'opne'. Did you mean 'open'?"),
         ("QUEUES", {"default": {"open": 1}}, "option 'open' must be True or False, not 1"),
+        *(
+            ("QUEUES", {"a": {"shards": n}}, f"'shards' must be 1 to 64, not {told}")
+            for n, told in ((0, "0"), (-1, "-1"), (10_000, "10000"), (65, "65"))
+        ),
+        *(
+            ("QUEUES", {"a": {"shards": n}}, f"'shards' must be a whole number, not {n!r}")
+            for n in ("8", 2.0, True, None)
+        ),
         ("RETRY_POLICY", 3, "must be a dict, not 3"),
         ("RETRY_POLICY", {"max_retry": 1}, "'max_retry'. Did you mean 'max_retries'?"),
         (

@@ -78,7 +78,7 @@ def clock(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Clock:
         "DEFAULT_QUEUE": "mail",
     }
     found = Clock()
-    monkeypatch.setattr(broker.get(), "_clock", found)
+    monkeypatch.setattr(broker.by_shard(), "_clock", found)
     monkeypatch.setattr(metrics.time, "time", found)
     return found
 

@@ -46,6 +46,8 @@ OTHERS: dict[str, Any] = {
     "held": True,
     "unique": "unique",
     "label": "label",
+    "fair": "tenant",
+    "shard_key": "key",
     "sensitive": frozenset({"0", "a"}),
     "origin": "web@host",
     "body": "W1tdLHt9LHt9XQ==",
