@@ -23,6 +23,7 @@ from jobs import (
     broker,
     conf,
     ledger,
+    logs,
     message,
     registry,
 )
@@ -581,7 +582,11 @@ class Recorder:
             elif raw:
                 broker.get().bury(queue, raw, why, me)
             what = outcome.ended or f"number {number}"
-            log.error("message %s of queue %s is a dead letter: %s", what, queue_of(queue), why)
+            extra = None
+            if call := outcome.call:
+                what, extra = f"{call.task}[{call.id}]", logs.about(call, me)
+            text = "message %s of queue %s is a dead letter: %s"
+            log.error(text, what, queue_of(queue), why, extra=extra)
         elif outcome.held:
             broker.get().release(queue, me, [Returned(number, outcome.priority)])
         else:

@@ -308,10 +308,13 @@ def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> l
     outcomes = []
     for delivery, result in zip(deliveries, results, strict=True):
         decide = _raised if isinstance(result, BaseException) else _returned
+        # For receivers and the log. The task itself runs as none of its calls.
+        current.set((delivery.message, worker))
         try:
             outcomes.append(decide(delivery, attempt, result))
         except BaseException as error:  # noqa: BLE001  every call ends
             outcomes.append(ended_by(delivery, worker, error))
+    current.set(None)
     isolation.after_task(deliveries[0].message)  # what receivers have left
     return outcomes
 
