@@ -183,7 +183,6 @@ class Child:
         with isolation.watching_connections():
             signal.signal(signal.SIGTERM, lambda *_: self.stop())
             Process.stopping = False
-            isolation.remember()
             self.recorder.start()
             if threads:
                 self.sync.start(threads)
@@ -191,6 +190,8 @@ class Child:
                 lines.tell_each_call()
             # Before the first claim, whose tasks may run at once in other threads than this one.
             signals.announce(signals.worker_ready, self.name, queues=queues)
+            # After that: what receivers set up, every task is to find.
+            isolation.remember()
             self.consumer.start()
             self.board.set_ready()
             if threads:
