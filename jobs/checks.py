@@ -182,6 +182,9 @@ def check_server(**_: Any) -> list[CheckMessage]:
     try:
         broker.get().ping()
         keeping = broker.get().keeping()
+        # Runs scripts, as a worker does, and changes nothing.
+        queues = list(conf.get().queues)
+        surveys = dict(zip(queues, broker.get().survey(queues), strict=True))
     except BrokerUnavailable as error:
         hint = "Its settings were not looked at."
         return [Doubt(str(error), hint=hint, id="jobs.W003")]
@@ -215,6 +218,16 @@ def check_server(**_: Any) -> list[CheckMessage]:
                 id="jobs.W005",
             )
         )
+    # What is wrong with all queues is said once.
+    refusals = {said.problem: queue for queue, said in surveys.items() if said.problem}
+    found += [
+        Doubt(
+            f"Queue {queue!r}: {problem}",
+            hint="Workers can't take calls from it, and retry.",
+            id="jobs.W013",
+        )
+        for problem, queue in refusals.items()
+    ]
     return found
 
 

@@ -47,7 +47,7 @@ _PASSING = (
     ClusterDownError,
     TryAgainError,
 )
-_PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED", "DB index")
+_PASSING_TEXTS = ("MISCONF", "BUSY ", "NOREPLICAS", "UNBLOCKED", "DB index", "unknown command")
 #: The second: a script has met keys of a slot that is moving to another node of a Cluster.
 _PASSING_PARTS = ("-OOM", "non local key")
 
@@ -90,6 +90,11 @@ _ADVICE = {
         "redis+sentinel://."
     ),
     "invalid username-password": "Check user and password in JOBS['BROKER_URL'].",
+    "authentication required": "Put user and password into JOBS['BROKER_URL'].",
+    "unknown command": (
+        "If it is a Sentinel, write redis+sentinel://host:26379/service/0 into "
+        "JOBS['BROKER_URL']. If not, it is too old, or its configuration renames the command."
+    ),
 }
 
 #: What a server answers to whom the address calls something else.
@@ -590,6 +595,8 @@ def in_our_words(error: Exception, at: str) -> Exception:
     refused = isinstance(error, NoPermissionError) or "WRONGTYPE" in text
     if isinstance(error, ResponseError) and not (passing or refused):
         return error  # a mistake in this program, not an outage
+    if text.startswith("unknown command"):
+        text = text.partition(", with args")[0]  # those may be arguments of a call
     advice = "".join(f". {what}" for sign, what in _ADVICE.items() if sign in text.lower())
     said = text.rstrip(".") + advice if advice else text
     kind = QueueRefused if refused else BrokerUnavailable

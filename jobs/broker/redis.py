@@ -1186,7 +1186,8 @@ class RedisBroker(Broker):
         except ResponseError:
             return None
         except BrokerUnavailable as error:
-            if isinstance(error.__cause__, NoPermissionError):
+            cause = error.__cause__
+            if isinstance(cause, NoPermissionError) or str(cause).startswith("unknown command"):
                 return None
             raise
 

@@ -13,7 +13,7 @@ import functools
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from jobs import (
     broker,
@@ -26,6 +26,7 @@ from jobs.broker.base import Outgoing, Returned, Waiting
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
 from jobs.message import Killed, Message
+from jobs.timing import clock
 
 log = logging.getLogger("jobs.control")
 
@@ -43,21 +44,24 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     workflows, unique ones) stay until a worker claims them and ends them, with all that follows.
     Messages that arrive meanwhile stay, and running calls go on.
     """
-    registry.queue(queue)
-
-    end_calls = functools.partial(_end_calls, queue)
-    count = _waiting(queue, end_calls) if waiting else 0
+    # Before the first is processed: what comes meanwhile, on whichever shard, stays.
+    goals = _goals(registry.queue(queue)) if waiting else {}
     seen, goal = 0, broker.get().stats(queue).due if due else 0
+    count = 0
     while seen < goal:
         # From the beginning each time, since what was there is gone. Each message stays where it
         # is until it has been processed.
         page = list(itertools.islice(broker.get().browse(queue, due=True), min(_PAGE, goal - seen)))
         if not page:
             break
-        ended = end_calls(page)
+        ended = _end_calls(queue, page)
         count += broker.get().withdraw(queue, page)
         seen += len(page)
         broker.get().ack(queue, "", [], ended)
+    # Those that a worker ends go out of the way of this, which would take the urgent ones again
+    # before it has taken the others.
+    end_calls = functools.partial(_end_calls, queue, due=clock.now().timestamp())
+    count += _waiting(goals, end_calls, counted=lambda found: not _is_purged(queue, found))
     log.warning("%d messages of queue %s are purged", count, queue)
     return count
 
@@ -71,7 +75,7 @@ def move(queue: str, to: str, *, task_id: str = "") -> int:
     """
     _check_move(queue, to)
     if not task_id:
-        return _waiting(queue, functools.partial(_push_to, to, queue))
+        return _waiting(_goals(queue), functools.partial(_push_to, to, queue))
     found = find(queue, task_id)
     return int(move_one(queue, to, found)) if found else 0
 
@@ -150,15 +154,15 @@ def _push_to(to: str, queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
     return ()
 
 
-def _end_calls(queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
-    """End the calls of messages that are deleted."""
+def _end_calls(queue: str, messages: Sequence[Waiting], due: float | None = None) -> Sequence[str]:
+    """End the calls of messages that are deleted, or have a worker end them once they are due."""
     read = [(found, sent) for found in messages if (sent := _read(queue, found))]
     alone = [sent.id for _, sent in read if not (sent.embed or sent.unique)]
     # The ledger first, or it would wait for calls that have no message.
     ledger.mark_revoked(alone, "purged")
     # Only a worker knows what follows the end of the others.
     others = [
-        Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority)
+        Outgoing(queue, message.mark(found.raw, jobs_killed=Killed.PURGED), found.priority, due)
         for found, sent in read
         if sent.embed or sent.unique
     ]
@@ -166,18 +170,25 @@ def _end_calls(queue: str, messages: Sequence[Waiting]) -> Sequence[str]:
     return alone
 
 
-def _waiting(queue: str, process: Process) -> int:
-    """Process as many messages as wait at the beginning."""
-    total = 0
+def _goals(queue: str) -> dict[str, int]:
+    """How many messages wait now on each shard of a queue."""
     shards = broker.get().shards_of(queue)
-    # Before the first is processed: what comes meanwhile, on whichever shard, stays.
-    goals = [broker.by_shard().stats(shard).waiting for shard in shards]
-    for shard, goal in zip(shards, goals, strict=True):
+    return {shard: broker.by_shard().stats(shard).waiting for shard in shards}
+
+
+def _waiting(
+    goals: Mapping[str, int],
+    process: Process,
+    counted: Callable[[Waiting], bool] = lambda found: True,
+) -> int:
+    """Process so many of the messages that wait on each shard, those that are counted."""
+    total = 0
+    for shard, goal in goals.items():
         count = 0
         with _hands(shard) as hands:
             while count < goal and (taken := hands.take(goal - count)):
                 hands.finish(process(taken))
-                count += len(taken)
+                count += sum(map(counted, taken))
         total += count
     return total
 
@@ -246,6 +257,12 @@ def _hands(shard: str) -> Iterator[_Hands]:
 def _ids(queue: str, messages: Sequence[Waiting]) -> list[str]:
     """Ids of the messages that are signed, or on an open queue: only those concern the ledger."""
     return [sent.id for found in messages if (sent := _read(queue, found))]
+
+
+def _is_purged(queue: str, found: Waiting) -> bool:
+    """Whether a message is only there for a worker to end its call."""
+    sent = _read(queue, found)
+    return sent is not None and sent.marks.killed == Killed.PURGED
 
 
 def _read(queue: str, found: Waiting) -> Message | None:

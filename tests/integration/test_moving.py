@@ -118,6 +118,23 @@ def test_what_others_wait_for_is_ended_by_a_worker(countdown: float | None) -> N
     assert "u" in ran()
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_urgent_calls_that_a_worker_ends_hide_no_others(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, shards: int
+) -> None:
+    monkeypatch.setattr(moving, "_PAGE", 4)
+    queues = {"default": {"shards": shards}, "high": {}, "low": {}}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    for n in range(6):
+        once.apply_async((f"urgent {n}",))
+        once.apply_async((f"later {n}",), countdown=600)
+        trace.apply_async((f"{n}",), priority=9)
+    assert control.purge("default", due=True) == 18
+    work()
+    assert (states(), ran()) == ({("REVOKED", "purged")}, [])
+    assert broker.get().stats("default")[:3] == (0, 0, 0)
+
+
 def test_a_purge_that_is_killed_on_the_way_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it held goes back to its queue, with what it had done, at the end of its lease."""
     send(2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from jobs import (
     task,
 )
 from jobs.exceptions import ConfigurationError
-from tests.services import Valkey
+from tests.services import Sentinel, Valkey, free_port
 
 GOOD = {"BROKER_URL": "redis://localhost:6379/0"}
 
@@ -221,6 +222,35 @@ def test_a_server_that_is_a_replica(server: redis.Redis, settings: Settings) -> 
     address = settings.JOBS["BROKER_URL"]
     text = f"Redis at {address} is a replica: nothing can be sent there."
     assert doubts() == [("jobs.W012", text)]
+
+
+def test_a_user_who_may_not_run_scripts(server: redis.Redis, settings: Settings) -> None:
+    server.execute_command("ACL", "SETUSER", "shop", "on", ">pw", "~*", "+@all", "-@scripting")
+    url = settings.JOBS["BROKER_URL"].replace("//", "//shop:pw@")
+    settings.JOBS = {**settings.JOBS, "BROKER_URL": url, "QUEUES": {"default": {}, "high": {}}}
+    ((found_id, text),) = doubts()
+    assert found_id == "jobs.W013"
+    assert "User shop has no permissions to run the 'evalsha' command. Give the user" in text
+
+
+def test_a_queue_whose_key_is_of_another_type(server: redis.Redis) -> None:
+    server.set("default", "not a list")
+    ((found_id, text),) = doubts()
+    assert found_id == "jobs.W013"
+    assert text.startswith("Queue 'default': Redis at ")
+    assert "WRONGTYPE" in text
+
+
+def test_a_sentinel_whose_address_does_not_say_so(tmp_path: Path, settings: Settings) -> None:
+    sentinel = Sentinel(tmp_path, free_port(), 1)
+    sentinel.start()
+    settings.JOBS = {**GOOD, "BROKER_URL": f"redis://127.0.0.1:{sentinel.port}/0"}
+    try:
+        ((found_id, text),) = doubts()
+    finally:
+        sentinel.stop()
+    assert found_id == "jobs.W003"
+    assert "can't be used: unknown command 'ZRANGE'. If it is a Sentinel, write " in text
 
 
 def test_sentinels_that_are_away(settings: Settings) -> None:
