@@ -64,9 +64,11 @@ _MARK = "\x16"
 #: Seconds for which a process believes what it has read of the numbers of shards.
 FRESH = 5.0
 
-#: Seconds after which a process that sends repeats its numbers. One that nobody has repeated for
-#: twice as long, and whose shards are empty, is forgotten.
-REPEATED = 3600.0
+#: Seconds after which a process that sends repeats its numbers, which a server that was emptied has
+#: lost.
+REPEATED = 30.0
+#: Seconds after which a number that nobody has repeated is forgotten, if its shards are empty.
+_UNUSED = 7200.0
 
 #: Most revocations that a new shard is given.
 _REVOKED_MOST = 1000
@@ -184,7 +186,7 @@ class Sharded(Broker):
         beyond = self.shards_of(queue)[count:]
         if not beyond or any(any(said.stats[:4]) for said in self._behind.survey(beyond)):
             return False
-        if not self._behind.forget_shards(queue, count, 2 * REPEATED):
+        if not self._behind.forget_shards(queue, count, _UNUSED):
             return False
         self._known = {}, 0.0
         return True
