@@ -227,6 +227,7 @@ class SentinelTrio:
 
     def bring_back(self, server: Valkey) -> None:
         """Start a master that was killed as a replica of the one that has taken over."""
+        wait_for(lambda: self.master is not server, what="the Sentinels to name the new master")
         self._follow(server, self.master)
 
     def _follow(self, replica: Valkey, master: Valkey) -> None:
