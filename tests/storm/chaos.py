@@ -131,10 +131,20 @@ class Chaos:
             self._watch_for(0.1)
         for sender in self._senders:
             sender.log.with_name(OVER).touch()
-        wait_for(self.sent, 60, what="the senders to end")
+        self._await_senders()
         for worker in self.workers:
             # One that has just been started could not be told to stop yet, only be killed.
             worker.wait_for_output(" ready, queues", 60)
+
+    def _await_senders(self) -> None:
+        """However long they take on a busy machine, as long as they send."""
+        written, ends = -1, 0.0
+        while not self.sent():
+            before, written = written, sum(sender.log.stat().st_size for sender in self._senders)
+            if written != before:
+                ends = time.monotonic() + 60
+            assert time.monotonic() < ends, "the senders send nothing, and don't end"
+            time.sleep(_LOOK)
 
     def sent(self) -> bool:
         """Whether everything is sent; starts killed senders again."""
