@@ -39,10 +39,10 @@ def prepare(module: Any) -> None:
     getattr(module, "prepare", lambda: None)()
 
 
-def fill(module: Any, count: int, first: int = 0, tenants: int = 0) -> float:
+def fill(module: Any, count: int, first: int = 0, tenants: int | None = None) -> float:
     """Send ``noop(first)`` and what follows, by the fastest way there is; return the seconds."""
     started = time.perf_counter()
-    if tenants:
+    if tenants is not None:
         for start in range(first, first + count, BATCH):
             module.send_in_turns(range(start, min(start + BATCH, first + count)), tenants)
     elif module.send_bulk is None:
@@ -179,6 +179,17 @@ def overtaken(module: Any) -> int:
     return answer
 
 
+def send_in_transactions(module: Any, count: int) -> None:
+    """Send calls of ``noop``, each in a transaction of its own."""
+    module.send_in_transactions(count)
+
+
+def replicated(module: Any, count: int) -> dict[str, float]:
+    """What a send takes in µs, without and with waiting for a replica."""
+    answer: dict[str, float] = module.replicated(count)
+    return answer
+
+
 def schedules(module: Any, verb: str, **options: Any) -> float:
     """Do something with the schedules of a beat (``benchmarks.beats``); when it was done."""
     getattr(module, verb)(**options)
@@ -209,6 +220,8 @@ ACTIONS = {
         limited,
         claims,
         overtaken,
+        send_in_transactions,
+        replicated,
         schedules,
         compose,
     )

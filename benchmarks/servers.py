@@ -6,10 +6,11 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import redis
 
 #: Generous: a Valkey may have a gigabyte to read.
@@ -40,6 +41,10 @@ class Valkey:
         """Return how many commands clients have sent to it so far, this one included."""
         return int(self.client.info("stats")["total_commands_processed"])
 
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that it has used so far."""
+        return _cpu_seconds(self.client.info("cpu"))
+
 
 class Cluster(Valkey):
     """A running Cluster."""
@@ -61,6 +66,15 @@ class Cluster(Valkey):
         told = self.client.info("stats", target_nodes=redis.RedisCluster.PRIMARIES)
         # Of our looks, one counts: as with a single server.
         return sum(int(node["total_commands_processed"]) for node in told.values()) - len(told) + 1
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time that its masters have used so far."""
+        told = self.client.info("cpu", target_nodes=redis.RedisCluster.PRIMARIES)
+        return sum(map(_cpu_seconds, told.values()))
+
+
+def _cpu_seconds(told: dict[str, float]) -> float:
+    return told["used_cpu_user"] + told["used_cpu_sys"]
 
 
 def free_port() -> int:
@@ -154,6 +168,31 @@ class Postgres:
             connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
             connection.execute(f'CREATE DATABASE "{name}"')
         return self.uri.replace("/postgres?", f"/{name}?", 1)
+
+    def cpu_seconds(self) -> float:
+        """Return the CPU time of all its processes so far, also of those that have ended."""
+        import psycopg
+
+        with psycopg.connect(self.uri) as connection:
+            found = connection.execute(
+                "SELECT (string_to_array(pg_read_file('postmaster.pid'), chr(10)))[1]::int"
+            ).fetchone()
+        assert found
+        postmaster = psutil.Process(found[0])
+        spent = 0.0
+        for process in [postmaster, *postmaster.children()]:
+            with suppress(psutil.NoSuchProcess):
+                spent += sum(process.cpu_times()[:4])
+        return spent
+
+    def written(self) -> int:
+        """Return how many bytes its log of writes (WAL) has had so far."""
+        import psycopg
+
+        with psycopg.connect(self.uri) as connection:
+            found = connection.execute("SELECT pg_current_wal_lsn() - '0/0'").fetchone()
+        assert found
+        return int(found[0])
 
     def version(self) -> str:
         """Return the version of the server, with the setting that matters most for speed."""

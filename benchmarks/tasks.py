@@ -20,7 +20,7 @@ def noop(number: int) -> None:
     ignore_result=WITHOUT_RESULTS,
     fair_by=lambda tenant: tenant,
 )
-def noop_in_turns(number: int, tenant: int) -> None:
+def noop_in_turns(number: int, tenant: int | None) -> None:
     work.noop(number)
 
 

@@ -21,6 +21,9 @@ from django.dispatch import Signal, receiver
 
 from jobs.exceptions import SoftTimeLimitExceeded, shown
 
+#: A message is about to be sent. What a receiver puts into ``message.headers`` travels with it.
+#: Arguments: ``message``.
+task_sending = Signal()
 #: A message was handed to the broker, or to the outbox when inside a transaction.
 #: Arguments: ``message``.
 task_enqueued = Signal()
@@ -33,6 +36,16 @@ task_failed = Signal()
 #: The task raised and will be tried again. Arguments: ``message``, ``exception``,
 #: ``countdown`` (seconds), ``worker``.
 task_retried = Signal()
+#: The task has run, whatever came of it: after `task_succeeded`, `task_failed` or `task_retried`,
+#: if one of these was sent. Arguments: ``message``, ``state`` (SUCCESS, FAILURE, RETRY, REVOKED;
+#: empty if the call goes on otherwise), ``runtime`` (seconds), ``worker``.
+task_finished = Signal()
+#: A call has ended as REVOKED: revoked, expired or ignored. Arguments: ``message``, ``reason``
+#: (text; empty if the call has no row), ``worker``.
+task_revoked = Signal()
+#: A message is a dead letter. Arguments: ``message`` (None if it can't be told whose it is),
+#: ``reason`` (text), ``queue``, ``worker``.
+task_dead_lettered = Signal()
 #: A child process of a worker begins to claim. Arguments: ``queues``.
 worker_ready = Signal()
 #: A child process of a worker has stopped claiming. Arguments: ``queues``.
@@ -42,6 +55,9 @@ log = logging.getLogger("jobs")
 
 #: Longest exception, in characters, in a line of the log.
 _SHOWN = 1000
+
+#: Sent where a call is sent: an error meant for the code that sends it goes on.
+_OF_SENDING = (task_sending, task_enqueued)
 
 
 class Announcement(NamedTuple):
@@ -70,7 +86,7 @@ def announce(signal: Signal, sender: Any, **named: Any) -> None:
     if not on_loop:
         _send(one)
         return
-    if (waiting := later.get()) is not None and signal is not task_enqueued:
+    if (waiting := later.get()) is not None and signal not in _OF_SENDING:
         waiting.append(one)
         return
 
@@ -83,6 +99,22 @@ def announce(signal: Signal, sender: Any, **named: Any) -> None:
     # In a thread, for which the event loop waits: on a loop Django refuses the ORM and async
     # receivers.
     thread = threading.Thread(target=contextvars.copy_context().run, args=(send,))
+    thread.start()
+    thread.join()
+
+
+def announce_aside(waiting: list[Announcement]) -> None:
+    """Send these in a thread of their own, and wait for it: whatever receivers do to their database
+    connections, the caller keeps its own."""
+
+    def send() -> None:
+        try:
+            for one in waiting:
+                _send(one)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=send, name="jobs-signals")
     thread.start()
     thread.join()
 
@@ -103,12 +135,12 @@ def _send(one: Announcement) -> None:
     except BaseException as error:
         # `send_robust` doesn't catch this: sys.exit() in a receiver, say. Ctrl-C in a process that
         # sends a task is meant for that process.
-        if one.signal is task_enqueued and isinstance(error, KeyboardInterrupt):
+        if one.signal in _OF_SENDING and isinstance(error, KeyboardInterrupt):
             raise
         log_error(log, "a receiver of a jobs signal raised", error=error)
         return
     for listener, answer in answers:
-        if isinstance(answer, SoftTimeLimitExceeded) and one.signal is task_enqueued:
+        if isinstance(answer, SoftTimeLimitExceeded) and one.signal in _OF_SENDING:
             raise answer  # meant for the task that sends
         if isinstance(answer, Exception):
             log_error(log, "receiver %r of a jobs signal raised", listener, error=answer)

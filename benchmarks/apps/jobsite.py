@@ -10,6 +10,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
 import django
 import redis
+from django.conf import settings
+from django.db import transaction
+from django.test.utils import override_settings
 
 django.setup()
 
@@ -27,6 +30,8 @@ from jobs.broker.base import Outgoing  # noqa: E402 - likewise
 
 #: Messages that wait while claims are measured, claims of each size, and the sizes.
 WAITING, CLAIMS, SIZES = 100_000, 300, (1, 100)
+#: How many are sent before the way of sending changes, and how many more that don't count.
+BLOCK, WARM_UP = 100, 10
 
 
 def prepare() -> None:
@@ -41,12 +46,21 @@ def send_singly(numbers: Sequence[int]) -> None:
         noop.delay(number)
 
 
+def send_in_transactions(count: int) -> None:
+    """Each in one of its own."""
+    for number in range(count):
+        with transaction.atomic():
+            noop.delay(number)
+
+
 def send_bulk(numbers: Sequence[int]) -> None:
     noop.enqueue_many([(number,) for number in numbers])
 
 
 def send_in_turns(numbers: Sequence[int], tenants: int) -> None:
-    noop_in_turns.enqueue_many([(number, number % tenants) for number in numbers])
+    noop_in_turns.enqueue_many(
+        [(number, number % tenants if tenants else None) for number in numbers]
+    )
 
 
 def claims(tenants: Sequence[int]) -> dict[str, float]:
@@ -85,6 +99,25 @@ def overtaken() -> int:
         if b'jobs_fair":"2"' in raw:
             return claim
     raise RuntimeError("The other tenant had no turn.")
+
+
+def replicated(count: int) -> dict[str, float]:
+    """Send in turn without and with waiting for a replica; the time of a `delay()`, in µs."""
+    ways = {"plain": 0, "waited": 1}
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(0, count, BLOCK):
+        for way, replicas in ways.items():
+            with override_settings(JOBS={**settings.JOBS, "BROKER_WAIT_REPLICAS": replicas}):
+                for number in range(-WARM_UP, BLOCK):
+                    started = time.perf_counter()
+                    noop.delay(number)
+                    if number >= 0:
+                        spent[way].append((time.perf_counter() - started) * 1e6)
+    found = {}
+    for way, times in spent.items():
+        hundredths = statistics.quantiles(times, n=100)
+        found |= {way: hundredths[49], f"{way}_p99": hundredths[98]}
+    return found
 
 
 def send_limited(count: int) -> None:

@@ -3,6 +3,7 @@
 from . import (
     beat,
     chord,
+    database,
     enqueue,
     fair,
     growth,
@@ -11,6 +12,8 @@ from . import (
     memory,
     mixed,
     rate,
+    replicas,
+    scale,
     start,
     throughput,
 )
@@ -27,6 +30,9 @@ ALL: dict[str, Measure] = {
         beat.MEASURE,
         rate.MEASURE,
         fair.MEASURE,
+        scale.MEASURE,
+        replicas.MEASURE,
+        database.MEASURE,
         chord.MEASURE,
         start.MEASURE,
         growth.MEASURE,

@@ -21,12 +21,13 @@ class Snapshot:
     tasks: int
     cpu: float
     commands: int
+    server_cpu: float
 
 
-def run(system: System, bench: Bench, tenants: int = 0) -> Figures:
+def run(system: System, bench: Bench, tenants: int | None = None) -> Figures:
     """Fill a backlog, start the workers, and take the time from a tenth of it to its end.
 
-    ``tenants``: how many have calls in it in turn; 0: nobody.
+    ``tenants``: how many have calls in it in turn, of a task that knows tenants; 0: nobody.
 
     The end is when Redis holds nothing more of it, and the database every result (if there is
     one): recorded and acknowledged, not merely run.
@@ -34,14 +35,14 @@ def run(system: System, bench: Bench, tenants: int = 0) -> Figures:
     stride = max(1, int(system.backlog * bench.scale) // STAMPS)
     total = stride * STAMPS + 1  # so that the last one leaves a stamp, as the first does
     system.prepare(bench)
-    several = {"tenants": tenants} if tenants else {}
-    sent_in = system.act(bench, "fill", stride=stride, count=total, **several)
+    sent_in = system.act(bench, "fill", stride=stride, count=total, tenants=tenants)
     workers = system.start(bench, stride=stride)
     try:
         first = _first_tenth(system, bench, workers, stride)
         _all_started(system, bench, workers)
         ended = _settled(system, bench, workers, total)
-        last = Snapshot(total, workers.cpu_seconds(), bench.valkey.commands())
+        commands, server_cpu = bench.valkey.commands(), bench.valkey.cpu_seconds()
+        last = Snapshot(total, workers.cpu_seconds(), commands, server_cpu)
     finally:
         workers.stop()
     stamps = work.read_stamps(bench.stamps)
@@ -53,6 +54,7 @@ def run(system: System, bench: Bench, tenants: int = 0) -> Figures:
         "rate": (total - stride * SKIPPED) / seconds,
         "cpu": (last.cpu - first.cpu) / tasks * 1e6,
         "commands": (last.commands - first.commands) / tasks,
+        "server_cpu": (last.server_cpu - first.server_cpu) / tasks * 1e6,
         "settle": (ended - max(moment for _, moment in stamps)) / 1e6,
         "seconds": seconds,
         "tasks": total,
@@ -88,8 +90,10 @@ def _first_tenth(system: System, bench: Bench, workers: Workers, stride: int) ->
         workers,
         every=0.05,
     )
-    commands, cpu = bench.valkey.commands(), workers.cpu_seconds()
-    return Snapshot(max(mark for mark, _ in work.read_stamps(bench.stamps)), cpu, commands)
+    commands, server_cpu = bench.valkey.commands(), bench.valkey.cpu_seconds()
+    cpu = workers.cpu_seconds()
+    started = max(mark for mark, _ in work.read_stamps(bench.stamps))
+    return Snapshot(started, cpu, commands, server_cpu)
 
 
 def _all_started(system: System, bench: Bench, workers: Workers) -> None:
@@ -127,6 +131,7 @@ MEASURE = Measure(
         Column("rate", "tasks/s"),
         Column("cpu", "CPU µs/task"),
         Column("commands", "Redis cmds/task", 2),
+        Column("server_cpu", "Redis CPU µs/task", 1),
         Column("settle", "settled ms"),
         Column("seconds", "measured s", 1),
         Column("tasks", "backlog"),

@@ -68,6 +68,13 @@ SYSTEMS = [
     Jobsite("jobsite-sqlite", APP, "jobsite", results="sqlite", backlog=100_000, peer=False),
     Jobsite("jobsite-postgres", APP, "jobsite", results="postgres", backlog=80_000, peer=False),
     Jobsite("jobsite-cluster", APP, "jobsite", backlog=150_000, peer=False, cluster=True),
+    Jobsite(
+        *("jobsite-cluster-shards", APP, "jobsite"),
+        backlog=150_000,
+        peer=False,
+        cluster=True,
+        shards=8,
+    ),
     # For ``--only``: what it costs to spread a queue on one server.
     Jobsite("jobsite-shards", APP, "jobsite", backlog=150_000, peer=False, shards=8),
     Jobsite(

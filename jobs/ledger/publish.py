@@ -7,6 +7,7 @@ process that died between commit and publishing has left.
 
 from __future__ import annotations
 
+import contextvars
 import datetime as dt
 import functools
 import logging
@@ -45,6 +46,7 @@ log = logging.getLogger("jobs.publish")
 
 _COPIES = operator.attrgetter("copies")
 _NO_LOCKS: Mapping[str, Lock] = {}
+_NO_CONTEXTS: Mapping[str, contextvars.Context] = {}
 _ONE_TRY = RetryPolicy(max_retries=0)
 
 #: Most rows of one INSERT, and of one transaction of the relay.
@@ -59,6 +61,7 @@ def send(
     retry_policy: RetryPolicy | None = None,
     once: Hashable | None = None,
     locks: Mapping[str, Lock] = _NO_LOCKS,
+    contexts: Mapping[str, contextvars.Context] = _NO_CONTEXTS,
 ) -> bool:
     """Send messages, as part of the current transaction when there is one, and return whether they
     were sent.
@@ -70,6 +73,8 @@ def send(
     ``once``: send nothing when the transaction already holds a message sent with an equal value.
     ``locks``: in a transaction, the unique lock that each call (by id) takes after the commit; a
     call that doesn't get its lock ends as REVOKED.
+    ``contexts``: the context in which receivers of `task_sending` hear of each call (by id);
+    default: the present one.
 
     Raises `NotSerializable`, `MessageTooLarge`, and outside a transaction `BrokerUnavailable`:
     `QueueRefused` when the broker takes nothing for one of the queues; `NotReplicated` when they
@@ -82,15 +87,18 @@ def send(
         _remember({sent.queue for sent in messages})
     alias = using or router.db_for_write(TaskResult)
     connection = connections[alias]
-    if settings.always_eager and registry.inline is not None:
+    eager = registry.inline if settings.always_eager else None
+    if once is not None and not eager and connection.in_atomic_block and _holds(connection, once):
+        return False
+    if signals.task_sending.receivers:
+        _announce_sending(messages, contexts)
+    if eager:
         message.check(messages)
         _announce(messages)
-        registry.inline().run_here(messages)
+        eager().run_here(messages)
         return True
     unsafe: NotReplicated | None = None
     if connection.in_atomic_block:
-        if once is not None and _holds(connection, once):
-            return False
         _put_into_outbox(messages, connection, durable=durable, once=once, locks=locks)
     else:
         if len(messages) > 1:
@@ -113,6 +121,19 @@ def send(
         unsafe.ids = tuple(sent.id for sent in messages)
         raise unsafe
     return True
+
+
+def _announce_sending(
+    messages: Iterable[Message], contexts: Mapping[str, contextvars.Context]
+) -> None:
+    for sent in messages:
+        # Of its own: several calls may have been sent with the same ones.
+        sent.own_headers = dict(sent.headers)
+        tell = functools.partial(signals.announce, signals.task_sending, sent.task, message=sent)
+        if context := contexts.get(sent.id):
+            context.run(tell)
+        else:
+            tell()
 
 
 def _announce(messages: Iterable[Message]) -> None:

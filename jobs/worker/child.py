@@ -22,6 +22,7 @@ from jobs.exceptions import BrokerUnavailable, ConfigurationError, shown
 from jobs.registry import tasks
 from jobs.running import notes
 from jobs.running.iteration import Process
+from jobs.worker import lines
 from jobs.worker.board import Board
 from jobs.worker.claim.consumer import Consumer, Order
 from jobs.worker.record.outcome import Outcome
@@ -66,6 +67,8 @@ class Options:
     #: A file to be touched at each renewal of the leases while a child claims messages, and removed
     #: at the end; empty: none.
     health_file: str = ""
+    #: A line for each call that begins and ends.
+    verbose: bool = False
     #: Most calls of one batch, of the tasks that the supervisor knows.
     batch: int = dataclasses.field(default_factory=largest_batch)
 
@@ -180,12 +183,15 @@ class Child:
         with isolation.watching_connections():
             signal.signal(signal.SIGTERM, lambda *_: self.stop())
             Process.stopping = False
-            isolation.remember()
             self.recorder.start()
             if threads:
                 self.sync.start(threads)
+            if self.options.verbose:
+                lines.tell_each_call()
             # Before the first claim, whose tasks may run at once in other threads than this one.
             signals.announce(signals.worker_ready, self.name, queues=queues)
+            # After that: what receivers set up, every task is to find.
+            isolation.remember()
             self.consumer.start()
             self.board.set_ready()
             if threads:

@@ -91,6 +91,10 @@ class _Recorder(Recorder):
     def _persist(self, step: Callable[..., _T], *args: Any) -> _T:
         return step(*args)
 
+    def _tell(self, told: list[signals.Announcement]) -> None:
+        for one in told:  # here, where the caller's transaction is seen
+            signals.announce(one.signal, one.sender, **one.named)
+
     def _try(self, part: list[Outcome]) -> list[Outcome] | Exception:
         try:
             if not connections[ledger.alias()].in_atomic_block:

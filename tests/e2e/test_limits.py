@@ -79,6 +79,7 @@ def test_the_hard_limit_in_the_main_thread(project: Project, gate: Gate) -> None
     assert (row.state, row.attempts, gate.arrived()) == (State.FAILURE, 1, 1)
     assert dead_letters() == []
     assert "is killed for time limit of a task" in worker.output()
+    assert f"{wait_within_limit.name}[{late.id}] was killed: time limit" in worker.output()
     assert worker.stop() == 0
 
 

@@ -397,6 +397,12 @@ def test_it_says_what_it_is_without_any_logging(app: App) -> None:
     silent = app.project.manage("runworker", "--burst", "-v", "0", **app.env)
     assert silent.wait(60) == 0
     assert silent.output() == ""
+    sent = add.delay(1, 2)
+    telling = app.project.manage("runworker", "--processes", "1", "--burst", "-v", "2", **app.env)
+    assert telling.wait(60) == 0
+    said = telling.output()
+    assert f"task {add.name}[{sent.id}] begins\n" in said
+    assert f"task {add.name}[{sent.id}]: SUCCESS after 0." in said
 
 
 def test_it_says_so_once(app: App) -> None:

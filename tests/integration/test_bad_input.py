@@ -81,10 +81,13 @@ def test_not_a_message(caplog: pytest.LogCaptureFixture) -> None:
     assert "is a dead letter: MalformedMessage" in caplog.text
 
 
-def test_an_unknown_task_names_the_nearest() -> None:
+def test_an_unknown_task_names_the_nearest(caplog: pytest.LogCaptureFixture) -> None:
     task_id = put_message(task="tests.tasks.ad", args=[1, 2])
     work_and_go_on()
     (letter,) = dead_letters()
+    (record,) = (r for r in caplog.records if "is a dead letter" in r.getMessage())
+    assert f"message tests.tasks.ad[{task_id}] of queue default" in record.getMessage()
+    assert record.__dict__["task_id"] == task_id
     assert letter.reason.startswith("UnknownTask: No task 'tests.tasks.ad' is known here.")
     assert "Did you mean 'tests.tasks.add'?" in letter.reason
     row = TaskResult.objects.get(id=task_id)

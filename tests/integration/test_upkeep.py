@@ -45,7 +45,7 @@ def test_a_number_of_another_queue_is_another_delivery() -> None:
     assert [one.marks.crashes for one in again() + again("low")] == [0, 1]
 
 
-def test_what_it_was_killed_for() -> None:
+def test_what_it_was_killed_for(caplog: pytest.LogCaptureFixture) -> None:
     held_by_one("a", "b", "c")
     killed = {key("default", 1): Killed.TIME_LIMIT, key("default", 3): Killed.REVOKED}
     upkeep.return_deliveries(["default"], "gone", killed=killed)
@@ -54,6 +54,21 @@ def test_what_it_was_killed_for() -> None:
         (0, ""),
         (0, "revoked"),
     ]
+    limit, revoked = (r for r in caplog.records if r.name == "jobs.worker")
+    assert limit.getMessage().endswith("was killed: time limit")
+    assert revoked.getMessage().endswith("was killed: revoked")
+    assert (limit.levelname, revoked.levelname) == ("ERROR", "WARNING")
+    # Read as `JobFilter` leaves them.
+    assert limit.__dict__["task_worker"] == "gone"
+    assert f"[{limit.__dict__['task_id']}]" in limit.getMessage()
+
+
+def test_who_died_while_which_call_ran_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    held_by_one("a", "b")
+    upkeep.return_deliveries(["default"], "gone", blamed={key("default", 2)})
+    (died,) = (r for r in caplog.records if r.name == "jobs.worker")
+    assert died.getMessage().endswith("died while it ran")
+    assert died.__dict__["task_id"] == again()[1].id
 
 
 def test_of_a_vanished_machine_nobody_knows_what_was_running() -> None:

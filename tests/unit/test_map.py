@@ -41,7 +41,10 @@ LEVELS: tuple[dict[str, str], ...] = (
         "routing/": "where a call goes",
         "running/": "what a running call knows and says",
     },
-    {"control/": "what an operator does"},
+    {
+        "control/": "what an operator does",
+        "logs.py": "which call wrote a line of the log",
+    },
     {"api/": "what a programmer holds: tasks, compositions, results"},
     {
         "beat/": "who fires schedules",

@@ -109,6 +109,7 @@ class Command(BaseCommand):
                 burst=asked["burst"],
                 reload=asked["reload"],
                 health_file=asked["health_file"],
+                verbose=asked["verbosity"] > 1,
             )
         except (ConfigurationError, BrokerUnavailable) as error:
             starter.end()

@@ -8,6 +8,7 @@ sends nothing twice. `jobs.worker.record.joining` sends what follows the last me
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime as dt
 import itertools
 import logging
@@ -19,6 +20,7 @@ from jobs import (
     conf,
     message,
     routing,
+    signals,
 )
 from jobs.conf.values import check_label, tenant
 from jobs.control.metrics import FAILED, REVOKED
@@ -97,7 +99,14 @@ def _together(parts: Sequence[Following], members: Sequence[Member]) -> Followin
         [one for part in parts for one in part.chords],
         [one for part in parts for one in part.ends],
         [*members, *(one for part in parts for one in part.members)],
+        context=_context(),
     )
+
+
+def _context() -> contextvars.Context | None:
+    """What `task_sending` is heard in: the recorder sends what follows, in a thread where nothing
+    is left of the call that it follows."""
+    return contextvars.copy_context() if signals.task_sending.receivers else None
 
 
 def after_end(
@@ -170,7 +179,7 @@ def after_replacing(sent: Message, call: Call) -> Following:
     messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
     for one in messages:
         message.encode(one)
-    return Following(messages, start.chords, replaces=sent.id)
+    return Following(messages, start.chords, replaces=sent.id, context=_context())
 
 
 def told(sent: Message, errbacks: Sequence[Call]) -> Following:
@@ -344,7 +353,7 @@ def _membership(sent: Message) -> list[Member]:
     if not (sent.group and body):
         return []
     foreign = conf.get().queue(sent.queue).open
-    return [Member(sent.id, sent.group, _root(sent), body if foreign else None)]
+    return [Member(sent.id, sent.group, _root(sent), body if foreign else None, _context())]
 
 
 def _root(sent: Message) -> str:

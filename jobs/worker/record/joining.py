@@ -49,7 +49,8 @@ def send(followings: Sequence[Following]) -> None:
         ledger.forget(replaced)  # its row keeps a place for the call that ends under its id
     # A batch may hold two deliveries of one call.
     messages = {one.id: one for following in again for one in following.messages if one.id in new}
-    publish.send(list(messages.values()), using=ledger.alias())
+    contexts = {one.id: f.context for f in again if f.context for one in f.messages}
+    publish.send(list(messages.values()), using=ledger.alias(), contexts=contexts)
 
 
 def join(ends: Iterable[Member], newly: Collection[str]) -> list[str]:
@@ -123,7 +124,7 @@ def _complete(group: TaskGroup, last: Member) -> Following:
             messages = [message_of(call, last.id, last.root_id) for call in start.calls]
             for one in messages:
                 message.encode(one)  # raises `SendError` where the results can't be sent
-            send([Following(messages, start.chords)])
+            send([Following(messages, start.chords, context=last.context)])
     except Exception as error:
         if not is_refusal(error):
             raise
@@ -194,7 +195,7 @@ def _failed(body: workflow.Call, last: Member, error: Exception) -> Following:
     for first in firsts:
         errbacks = workflow.listed(workflow.options(first).get("link_error"))
         after = told(message_of(first, last.id, last.root_id), errbacks)
-        send([after])
+        send([after._replace(context=last.context)])
         ends += after.ends
         members += after.members
     return Following(ends=ends, members=members)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextvars
 import datetime as dt
 import inspect
 import logging
@@ -74,6 +75,8 @@ class Member(NamedTuple):
     root_id: str
     #: The chord's body, as in the member's message, if a Celery client may have sent that.
     body: Call | None = None
+    #: As of `Following`.
+    context: contextvars.Context | None = None
 
 
 class Following(NamedTuple):
@@ -88,6 +91,9 @@ class Following(NamedTuple):
     members: Sequence[Member] = ()
     #: The id of the call that these messages replace: their last task ends under it.
     replaces: str = ""
+    #: The context of the call, in which receivers of `task_sending` hear of these messages; None
+    #: if there are no receivers.
+    context: contextvars.Context | None = None
 
 
 #: The usual case.

@@ -23,12 +23,15 @@ from jobs import (
     broker,
     conf,
     ledger,
+    logs,
     message,
     registry,
+    signals,
 )
 from jobs.broker import base
 from jobs.broker.base import Outgoing, Returned
 from jobs.broker.sharding import queue_of
+from jobs.control.metrics import REVOKED
 from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, QueueRefused
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
@@ -274,12 +277,33 @@ class Recorder:
             for o in batch:
                 if o.reported and isinstance(o, _ENDS):
                     notes.forget(queue_of(o.queue), o.reported, failed=o.failed)
+            if signals.task_revoked.receivers or signals.task_dead_lettered.receivers:
+                self._announce(batch)
             if self._meter:
                 self._meter.add(batch)
             self._batch = []
         if self._meter:
             self._meter.send(time.monotonic())
         self._writing = False
+
+    def _announce(self, batch: Sequence[Outcome]) -> None:
+        """Tell receivers about calls that were revoked, and about dead letters."""
+        told = []
+        for o in batch:
+            sender = registry.tasks.get(o.call.task, o.call.task) if o.call else ""
+            named = {"message": o.call, "worker": self._consumer}
+            if o.counts == REVOKED:
+                reason = o.record.error if o.record else ""
+                one = signals.Announcement(signals.task_revoked, sender, named | {"reason": reason})
+                told.append(one)
+            if isinstance(o, Dead):
+                named |= {"reason": o.reason, "queue": queue_of(o.queue)}
+                told.append(signals.Announcement(signals.task_dead_lettered, sender, named))
+        if told:
+            self._tell(told)
+
+    def _tell(self, told: list[signals.Announcement]) -> None:
+        signals.announce_aside(told)
 
     def _next_batch(self) -> list[Outcome]:
         """Take as many outcomes as one transaction should have."""
@@ -581,7 +605,11 @@ class Recorder:
             elif raw:
                 broker.get().bury(queue, raw, why, me)
             what = outcome.ended or f"number {number}"
-            log.error("message %s of queue %s is a dead letter: %s", what, queue_of(queue), why)
+            extra = None
+            if call := outcome.call:
+                what, extra = f"{call.task}[{call.id}]", logs.about(call, me)
+            text = "message %s of queue %s is a dead letter: %s"
+            log.error(text, what, queue_of(queue), why, extra=extra)
         elif outcome.held:
             broker.get().release(queue, me, [Returned(number, outcome.priority)])
         else:

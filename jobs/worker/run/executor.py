@@ -31,7 +31,7 @@ from jobs.api.options import (
     no_attempt_left,
 )
 from jobs.api.task import Task
-from jobs.control.metrics import FAILED, RETRIED, SUCCEEDED
+from jobs.control.metrics import FAILED, RETRIED, REVOKED, SUCCEEDED
 from jobs.exceptions import (
     Ignore,
     Interrupted,
@@ -127,9 +127,11 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
                 outcome = _returned(delivery, attempt, result)
         if outcome.failed or signals.task_succeeded.receivers:
             isolation.after_task(sent)  # what receivers have left
-        return outcome
     except BaseException as error:  # noqa: BLE001  every call ends
-        return ended_by(delivery, worker, error)
+        outcome = ended_by(delivery, worker, error)
+    if signals.task_finished.receivers:
+        _finished(delivery, attempt, outcome)
+    return outcome
 
 
 async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
@@ -159,9 +161,15 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             await signals.announce_all(told)
         isolation.after_task(sent)
         isolation.close_unread(sent)
-        return outcome
     except BaseException as error:  # noqa: BLE001  every call ends
-        return ended_by(delivery, worker, error)
+        outcome = ended_by(delivery, worker, error)
+    if signals.task_finished.receivers:
+        try:
+            _finished(delivery, attempt, outcome)
+            await signals.announce_all(told)
+        except BaseException as error:  # noqa: BLE001  the call has its outcome
+            signals.log_error(log, _AT_THE_END, delivery.task.name, sent.id, error=error)
+    return outcome
 
 
 def _track_start(delivery: Delivery, attempt: Run) -> None:
@@ -308,10 +316,15 @@ def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> l
     outcomes = []
     for delivery, result in zip(deliveries, results, strict=True):
         decide = _raised if isinstance(result, BaseException) else _returned
+        # For receivers and the log. The task itself runs as none of its calls.
+        current.set((delivery.message, worker))
         try:
             outcomes.append(decide(delivery, attempt, result))
         except BaseException as error:  # noqa: BLE001  every call ends
             outcomes.append(ended_by(delivery, worker, error))
+        if signals.task_finished.receivers:
+            _finished(delivery, attempt, outcomes[-1])
+    current.set(None)
     isolation.after_task(deliveries[0].message)  # what receivers have left
     return outcomes
 
@@ -374,6 +387,28 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
 def _announce(event: Signal, delivery: Delivery, attempt: Run, **about: Any) -> None:
     task, sent = delivery.task, delivery.message
     signals.announce(event, task, message=sent, worker=attempt.worker, **about)
+
+
+#: What an outcome counts as → the state of `task_finished`.
+_STATES = {
+    SUCCEEDED: State.SUCCESS,
+    FAILED: State.FAILURE,
+    RETRIED: State.RETRY,
+    REVOKED: State.REVOKED,
+}
+
+_AT_THE_END = "task %s[%s] has its outcome, but its receivers could not be told"
+
+
+def _finished(delivery: Delivery, attempt: Run, outcome: Outcome) -> None:
+    """Announce `task_finished`, and tidy up after its receivers."""
+    state, runtime = _STATES.get(outcome.counts, ""), time.time() - attempt.started
+    try:
+        _announce(signals.task_finished, delivery, attempt, state=state, runtime=runtime)
+        isolation.after_task(delivery.message)
+    except BaseException as error:  # noqa: BLE001  the call has its outcome
+        name, task_id = delivery.task.name, delivery.message.id
+        signals.log_error(log, _AT_THE_END, name, task_id, error=error)
 
 
 def _raised(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:

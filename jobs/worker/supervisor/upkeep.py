@@ -17,10 +17,11 @@ from jobs import (
     broker,
     conf,
     control,
+    logs,
     message,
 )
 from jobs.broker.base import Returned
-from jobs.broker.sharding import shown
+from jobs.broker.sharding import queue_of, shown
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
 from jobs.message import Killed, Message
@@ -62,6 +63,9 @@ def return_deliveries(
             marked, priority = message.mark_redelivered(raw, crashed=crashed)
             if place in killed:
                 marked = message.mark(marked, jobs_killed=killed[place])
+            # Of a vanished machine nobody knows what ran: most of what it held did not.
+            if place in killed or (crashed and blamed != "all"):
+                _log_death(queue, raw, consumer, killed.get(place))
         except MessageError:
             return Returned(number)  # the next worker makes it a dead letter
         return Returned(number, priority, marked)
@@ -70,6 +74,17 @@ def return_deliveries(
         broker.get().reclaim(queue, consumer, functools.partial(returned, queue))
         for queue in queues
     )
+
+
+def _log_death(queue: str, raw: bytes, consumer: str, why: Killed | None) -> None:
+    """Log which call was running when its process ended. ``why``: for what that was killed; None:
+    it died by itself. Raises `MessageError`."""
+    sent = message.decode(raw, queue_of(queue), trusted=True)
+    text, level = "the process of task %s[%s] died while it ran", logging.ERROR
+    if why is not None:
+        text = f"the process of task %s[%s] was killed: {why.value}"
+        level = logging.ERROR if why == Killed.TIME_LIMIT else logging.WARNING
+    log.log(level, text, sent.task, sent.id, extra=logs.about(sent, consumer))
 
 
 def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
