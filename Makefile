@@ -93,7 +93,7 @@ themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
 contract: $(INSTALLED) ## Run Django's own tests of django.tasks on our backend, with Django 6
 	$(BIN)/python -m tests.django_contract
 
-storm: $(INSTALLED) ## Kill everything at random for minutes while tasks run, and count the promises
+storm: $(INSTALLED) ## Kill everything at random while tasks run (STORM=--cluster, --sentinel, --users)
 	$(BIN)/python -m tests.storm $(STORM)
 
 check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations and the budget

@@ -102,7 +102,7 @@ class Project:
 
     def __init__(
         self,
-        valkey: services.Valkey | services.SentinelTrio,
+        valkey: services.Valkey | services.SentinelTrio | services.ValkeyCluster,
         folder: Path,
         settings: str = SETTINGS,
         starter: Starter | None = None,

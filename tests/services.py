@@ -204,6 +204,20 @@ class SentinelTrio:
         for server in (*self._sentinels, *self.servers):
             server.stop(signal.SIGKILL)
 
+    @property
+    def nodes(self) -> list[Valkey]:
+        """The master and its replica, without the Sentinels."""
+        return self.servers
+
+    def owner(self, key: str) -> Valkey:
+        """The server that a key is written on: the master, whichever key it is."""
+        del key
+        return self.master
+
+    def whole(self) -> bool:
+        """Whether the replica could take over at once, with everything that the master has."""
+        return self.knows_all() and sorted(map(role, self.servers)) == ["master", "slave"]
+
     def kill_master(self) -> Valkey:
         """kill -9 for the master, and wait until another is elected; the one that was killed."""
         killed = self.master
@@ -213,6 +227,7 @@ class SentinelTrio:
 
     def bring_back(self, server: Valkey) -> None:
         """Start a master that was killed as a replica of the one that has taken over."""
+        wait_for(lambda: self.master is not server, what="the Sentinels to name the new master")
         self._follow(server, self.master)
 
     def _follow(self, replica: Valkey, master: Valkey) -> None:
@@ -350,6 +365,10 @@ class ValkeyCluster:
                 client.flushall()
                 client.config_resetstat()
 
+    def bring_back(self, node: Valkey) -> None:
+        """Start a node that was killed; it becomes a replica if another has taken its slots."""
+        node.start()
+
     def whole(self) -> bool:
         """Whether all nodes know all, every slot is served, and every replica is up to date."""
         return all(self._knows_all(node) for node in self.live)
@@ -402,6 +421,14 @@ def ask(node: Valkey, *command: str | bytes | float) -> Any:
         return answer.decode() if isinstance(answer, bytes) else answer
     finally:
         connection.disconnect()
+
+
+def role(node: Valkey) -> str:
+    """``master`` or ``slave``, as the node says itself; ``syncing``, for one that is a replica and
+    doesn't have all data yet."""
+    answer = ask(node, "ROLE")
+    said = bytes(answer[0]).decode()
+    return "syncing" if said == "slave" and answer[3] != b"connected" else said
 
 
 def slots_of(node: Valkey) -> list[Any]:

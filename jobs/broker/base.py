@@ -421,6 +421,11 @@ class Broker(ABC):
         """Which of these deliveries the consumer still holds."""
 
     @abstractmethod
+    def numbers_held(self, queues: Sequence[str], consumer: str) -> dict[str, set[int]]:
+        """Queue → the numbers of all deliveries that the consumer holds of it, in one round trip
+        where the broker can. Queues that the broker refuses are left out."""
+
+    @abstractmethod
     def taken(self, queue: str, consumer: str) -> bool:
         """Whether others gave back this consumer's messages (`reclaim`) in the last `TAKEN_KEPT`
         seconds. If not, deliveries that it no longer holds were lost by a server that came back

@@ -222,6 +222,10 @@ class MemoryBroker(Broker):
         with self._changed:
             return set(numbers) & self._queues[queue].in_flight.get(consumer, {}).keys()
 
+    def numbers_held(self, queues: Sequence[str], consumer: str) -> dict[str, set[int]]:
+        with self._changed:
+            return {name: set(self._queues[name].in_flight.get(consumer, {})) for name in queues}
+
     def taken(self, queue: str, consumer: str) -> bool:
         with self._changed:
             return self._queues[queue].taken.get(consumer, 0.0) > self.now()

@@ -374,6 +374,20 @@ class RedisBroker(Broker):
         answers = itertools.chain.from_iterable(self._redis.run_all(runs))
         return {number for number, held in zip(numbers, answers, strict=True) if held}
 
+    def numbers_held(self, queues: Sequence[str], consumer: str) -> dict[str, set[int]]:
+        if not queues:
+            return {}
+        asked = [("HKEYS", self._keys(queue).inflight(consumer)) for queue in queues]
+        found: dict[str, set[int]] = {}
+        for queue, answer in zip(queues, self._redis.try_calls(asked), strict=True):
+            if isinstance(answer, Exception):
+                refusal = self._redis.translated(answer)
+                if not isinstance(refusal, QueueRefused):
+                    raise refusal from answer
+            else:
+                found[queue] = {int(number) for number in answer}
+        return found
+
     def taken(self, queue: str, consumer: str) -> bool:
         return bool(self._redis.call("EXISTS", self._keys(queue).taken(consumer)))
 

@@ -461,6 +461,9 @@ class Sharded(Broker):
     def held_by(self, deliveries: Sequence[tuple[str, str, Sequence[int]]]) -> list[bytes | None]:
         return self._behind.held_by(deliveries)
 
+    def numbers_held(self, queues: Sequence[str], consumer: str) -> dict[str, set[int]]:
+        return self._behind.numbers_held(queues, consumer)
+
     def taken(self, queue: str, consumer: str) -> bool:
         return self._behind.taken(queue, consumer)
 

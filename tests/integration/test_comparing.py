@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -11,6 +13,7 @@ from pytest_django import Settings
 
 from jobs import broker
 from jobs.broker.base import Compare, Outgoing
+from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.worker.claim import admission
 from jobs.worker.claim.holding import Holding
@@ -210,6 +213,70 @@ def test_what_is_nowhere_for_a_moment_stays_in_flight(client: redis.Redis) -> No
     for now in ([], [one], [], [one]):
         here[:] = now
         held.settle()
+    assert on_redis() == (0, 1)
+
+
+def test_what_was_put_back_without_an_answer_is_taken_out_of_flight(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = claimed(1)
+    held = Holding("w1", lambda: here, Recorder("w1"))
+    client.flushall()
+    verb = broker.get().hold_again
+
+    def unanswered(*args: Any) -> int:
+        verb(*args)
+        raise BrokerUnavailable("the answer is lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker.get(), "hold_again", unanswered)
+        with pytest.raises(BrokerUnavailable):
+            held.hold_again({"default": 2})
+    assert on_redis() == (0, 1)
+    held.hold_again({"default": 2})
+    here.clear()
+    for _ in range(2):
+        held.settle()
+    assert on_redis() == (0, 0)
+
+
+def test_what_ended_here_and_is_in_flight_there_goes_back(
+    client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A replica has taken over that had not received the acknowledgement of the first one."""
+    here = claimed(4)
+    _acknowledged, finished, running, _ = here
+    recorder = Recorder("w1")
+    held = Holding("w1", lambda: here, recorder)
+    here[:] = [running]
+    recorder.add(Done("default", finished.number))
+    following = {"default": 4, "low": 1}  # the fourth is of a claim without an answer
+    for _ in range(2):
+        held.return_strays(following)
+    assert on_redis() == (0, 4)  # nothing was lost
+    held.hold_again(following)
+    held.return_strays(following)
+    assert on_redis() == (0, 4)
+    held.return_strays(following)
+    assert on_redis() == (1, 3)
+    assert broker.get().held("default", "w1", [1, 2, 3, 4]) == {2, 3, 4}
+    (back,) = broker.get().peek("default", 0, 1)
+    assert json.loads(back.raw)["headers"]["redelivered"]
+    assert "lost how 1 messages of queue default ended here" in caplog.text
+    for _ in range(2):
+        held.return_strays(following)
+    assert on_redis() == (1, 3)
+
+
+def test_what_is_nowhere_for_a_moment_does_not_go_back(client: redis.Redis) -> None:
+    here = claimed(1)
+    (one,) = here
+    held = Holding("w1", lambda: here, Recorder("w1"))
+    held.hold_again({"default": 2})
+    held._again.clear()
+    for now in ([], [one], [], [one]):
+        here[:] = now
+        held.return_strays({"default": 2})
     assert on_redis() == (0, 1)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +17,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from tests.storm import users
+from tests.storm.failovers import Failover
 from tests.storm.models import Effect, End, Sent
 
 #: Kinds whose effects are promised to happen exactly once.
@@ -27,6 +28,8 @@ class Noted(NamedTuple):
     """What the senders know. Ids, with their kinds."""
 
     promised: dict[str, str]
+    #: Those of them that were sent outside a transaction.
+    outside: set[str]
     #: The send outside a transaction raised, or its process was killed: it may run.
     possible: dict[str, str]
     rolled_back: set[str]
@@ -39,7 +42,8 @@ def noted(logs: Iterable[Path]) -> Noted:
         for kind, _, id_ in (word.partition(":") for word in sent):
             said.setdefault(became, {})[id_] = kind
     promised = dict(Sent.objects.values_list("id", "kind")) | said["outside"]
-    return Noted(promised, said["trying"] | promised, set(said["rolled-back"]))
+    possible = said["trying"] | promised
+    return Noted(promised, set(said["outside"]), possible, set(said["rolled-back"]))
 
 
 def left() -> int | None:
@@ -54,6 +58,20 @@ def left() -> int | None:
     except DatabaseError:
         connection.close()
     return None
+
+
+def without_replica(known: Noted, failovers: Sequence[Failover]) -> Noted:
+    """Without the calls that may be lost: no replica had received them when it took over, and they
+    were sent outside a transaction, so that only the broker knew them."""
+    left_something = set(TaskResult.objects.values_list("id", flat=True))
+    left_something |= set(Effect.objects.values_list("task", flat=True))
+    lost = {
+        id_
+        for id_ in known.outside - left_something
+        if any(failover.may_lose(id_) for failover in failovers)
+    }
+    promised = {id_: kind for id_, kind in known.promised.items() if id_ not in lost}
+    return known._replace(promised=promised, outside=known.outside - lost)
 
 
 def violations(known: Noted) -> dict[str, list[str]]:

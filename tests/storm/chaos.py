@@ -11,18 +11,22 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from django.db import Error as DatabaseError
 from django.db import connection
 from django.db.models import Max
 
 from jobs import broker, conf
+from jobs.broker import sharding
 from jobs.exceptions import BrokerUnavailable
 from jobs.worker import forkserver
 from tests.project import Process, Project
-from tests.services import Postgres, SentinelTrio, wait_for
+from tests.services import Postgres, Valkey, ValkeyCluster, role, wait_for
+from tests.storm import failovers
+from tests.storm.failovers import Failover, Servers
 from tests.storm.models import Effect
 from tests.storm.sender import OVER, PROMISED
 from tests.workers import alive, children, processes_below
@@ -36,7 +40,17 @@ SHARES = {
     "postgres": 1,
     "sender": 1,
 }
+#: What happens to servers of which one can stand in for another, instead of a kill of Valkey.
+SENTINEL = {"master": 2, "paused_master": 1}
+CLUSTER = {**SENTINEL, "resharding": 2}
+#: Seconds for which a master is paused at most. Others take over after one or two.
+_PAUSE = 4.0
+#: Seconds in which a replica is elected at the latest: after two failovers in a row, Sentinels wait
+#: for twice their failover-timeout, here for ten.
+_ELECTION = 60.0
 _LOOK = 0.03
+
+T = TypeVar("T")
 
 
 class Watch(NamedTuple):
@@ -87,7 +101,9 @@ class Chaos:
         rng: random.Random,
     ) -> None:
         self._project = project
-        self._valkey = project.valkey
+        #: One server, or several that stand in for each other; and what happens to them.
+        self._valkey, self._servers = _kinds(project.valkey)
+        self._shares = _shares(self._servers)
         self._server = server
         self._senders = senders
         self._options = worker_options
@@ -96,6 +112,7 @@ class Chaos:
         self.kills: Counter[str] = Counter()
         #: Kind of kill → seconds.
         self.recoveries: dict[str, list[float]] = defaultdict(list)
+        self.failovers: list[Failover] = []
         self._watched: list[Watch] = []
 
     def _worker(self, options: list[str]) -> Process:
@@ -114,10 +131,20 @@ class Chaos:
             self._watch_for(0.1)
         for sender in self._senders:
             sender.log.with_name(OVER).touch()
-        wait_for(self.sent, 60, what="the senders to end")
+        self._await_senders()
         for worker in self.workers:
             # One that has just been started could not be told to stop yet, only be killed.
             worker.wait_for_output(" ready, queues", 60)
+
+    def _await_senders(self) -> None:
+        """However long they take on a busy machine, as long as they send."""
+        written, ends = -1, 0.0
+        while not self.sent():
+            before, written = written, sum(sender.log.stat().st_size for sender in self._senders)
+            if written != before:
+                ends = time.monotonic() + 60
+            assert time.monotonic() < ends, "the senders send nothing, and don't end"
+            time.sleep(_LOOK)
 
     def sent(self) -> bool:
         """Whether everything is sent; starts killed senders again."""
@@ -126,9 +153,9 @@ class Chaos:
 
     def _plan(self, kills: int) -> list[str]:
         """Each kind by its share, and each at least once while there are kills enough."""
-        pattern = [kind for kind, share in SHARES.items() for _ in range(share)]
+        pattern = [kind for kind, share in self._shares.items() for _ in range(share)]
         self._rng.shuffle(pattern)
-        plan = (list(SHARES) + pattern * (kills // len(pattern) + 1))[:kills]
+        plan = (list(self._shares) + pattern * (kills // len(pattern) + 1))[:kills]
         self._rng.shuffle(plan)
         return ["child" if self._server is None and k == "postgres" else k for k in plan]
 
@@ -165,14 +192,7 @@ class Chaos:
         self._rng.choice(self._senders).process.kill()
 
     def _kill_valkey(self) -> None:
-        if isinstance(self._valkey, SentinelTrio):
-            # Sentinels elect nobody before they have seen the replica of the last time.
-            wait_for(self._valkey.knows_all, what="the Sentinels to know the replica")
-            killed = self._valkey.kill_master()
-            self._expect("failover", _work_goes_on())
-            self._watch_for(self._rng.uniform(0, 1.5))
-            self._valkey.bring_back(killed)
-            return
+        assert self._valkey is not None
         self._valkey.kill()
         self._watch_for(self._rng.uniform(0, 1.5))
         self._valkey.start()
@@ -184,6 +204,77 @@ class Chaos:
         self._watch_for(self._rng.uniform(0, 1.5))
         self._server.start()
         self._expect("postgres", _work_goes_on())
+
+    # ------------------------------------------------------------------ failing over
+
+    def _kill_master(self) -> None:
+        """A replica takes over, and what was killed comes back as its replica."""
+        servers, master, replicas = self._chosen_master()
+        queues = failovers.queues_of(servers, master)
+        began = time.time()
+        master.kill()
+        over = time.time()
+        elected = self._election(replicas, _ELECTION)
+        assert elected, "no replica has taken over"
+        self._note(Failover(began, elected, over, queues))
+        self._watch_for(self._rng.uniform(0, 1.5))
+        servers.bring_back(master)
+
+    def _kill_paused_master(self) -> None:
+        """Connected, but answering nothing: a replica takes over if that lasts, and the old master
+        finds out when it goes on."""
+        servers, master, replicas = self._chosen_master()
+        queues = failovers.queues_of(servers, master)
+        began = time.time()
+        pause = self._rng.uniform(0.2, _PAUSE)
+        with master.frozen():
+            elected = self._election(replicas, pause)
+            self._watch_for(began + pause - time.time())
+        # Sentinels that have begun to vote don't stop when the master answers again.
+        elected = elected or self._election(replicas, 2.0)
+        if elected:
+            # On a busy machine, another failover may have made it the master again.
+            self._meanwhile(lambda: wait_for(servers.whole, what="one of the two masters to yield"))
+            self._note(Failover(began, elected, time.time(), queues))
+
+    def _kill_resharding(self) -> None:
+        """A slot with keys of a queue moves to another node."""
+        cluster = self._servers
+        assert isinstance(cluster, ValkeyCluster)
+        self._meanwhile(lambda: wait_for(cluster.whole, what="the Cluster to be whole"))
+        shards = [
+            sharding.shard(name, number)
+            for name, queue in conf.get().queues.items()
+            for number in range(queue.shards)
+        ]
+        key = failovers.key_of(self._rng.choice(shards))
+        masters = [node for node in cluster.live if role(node) == "master"]
+        to = self._rng.choice([node for node in masters if node is not cluster.owner(key)])
+        self._meanwhile(lambda: cluster.move(key, to))
+
+    def _chosen_master(self) -> tuple[Servers, Valkey, list[Valkey]]:
+        """A master that has a queue, and the replicas that may take over."""
+        servers = self._servers
+        assert servers is not None
+        self._meanwhile(lambda: wait_for(servers.whole, what="the servers to be whole"))
+        declared = sorted(n for n, queue in conf.get().queues.items() if queue.shards == 1)
+        master = servers.owner(failovers.key_of(self._rng.choice(declared)))
+        return servers, master, failovers.replicas(servers)
+
+    def _election(self, replicas: list[Valkey], seconds: float) -> float:
+        return self._meanwhile(lambda: failovers.wait_for_election(replicas, seconds))
+
+    def _note(self, failover: Failover) -> None:
+        self.failovers.append(failover)
+        self._expect("failover", lambda: failovers.first_starts(failover)[1] is not None)
+
+    def _meanwhile(self, function: Callable[[], T]) -> T:
+        """Go on watching until this has been done."""
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(function)
+            while not done.done():
+                self._watch_for(_LOOK)
+            return done.result()
 
     # ------------------------------------------------------------------ recovering
 
@@ -201,6 +292,17 @@ class Chaos:
                     self._watched.remove(watch)
                     self.recoveries[watch.kind].append(time.monotonic() - watch.since)
             time.sleep(_LOOK)
+
+
+def _kinds(servers: Valkey | Servers) -> tuple[Valkey | None, Servers | None]:
+    return (servers, None) if isinstance(servers, Valkey) else (None, servers)
+
+
+def _shares(servers: Servers | None) -> dict[str, int]:
+    if servers is None:
+        return SHARES
+    more = CLUSTER if isinstance(servers, ValkeyCluster) else SENTINEL
+    return {kind: share for kind, share in SHARES.items() if kind != "valkey"} | more
 
 
 def _is_over(watch: Watch) -> bool:

@@ -119,10 +119,13 @@ class Sender:
         return self._rng.choices(list(KINDS), [weight for _, weight in KINDS.values()])[0]
 
     def _send(self, kind: str, id_: str | None = None) -> str:
+        from tests.storm.settings import SPREAD
         from tests.storm.tasks import KINDS
 
         later = self._rng.uniform(0.1, 3) if self._rng.random() < 0.1 else None
-        return f"{kind}:{KINDS[kind][0].apply_async(countdown=later, task_id=id_).id}"
+        queue = self._rng.choice(SPREAD) if SPREAD else None
+        sent = KINDS[kind][0].apply_async(countdown=later, task_id=id_, queue=queue)
+        return f"{kind}:{sent.id}"
 
     def _note(self, became: str, sent: list[str]) -> None:
         self.promised += len(sent) if became in PROMISED else 0

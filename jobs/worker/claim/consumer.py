@@ -832,12 +832,15 @@ class Consumer:
             time.sleep(_YIELD)
 
     def _hold_again(self) -> None:
-        """Put what is held here back into flight, if the broker may have lost it."""
+        """Put what is held here back into flight, if the broker may have lost it, and give back
+        what is in flight there and no longer here."""
         self._holding.settle()
+        following = {queue: one.number for queue, one in self._cursors.items()}
+        self._holding.return_strays(following)
         losses = self._board.losses
         if losses == self._losses:
             return
-        self._holding.hold_again({queue: one.number for queue, one in self._cursors.items()})
+        self._holding.hold_again(following)
         self._losses = losses
         for cursor in self._cursors.values():
             cursor.awake = True  # what it knows of the queue may be gone

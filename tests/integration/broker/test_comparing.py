@@ -107,6 +107,14 @@ def test_what_was_lost_is_in_flight_again(broker: Broker) -> None:
     assert waiting(broker) == [b"d"]
 
 
+def test_the_numbers_that_a_consumer_holds(broker: Broker) -> None:
+    push(broker, b"a", b"b")
+    claim(broker, 2)
+    assert broker.numbers_held(["mail", "other"], "w1") == {"mail": {1, 2}, "other": set()}
+    assert broker.numbers_held(["mail"], "w2") == {"mail": set()}
+    assert broker.numbers_held([], "w1") == {}
+
+
 def test_what_is_there_stays_as_it_is(broker: Broker) -> None:
     push(broker, b"a", b"b")
     claim(broker, 2)

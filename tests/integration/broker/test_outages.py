@@ -44,6 +44,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "dead_letter": lambda b: b.dead_letter("mail", "w1", 1, "why", "worker-1"),
     "bury": lambda b: b.bury("mail", b"a", "why", "worker-1"),
     "held": lambda b: b.held("mail", "w1", [1]),
+    "numbers_held": lambda b: b.numbers_held(["mail"], "w1"),
     "taken": lambda b: b.taken("mail", "w1"),
     "hold_again": lambda b: b.hold_again("mail", "w1", {1: b"a"}, 2, LEASE),
     "doubtful": lambda b: b.doubtful(["mail"]),
