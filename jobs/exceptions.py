@@ -10,7 +10,8 @@
     │   ├── AlreadyQueued           a call with the same unique key is there already
     │   ├── WorkflowError           (also ValueError) calls that can't be composed like that
     │   └── BrokerUnavailable       (also ConnectionError) Redis away after the retry policy
-    │       └── QueueRefused        Redis is there, and refuses what is asked about a queue
+    │       ├── QueueRefused        Redis is there, and refuses what is asked about a queue
+    │       └── NotReplicated       the calls are sent, but too few replicas have them
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── UnknownWorker               no worker of this name reports
     ├── MessageError                a message that can't be run: it becomes a dead letter

@@ -51,7 +51,7 @@ from jobs.broker.base import (
 )
 from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
-from jobs.exceptions import QueueRefused
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 
 log = logging.getLogger("jobs.broker")
 
@@ -145,6 +145,11 @@ class Sharded(Broker):
             except QueueRefused as error:  # who may not read this has none, or is told when sending
                 log.debug("the numbers of shards can't be read: %s", error)
                 known = {}
+            except BrokerUnavailable as error:
+                if not error.partly:
+                    raise
+                # That node of a Cluster is away. What was known holds for the others.
+                log.debug("the numbers of shards can't be read now: %s", error)
             self._known = known, time.monotonic() + FRESH
         return known
 

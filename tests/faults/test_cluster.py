@@ -115,7 +115,7 @@ def test_leases_are_renewed_where_the_cluster_still_answers(
     child = Mock(consumer="w/1", process=True, ready=False)
     monkeypatch.setattr(supervisor, "_slots", [child])
     monkeypatch.setattr(supervisor._reporter, "report", lambda queues: None)
-    node = broker.get()._redis._node("{mail}")  # type: ignore[attr-defined]
+    node = broker.by_shard()._redis._node("{mail}")  # type: ignore[attr-defined]
 
     def away(*_args: Any, **_options: Any) -> None:
         raise BrokerUnavailable("away")

@@ -130,7 +130,7 @@ def test_a_batch_that_is_refused_is_halved(monkeypatch: pytest.MonkeyPatch) -> N
     for place in (0, 100, 250):
         made[place] = with_record(made[place], group_index=-1)
     statements = []
-    monkeypatch.setattr(recorder, "_write", _counting(recorder._write, statements))
+    monkeypatch.setattr(recorder, "write", _counting(recorder.write, statements))
     write(*made)
     assert TaskResult.objects.filter(state=State.SUCCESS).count() == FULL
     assert len(statements) < 3 * 2 * 9 + 12
@@ -225,7 +225,7 @@ def test_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OperationalError("the server has closed the connection")
 
     sizes: list[int] = []
-    write_part, ended = recorder._write, ledger.ended
+    write_part, ended = recorder.write, ledger.ended
 
     def try_to_write(part: Any) -> Any:
         if len(tried) < 6:
@@ -233,7 +233,7 @@ def test_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
         sizes.append(len(part))
         return write_part(part)
 
-    monkeypatch.setattr(recorder, "_write", try_to_write)
+    monkeypatch.setattr(recorder, "write", try_to_write)
     monkeypatch.setattr(ledger, "ended", lambda ids: away(ids) if len(tried) < 6 else ended(ids))
     write(*made)
     assert sizes == [4]

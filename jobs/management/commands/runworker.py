@@ -88,7 +88,8 @@ class Command(BaseCommand):
         add("--reload", action="store_true", help="Restart the children when code changes.")
 
     def handle(self, **asked: Any) -> None:
-        if processes.on_test_database():
+        called = not getattr(self, "_called_from_command_line", False)
+        if called and processes.on_test_database():
             self._in_a_test(asked)
             return
         processes.refuse_memory()

@@ -103,7 +103,9 @@ class Holding:
         if time.monotonic() > self._look_until:
             self._strays.clear()
             return
-        held = broker.get().numbers_held(list(following), self._consumer)
+        # Of many queues, most have given this consumer nothing.
+        used = [queue for queue, number in following.items() if number > 1]
+        held = broker.get().numbers_held(used, self._consumer) if used else {}
         # Later numbers are those of a claim whose answer was lost, and which is repeated.
         there = {
             (name, n) for name, numbers in held.items() for n in numbers if n < following[name]

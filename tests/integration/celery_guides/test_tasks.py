@@ -117,6 +117,7 @@ WORKS = {
     "a result that is kept": Block(
         "r = add.apply_async((1, 2), ignore_result=False).get()", {"r": 3}
     ),
+    "apply": Block("r = add.apply((1, 2)).get()", {"r": 3}),
     "after the commit": Block(
         "with transaction.atomic():\n    r = add.delay_on_commit(1, 2)\nr = r.get()", {"r": 3}
     ),
@@ -138,7 +139,6 @@ REFUSED = {
     "current_task": Refused("from jobs import current_task", "bind=True"),
     "app": Refused("add.app.conf", "there is no app"),
     "backend": Refused("add.backend.get('x')", "jobs.models.TaskResult"),
-    "apply": Refused("add.apply((1, 2))", "task(…)"),
     "on_failure": Refused("add.on_failure", "connect to the signals of jobs.signals"),
     "on_failure of the decorator": Refused(
         "task(on_failure=print)(lambda: None)", "connect to the signals of jobs.signals"
