@@ -14,6 +14,7 @@
     │       └── NotReplicated       the calls are sent, but too few replicas have them
     ├── LimitReached                (also TimeoutError) no permit or slot within the timeout
     ├── UnknownWorker               no worker of this name reports
+    ├── TooManyCalls                tests ran so many calls, and more of them keep coming
     ├── MessageError                a message that can't be run: it becomes a dead letter
     │   ├── MalformedMessage
     │   ├── BadSignature
@@ -84,6 +85,10 @@ class MessageTooLarge(SendError, ValueError):
 
 class UnknownWorker(JobsError):
     """No worker of this name reports."""
+
+
+class TooManyCalls(JobsError):
+    """Calls were run, and more of them keep coming."""
 
 
 class UnknownQueue(SendError, ValueError):

@@ -193,7 +193,7 @@ def run_jobs(
     schedules, each at its time.
     ``propagate``: raise the first error with which a call has failed, once everything has run;
     by default as JOBS["EAGER_PROPAGATES"] says.
-    ``most``: more attempts than these are an error, `jobs.worker.inline.TooManyCalls`.
+    ``most``: more attempts than these are an error, `TooManyCalls`.
     """
     span = ahead.total_seconds() if isinstance(ahead, dt.timedelta) else float(ahead)
     if span < 0:
@@ -247,7 +247,9 @@ def worker(*queues: str) -> Iterator[None]:
         )
     stopping = threading.Event()
     errors: list[BaseException] = []
-    shared = {c.alias: c for c in connections.all() if _is_in_memory(c)}
+    every: Sequence[Any] = connections.all()
+    # SQLite in memory: each further connection would be another database.
+    shared = {c.alias: c for c in every if c.vendor == "sqlite" and c.is_in_memory_db()}
     for connection in shared.values():
         connection.inc_thread_sharing()
 
@@ -277,10 +279,6 @@ def worker(*queues: str) -> Iterator[None]:
             connection.dec_thread_sharing()
     if errors:
         raise errors[0]
-
-
-def _is_in_memory(connection: Any) -> bool:
-    return bool(connection.vendor == "sqlite" and connection.is_in_memory_db())
 
 
 class JobsMixin(unittest.TestCase):

@@ -45,10 +45,7 @@ MEASURE = Measure(
     title="One server and a Cluster of three, a queue and the same in shards",
     run=run,
     columns=(
-        Column("rate", "tasks/s"),
-        Column("cpu", "CPU µs/task"),
-        Column("commands", "Redis cmds/task", 2),
-        Column("server_cpu", "Redis CPU µs/task", 1),
+        *throughput.DRAIN,
         Column("get", "Redis CPU µs/GET", 1),
         Column("sent", "Redis CPU µs/send", 1),
         Column("alone", "Redis CPU µs, one at a time"),

@@ -123,15 +123,20 @@ def _done(system: System, bench: Bench, total: int) -> bool:
     return recorded is None or recorded >= total
 
 
+#: What a drain costs.
+DRAIN = (
+    Column("rate", "tasks/s"),
+    Column("cpu", "CPU µs/task"),
+    Column("commands", "Redis cmds/task", 2),
+    Column("server_cpu", "Redis CPU µs/task", 1),
+)
+
 MEASURE = Measure(
     name="throughput",
     title="Throughput: draining a backlog of no-op tasks, two worker processes",
     run=run,
     columns=(
-        Column("rate", "tasks/s"),
-        Column("cpu", "CPU µs/task"),
-        Column("commands", "Redis cmds/task", 2),
-        Column("server_cpu", "Redis CPU µs/task", 1),
+        *DRAIN,
         Column("settle", "settled ms"),
         Column("seconds", "measured s", 1),
         Column("tasks", "backlog"),

@@ -46,6 +46,7 @@ from jobs.broker.connection import (
     client,
     evalsha,
     in_our_words,
+    milliseconds,
     packed,
     write,
 )
@@ -189,18 +190,13 @@ class Cluster:
     def clocks(self, keys: Sequence[str]) -> list[int]:
         """What the clocks of these keys' nodes say, in milliseconds."""
         answers = self._exchange([[_Asked(key, ("TIME",)) for key in keys]])
-        return [
-            int(seconds) * 1000 + int(micros) // 1000
-            for seconds, micros in map(self._checked, answers)
-        ]
+        return [milliseconds(self._checked(answer)) for answer in answers]
 
     def try_timed(self, commands: Sequence[Command]) -> tuple[list[Any], list[int]]:
         keys = [str(command[1]) for command in commands]
         asked = [_Asked(key, command) for key, command in zip(keys, commands, strict=True)]
         answers = self._exchange([asked, [_Asked(key, ("TIME",)) for key in keys]])
-        clocks = [
-            int(s) * 1000 + int(m) // 1000 for s, m in map(self._checked, answers[len(keys) :])
-        ]
+        clocks = [milliseconds(self._checked(answer)) for answer in answers[len(keys) :]]
         return answers[: len(keys)], clocks
 
     @contextlib.contextmanager

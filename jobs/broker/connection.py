@@ -241,15 +241,13 @@ class Connections:
 
     def clocks(self, keys: Sequence[str]) -> list[int]:
         """What the clocks of the servers that have these keys say, in milliseconds."""
-        seconds, micros = self.call("TIME")
-        return [int(seconds) * 1000 + int(micros) // 1000] * len(keys)
+        return [milliseconds(self.call("TIME"))] * len(keys)
 
     def try_timed(self, commands: Sequence[Command]) -> tuple[list[Any], list[int]]:
         """`try_calls`, and for each command what the clock of its server says after it, in
         milliseconds."""
         *answers, time_ = self.try_calls([*commands, ("TIME",)])
-        seconds, micros = self._checked(time_)
-        return answers, [int(seconds) * 1000 + int(micros) // 1000] * len(answers)
+        return answers, [milliseconds(self._checked(time_))] * len(answers)
 
     @contextlib.contextmanager
     def briefly(self, *, insist: bool) -> Iterator[None]:
@@ -674,6 +672,12 @@ def answer_of(connection: Any) -> Any:
         if str(answer).startswith("Protocol error"):  # the server hangs up after it
             raise redis.ConnectionError(str(answer)) from answer
     return answer
+
+
+def milliseconds(told: Sequence[bytes]) -> int:
+    """The answer to TIME, seconds and microseconds, in milliseconds."""
+    seconds, micros = told
+    return int(seconds) * 1000 + int(micros) // 1000
 
 
 def evalsha(run: Run) -> Command:

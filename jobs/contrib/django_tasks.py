@@ -45,6 +45,7 @@ log = logging.getLogger("jobs")
 #: Django's package, or its backport.
 PACKAGE = "django.tasks" if importlib.util.find_spec("django.tasks") else "django_tasks"
 try:
+    package: Any = importlib.import_module(PACKAGE)
     base: Any = importlib.import_module(f"{PACKAGE}.base")
     backends: Any = importlib.import_module(f"{PACKAGE}.backends.base")
     exceptions: Any = importlib.import_module(f"{PACKAGE}.exceptions")
@@ -104,14 +105,13 @@ class JobTask(base.Task):  # type: ignore[misc]  # known when it runs
 def task(function: Callable[..., Any] | None = None, **options: Any) -> Any:
     """Django's ``@task``, which takes the options of `JobTask` on each version of Django."""
     alias = options.pop("backend", "default")
-    handler = importlib.import_module(PACKAGE).task_backends
     defaults = {"priority": 0, "queue_name": "default", "run_after": None, "takes_context": False}
     if "run_after" in options:
         raise TypeError("run_after belongs to a call: write task.using(run_after=…).")
 
     def made(decorated: Callable[..., Any]) -> Any:
         values = {**defaults, **options, "func": decorated, "backend": alias}
-        return handler[alias].task_class(**values)
+        return package.task_backends[alias].task_class(**values)
 
     return made if function is None else made(function)
 
@@ -138,22 +138,9 @@ class JobsBackend(backends.BaseTaskBackend):  # type: ignore[misc]  # as above
         from jobs import ledger
 
         self.validate_task(task)
-        result = base.TaskResult(
-            task=task,
-            id="",
-            status=base.TaskResultStatus.READY,
-            enqueued_at=timezone.now(),
-            started_at=None,
-            finished_at=None,
-            last_attempted_at=None,
-            args=list(args),
-            kwargs=dict(kwargs),
-            backend=self.alias,
-            errors=[],
-            worker_ids=[],
-        )
         # As the task will see them: JSON has no keys that are numbers.
-        plain = json.loads(json.dumps([result.args, result.kwargs]))
+        plain = json.loads(json.dumps(base.normalize_json([list(args), dict(kwargs)])))
+        enqueued_at = timezone.now()
         # In a transaction, so that it has a row: its result can be asked for from now on.
         with transaction.atomic(using=ledger.alias()):
             sent = _twin(task).apply_async(
@@ -162,8 +149,20 @@ class JobsBackend(backends.BaseTaskBackend):  # type: ignore[misc]  # as above
                 priority=priority_of(task.priority),
                 eta=task.run_after,
             )
-        for name, value in (("id", sent.id), ("args", plain[0]), ("kwargs", plain[1])):
-            object.__setattr__(result, name, value)
+        result = base.TaskResult(
+            task=task,
+            id=sent.id,
+            status=base.TaskResultStatus.READY,
+            enqueued_at=enqueued_at,
+            started_at=None,
+            finished_at=None,
+            last_attempted_at=None,
+            args=plain[0],
+            kwargs=plain[1],
+            backend=self.alias,
+            errors=[],
+            worker_ids=[],
+        )
         signals.task_enqueued.send(type(self), task_result=result)
         return result
 
@@ -279,8 +278,8 @@ def _runner(made: Any) -> Callable[..., Any]:
     func = made.func
 
     def context(request: Any) -> Any:
-        handler = importlib.import_module(PACKAGE).task_backends
-        return base.TaskContext(task_result=handler[made.backend].get_result(request.id))
+        backend = package.task_backends[made.backend]
+        return base.TaskContext(task_result=backend.get_result(request.id))
 
     last = made.max_attempts if isinstance(made, JobTask) else 1
 
@@ -448,7 +447,7 @@ def _send(
         worker_ids=[request.worker[:_LONGEST_WORKER]] * (request.retries + 1),
     )
     object.__setattr__(result, "_return_value", value)
-    sender = type(importlib.import_module(PACKAGE).task_backends[made.backend])
+    sender = type(package.task_backends[made.backend])
     for receiver, answer in signal.send_robust(sender, task_result=result):
         if isinstance(answer, Exception):
             text = "receiver %r of a signal of Django's tasks raised"

@@ -52,7 +52,7 @@ class Request:
     fair: str = ""
     #: Whether the function was called directly, and no message was sent.
     called_directly: bool = False
-    #: Always False: no call runs where it is sent.
+    #: Always False, also where JOBS["ALWAYS_EAGER"] or `Task.apply` runs a call.
     is_eager: bool = False
 
     @property

@@ -26,7 +26,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from jobs import broker, conf, ledger, signals
 from jobs.broker.base import Claim
 from jobs.broker.memory import MemoryBroker
-from jobs.exceptions import JobsError, TaskRevoked, WorkflowError
+from jobs.exceptions import TaskRevoked, TooManyCalls, WorkflowError
 from jobs.ledger import publish
 from jobs.ledger.refusals import is_refusal
 from jobs.message import Message, decode, encode
@@ -67,10 +67,6 @@ class Applied:
     #: What it returned, or the exception that ended it.
     value: Any = None
     traceback: str = ""
-
-
-class TooManyCalls(JobsError):
-    """Calls were run, and more of them keep coming."""
 
 
 class _Careless(Care):
@@ -149,7 +145,7 @@ class Inline:
                 if not self._gathering:
                     return
                 for batch in self._gathering.take_back():
-                    self._run_batch(batch)
+                    self._run(batch)
         finally:
             signals.task_failed.disconnect(dispatch_uid=self.name)
             if notes.sender.thread:
@@ -175,42 +171,25 @@ class Inline:
 
     def _take(self, queue: str, claim: Claim) -> None:
         ((number, raw),) = claim.messages
-        now = time.time()
-        run = Run(self.name, now)
         one = admission.prepare(
             queue, number, raw, worker=self.name, now=_clock(), claimed=math.inf
         )
         if isinstance(one, Outcome):
             self._record(one)
             return
-        answer = admission.admit(queue, claim, [one], run)
+        answer = admission.admit(queue, claim, [one], Run(self.name, time.time()))
         for outcome in answer.outcomes:
             self._record(outcome)
         for delivery in self._gathering.add(answer.deliveries, math.inf):
-            if delivery.task.batch:
-                self._run_batch(delivery)
-            else:
-                self._run(delivery)
+            self._run(delivery)
 
     def _run(self, delivery: Delivery) -> None:
-        self.ran.append(delivery.message)
-        with _commits_of_its_own():
-            if delivery.task.is_async:
-                call = async_to_sync(executor.run_async)
-                # In a context of its own: what the task sets there would come back with the call.
-                context = contextvars.copy_context()
-                outcome = context.run(call, delivery, self.name, self._limits)
-            else:
-                outcome = executor.run(delivery, self.name, self._limits)
-        self._record(after_run(outcome, delivery))
-
-    def _run_batch(self, batch: Delivery) -> None:
-        deliveries = each([batch])
+        deliveries = each([delivery])
         self.ran += [one.message for one in deliveries]
         with _commits_of_its_own():
-            outcomes = executor.run_batch(deliveries, self.name, self._limits)
-        for outcome, delivery in zip(outcomes, deliveries, strict=True):
-            self._record(after_run(outcome, delivery))
+            outcomes = _executed(deliveries, self.name, self._limits)
+        for outcome, one in zip(outcomes, deliveries, strict=True):
+            self._record(after_run(outcome, one))
 
     def _record(self, outcome: Outcome) -> None:
         if outcome.record and outcome.record.error_type == "builtins.KeyboardInterrupt":
@@ -297,13 +276,8 @@ def _apply(sent: Message, ends: Applied) -> None:
         delivery = admission.prepare(one.queue, 0, raw, worker=name, now=time.time(), trusted=True)
         if isinstance(delivery, Outcome):
             outcome = delivery
-        elif delivery.task.is_async:
-            call = async_to_sync(executor.run_async)
-            outcome = contextvars.copy_context().run(call, delivery, name, limits)
-        elif delivery.task.batch:
-            (outcome,) = executor.run_batch([delivery], name, limits)
         else:
-            outcome = executor.run(delivery, name, limits)
+            (outcome,) = _executed([delivery], name, limits)
         if isinstance(outcome, Later) and outcome.attempt is not None:
             waiting.insert(0, decode(outcome.raw, one.queue, trusted=True))
         elif one.id == sent.id and not ends.state:
@@ -317,6 +291,19 @@ def _apply(sent: Message, ends: Applied) -> None:
                 "joined by workers: send it by delay()."
             )
         waiting += outcome.following.messages
+
+
+def _executed(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> list[Outcome]:
+    """Call the task of these deliveries, which are several for a batch, and return their
+    outcomes."""
+    first = deliveries[0]
+    if first.task.batch:
+        return executor.run_batch(deliveries, worker, limits)
+    if first.task.is_async:
+        # In a context of its own: what the task sets there would come back with the call.
+        context = contextvars.copy_context()
+        return [context.run(async_to_sync(executor.run_async), first, worker, limits)]
+    return [executor.run(first, worker, limits)]
 
 
 def publish_waiting() -> None:

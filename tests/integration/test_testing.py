@@ -16,11 +16,10 @@ from pytest_django import Settings
 
 from jobs import AsyncResult, Task, broker, chain, chord, group, task
 from jobs.broker.memory import MemoryBroker
-from jobs.exceptions import JobsError
+from jobs.exceptions import JobsError, TooManyCalls
 from jobs.management import processes
 from jobs.models import Schedule, TaskResult
 from jobs.testing import JobsMixin, arun_jobs, in_memory, run_jobs, worker
-from jobs.worker.inline import TooManyCalls
 from tests.tasks import add, async_add, collect, echo, fail, fail_hourly, who
 
 _seen: list[Any] = []

@@ -188,18 +188,19 @@ class Recorder:
 
     def waiting(self) -> set[str]:
         """The ids of calls whose records are not written yet. Other threads may ask."""
-        # An outcome may move meanwhile: from _outcomes to _batch, to _aside and to _outcomes again.
-        # Read in that order, none is missed.
-        found = [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
-        return {o.record.id for o in found if o.record is not None}
+        return {o.record.id for o in self._unwritten() if o.record is not None}
 
     def unsettled(self) -> set[tuple[str, int]]:
         """Queue and number of the deliveries that are not settled yet. Other threads may ask."""
-        # In the order of `waiting`, and then those that the broker refused.
-        found = [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
-        for refused in self._refused.copy().values():
+        found = self._unwritten()
+        for refused in self._refused.copy().values():  # after them: what is written goes there
             found += refused.outcomes
         return {(o.queue, o.number) for o in found if o.held}
+
+    def _unwritten(self) -> list[Outcome]:
+        # An outcome may move meanwhile: from _outcomes to _batch, to _aside and to _outcomes again.
+        # Read in that order, none is missed.
+        return [*list(self._outcomes), *self._batch, *self._aside, *list(self._outcomes)]
 
     def flush(self) -> None:
         """Write at once instead of waiting for more."""
