@@ -21,7 +21,7 @@ from jobs.worker.supervisor.supervisor import Supervisor
 from tests.integration.admin.conftest import staff
 from tests.models import Run
 from tests.project import Project
-from tests.services import Valkey, ValkeyCluster, valkey_cluster, wait_for
+from tests.services import Valkey, ValkeyCluster, slots_of, valkey_cluster, wait_for
 from tests.starter import Starter
 from tests.tasks import add, trace
 from tests.workers import own_jobs, ready_worker, settled
@@ -92,8 +92,18 @@ def test_a_master_is_killed(project: Project, own_cluster: ValkeyCluster) -> Non
     worker = ready_worker(project, *args, jobs={**JOBS, "LEASE_SECONDS": 3.0})
     labels = send(300)
     wait_for(lambda: Run.objects.count() >= 30, what="30 runs")
-    own_cluster.owner("{mail}").kill()
+    killed = own_cluster.owner("{mail}")
+    killed.kill()
+
+    def masters(node: Valkey) -> set[int]:
+        return {port for _first, _last, (_host, port, *_), *_ in slots_of(node)}
+
+    # A child that has nothing of that node at the moment may say so before the election.
     worker.wait_for_output("the broker is back")
+    wait_for(
+        lambda: all(killed.port not in masters(node) for node in own_cluster.live),
+        what="the replica to take over",
+    )
     # What the replica had is there. Calls that it didn't have yet are lost by Redis: none was sent
     # in the last moment before the kill.
     labels += send(30, 300)
