@@ -131,7 +131,10 @@ def _delete_rows(case: TransactionTestCase) -> None:
             # rows would come after the DELETE otherwise. All in one round trip.
             lock = f"LOCK TABLE {', '.join(tables)} IN ACCESS EXCLUSIVE MODE"
             statements = ["; ".join([lock, *statements])]
-        # Foreign keys are checked at the commit, so that the order doesn't matter.
+        if connection.vendor == "mysql":
+            off, on = (f"SET FOREIGN_KEY_CHECKS = {value}" for value in (0, 1))
+            statements = [off, *statements, on]
+        # Elsewhere foreign keys are checked at the commit, so that the order doesn't matter.
         with transaction.atomic(using=alias), connection.cursor() as cursor:
             for statement in statements:
                 cursor.execute(statement)

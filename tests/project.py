@@ -185,6 +185,9 @@ def database_url(options: dict[str, Any]) -> str:
     name = str(options["NAME"])
     if options["ENGINE"].endswith("sqlite3"):
         return f"sqlite:///{name}"
+    if options["ENGINE"].endswith("mysql"):
+        unix_socket = quote(options["OPTIONS"]["unix_socket"], safe="")
+        return f"mysql://{quote(options['USER'])}@localhost/{name}?unix_socket={unix_socket}"
     host = options["OPTIONS"].get("host") or options["HOST"]
     user = quote(options["USER"])
     if options["PASSWORD"]:

@@ -580,3 +580,67 @@ def _postgres_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
         psycopg.connect(host=str(folder), user="postgres", dbname="postgres").close()
         return True
     return False
+
+
+# ------------------------------------------------------------------------------ MariaDB
+
+
+@contextlib.contextmanager
+def mariadb() -> Iterator[str]:
+    """A running MariaDB server with no data, in a temporary folder; gives its URL.
+
+    It listens on a socket in that folder. Its databases compare texts without case, as they do
+    unless somebody says otherwise. Data is not forced to disk: tests kill processes, not machines.
+    """
+    programs = "mariadb-install-db", "mariadbd"
+    if absent := [name for name in programs if not shutil.which(name, path=_PROGRAMS)]:
+        raise SystemExit(
+            f"{' and '.join(absent)} not found: install MariaDB's server first (Debian: "
+            "apt-get install mariadb-server)."
+        )
+    install, server = (str(shutil.which(name, path=_PROGRAMS)) for name in programs)
+    with tempfile.TemporaryDirectory(prefix="jobsite-mariadb-", ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        common = ["--no-defaults", f"--datadir={folder / 'data'}"]
+        if os.getuid() == 0:
+            common.append("--user=root")
+        with (folder / "log").open("a") as log:
+            subprocess.run(
+                [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+                check=True,
+                stdout=log,
+                stderr=log,
+            )
+            options = {
+                "socket": folder / "socket",
+                "pid-file": folder / "pid",
+                "character-set-server": "utf8mb4",
+                "collation-server": "utf8mb4_general_ci",
+                "innodb-flush-log-at-trx-commit": 0,
+                "innodb-doublewrite": 0,
+                "innodb-buffer-pool-size": "64M",
+                "max-connections": 300,
+            }
+            command = [server, *common, "--skip-networking", "--skip-log-bin"]
+            command += [f"--{key}={value}" for key, value in options.items()]
+            process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            wait_for(lambda: _mariadb_answers(process, folder), START_SECONDS, what="MariaDB")
+            yield f"mysql://root@localhost/mysql?unix_socket={quote(str(folder / 'socket'), safe='')}"
+        finally:
+            process.kill()  # nobody needs the data any more
+            process.wait(timeout=30)
+
+
+#: Debian has the server where only root's PATH leads.
+_PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/sbin"])
+
+
+def _mariadb_answers(server: subprocess.Popen[bytes], folder: Path) -> bool:
+    if server.poll() is not None:
+        log = (folder / "log").read_text(errors="replace")
+        raise AssertionError(f"MariaDB ended at its start:\n{log[-2000:]}")
+    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+        probe.connect(str(folder / "socket"))
+        return bool(probe.recv(1))  # its greeting
+    return False

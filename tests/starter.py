@@ -273,8 +273,9 @@ def main(fd: int) -> None:
 
     for name in _MODULES:
         importlib.import_module(name)
-    if os.environ.get("DATABASE_URL", "").startswith("postgres"):
-        importlib.import_module("django.db.backends.postgresql.base")
+    for kind, backend in (("postgres", "postgresql"), ("mysql", "mysql")):
+        if os.environ.get("DATABASE_URL", "").startswith(kind):
+            importlib.import_module(f"django.db.backends.{backend}.base")
     assert not settings.configured, "a module of _MODULES reads settings"
     known = {str(ROOT), *os.environ.get("PYTHONPATH", "").split(os.pathsep)}
     own_path = [place for place in sys.path if place not in known]

@@ -2,6 +2,8 @@ from typing import Any
 
 from django.db import migrations
 
+from jobs.migrations import _collations
+
 #: Columns that hold ids of calls and of groups, and whether they may be null.
 COLUMNS = (
     ("jobs_taskresult", "id", False),
@@ -14,25 +16,16 @@ COLUMNS = (
 
 
 def by_bytes(apps: Any, schema_editor: Any) -> None:
-    """MySQL and MariaDB compare without case by default, and without spaces at the end; elsewhere,
-    on Redis too, two such ids are two calls. Nothing is done on other databases."""
+    """Two ids that differ by case alone are two calls, as on Redis."""
     connection = schema_editor.connection
-    if connection.vendor != "mysql":
-        return
-    if connection.mysql_is_mariadb:
-        _collate(schema_editor, "utf8mb4_nopad_bin")
-    elif connection.mysql_version >= (8, 0, 17):
-        _collate(schema_editor, "utf8mb4_0900_bin")
-    else:
-        _collate(schema_editor, "utf8mb4_bin")
+    if connection.vendor == "mysql":
+        _collate(schema_editor, _collations.by_bytes(connection))
 
 
 def as_the_database(apps: Any, schema_editor: Any) -> None:
     connection = schema_editor.connection
     if connection.vendor == "mysql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT @@character_set_database, @@collation_database")
-            _collate(schema_editor, cursor.fetchone()[1])
+        _collate(schema_editor, _collations.of_the_database(connection))
 
 
 def _collate(schema_editor: Any, collation: str) -> None:
