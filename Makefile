@@ -20,7 +20,7 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test test-sqlite test-postgres test-version themes contract storm check \
+.PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm check \
 	budget lint format clean
 
 help: ## List the targets
@@ -65,6 +65,15 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 ON_PARTITIONS := integration/test_fencing.py integration/test_ledger.py integration/test_relay.py \
 	integration/admin/test_results.py
 
+# What is run on MariaDB: what writes rows in a way of its own, locks them, or asks for them in SQL
+# that differs there, and a worker and beat as processes.
+ON_MARIADB := $(addprefix integration/,admin/test_errors.py admin/test_result_filters.py \
+	admin/test_results.py test_atomic.py test_beat.py test_chords.py test_declared_schedules.py \
+	test_fencing.py test_groups.py test_ledger.py test_migrations.py test_names_by_bytes.py \
+	test_pruning.py test_publish.py test_recovery.py test_refused_records.py test_relay.py \
+	test_replay.py test_unique.py test_upkeep.py) e2e/test_without_time_zones.py \
+	faults/test_database.py
+
 # What depends on the version of Python or Django: all but killing and cutting off, the pages in a
 # browser, and most of what only starts processes.
 EVERY_VERSION := unit integration e2e/test_beat.py e2e/test_processes.py e2e/test_project_fixture.py \
@@ -82,6 +91,11 @@ test-postgres: $(INSTALLED) ## Run those that depend on the database on PostgreS
 		$(addprefix --ignore=tests/,$(ONE_DATABASE))
 	PARTITIONED=1 $(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) \
 		$(addprefix tests/,$(ON_PARTITIONS))
+
+test-mariadb: $(INSTALLED) ## Run what differs there on MariaDB, whose server must be installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-mysql.txt
+	$(BIN)/python -m tests.with_mariadb $(PYTEST) -n $(PARALLEL_POSTGRES) -m "not one_database" \
+		$(addprefix tests/,$(ON_MARIADB))
 
 test-version: $(INSTALLED) ## Run those that depend on the version of Python or Django, on SQLite
 	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import ipaddress
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Info, register
 from django.core.checks import Warning as Doubt
 from django.db import Error as DatabaseError
+from django.db import router as db_router
 from django.utils.module_loading import import_string
 
 from jobs import (
@@ -24,6 +26,7 @@ from jobs import (
 from jobs.conf import address
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import vacuuming
+from jobs.models import TaskResult
 
 
 @register("jobs")
@@ -103,6 +106,51 @@ def check_imports(**_: Any) -> list[CheckMessage]:
         for (file, *_rest), names in functions.items()
         if len(names) > 1
     ]
+
+
+@register("jobs")
+def check_other_packages(**_: Any) -> list[CheckMessage]:
+    """A package of the project that has this one's name: which of the two is imported depends on
+    where the process was started."""
+    ours = Path(__file__).resolve().parent
+    names = {Path(place).resolve() / "jobs" for place in sys.path}
+    return [
+        Doubt(
+            f"There is another package named 'jobs', {other}: whether 'import jobs' gives that one "
+            "depends on the order of sys.path.",
+            hint="Rename that package. Under its name, a process started from another folder "
+            "imports the wrong one of the two, and finds no tasks.",
+            id="jobs.W015",
+        )
+        for other in sorted(names - {ours})
+        if (other / "__init__.py").is_file()
+    ]
+
+
+@register("jobs")
+def check_sqlite(**_: Any) -> list[CheckMessage]:
+    """Whether several processes can write to the ledger's SQLite."""
+    alias = db_router.db_for_write(TaskResult)
+    asked = settings.DATABASES.get(alias, {})
+    if not str(asked.get("ENGINE", "")).endswith("sqlite3"):
+        return []
+    if str(asked.get("OPTIONS", {}).get("transaction_mode", "")).upper() in _LOCKING:
+        return []
+    return [
+        Doubt(
+            f"The database {alias!r} is SQLite with Django's own options: when web server, workers "
+            "and beat write at once, some of them fail with 'database is locked'.",
+            hint=f'Add to the settings, below DATABASES: DATABASES[{alias!r}]["OPTIONS"] = '
+            '{"transaction_mode": "IMMEDIATE", "timeout": 20, "init_command": '
+            '"PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;"}',
+            id="jobs.W014",
+        )
+    ]
+
+
+#: With these a transaction waits for the lock at its start. Django's own mode takes it half-way,
+#: where SQLite refuses to wait if others have written meanwhile.
+_LOCKING = ("IMMEDIATE", "EXCLUSIVE")
 
 
 @register("jobs")

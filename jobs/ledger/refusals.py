@@ -52,6 +52,15 @@ def is_cut(error: Exception) -> bool:
     return sqlstate(error) in _CUT or bool(error.args and error.args[0] in _CUT_NUMBERS)
 
 
+def is_from_server(error: BaseException) -> bool:
+    """Whether a database server has said this: it is a SQLSTATE, or a number of MySQL or MariaDB
+    that is none of their client's own (2000 to 2999), which tell that the connection is gone."""
+    number = error.args[0] if error.args else None
+    if isinstance(number, int):
+        return number >= 1000 and not 2000 <= number < 3000
+    return bool(sqlstate(error))
+
+
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE of an error, or of its cause: Django's errors have the driver's as that."""
     for one in (error, error.__cause__):

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from django.db import connection
+from django.db import OperationalError, connection
 
 from jobs.models import TaskResult
 from jobs.states import State
@@ -24,6 +24,8 @@ _IMPATIENT = """from tests.settings import *
 
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):
     DATABASES["default"]["OPTIONS"]["timeout"] = 0.1
+elif DATABASES["default"]["ENGINE"].endswith("mysql"):
+    DATABASES["default"]["OPTIONS"]["init_command"] = "SET lock_wait_timeout = 1"
 else:
     DATABASES["default"].setdefault("OPTIONS", {})["options"] = "-c lock_timeout=100"
 """
@@ -52,10 +54,13 @@ def locked() -> Iterator[None]:
         return
     # Another connection than that by which the test sends, which must be outside a transaction.
     second = connection.copy()
+    lock = "LOCK TABLE jobs_taskresult IN EXCLUSIVE MODE"
+    if connection.vendor == "mysql":
+        lock = "LOCK TABLES jobs_taskresult READ"
     try:
         second.set_autocommit(False)
         with second.cursor() as cursor:
-            cursor.execute("LOCK TABLE jobs_taskresult IN EXCLUSIVE MODE")
+            cursor.execute(lock)
         yield
         second.rollback()
     finally:
@@ -66,10 +71,28 @@ def cut_off() -> None:
     """End every other connection to this database, as a restart of the server does, and wait for
     their end."""
     with connection.cursor() as cursor:
+        if connection.vendor == "mysql":
+            others = (
+                "SELECT id FROM information_schema.processlist "
+                "WHERE db = DATABASE() AND id <> CONNECTION_ID()"
+            )
+            cursor.execute(others)
+            ended = cursor.fetchall()
+            for (number,) in ended:
+                with contextlib.suppress(OperationalError):  # it has ended by itself
+                    cursor.execute(f"KILL {number}")
+            wait_for(
+                lambda: cursor.execute(others) is None or not set(ended) & set(cursor.fetchall()),
+                what="the connections to end",
+            )
+            return
         cursor.execute(
             "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
+
+
+on_a_server = pytest.mark.skipif(connection.vendor == "sqlite", reason="SQLite is no server")
 
 
 def test_ends_wait_for_a_locked_database(project: Project) -> None:
@@ -77,7 +100,7 @@ def test_ends_wait_for_a_locked_database(project: Project) -> None:
     began = time.monotonic()
     with locked():
         results = add.enqueue_many([(n, n) for n in range(50)])
-        # PostgreSQL answers, and refuses only these rows: others would be recorded meanwhile.
+        # A server answers, and refuses only these rows: others would be recorded meanwhile.
         sqlite = connection.vendor == "sqlite"
         worker.wait_for_output(
             f"{AWAY}; finished tasks wait" if sqlite else "can't be recorded yet"
@@ -94,7 +117,7 @@ def test_ends_wait_for_a_locked_database(project: Project) -> None:
     assert worker.stop() == 0
 
 
-@pytest.mark.postgres
+@on_a_server
 def test_connections_to_the_database_are_cut_while_ends_are_recorded(project: Project) -> None:
     worker = ready_worker(project, "--processes", "2")
     add.enqueue_many([(n, n) for n in range(2000)])
@@ -112,7 +135,7 @@ def test_connections_to_the_database_are_cut_while_ends_are_recorded(project: Pr
     assert worker.stop() == 0
 
 
-@pytest.mark.postgres
+@on_a_server
 def test_async_tasks_get_a_new_connection_after_one_was_cut(project: Project) -> None:
     ready_worker(project, "--processes", "1")
     assert async_count_authors.delay().get(timeout=60) == 0

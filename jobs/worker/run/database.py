@@ -249,7 +249,9 @@ class Watched:
             # A connection that was cut fails once: whoever uses it next gets a new one.
             connection = self.connection
             if connection.autocommit and not connection.in_atomic_block:
-                closed = getattr(connection.connection, "closed", None)  # psycopg knows
+                closed = None
+                if connection.vendor == "postgresql":  # psycopg knows; others must ask the server
+                    closed = getattr(connection.connection, "closed", None)
                 if not connection.is_usable() if closed is None else closed:
                     connection.close()
             raise

@@ -47,7 +47,7 @@ from jobs.exceptions import (
     WrongResults,
 )
 from jobs.ledger.outcomes import Attempt, Record
-from jobs.ledger.refusals import sqlstate
+from jobs.ledger.refusals import is_from_server
 from jobs.message import Message
 from jobs.message.call import end
 from jobs.running.request import (
@@ -276,9 +276,9 @@ def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
 
 def _may_be_its_own(error: Exception) -> bool:
     """Whether a task may have caused this error of its commit: the connection is gone, and the
-    database isn't. Where SQLSTATE or SQLite tells of a lock or a conflict, others have."""
+    database isn't. Where the server or SQLite tells of a lock or a conflict, others have."""
     connection = connections[ledger.alias()]
-    if connection.vendor == "sqlite" or sqlstate(error):
+    if connection.vendor == "sqlite" or is_from_server(error):
         return False
     connection.close()
     try:

@@ -239,6 +239,10 @@ def test_two_indexes_together_are_bounded_as_well(monkeypatch: pytest.MonkeyPatc
 # ------------------------------------------------------------------------------ query plans
 
 
+#: The index of ids as SQLite, PostgreSQL and MariaDB name it in their plans.
+KEY = "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)| PRIMARY "
+
+
 def plan_of(rows: Any) -> str:
     return str(rows.order_by("-pk")[:51].explain())
 
@@ -251,12 +255,12 @@ def plan_of(rows: Any) -> str:
         ({"error_type": "builtins.ValueError"}, "jobs_result_error"),
         ({"group": "g-7"}, "jobs_result_group"),
         ({"label": "import"}, "jobs_result_label"),
-        ({"ids": ("x", "y")}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
-        ({"q": "019a00000"}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
-        ({"since": "5m"}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
+        ({"ids": ("x", "y")}, KEY),
+        ({"q": "019a00000"}, KEY),
+        ({"since": "5m"}, KEY),
         ({"error": "boom"}, "jobs_result_state"),
         ({"state": "FAILURE", "error_type": "builtins.ValueError"}, "jobs_result_(error|state)"),
-        ({"queue": "high"}, "autoindex_jobs_taskresult_1|jobs_taskresult_(pkey|id)"),
+        ({"queue": "high"}, KEY),
     ],
     ids=str,
 )

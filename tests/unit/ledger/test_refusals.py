@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError
 
 from jobs.exceptions import BrokerUnavailable
-from jobs.ledger.refusals import is_cut, is_refusal
+from jobs.ledger.refusals import is_cut, is_from_server, is_refusal
 
 BROKER = BrokerUnavailable("nobody listens")
 DATABASE = OperationalError("the server has closed the connection")
@@ -52,3 +52,19 @@ def test_what_was_cut(state: str) -> None:
     assert is_cut(error)
     assert not is_refusal(error)
     assert not is_cut(DATABASE)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DATABASE, False),
+        (OperationalError(), False),
+        (with_state(OperationalError("deadlock detected"), "40P01"), True),
+        (OperationalError(1213, "Deadlock found when trying to get lock"), True),
+        (OperationalError(2006, "Server has gone away"), False),
+        (OperationalError(2013, "Lost connection to server during query"), False),
+        (OperationalError(0, ""), False),
+    ],
+)
+def test_what_a_server_has_said(error: Exception, said: bool) -> None:
+    assert is_from_server(error) is said
