@@ -626,7 +626,8 @@ def mariadb() -> Iterator[str]:
             process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         try:
             wait_for(lambda: _mariadb_answers(process, folder), START_SECONDS, what="MariaDB")
-            yield f"mysql://root@localhost/mysql?unix_socket={quote(str(folder / 'socket'), safe='')}"
+            place = quote(str(folder / "socket"), safe="")
+            yield f"mysql://root@localhost/mysql?unix_socket={place}"
         finally:
             process.kill()  # nobody needs the data any more
             process.wait(timeout=30)

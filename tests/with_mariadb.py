@@ -1,5 +1,5 @@
 """`python -m tests.with_mariadb pytest …`: run a command with DATABASE_URL on a MariaDB server that
-lives as long as the command. The server's programs are those of this machine: they come in no wheel.
+lives as long as the command. The server's programs are those of this machine: no wheel has them.
 """
 
 import os

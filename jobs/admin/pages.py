@@ -11,7 +11,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 
 from jobs.admin.verbs import Verb, VerbAdmin, why
-from jobs.models import Queues
+from jobs.models import LABEL, Queues
 
 #: The acts of `Queues`: whoever has one of them may look as well, and `manage_queues` is all.
 QUEUE_ACTS = tuple(code for code, _name in Queues._meta.permissions)
@@ -19,7 +19,7 @@ QUEUE_ACTS = tuple(code for code, _name in Queues._meta.permissions)
 
 def may_look(request: HttpRequest) -> bool:
     """Whether this person may see what is on the broker: queues, workers, tasks, dead letters."""
-    return any(request.user.has_perm(f"jobs.{code}") for code in QUEUE_ACTS)
+    return any(request.user.has_perm(f"{LABEL}.{code}") for code in QUEUE_ACTS)
 
 
 class PageAdmin(VerbAdmin):
@@ -43,7 +43,7 @@ class PageAdmin(VerbAdmin):
         return False
 
     def may(self, request: HttpRequest, verb: Verb) -> bool:
-        every = verb.permission in QUEUE_ACTS and request.user.has_perm("jobs.manage_queues")
+        every = verb.permission in QUEUE_ACTS and request.user.has_perm(f"{LABEL}.manage_queues")
         return every or super().may(request, verb)
 
     def check_may_view(self, request: HttpRequest) -> None:

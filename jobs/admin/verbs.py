@@ -28,6 +28,7 @@ from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError, SendError
+from jobs.models import LABEL
 
 if TYPE_CHECKING:
     from django.utils.functional import _StrPromise
@@ -191,6 +192,22 @@ class VerbAdmin(_ModelAdmin):
             )
             for verb in self.verbs
         ] + super().get_urls()
+
+    @property
+    def urls(self) -> list[URLPattern]:
+        """Named as Django does, with the app's label, and as templates and redirects of this app
+        ask for them, with "jobs": the two differ where a project has given it another label."""
+        found = self.get_urls()
+        if LABEL == "jobs":
+            return found
+        names = {f"jobs_{self.opts.model_name}_": f"{LABEL}_{self.opts.model_name}_"}
+        names |= {other: name for name, other in names.items()}
+        return found + [
+            URLPattern(one.pattern, one.callback, one.default_args, one.name.replace(start, other))
+            for one in found
+            for start, other in names.items()
+            if isinstance(one, URLPattern) and one.name and one.name.startswith(start)
+        ]
 
     def get_actions(self, request: HttpRequest, action_location: Any = None) -> dict[str, Any]:
         # Django has said where they are to be shown since 6.1, and wants to see the parameter.

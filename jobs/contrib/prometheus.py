@@ -31,7 +31,7 @@ from jobs.control import inspecting
 from jobs.control import metrics as numbers
 from jobs.control.metrics import Histogram
 from jobs.exceptions import BrokerUnavailable, QueueRefused
-from jobs.models import Queues
+from jobs.models import LABEL, Queues
 
 #: Every how manyth bucket of ours is a bucket here: each is twice as wide as the one before.
 _EVERY = 4
@@ -137,4 +137,4 @@ def _may_read(request: HttpRequest) -> bool:
     user = getattr(request, "user", None)  # there is none without AuthenticationMiddleware
     # As in the admin: whoever has one of these permissions may look at the queues.
     acts = [code for code, _name in Queues._meta.permissions]
-    return user is not None and any(user.has_perm(f"jobs.{code}") for code in acts)
+    return user is not None and any(user.has_perm(f"{LABEL}.{code}") for code in acts)

@@ -16,7 +16,7 @@ from django.db.models import Q, QuerySet
 
 from jobs import control, ledger
 from jobs.exceptions import MessageError, Reject, SendError, WorkerLost
-from jobs.models import TaskAttempt, TaskResult
+from jobs.models import LABEL, TaskAttempt, TaskResult
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
 
@@ -84,15 +84,15 @@ class Act:
 
 ACTS = {
     "retry": Act(
-        "jobs.retry_taskresult",
+        f"{LABEL}.retry_taskresult",
         # A dead letter is put back from its own page.
         Q(state__in=(State.FAILURE, State.REVOKED, State.RETRY)) & ~Q(error_type__in=sorted(DEAD)),
         retry,
     ),
     "revoke": Act(
-        "jobs.revoke_taskresult",
+        f"{LABEL}.revoke_taskresult",
         Q(state__in=(State.PENDING, State.STARTED, State.RETRY)),
         revoke,
     ),
-    "forget": Act("jobs.delete_taskresult", Q(state__in=sorted(TERMINAL)), forget),
+    "forget": Act(f"{LABEL}.delete_taskresult", Q(state__in=sorted(TERMINAL)), forget),
 }

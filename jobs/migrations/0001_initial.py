@@ -4,6 +4,7 @@ import django.utils.timezone
 from django.db import migrations, models
 
 import jobs.timing
+from jobs.models import LABEL
 
 
 class Migration(migrations.Migration):
@@ -169,6 +170,6 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
     ]

@@ -3,10 +3,12 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
+from jobs.models import LABEL
+
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0001_initial"),
+        (LABEL, "0001_initial"),
     ]
 
     operations = [
@@ -32,7 +34,7 @@ class Migration(migrations.Migration):
                         db_constraint=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="failed_attempts",
-                        to="jobs.taskresult",
+                        to=f"{LABEL}.taskresult",
                         verbose_name="result",
                     ),
                 ),

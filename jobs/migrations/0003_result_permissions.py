@@ -1,9 +1,11 @@
 from django.db import migrations
 
+from jobs.models import LABEL
+
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0002_failed_attempts"),
+        (LABEL, "0002_failed_attempts"),
     ]
 
     operations = [

@@ -9,10 +9,12 @@ import django.utils.timezone
 from django.db import migrations, models
 from django.db.models.functions import Coalesce
 
+from jobs.models import LABEL
+
 
 def keep_grid(apps: Any, schema_editor: Any) -> None:
     """Due times of an interval used to be counted from the last run."""
-    schedules = apps.get_model("jobs", "Schedule").objects.using(schema_editor.connection.alias)
+    schedules = apps.get_model(LABEL, "Schedule").objects.using(schema_editor.connection.alias)
     schedules.filter(interval__isnull=False).update(
         created_at=Coalesce("last_run_at", "next_run_at", "created_at")
     )
@@ -20,7 +22,7 @@ def keep_grid(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0003_result_permissions"),
+        (LABEL, "0003_result_permissions"),
     ]
 
     operations = [
@@ -238,7 +240,7 @@ class Migration(migrations.Migration):
             field=models.ForeignKey(
                 on_delete=django.db.models.deletion.CASCADE,
                 related_name="history",
-                to="jobs.schedule",
+                to=f"{LABEL}.schedule",
                 verbose_name="schedule",
             ),
         ),

@@ -3,10 +3,12 @@
 import django.utils.timezone
 from django.db import migrations, models
 
+from jobs.models import LABEL
+
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0004_schedule_rules"),
+        (LABEL, "0004_schedule_rules"),
     ]
 
     operations = [

@@ -2,16 +2,18 @@ from django.apps.registry import Apps
 from django.db import migrations, models
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 
+from jobs.models import LABEL
+
 
 def keep_meaning(apps: Apps, editor: BaseDatabaseSchemaEditor) -> None:
     """What is there counts from the due time, as it did when it was written."""
-    rows = apps.get_model("jobs", "Schedule").objects.using(editor.connection.alias)
+    rows = apps.get_model(LABEL, "Schedule").objects.using(editor.connection.alias)
     rows.filter(expires__isnull=False).update(expires_from="due")
 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0005_task_groups"),
+        (LABEL, "0005_task_groups"),
     ]
 
     operations = [

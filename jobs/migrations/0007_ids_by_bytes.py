@@ -3,15 +3,16 @@ from typing import Any
 from django.db import migrations
 
 from jobs.migrations import _collations
+from jobs.models import LABEL
 
 #: Columns that hold ids of calls and of groups, and whether they may be null.
 COLUMNS = (
-    ("jobs_taskresult", "id", False),
-    ("jobs_taskresult", "group_id", True),
-    ("jobs_taskresult", "parent_id", True),
-    ("jobs_taskresult", "root_id", True),
-    ("jobs_taskattempt", "result_id", False),
-    ("jobs_taskgroup", "id", False),
+    (f"{LABEL}_taskresult", "id", False),
+    (f"{LABEL}_taskresult", "group_id", True),
+    (f"{LABEL}_taskresult", "parent_id", True),
+    (f"{LABEL}_taskresult", "root_id", True),
+    (f"{LABEL}_taskattempt", "result_id", False),
+    (f"{LABEL}_taskgroup", "id", False),
 )
 
 
@@ -39,7 +40,7 @@ def _collate(schema_editor: Any, collation: str) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0006_schedule_expiry"),
+        (LABEL, "0006_schedule_expiry"),
     ]
 
     # Not atomic: these servers commit at each change of a table.

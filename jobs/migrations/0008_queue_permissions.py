@@ -2,6 +2,8 @@ from typing import Any
 
 from django.db import migrations, router
 
+from jobs.models import LABEL
+
 OLD, NEW = "Can requeue and discard dead letters", "Can do everything with queues and dead letters"
 
 
@@ -14,7 +16,7 @@ def _rename(apps: Any, schema_editor: Any, name: str) -> None:
     alias = schema_editor.connection.alias
     if router.allow_migrate_model(alias, permissions):
         found = permissions.objects.using(alias).filter(
-            content_type__app_label="jobs", codename="manage_queues"
+            content_type__app_label=LABEL, codename="manage_queues"
         )
         found.update(name=name)
 
@@ -28,7 +30,7 @@ def name_as_before(apps: Any, schema_editor: Any) -> None:
 
 
 class Migration(migrations.Migration):
-    dependencies = [("jobs", "0007_ids_by_bytes")]
+    dependencies = [(LABEL, "0007_ids_by_bytes")]
 
     operations = [
         migrations.AlterModelOptions(

@@ -3,6 +3,8 @@ from typing import Any
 import django.utils.timezone
 from django.db import migrations, models, router
 
+from jobs.models import LABEL
+
 #: Code name of a permission → its old name and its new one.
 NAMES = {
     "view_queues": (
@@ -23,7 +25,7 @@ def _rename(apps: Any, schema_editor: Any, which: int) -> None:
     if router.allow_migrate_model(alias, permissions):
         for code, names in NAMES.items():
             found = permissions.objects.using(alias).filter(
-                content_type__app_label="jobs", codename=code
+                content_type__app_label=LABEL, codename=code
             )
             found.update(name=names[which])
 
@@ -38,7 +40,7 @@ def name_as_before(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0008_queue_permissions"),
+        (LABEL, "0008_queue_permissions"),
     ]
 
     operations = [
@@ -77,7 +79,7 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
         migrations.CreateModel(
             name="DeadLetters",
@@ -90,7 +92,7 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
         migrations.CreateModel(
             name="Errors",
@@ -104,7 +106,7 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
         migrations.CreateModel(
             name="Tasks",
@@ -121,7 +123,7 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
         migrations.CreateModel(
             name="Workers",
@@ -140,7 +142,7 @@ class Migration(migrations.Migration):
                 "indexes": [],
                 "constraints": [],
             },
-            bases=("jobs.taskresult",),
+            bases=(f"{LABEL}.taskresult",),
         ),
         migrations.AlterModelOptions(
             name="queues",

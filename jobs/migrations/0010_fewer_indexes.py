@@ -4,6 +4,7 @@ from typing import Any
 from django.db import migrations, models, transaction
 
 from jobs.migrations import _indexes
+from jobs.models import LABEL
 
 #: The index of states: over all rows, as it was, and over those that have not succeeded.
 EVERY = models.Index(fields=["state", "-id"], name="jobs_result_state")
@@ -17,13 +18,13 @@ def fewer(apps: Any, schema_editor: Any) -> None:
     which nothing asks: prefixes of ids are found as a range."""
     _replace(apps, schema_editor, EVERY, OTHERS)
     if schema_editor.connection.vendor == "postgresql":
-        _indexes.drop(schema_editor, apps.get_model("jobs", "TaskResult"), _like(schema_editor))
+        _indexes.drop(schema_editor, apps.get_model(LABEL, "TaskResult"), _like(schema_editor))
 
 
 def as_before(apps: Any, schema_editor: Any) -> None:
     _replace(apps, schema_editor, OTHERS, EVERY)
     if schema_editor.connection.vendor == "postgresql":
-        result = apps.get_model("jobs", "TaskResult")
+        result = apps.get_model(LABEL, "TaskResult")
         like = models.Index(
             fields=["id"], name=_like(schema_editor), opclasses=["varchar_pattern_ops"]
         )
@@ -31,7 +32,7 @@ def as_before(apps: Any, schema_editor: Any) -> None:
 
 
 def _replace(apps: Any, schema_editor: Any, old: models.Index, new: models.Index) -> None:
-    result = apps.get_model("jobs", "TaskResult")
+    result = apps.get_model(LABEL, "TaskResult")
     connection = schema_editor.connection
     if connection.vendor == "postgresql":
         _indexes.make(schema_editor, result, new)
@@ -44,12 +45,12 @@ def _replace(apps: Any, schema_editor: Any, old: models.Index, new: models.Index
 
 
 def _like(schema_editor: Any) -> str:
-    return str(schema_editor._create_index_name("jobs_taskresult", ["id"], suffix="_like"))
+    return str(schema_editor._create_index_name(f"{LABEL}_taskresult", ["id"], suffix="_like"))
 
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0009_operators_view"),
+        (LABEL, "0009_operators_view"),
     ]
 
     # PostgreSQL makes and drops indexes concurrently only outside a transaction.

@@ -1,9 +1,11 @@
 from django.db import migrations, models
 
+from jobs.models import LABEL
+
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0010_fewer_indexes"),
+        (LABEL, "0010_fewer_indexes"),
     ]
 
     operations = [

@@ -3,6 +3,7 @@ from typing import Any
 from django.db import migrations, models
 
 from jobs.migrations import _indexes
+from jobs.models import LABEL
 
 LABELS = models.Index(
     fields=["label", "-id"], name="jobs_result_label", condition=~models.Q(label="")
@@ -15,13 +16,13 @@ DUE = models.Index(
 
 
 def add(apps: Any, schema_editor: Any) -> None:
-    result = apps.get_model("jobs", "TaskResult")
+    result = apps.get_model(LABEL, "TaskResult")
     for index in (LABELS, DUE):
         _indexes.make(schema_editor, result, index)
 
 
 def remove(apps: Any, schema_editor: Any) -> None:
-    result = apps.get_model("jobs", "TaskResult")
+    result = apps.get_model(LABEL, "TaskResult")
     for index in (LABELS, DUE):
         if schema_editor.connection.vendor == "postgresql":
             _indexes.drop(schema_editor, result, index.name)
@@ -31,7 +32,7 @@ def remove(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0011_labels"),
+        (LABEL, "0011_labels"),
     ]
 
     # PostgreSQL makes and drops indexes concurrently only outside a transaction.

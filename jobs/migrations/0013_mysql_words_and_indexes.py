@@ -3,6 +3,7 @@ from typing import Any
 from django.db import migrations
 
 from jobs.migrations import _collations
+from jobs.models import LABEL
 
 #: Model → columns that rows are told apart by, besides ids, for which migration 0007 does the same:
 #: tasks, queues, labels or schedules whose names differ by case alone are two.
@@ -29,7 +30,7 @@ def as_the_database(apps: Any, schema_editor: Any) -> None:
 
 def _collate(apps: Any, schema_editor: Any, was: str, is_now: str) -> None:
     for model_name, names in COLUMNS.items():
-        model = apps.get_model("jobs", model_name)
+        model = apps.get_model(LABEL, model_name)
         for name in names:
             versions = []
             for collation in (was, is_now):
@@ -51,7 +52,7 @@ def whole_indexes(apps: Any, schema_editor: Any) -> None:
     connection = schema_editor.connection
     if connection.features.supports_partial_indexes:
         return
-    model = apps.get_model("jobs", "TaskResult")
+    model = apps.get_model(LABEL, "TaskResult")
     with connection.cursor() as cursor:
         there = connection.introspection.get_constraints(cursor, model._meta.db_table)
     for index in model._meta.indexes:
@@ -63,7 +64,7 @@ def whole_indexes(apps: Any, schema_editor: Any) -> None:
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0012_label_indexes"),
+        (LABEL, "0012_label_indexes"),
     ]
 
     # Not atomic: MySQL and MariaDB commit at each change of a table.

@@ -5,7 +5,11 @@ from jobs.models.pages import Dashboard, DeadLetters, Errors, Queues, Tasks, Wor
 from jobs.models.results import KnownError, TaskAttempt, TaskResult
 from jobs.models.schedules import Misfire, Overlap, Schedule, ScheduleRun
 
+#: This app's label: "jobs", unless a project has given it one of its own.
+LABEL = TaskResult._meta.app_label
+
 __all__ = [
+    "LABEL",
     "Dashboard",
     "DeadLetters",
     "Errors",

@@ -426,7 +426,7 @@ class ScheduleRun(models.Model):
         SKIPPED = "skipped", _("skipped by hand")
 
     schedule = models.ForeignKey(
-        "jobs.Schedule",
+        Schedule,
         on_delete=models.CASCADE,
         related_name="history",
         verbose_name=_("schedule"),

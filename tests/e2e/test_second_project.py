@@ -30,7 +30,8 @@ TEMPLATES = [{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP
         "django.contrib.messages.context_processors.messages",
     ]}}]
 ROOT_URLCONF = "shop.urls"
-DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": %(database)r}}
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": %(database)r,
+    "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20}}}
 USE_TZ = True
 ALLOWED_HOSTS = ["testserver"]
 JOBS = {"BROKER_URL": %(broker)r}

@@ -1,10 +1,10 @@
-"""Names that differ by case, by a space at the end, by an accent or by one emoji are two names, also
+"""Names that differ by case, by a space at the end, by an accent or by an emoji are two names, also
 on MySQL and MariaDB, which by default take each of these pairs for one."""
 
 from __future__ import annotations
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test import Client
 
 from jobs import control, group, ledger
@@ -32,7 +32,8 @@ def test_ids() -> None:
 def test_groups() -> None:
     for name in ALIKE:
         TaskGroup.objects.create(id=name, size=2, remaining=2, body="{}")
-    TaskGroup.objects.count_down({"order-1": 1})
+    with transaction.atomic():
+        TaskGroup.objects.count_down({"order-1": 1})
     left = dict(TaskGroup.objects.values_list("id", "remaining"))
     assert left == {name: 1 if name == "order-1" else 2 for name in ALIKE}
 
@@ -46,9 +47,8 @@ def test_labels_tasks_and_queues() -> None:
     for name in ALIKE:
         for field in ("task", "queue", "label", "error_type"):
             assert TaskResult.objects.filter(**{field: name}).count() == 1, (field, name)
-    assert sorted(TaskResult.objects.order_by("task").values_list("task", flat=True).distinct()) == (
-        sorted(ALIKE)
-    )
+    tasks = TaskResult.objects.order_by("task").values_list("task", flat=True).distinct()
+    assert sorted(tasks) == sorted(ALIKE)
 
 
 def test_schedules(admin_client: Client) -> None:

@@ -22,6 +22,7 @@ from jobs.control import attention, metrics, snapshot
 from jobs.control.attention import Kind, Matter
 from jobs.control.metrics import Histogram, Numbers, Range
 from jobs.control.throughput import Rate
+from jobs.models import LABEL
 from jobs.timing import clock
 
 #: The ranges that can be chosen, with their labels.
@@ -254,7 +255,7 @@ def _page_of(site: AdminSite, request: HttpRequest, matter: Matter) -> str:
 def _url(site: AdminSite, request: HttpRequest, model: str, page: str, *args: str) -> str:
     """The address of a page; empty when this person may not see it, or the site hasn't got it."""
     for known, owner in site._registry.items():
-        if known._meta.label_lower == f"jobs.{model}" and owner.has_view_permission(request):
+        if known._meta.label_lower == f"{LABEL}.{model}" and owner.has_view_permission(request):
             try:
                 return reverse(f"admin:jobs_{model}_{page}", args=args, current_app=site.name)
             except NoReverseMatch:

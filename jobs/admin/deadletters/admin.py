@@ -21,7 +21,7 @@ from jobs.admin.pages import PageAdmin
 from jobs.admin.queues.snapshot import LetterRow, letter_page, letter_rows
 from jobs.admin.verbs import TROUBLE, Verb
 from jobs.broker.base import DeadLetter
-from jobs.models import DeadLetters, Queues
+from jobs.models import LABEL, DeadLetters, Queues
 
 #: Dead letters on one page.
 _PAGE = 50
@@ -67,6 +67,7 @@ class DeadLettersAdmin(PageAdmin):
             problem = str(error)
         context = {
             "title": _("Dead letters"),
+            "may_see_results": request.user.has_perm(f"{LABEL}.view_taskresult"),
             "problem": problem,
             "wanted": wanted,
             "query": _query(wanted),
@@ -99,6 +100,7 @@ class DeadLettersAdmin(PageAdmin):
             return self._to_list(Filter(queue))
         context = {
             "title": _("Dead letter of queue “%(queue)s”") % {"queue": queue},
+            "may_see_results": request.user.has_perm(f"{LABEL}.view_taskresult"),
             "queue": queue,
             "query": _query(Filter(queue)),
             "verbs": [verb for verb in LETTER_VERBS if self.may(request, verb)],

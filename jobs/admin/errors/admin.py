@@ -26,7 +26,7 @@ from jobs.admin.results import many
 from jobs.admin.results.verbs import again
 from jobs.admin.verbs import Verb, address
 from jobs.control import selecting
-from jobs.models import Errors, TaskResult
+from jobs.models import LABEL, Errors, TaskResult
 from jobs.states import State
 
 
@@ -49,7 +49,7 @@ class ErrorsAdmin(PageAdmin):
         ]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("jobs.view_taskresult")
+        return request.user.has_perm(f"{LABEL}.view_taskresult")
 
     def changelist_view(
         self, request: HttpRequest, extra_context: dict[str, Any] | None = None

@@ -37,7 +37,7 @@ from jobs.admin.queues.verbs import (
 )
 from jobs.admin.verbs import FAILURES, TROUBLE, Verb, address
 from jobs.exceptions import BrokerUnavailable
-from jobs.models import Queues, TaskResult
+from jobs.models import LABEL, Queues, TaskResult
 
 #: Seconds after which the overview asks the broker again.
 REFRESH = 1
@@ -136,7 +136,7 @@ class QueuesAdmin(PageAdmin):
             raise Http404("No id has a NUL.")
         rows = TaskResult.objects.using(ledger.alias())
         row_url = address(site, "taskresult_change", quote(task_id))
-        may_see = row_url and request.user.has_perm("jobs.view_taskresult")
+        may_see = row_url and request.user.has_perm(f"{LABEL}.view_taskresult")
         if may_see and rows.filter(pk=task_id).exists():
             return HttpResponseRedirect(row_url)
         try:

@@ -61,7 +61,7 @@ from jobs.admin.verbs import FAILURES, TROUBLE, VerbAdmin, address, why
 from jobs.admin.words import badge, pre
 from jobs.broker.base import Revocation
 from jobs.control import selecting
-from jobs.models import TaskResult
+from jobs.models import LABEL, TaskResult
 from jobs.states import TERMINAL, State
 from jobs.timing import clock
 
@@ -420,12 +420,14 @@ class ResultAdmin(VerbAdmin):
                 context["refresh"] = REFRESH
             site, user = self.admin_site.name, request.user
             acts = ("view_queues", "manage_queues", "requeue_deadletters", "discard_deadletters")
-            may_look = any(user.has_perm(f"jobs.{name}") for name in acts)
+            may_look = any(user.has_perm(f"{LABEL}.{name}") for name in acts)
             given_up = row.state == State.FAILURE and row.error_type in words.DEAD
             may_look = may_look and bool(address(site, "deadletters_changelist"))
             if may_look and given_up and row.queue in conf.get().queues:
                 context["dead_url"] = address(site, "queues_dead", row.queue)
-            may_pause = user.has_perm("jobs.manage_queues") or user.has_perm("jobs.pause_queues")
+            may_pause = any(
+                user.has_perm(f"{LABEL}.{act}") for act in ("manage_queues", "pause_queues")
+            )
             url = address(site, "queues_pause_task")
             if url and row.task in registry.tasks and may_pause:
                 context["pause_url"] = f"{url}?{urlencode({'task': row.task})}"

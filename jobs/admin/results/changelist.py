@@ -26,7 +26,7 @@ from jobs import conf, registry
 from jobs.admin import words
 from jobs.admin.results import live
 from jobs.control import selecting
-from jobs.models import TaskResult
+from jobs.models import LABEL, TaskResult
 from jobs.states import State
 
 #: Characters of the arguments, and of the error, that the list reads from the database.
@@ -292,7 +292,7 @@ class TypedFilter(admin.ListFilter):
             if found:
                 self.used_parameters[name] = found[-1] if isinstance(found, list) else found
         self.schedules: Sequence[tuple[str, str]] = ()
-        if request.user.has_perm("jobs.view_schedule"):
+        if request.user.has_perm(f"{LABEL}.view_schedule"):
             self.schedules = selecting.schedules()
 
     def has_output(self) -> bool:

@@ -23,7 +23,7 @@ from jobs.admin.verbs import FAILURES, Verb
 from jobs.admin.workers.listing import listed, one
 from jobs.admin.workers.verbs import VERBS
 from jobs.exceptions import UnknownWorker
-from jobs.models import Workers
+from jobs.models import LABEL, Workers
 
 #: Seconds after which the pages ask the broker again.
 REFRESH = 2
@@ -57,7 +57,7 @@ class WorkersAdmin(PageAdmin):
 
     def _may_revoke(self, request: HttpRequest) -> bool:
         """Whether this person may end a call from here, by the verb of results."""
-        needed = ("jobs.view_taskresult", f"jobs.{revoke.permission}")
+        needed = (f"{LABEL}.view_taskresult", f"{LABEL}.{revoke.permission}")
         return request.user.has_perms(needed)
 
     # ------------------------------------------------------------------ pages
