@@ -132,7 +132,7 @@ def check_sqlite(**_: Any) -> list[CheckMessage]:
     """Whether several processes can write to the ledger's SQLite."""
     alias = db_router.db_for_write(TaskResult)
     asked = settings.DATABASES.get(alias, {})
-    if not str(asked.get("ENGINE", "")).endswith("sqlite3"):
+    if not str(asked.get("ENGINE", "")).endswith("sqlite3") or asked["NAME"] == ":memory:":
         return []
     if str(asked.get("OPTIONS", {}).get("transaction_mode", "")).upper() in _LOCKING:
         return []

@@ -328,3 +328,33 @@ def test_wrong_settings_break_no_check(settings: Settings) -> None:
 def test_who_sees_which_results(settings: Settings, path: Any, message: str | None) -> None:
     settings.JOBS = {**GOOD, "ADMIN_QUERYSET": path}
     assert found() == ([("jobs.E001", message)] if message else [])
+
+
+@pytest.mark.parametrize(
+    ("options", "warned"),
+    [({}, True), ({"timeout": 20}, True), ({"transaction_mode": "immediate"}, False)],
+)
+def test_sqlite_with_its_own_options(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], warned: bool
+) -> None:
+    settings.JOBS = GOOD
+    sqlite = {"ENGINE": "django.db.backends.sqlite3", "NAME": "db.sqlite3", "OPTIONS": options}
+    monkeypatch.setitem(settings.DATABASES, "default", sqlite)
+    said = checks.check_sqlite()
+    assert [one.id for one in said] == ["jobs.W014"] * warned
+    if warned:
+        # The lines to paste are Python, and end the warning.
+        exec(str(said[0].hint).partition("DATABASES: ")[2], {"DATABASES": settings.DATABASES})
+        assert checks.check_sqlite() == []
+
+
+def test_a_second_package_of_this_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    settings.JOBS = GOOD
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    assert checks.check_other_packages() == []
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (said,) = checks.check_other_packages()
+    assert (said.id, str(tmp_path / "jobs") in said.msg) == ("jobs.W015", True)

@@ -34,9 +34,9 @@ LEVELS: tuple[dict[str, str], ...] = (
     {
         "message/": "one call, as a value and on the wire",
         "models/": "the tables",
-        "migrations/": "the tables' history",
     },
     {
+        "migrations/": "the tables' history",
         "ledger/": "the database's side: outbox, outcomes, history",
         "routing/": "where a call goes",
         "running/": "what a running call knows and says",
