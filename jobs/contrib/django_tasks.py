@@ -4,7 +4,7 @@ In the settings::
 
     TASKS = {"default": {"BACKEND": "jobs.contrib.django_tasks.JobsBackend"}}
 
-Django has ``django.tasks`` from 6.0 on; for 5.2, install ``jobsite[django-tasks]`` and import from
+Django has ``django.tasks`` from 6.0 on; for 5.2, install ``django-tasks`` and import from
 ``django_tasks`` instead. Each function that Django's ``@task`` decorates becomes a task of this
 package under its import path, so that routes, limits, metrics and the admin know it.
 

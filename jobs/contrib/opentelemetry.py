@@ -4,20 +4,26 @@ Call `instrument` once in every process, such as in ``AppConfig.ready``. The spa
 goes along in the call's headers (``traceparent``), so that attempts, and the calls that follow in a
 chain or a chord, belong to the trace of the request that has sent the first.
 
-Needs the package ``opentelemetry-api``: ``pip install 'jobsite[opentelemetry]'``.
+Needs ``pip install opentelemetry-api``, or the extra ``[opentelemetry]``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from opentelemetry import context, propagate, trace
-
 from jobs import signals
 from jobs.api.task import Task
+from jobs.exceptions import ConfigurationError
 from jobs.message import Message
 from jobs.running.request import current
 from jobs.states import State
+
+try:
+    from opentelemetry import context, propagate, trace
+except ImportError as error:
+    raise ConfigurationError(
+        f"{__name__} needs a package that is not installed: pip install opentelemetry-api."
+    ) from error
 
 #: The spans of the attempts that run in this process, by their messages' places in memory: two
 #: deliveries of one call may run at once.

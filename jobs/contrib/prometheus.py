@@ -1,4 +1,4 @@
-"""Metrics for Prometheus: needs ``pip install jobsite[prometheus]``.
+"""Metrics for Prometheus: needs ``pip install prometheus-client``, or the extra ``[prometheus]``.
 
 The numbers are on the broker, not in a process: any web process can answer, and all answer alike.
 Put the view into your ``urls.py``::
@@ -16,22 +16,28 @@ from collections.abc import Iterator
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
-from prometheus_client import CollectorRegistry
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-    Metric,
-)
-from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector as BaseCollector
 
 from jobs import conf
 from jobs.control import inspecting
 from jobs.control import metrics as numbers
 from jobs.control.metrics import Histogram
-from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused
 from jobs.models import LABEL, Queues
+
+try:
+    from prometheus_client import CollectorRegistry
+    from prometheus_client.core import (
+        CounterMetricFamily,
+        GaugeMetricFamily,
+        HistogramMetricFamily,
+        Metric,
+    )
+    from prometheus_client.exposition import choose_encoder
+    from prometheus_client.registry import Collector as BaseCollector
+except ModuleNotFoundError as error:
+    raise ConfigurationError(
+        f"{__name__} needs a package that is not installed: pip install prometheus-client."
+    ) from error
 
 #: Every how manyth bucket of ours is a bucket here: each is twice as wide as the one before.
 _EVERY = 4
