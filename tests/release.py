@@ -4,7 +4,7 @@ It puts the version into `jobs/__init__.py`, moves what the changelog has under 
 under the version and today's date, builds into `dist/`, checks what was built, commits and tags.
 Nothing is pushed. When a step fails, the files are as they were.
 
-``--notes 1.2.3`` prints what the changelog says of a version. ``--built 1.2.3`` only builds and
+``--notes 1.2.3`` prints what the changelog says of a version. ``--build 1.2.3`` only builds and
 checks, and fails if the version of the code is another.
 """
 
@@ -118,14 +118,14 @@ def main(args: list[str], root: Path = ROOT) -> int:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     only = parser.add_mutually_exclusive_group()
     only.add_argument("--notes", action="store_true", help="print the notes of this version")
-    only.add_argument("--built", action="store_true", help="build and check what is committed")
+    only.add_argument("--build", action="store_true", help="only build and check")
     parser.add_argument("version")
     given = parser.parse_args(args)
     try:
         if given.notes:
             changelog = (root / "CHANGELOG.md").read_text(encoding="utf-8")
             sys.stdout.write(notes(changelog, given.version))
-        elif given.built:
+        elif given.build:
             code = (root / "jobs" / "__init__.py").read_text(encoding="utf-8")
             if version_of(code) != given.version:
                 raise Refused(f"The version of the code is {version_of(code)}.")

@@ -50,7 +50,7 @@ def test_a_release(clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert notes.startswith("- A line.\n")
     assert told == f"Jobsite 77.0.1\n\n{notes}".strip()
 
-    assert release.main(["--built", "77.0.2"], clone) == 1
+    assert release.main(["--build", "77.0.2"], clone) == 1
     assert release.main(["77.0.1"], clone) == 1
     assert release.main(["77.0.2"], clone) == 1
     assert capfd.readouterr().err.splitlines() == [
