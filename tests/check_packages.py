@@ -132,12 +132,13 @@ def unlicensed(packages: dict[str, metadata.Distribution]) -> Iterator[str]:
             yield f"{name}: this licence is not on the list of permissive ones"
 
 
-def vulnerable(packages: dict[str, metadata.Distribution]) -> Iterator[str]:
-    """A sentence for each vulnerability that another version mends. The others are printed: nobody
-    can do anything about them here."""
-    answered = answers(f"{name}=={package.version}" for name, package in packages.items())
-    if silent := packages.keys() - {canonicalize_name(one["name"]) for one in answered}:
-        what = "any package" if len(silent) == len(packages) else ", ".join(sorted(silent))
+def vulnerable(names: Iterable[str], answered: list[dict[str, Any]]) -> Iterator[str]:
+    """A sentence for each vulnerability that another version mends. The others are printed, since
+    nobody can do anything about them here, and so are packages of these ``names`` that the index
+    has not answered about."""
+    asked = {*names}
+    if silent := asked - {canonicalize_name(one["name"]) for one in answered}:
+        what = "any package" if silent == asked else ", ".join(sorted(silent))
         sys.stdout.write(f"The index has not said whether {what} has known vulnerabilities.\n")
     for one in answered:
         for found in one["vulns"]:
@@ -153,7 +154,8 @@ def main() -> int:
     packages = {name: package for name, package in found.items() if package is not None}
     for name in sorted(found.keys() - packages.keys()):
         sys.stdout.write(f"{name} is not installed here, so nothing is known of it.\n")
-    wrong = [*unlicensed(packages), *vulnerable(packages)]
+    answered = answers(f"{name}=={package.version}" for name, package in packages.items())
+    wrong = [*unlicensed(packages), *vulnerable(packages, answered)]
     for line in wrong:
         sys.stderr.write(f"{line}\n")
     return int(bool(wrong))

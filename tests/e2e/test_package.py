@@ -23,7 +23,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.check_packages import installed_for
+from tests.check_packages import answers, installed_for
 from tests.project import ROOT
 
 README = ROOT / "README.md"
@@ -280,6 +280,11 @@ def test_extras(environment: Environment, everything: Environment, tmp_path: Pat
         assert without.pop("django-tasks") == "is there"
     for extra, error in without.items():
         assert EXTRAS[extra][1] in error
+
+
+def test_an_index_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    assert answers(["django==5.2"]) == []
 
 
 def test_types_are_found(environment: Environment, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from tests import release
-from tests.check_packages import is_allowed
+from tests.check_packages import is_allowed, vulnerable
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -92,6 +92,23 @@ def test_no_hint_installs_this_package_by_name() -> None:
 )
 def test_licences(name: str, licence: str, allowed: bool) -> None:
     assert is_allowed(name, licence) is allowed
+
+
+def test_what_the_index_says(capsys: pytest.CaptureFixture[str]) -> None:
+    found = [
+        {"id": "CVE-1", "fix_versions": ["2.0", "1.9.1"]},
+        {"id": "CVE-2", "fix_versions": []},
+    ]
+    first = {"name": "First", "version": "1.9", "vulns": found}
+    second = {"name": "second", "version": "3.0", "vulns": []}
+    mended = "First 1.9: CVE-1, mended in 2.0, 1.9.1"
+    assert [*vulnerable(["first", "second"], [first, second])] == [mended]
+    assert capsys.readouterr().out == "First 1.9: CVE-2, which no version mends yet\n"
+    assert [*vulnerable(["first", "second"], [second])] == []
+    said = "The index has not said whether {} has known vulnerabilities.\n"
+    assert capsys.readouterr().out == said.format("first")
+    assert [*vulnerable(["first", "second"], [])] == []
+    assert capsys.readouterr().out == said.format("any package")
 
 
 def test_a_release_takes_what_was_unreleased() -> None:
