@@ -153,7 +153,7 @@ def main() -> int:
     found = installed_for(declared(ROOT / "pyproject.toml"))
     packages = {name: package for name, package in found.items() if package is not None}
     for name in sorted(found.keys() - packages.keys()):
-        sys.stdout.write(f"{name} is not installed here, so nothing is known of it.\n")
+        sys.stdout.write(f"{name} is not installed here, so its licence is not read.\n")
     answered = answers(f"{name}=={package.version}" for name, package in packages.items())
     wrong = [*unlicensed(packages), *vulnerable(packages, answered)]
     for line in wrong:
