@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm check \
-	budget lint format clean
+	docs budget lint format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -117,6 +117,10 @@ check: $(INSTALLED) lint ## Check style, types, the documentation's links, setti
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget
+
+docs: $(INSTALLED) ## Make the documentation's site in build/site; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python -m sphinx -q -j 2 -W --keep-going -c docs -d build/doctrees . build/site
 
 budget: $(INSTALLED) ## Make what sending, running and recording cost now the budget that check holds
 	$(BIN)/python -m benchmarks.budget --write
