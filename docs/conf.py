@@ -33,6 +33,7 @@ import django  # noqa: E402
 django.setup()
 
 from pygments.lexers.configs import IniLexer  # noqa: E402
+from pygments.lexers.data import YamlLexer  # noqa: E402
 from sphinx.pycode import ModuleAnalyzer  # noqa: E402
 
 import jobs.conf  # noqa: E402
@@ -107,4 +108,5 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
 
 def setup(app: Sphinx) -> None:
     app.add_lexer("conf", IniLexer)
+    app.add_lexer("procfile", YamlLexer)
     app.connect("source-read", complete)
