@@ -120,7 +120,7 @@ check: $(INSTALLED) lint ## Check style, types, the documentation's links, setti
 
 docs: $(INSTALLED) ## Make the documentation's site in build/site; a warning is an error
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
-	$(BIN)/python -m sphinx -q -j 2 -W --keep-going -c docs -d build/doctrees . build/site
+	$(BIN)/python -m sphinx -q -E -j 2 -W --keep-going -c docs -d build/doctrees . build/site
 
 budget: $(INSTALLED) ## Make what sending, running and recording cost now the budget that check holds
 	$(BIN)/python -m benchmarks.budget --write

@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from docutils import nodes
+    from sphinx.addnodes import pending_xref
     from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).resolve().parent.parent
 INDEX = "docs/README"
@@ -70,11 +73,12 @@ html_show_sphinx = False
 html_copy_source = False
 
 
-def sections(index: str) -> list[tuple[str, list[str]]]:
-    """The headings of the index, each with the pages that its table names first in a row."""
+def sections(index: str) -> list[tuple[str, list[tuple[str, str]]]]:
+    """The headings of the index, each with the pages that its table names first in a row: name and
+    path."""
     parts = re.split(r"^## (.+)$", index, flags=re.MULTILINE)[1:]
     return [
-        (heading, re.findall(r"^\| \[[^]]+\]\(([^)#]+)\.md\)", table, re.MULTILINE))
+        (heading, re.findall(r"^\| \[([^]]+)\]\(([^)#]+)\.md\)", table, re.MULTILINE))
         for heading, table in zip(parts[::2], parts[1::2], strict=True)
     ]
 
@@ -83,7 +87,8 @@ def navigation(index: str) -> str:
     """The index as Sphinx wants it, in lists that no reader of the page sees."""
     lines = []
     for heading, pages in sections(index):
-        lines += ["", "```{toctree}", ":hidden:", f":caption: {heading}", "", *pages, "```"]
+        entries = [f"{name} <{path}>" for name, path in pages]
+        lines += ["", "```{toctree}", ":hidden:", f":caption: {heading}", "", *entries, "```"]
     return "\n".join(lines)
 
 
@@ -106,7 +111,21 @@ def complete(app: Sphinx, docname: str, content: list[str]) -> None:
         content[0] = content[0].replace("<!-- The settings of the code. -->", settings())
 
 
+def find(
+    app: Sphinx, env: BuildEnvironment, node: pending_xref, shown: nodes.TextElement
+) -> nodes.Node | None:
+    """What a docstring means by a name such as `Retry`, if only one thing has it."""
+    if node.get("reftype") != "obj":
+        return None
+    python = env.domains.python_domain
+    same = [name for name in python.objects if name.endswith(f".{node['reftarget']}")]
+    if len(same) != 1:
+        return None
+    return python.resolve_xref(env, node["refdoc"], app.builder, "obj", same[0], node, shown)
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("missing-reference", find)
     app.add_lexer("conf", IniLexer)
     app.add_lexer("procfile", YamlLexer)
     app.connect("source-read", complete)
