@@ -116,7 +116,7 @@ def test_the_tutorial(newcomer: Newcomer) -> None:
     assert "This is no address." in shown
     assert "[('ada@example.com', True)]" in shown
     assert "0:00:10" in shown
-    wait_for(lambda: "To: ada@example.com" in worker.read_text(), what="the receipt")
+    wait_for(lambda: "To ada@example.com" in worker.read_text(), what="the receipt")
 
     assert "Ran 4 tests" in newcomer.run("manage.py", "test")
 

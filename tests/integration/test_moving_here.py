@@ -25,7 +25,7 @@ from tests.workers import hasten, work
 PAGE = ROOT / "docs" / "coming-from-others.md"
 MODULES = ("shop", "drain_rq", "move_rq", "move_huey", "move_dramatiq")
 
-pytestmark = [pytest.mark.django_db(transaction=True)]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("own_tasks")]
 
 
 @pytest.fixture(autouse=True)

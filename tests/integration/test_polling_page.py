@@ -21,7 +21,10 @@ from tests.workers import work
 
 PAGE = ROOT / "docs" / "polling.md"
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("broker_url", "own_tasks"),
+]
 
 
 @pytest.fixture

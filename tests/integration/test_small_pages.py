@@ -12,7 +12,10 @@ from jobs.models import TaskResult
 from tests.project import ROOT
 from tests.workers import put_message, work
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
+pytestmark = [
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.usefixtures("broker_url", "own_tasks"),
+]
 
 
 def run(page: str) -> dict[str, Any]:
