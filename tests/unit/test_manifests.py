@@ -1,5 +1,6 @@
-"""What the pages give to copy, each by the checker of its own format: the Dockerfile by hadolint,
-compose and Kubernetes by their schemas, units by systemd, and every command by this program.
+"""What the pages give to copy, and what hosts read, each by the checker of its own format: the
+Dockerfile by hadolint, compose and Kubernetes by their schemas, units by systemd, and every command
+by this program.
 """
 
 from __future__ import annotations
@@ -77,12 +78,15 @@ def test_the_dockerfile() -> None:
     run(str(hadolint), "--no-color", "-", given=manifests("docker.md", "dockerfile")["Dockerfile"])
 
 
-def test_compose(tmp_path: Path) -> None:
+def check_schema(name: str, file: Path) -> None:
     needs("check_jsonschema")
+    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{name}", str(file))
+
+
+def test_compose(tmp_path: Path) -> None:
     file = tmp_path / "compose.yaml"
     file.write_text(manifests("docker.md", "yaml")[file.name])
-    schema = "vendor.compose-spec"
-    run(sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(file))
+    check_schema("compose-spec", file)
 
     (compose,) = documents("docker.md", file.name)
     services = compose["services"]
@@ -174,3 +178,7 @@ def test_procfile() -> None:
     for name, command in processes.items():
         if name != "web":
             check_command(shlex.split(command))
+
+
+def test_the_host_of_the_documentation() -> None:
+    check_schema("readthedocs", ROOT / ".readthedocs.yaml")
