@@ -21,7 +21,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm check \
-	budget lint format release clean
+	docs budget lint format release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,7 +51,8 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_celery_forms.py integration/test_embedded.py \
 	integration/test_every_call_ends.py integration/test_foreign_messages.py \
 	integration/test_inspecting.py integration/test_limits_page.py \
-	integration/test_long_tasks_page.py integration/test_moving.py \
+	integration/test_long_tasks_page.py integration/test_moving.py integration/test_moving_here.py \
+	integration/test_polling_page.py integration/test_small_pages.py e2e/test_tutorial.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
@@ -122,6 +123,10 @@ check: $(INSTALLED) lint ## Check style, types, the documentation's links, setti
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget
+
+docs: $(INSTALLED) ## Make the documentation's site in build/site; a warning is an error
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	$(BIN)/python -m sphinx -q -E -j 2 -W --keep-going -c docs -d build/doctrees . build/site
 
 budget: $(INSTALLED) ## Make what sending, running and recording cost now the budget that check holds
 	$(BIN)/python -m benchmarks.budget --write

@@ -1,5 +1,7 @@
 """The error tree.
 
+::
+
     JobsError
     ├── ConfigurationError          a setting or an option is wrong
     ├── SendError                   raised at the call; nothing was sent

@@ -6,6 +6,7 @@
 `sentinel_url`   the URL of Sentinels whose master is emptied for this test, set as well
 `own_valkey`     a Valkey server of this test alone, which may be killed or frozen
 `cluster_url`    that of the run's Cluster, emptied for this test, as `broker_url`
+`own_tasks`      forgets the tasks that this test declares, such as those of a page
 `project`        real `manage.py` processes on this test's database and broker
 ===============  ==================================================================
 """
@@ -33,6 +34,7 @@ from pytest_django import Settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
+from jobs import registry
 from jobs.ledger import partitions
 from tests import services
 from tests.project import FOR_PYTHON, Project
@@ -218,6 +220,14 @@ def own_valkey(tmp_path: Path, settings: Settings) -> Iterator[services.Valkey]:
     with services.valkey(tmp_path / "valkey") as server:
         settings.JOBS = {**settings.JOBS, "BROKER_URL": server.url}
         yield server
+
+
+@pytest.fixture
+def own_tasks() -> Iterator[None]:
+    before = {**registry.tasks}
+    yield
+    registry.tasks.clear()
+    registry.tasks.update(before)
 
 
 @pytest.fixture(scope="session")

@@ -52,7 +52,8 @@ def _made() -> Broker:
         if not settings.DEBUG:
             raise ConfigurationError(
                 "JOBS['BROKER_URL'] is empty and DEBUG is off. Set it to the address of a Redis or "
-                "Valkey server, such as redis://localhost:6379/0."
+                "Valkey server, such as redis://localhost:6379/0. A test gets a broker in memory "
+                "from jobs.testing.JobsMixin or jobs.testing.in_memory()."
             )
         from jobs.broker import embedded
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import django.test.utils
 import pytest
 import redis
 from django.core.checks import run_checks
@@ -76,6 +77,16 @@ def test_no_broker_in_production(settings: Settings) -> None:
     settings.DEBUG = False
     assert [found_id for found_id, _ in found()] == ["jobs.E002"]
     settings.DEBUG = True
+    assert found() == []
+
+
+def test_a_test_runner_that_turns_debug_off(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.JOBS = {}
+    settings.DEBUG = False
+    saved = django.test.utils._TestState.saved_data  # type: ignore[attr-defined]
+    monkeypatch.setattr(saved, "debug", True)
     assert found() == []
 
 

@@ -108,6 +108,11 @@ def test_every_public_name_is_documented() -> None:
     assert missing(jobs.__all__, REFERENCE / "tasks.md") == []
 
 
+def test_every_public_name_is_in_the_reference_made_from_docstrings() -> None:
+    named = re.findall(r"^\.\. auto\w+:: jobs\.(\w+)$", text_of(REFERENCE / "api.md"), re.MULTILINE)
+    assert set(jobs.__all__) <= set(named)
+
+
 @pytest.mark.parametrize("kind", [Task, AsyncResult, GroupResult, Request, Progress])
 def test_every_member_is_documented(kind: type[Any]) -> None:
     own = {name for name in vars(kind) if not name.startswith("_")}
