@@ -30,8 +30,8 @@ _PLACE = struct.Struct("<qdqd")
 #: A place without its first value.
 _TIMES = struct.Struct("<dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
-#: finished its work; then, written by the supervisor, whether it is to claim nothing (the lowest
-#: bit) and how often the broker may have lost messages (the others).
+#: finished its work (2: and is to be replaced); then, written by the supervisor, whether it is to
+#: claim nothing (the lowest bit) and how often the broker may have lost messages (the others).
 _WORD = struct.Struct("<q")
 _READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
 
@@ -119,8 +119,13 @@ class Board:
         """Whether the child has finished its work, and ends because of that."""
         return bool(self._word(_OVER))
 
-    def set_over(self) -> None:
-        self._say(_OVER, 1)
+    @property
+    def spent(self) -> bool:
+        """Whether it has ended only to be replaced by another."""
+        return self._word(_OVER) == 2
+
+    def set_over(self, *, spent: bool = False) -> None:
+        self._say(_OVER, 2 if spent else 1)
 
     @property
     def quiet(self) -> bool:

@@ -318,6 +318,16 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
 
 
 @pytest.mark.one_database
+def test_children_are_replaced_that_take_too_much_memory(project: Project) -> None:
+    results = where.enqueue_many([()] * 5)
+    # With --burst, since what is left is for the next child, and not for nobody.
+    printed = project.run("runworker", "--burst", *ONE, "--max-memory-per-child", "1")
+    pids = [result.get(timeout=60)[0] for result in results]
+    assert len(set(pids)) >= 2
+    assert "ended" not in printed
+
+
+@pytest.mark.one_database
 def test_a_long_task_holds_up_nothing_behind_it(project: Project, gate: Gate) -> None:
     worker = ready_worker(project, "--processes", "2")
     # Short ones first, so that both children claim many at a time.

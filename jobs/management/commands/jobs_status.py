@@ -16,7 +16,7 @@ from jobs import (
     control,
     ledger,
 )
-from jobs.broker.base import Keeping, Stats
+from jobs.broker.base import SCHEDULES, Keeping, Stats
 from jobs.control import Pause, attention, inspecting, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
@@ -45,8 +45,8 @@ class Command(JobsCommand):
 Show what the queues hold and who works on them.
 
 Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, committed
-ones are not handed to the broker, the broker has lost some or may evict them, or schedules are due
-and no beat sends them; 2 the broker is away."""
+ones are not handed to the broker, the broker has lost some or may evict them, or schedules are
+enabled and no beat runs; 2 the broker is away."""
     #: Probes call it often; it reports wrong settings itself, without all of Django's checks.
     requires_system_checks = ()
 
@@ -82,6 +82,9 @@ and no beat sends them; 2 the broker is away."""
             overdue = Schedule.objects.using(ledger.alias()).due(now - _OVERDUE).count()
             if overdue:
                 problems.append(_("%d schedules are overdue. Is beat running?") % overdue)
+            # Every beat listens for edited schedules. None: the server doesn't say who does.
+            if broker.get().listeners(SCHEDULES) == 0 and attention.needs_beat():
+                problems.append(attention.no_beat())
             if options["json"] and conf.get().metrics:
                 numbers = _numbers()
             problems += map(attention.damaged, broker.get().damaged())

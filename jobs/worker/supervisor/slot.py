@@ -67,7 +67,7 @@ class Slot:
         self._quiet = False
         #: Why the last child ended before it claimed anything; "" if it didn't.
         self.failed = ""
-        #: Whether the last child has done all its work.
+        #: Whether the last child has done all its work, and didn't end only to be replaced.
         self.done = False
 
     @property
@@ -168,8 +168,8 @@ class Slot:
         self._processed += board.processed
         self._failed += board.failed
         told = signal.SIGKILL in self._sent or code in {-signum for signum in self._sent}
-        self.done = board.over
-        crashed = not (self.done or told or self._killed)
+        self.done = board.over and not board.spent
+        crashed = not (board.over or told or self._killed)
         if crashed:
             log.error("child %s ended: %s", self.consumer, how(code))
             self.failed = "" if board.ready else how(code)
