@@ -319,8 +319,9 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
 
 @pytest.mark.one_database
 def test_children_are_replaced_that_take_too_much_memory(project: Project) -> None:
-    results = where.enqueue_many([()] * 5)
-    # With --burst, since what is left is for the next child, and not for nobody.
+    # More than a child claims before it sees that the first has ended. With --burst, since what is
+    # left is for the next child.
+    results = where.enqueue_many([()] * 60)
     printed = project.run("runworker", "--burst", *ONE, "--max-memory-per-child", "1")
     pids = [result.get(timeout=60)[0] for result in results]
     assert len(set(pids)) >= 2
