@@ -7,7 +7,8 @@ killed then, and when it began (monotonic seconds). Behind the places stands wha
 itself, and what its supervisor says to it: whether to claim, and that the broker may have lost what
 the child holds.
 
-What lies behind that in the file is not mapped: the child's stacks are written there.
+What lies behind that in the file is not mapped. The child writes there the names of the tasks that
+it knows, before it is ready, and later its stacks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jobs.message import Killed
@@ -143,6 +144,16 @@ class Board:
 
     def note_loss(self) -> None:
         self._say(_QUIET, self._word(_QUIET) + 2)
+
+    def note_tasks(self, names: Sequence[str]) -> None:
+        """Leave the names of the tasks that the child knows."""
+        # This leaves the file's position where it is: see `take_stacks`.
+        os.pwrite(self.fd, "\n".join(names).encode(errors="replace"), self._size)
+
+    def tasks(self) -> list[str]:
+        """What the child has left by `note_tasks`; only until stacks are asked for."""
+        noted = os.pread(self.fd, os.fstat(self.fd).st_size, self._size)
+        return noted.decode(errors="replace").split("\n")
 
     def take_stacks(self) -> str:
         """The stacks that the child has written since they were last taken."""

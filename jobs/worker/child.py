@@ -192,6 +192,7 @@ class Child:
             signals.announce(signals.worker_ready, self.name, queues=queues)
             # After that: what receivers set up, every task is to find.
             isolation.remember()
+            self.board.note_tasks(sorted(tasks))
             self.consumer.start()
             self.board.set_ready()
             if threads:
