@@ -123,6 +123,14 @@ def time_of(moment: dt.datetime) -> str:
     return timezone.localtime(moment).isoformat(" ", "seconds")
 
 
+def pauses_as_json(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> dict[str, Any]:
+    """All queues and tasks that are paused, by name, with by whom, why and when."""
+    return {
+        what: {name: {"by": one.by, "why": one.why, "at": one.at} for name, one in paused.items()}
+        for what, paused in (("paused_queues", queues), ("paused_tasks", tasks))
+    }
+
+
 def pause_lines(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> Iterator[str]:
     """A line for each queue and task that is paused."""
     paused = [(_("queue %s") % name, pause) for name, pause in queues.items()]

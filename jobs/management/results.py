@@ -11,7 +11,8 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import AsyncResult, ledger
+from jobs import ledger
+from jobs.api.results import AsyncResult
 from jobs.exceptions import ResultTimeout
 from jobs.management.operating import time_of
 from jobs.models import TaskResult

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import AsyncResult
+from jobs.api.results import AsyncResult
 from jobs.management import results
 from jobs.management.operating import OperatorCommand
 

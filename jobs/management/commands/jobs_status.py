@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -21,7 +20,7 @@ from jobs.control import Pause, attention, inspecting, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import recovery
-from jobs.management.operating import JobsCommand, pause_lines
+from jobs.management.operating import JobsCommand, pause_lines, pauses_as_json
 from jobs.management.processes import refuse_memory
 from jobs.models import Schedule, TaskResult
 from jobs.registry import tasks
@@ -51,7 +50,7 @@ enabled and no beat runs; 2 the broker is away."""
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+        self.add_json(parser)
         parser.add_argument(
             "--fail-on-dead", action="store_true", help=_("a dead letter is a problem, too")
         )
@@ -107,13 +106,12 @@ enabled and no beat runs; 2 the broker is away."""
                     }
                     for queue, counts in stats.items()
                 },
-                "paused_queues": _plain(queues),
-                "paused_tasks": _plain(paused_tasks),
+                **pauses_as_json(queues, paused_tasks),
                 "oldest_unpublished_seconds": oldest,
                 "metrics": numbers,
                 "problems": problems,
             }
-            self.stdout.write(json.dumps(said, indent=2))
+            self.print_json(said)
         elif stats:
             self._print(stats, oldest)
             for line in pause_lines(queues, paused_tasks):
@@ -175,11 +173,4 @@ def _numbers() -> dict[str, Any]:
             "tasks": {task: metrics.plain(one) for task, one in metrics.by_task(period).items()},
         }
         for period in (Range.HOUR, Range.DAY, Range.WEEK)
-    }
-
-
-def _plain(pauses: dict[str, Pause]) -> dict[str, Any]:
-    return {
-        name: {"by": pause.by, "why": pause.why, "at": pause.at.isoformat()}
-        for name, pause in pauses.items()
     }

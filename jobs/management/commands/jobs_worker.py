@@ -39,6 +39,7 @@ tasks    print the names of the tasks that it knows"""
             metavar="S",
             help=_("wait so many seconds for the answer; default: %(default)g"),
         )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         worker, act = options["worker"], Act(options["act"])
@@ -50,6 +51,11 @@ tasks    print the names of the tasks that it knows"""
             time.sleep(_PAUSE)
         if not answer.done:
             raise CommandError(answer.text or _("Worker %s doesn't do it.") % worker)
+        if options["json"]:
+            names = answer.text.splitlines() if act is Act.TASKS else None
+            told = {"worker": worker, "act": act, "tasks": names, "stacks": dict(answer.stacks)}
+            self.print_json(told)
+            return
         for process, text in answer.stacks:
             self.stdout.write(f"{process}\n{text}")
         if act is Act.TASKS:

@@ -39,15 +39,19 @@ it is on disk either way."""
             action="store_true",
             help=_("end it on Ctrl-C even if it ran before"),
         )
+        self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             folder = embedded_folder(conf.get().embedded_dir)
             if options["status"]:
-                url = embedded.running(folder)
+                url, pid = embedded.running(folder), embedded.pid(folder)
+                if options["json"]:
+                    self.print_json({"running": url is not None, "pid": pid, "url": url})
                 if url is None:
                     raise CommandError(_("The embedded broker is not running."), returncode=1)
-                self.stdout.write(self._where(folder, url))
+                if not options["json"]:
+                    self.stdout.write(self._where(folder, url))
             elif options["stop"]:
                 self._stop(folder)
             else:
