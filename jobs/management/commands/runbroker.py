@@ -25,8 +25,8 @@ Run the embedded broker (Valkey) of a development machine, and show its log (not
 
 Nobody has to call this: web server, worker and beat start the broker by themselves when
 JOBS["BROKER_URL"] is empty, and it stays in the background. Ctrl-C here ends the broker that this
-command started. If it ran before, its log is shown and Ctrl-C leaves it running. What waits in
-it is on disk either way."""
+command started, unless another runbroker shows it as well. If it ran before, its log is shown and
+Ctrl-C leaves it running. What waits in it is on disk either way."""
     requires_system_checks = ()
     requires_migrations_checks = False
 
@@ -79,16 +79,19 @@ it is on disk either way."""
         was_running = embedded.running(folder) is not None
         log = embedded.log_file(folder)
         shown_to = log.stat().st_size if log.exists() else 0
-        url = embedded.ensure(folder)
-        where = self._where(folder, url)
-        self.stdout.write(_("It was running already: %s") % where if was_running else where)
-        ended = self._follow(folder, shown_to, asked, shown=shown)
+        with embedded.in_use(folder):
+            url = embedded.ensure(folder)
+            where = self._where(folder, url)
+            self.stdout.write(_("It was running already: %s") % where if was_running else where)
+            ended = self._follow(folder, shown_to, asked, shown=shown)
         if ended:
             raise CommandError(_("The embedded broker was ended by someone else."))
-        if always_stop or not was_running:
-            self._stop(folder)
-        else:
+        if not always_stop and was_running:
             self.stdout.write(_("The embedded broker goes on; `runbroker --stop` ends it."))
+        elif embedded.stop_unused(folder):
+            self.stdout.write(_("The embedded broker has ended; its data is on disk."))
+        else:
+            self.stdout.write(_("The embedded broker goes on: another runbroker shows it."))
 
     def _where(self, folder: Path, url: str) -> str:
         return _("The embedded broker runs as process %(pid)s at %(url)s") % {

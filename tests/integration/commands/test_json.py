@@ -32,7 +32,7 @@ def told(*args: str) -> Any:
 def test_every_command_has_it() -> None:
     """But for those that run until they are stopped."""
     names = [name for name, app in get_commands().items() if app == "jobs"]
-    lasting = {"runworker", "runbeat"}
+    lasting = {"runworker", "runbeat", "rundev"}
     assert lasting < set(names)
     for name in set(names) - lasting:
         help_text = load_command_class("jobs", name).create_parser("manage.py", name).format_help()
