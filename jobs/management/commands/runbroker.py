@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import conf
@@ -30,7 +29,7 @@ Ctrl-C leaves it running. What waits in it is on disk either way."""
     requires_system_checks = ()
     requires_migrations_checks = False
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--status", action="store_true", help=_("say whether it runs, and where"))
         what.add_argument("--stop", action="store_true", help=_("end it and return"))
