@@ -37,6 +37,7 @@ from tests.workers import (
     Gate,
     children,
     on_redis,
+    own_jobs,
     put_message,
     ready_worker,
     settled,
@@ -334,11 +335,12 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
 def test_children_are_replaced_that_take_too_much_memory(project: Project) -> None:
     # More than a child claims before it sees that the first has ended. With --burst, since what is
     # left is for the next child.
-    results = where.enqueue_many([()] * 60)
-    printed = project.run("runworker", "--burst", *ONE, "--max-memory-per-child", "1")
-    pids = [result.get(timeout=60)[0] for result in results]
-    assert len(set(pids)) >= 2
-    assert "ended" not in printed
+    for args, jobs in ((("--max-memory-per-child", "1"), {}), ((), {"MAX_MEMORY_PER_CHILD": 1})):
+        results = where.enqueue_many([()] * 60)
+        printed = project.run("runworker", "--burst", *ONE, *args, **own_jobs(project, jobs))
+        pids = [result.get(timeout=60)[0] for result in results]
+        assert len(set(pids)) >= 2
+        assert "ended" not in printed
 
 
 @pytest.mark.one_database
