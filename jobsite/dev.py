@@ -9,13 +9,9 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import signal
 import socket
-import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import django
@@ -24,64 +20,11 @@ from django.core.management import call_command
 
 from jobs import conf
 from jobs.broker import embedded, embedded_folder
+from jobs.management.parts import LOOK_SECONDS, Part, describe, end, note_interrupts, say
 
 ROOT = Path(__file__).resolve().parent.parent
 QUEUES = "high,default,low"
 USER = PASSWORD = "admin"  # noqa: S105 - it is printed, and for development only
-#: How long, in seconds, the parts may take to end; the worker lets running tasks finish.
-STOP_SECONDS = 40.0
-_LOOK_SECONDS = 0.1
-_COLOURS = {"web": 36, "worker": 32, "beat": 35, "broker": 33}
-_terminal = threading.Lock()
-
-
-class Part:
-    """One `manage.py` process in a process group of its own."""
-
-    def __init__(self, name: str, *command: str) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            [sys.executable, "manage.py", *command],
-            cwd=ROOT,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "DJANGO_RUNSERVER_HIDE_WARNING": "true"},
-            start_new_session=True,
-            text=True,
-            errors="replace",
-        )
-        self._reader = threading.Thread(target=self._show, daemon=True)
-        self._reader.start()
-
-    def ended(self) -> bool:
-        return self.process.poll() is not None
-
-    def signal(self, signum: signal.Signals) -> None:
-        """To the whole group, as a terminal does on Ctrl-C."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signum)
-
-    def finish(self) -> None:
-        """Leave nothing of it behind: neither a process nor an unread line."""
-        self.signal(signal.SIGKILL)
-        self.process.wait()
-        self._reader.join(timeout=2)
-        if self.process.stdout is not None:
-            self.process.stdout.close()
-
-    def _show(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            say(line.rstrip("\n"), self.name)
-
-
-def say(line: str, name: str = "") -> None:
-    label = f"{name:<6} |"
-    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
-        label = f"\033[{_COLOURS.get(name, 1)}m{label}\033[0m"
-    with _terminal:
-        print(label, line, flush=True)
 
 
 def main() -> int:
@@ -97,9 +40,7 @@ def main() -> int:
         )
     refuse_taken(port)
     sign_in = prepare()
-    interrupts: list[int] = []
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(signum, lambda received, _frame: interrupts.append(received))
+    interrupts = note_interrupts()
     parts: list[Part] = []
     try:
         parts += start(port)
@@ -125,11 +66,14 @@ def prepare() -> str:
     from django.contrib.auth import get_user_model
     from django.db import connections
 
-    call_command("migrate", interactive=False, verbosity=1 if sys.stdout.isatty() else 0)
     users = get_user_model()._default_manager
+    folder = embedded.private_folder(embedded_folder(conf.get().embedded_dir))
     try:
-        if not users.filter(is_superuser=True).exists():
-            users.create_superuser(USER, f"{USER}@example.com", PASSWORD)
+        # Another `make run` in this clone may do the same at this moment.
+        with embedded.locked(folder / "setup.lock"):
+            call_command("migrate", interactive=False, verbosity=1 if sys.stdout.isatty() else 0)
+            if not users.filter(is_superuser=True).exists():
+                users.create_superuser(USER, f"{USER}@example.com", PASSWORD)
         known = users.filter(username=USER, is_superuser=True).first()
         if known is not None and known.check_password(PASSWORD):
             return f"sign in as {USER} with the password {PASSWORD}"
@@ -140,14 +84,17 @@ def prepare() -> str:
 
 def start(port: int) -> list[Part]:
     """All parts in the order in which they end; the broker only where the settings name none."""
-    parts = [
-        Part("web", "runserver", f"127.0.0.1:{port}"),
-        Part("worker", "runworker", "--queues", QUEUES, "--reload"),
-        Part("beat", "runbeat"),
-    ]
+    commands = {
+        "web": ["runserver", f"127.0.0.1:{port}"],
+        "worker": ["runworker", "--queues", QUEUES, "--reload"],
+        "beat": ["runbeat"],
+    }
     if not settings.JOBS.get("BROKER_URL"):
-        parts.append(Part("broker", "runbroker", "--stop-at-exit", "--verbosity=0"))
-    return parts
+        commands["broker"] = ["runbroker", "--stop-at-exit", "--verbosity=0"]
+    return [
+        Part(name, [sys.executable, "manage.py", *command], ROOT)
+        for name, command in commands.items()
+    ]
 
 
 def watch(parts: list[Part], port: int, sign_in: str, interrupts: list[int]) -> int:
@@ -161,12 +108,8 @@ def watch(parts: list[Part], port: int, sign_in: str, interrupts: list[int]) -> 
         if not announced and answers(port):
             announced = True
             announce(port, sign_in)
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(LOOK_SECONDS)
     return 0
-
-
-def describe(status: int) -> str:
-    return f"exit status {status}" if status >= 0 else signal.Signals(-status).name
 
 
 def answers(port: int) -> bool:
@@ -193,22 +136,8 @@ def stop(parts: list[Part], interrupts: list[int]) -> None:
     end([part for part in parts if part.name == "broker"], lambda: False)
     if not settings.JOBS.get("BROKER_URL"):
         # Another part may have started it, and its own have ended before it was up.
-        embedded.stop(embedded_folder(conf.get().embedded_dir))
+        embedded.stop_unused(embedded_folder(conf.get().embedded_dir))
     say("All has ended.")
-
-
-def end(parts: list[Part], hurried: Callable[[], bool]) -> None:
-    for part in parts:
-        part.signal(signal.SIGTERM)  # SIGINT is a traceback for what is still starting
-    deadline = time.monotonic() + STOP_SECONDS
-    while not all(part.ended() for part in parts):
-        if hurried() or time.monotonic() > deadline:
-            break
-        time.sleep(_LOOK_SECONDS)
-    for part in parts:
-        if not part.ended():
-            say(f"{part.name} did not end in time and was killed.")
-        part.finish()
 
 
 if __name__ == "__main__":

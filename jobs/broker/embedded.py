@@ -6,7 +6,9 @@ started it, so workers can be restarted while messages wait. Its data is also on
 append-only file, so neither `stop` nor a killed server loses a message.
 
     <folder>/
+        .gitignore      keeps all of this out of the project's repository
         start.lock      held while a server is being started or stopped
+        users.lock      held, shared, by those for whose sake the server runs: `in_use`
         server.lock     held by the server as long as it lives; its text is the socket's path
         valkey.sock     where it listens; nowhere else (no port)
         valkey.log      its log
@@ -54,8 +56,8 @@ def ensure(folder: Path) -> str:
     if url:
         return url
     binary = _binary()
-    folder = _private(folder)
-    with _locked(folder / "start.lock"):
+    folder = private_folder(folder)
+    with locked(folder / "start.lock"):
         if _alive(folder):
             if _answer(folder):  # somebody else started it meanwhile; it may still be loading
                 return _await_ready(folder)
@@ -89,11 +91,30 @@ def stop(folder: Path) -> bool:
     folder = folder.resolve()
     if not _alive(folder):
         return False
-    with _locked(folder / "start.lock"):
+    with locked(folder / "start.lock"):
         if not _alive(folder):
             return False
         _end(folder)
         return True
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """Keep `stop_unused` of other processes from ending this folder's server meanwhile."""
+    with locked(private_folder(folder) / "users.lock", shared=True):
+        yield
+
+
+def stop_unused(folder: Path) -> bool:
+    """`stop`, unless some process is within `in_use`. Whether the server was ended."""
+    if not _alive(folder):
+        return False
+    with _open_lock(folder / "users.lock") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return stop(folder)
 
 
 def log_file(folder: Path) -> Path:
@@ -119,10 +140,16 @@ def _binary() -> Path:
         ) from error
 
 
-def _private(folder: Path) -> Path:
-    """Create the folder if it is missing, and close it to other users. Its real path."""
+def private_folder(folder: Path) -> Path:
+    """Create the folder if it is missing, and close it to other users. Its real path.
+
+    Raises `ConfigurationError` when it can't be used.
+    """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            # Only in a folder of our own: another may hold files of the project as well.
+            (folder / ".gitignore").write_text("*\n", "utf-8")
         folder.chmod(0o700)
     except OSError as error:
         raise ConfigurationError(
@@ -270,7 +297,8 @@ def _open_lock(file: Path) -> Iterator[int]:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def locked(file: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of this file, which is created, and wait until others have released it."""
     with _open_lock(file) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        fcntl.flock(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield

@@ -163,6 +163,9 @@ class Conf:
     misfire_grace_seconds: float = _setting(number(1.0), 30.0)
     #: A child process is replaced after this many tasks; 0: never.
     max_tasks_per_child: int = _setting(number(0, whole=True), 0)
+    #: A child process is replaced when it has more kilobytes than this in memory after a task; 0:
+    #: never.
+    max_memory_per_child: int = _setting(number(0, whole=True), 0)
     #: Whether a worker's children are forks of a process that has loaded the project once. Off, or
     #: where the system can't do it: each child loads the project itself.
     preload: bool = _setting(values.yes_or_no, True)

@@ -120,7 +120,7 @@ def look() -> Surroundings:
             now - dt.timedelta(seconds=2 * max(1.0, settings.relay_after_seconds))
         )
         left = list(unpublished.order_by("created_at").values_list("created_at", flat=True)[:MOST])
-        scheduled = schedules.earliest() is not None or (_declared() and not schedules.exists())
+        scheduled = needs_beat()
     except DatabaseError as error:
         return Surroundings(
             keeping=keeping,
@@ -152,6 +152,17 @@ def _beatless() -> bool:
     if beats:
         _beat_seen = time.monotonic()
     return beats == 0 and time.monotonic() - _beat_seen > BEAT_AWAY
+
+
+def needs_beat() -> bool:
+    """Whether any schedule is enabled, or declared in code that no beat has made rows of yet."""
+    schedules = Schedule.objects.using(router.db_for_write(Schedule))
+    return schedules.earliest() is not None or (_declared() and not schedules.exists())
+
+
+def no_beat() -> str:
+    """What there is to say while no beat runs."""
+    return _("No beat is running: schedules send nothing. Start one: manage.py runbeat.")
 
 
 def _declared() -> bool:
@@ -258,8 +269,7 @@ def _of_the_ledger(around: Surroundings) -> Iterator[Matter]:
         text = _("The ledger’s database can’t be asked: %(why)s")
         yield Matter(Kind.LEDGER, text % {"why": around.problem})
     if around.scheduled and around.beatless:
-        text = _("No beat is running: schedules send nothing. Start one: manage.py runbeat.")
-        yield Matter(Kind.BEAT, text)
+        yield Matter(Kind.BEAT, no_beat())
     if around.late:
         text = ngettext(
             "%(n)s schedule is late, by %(seconds)s s.",

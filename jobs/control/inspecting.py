@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import itertools
+import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
@@ -28,13 +29,16 @@ from jobs.broker.base import (
     Waiting,
 )
 from jobs.broker.sharding import queue_of
-from jobs.control.workers import FEW_QUEUES, read
+from jobs.control.workers import FEW_QUEUES, Act, answered, ask, read
 from jobs.exceptions import MessageError
 
 _T = TypeVar("_T")
 
 #: Seconds for which a worker without a child is believed to be alive after its last report.
 _UNLEASED = 60.0
+
+#: Seconds between two looks for the answers of workers.
+_LOOK = 0.05
 
 #: Most characters of a text in a report, and most members of a list: nobody checks what is written
 #: there.
@@ -170,6 +174,34 @@ def revoked(count: int = 100) -> list[Revoked]:
 def registered() -> list[str]:
     """Names of the tasks in this process; workers with the same code have the same ones."""
     return sorted(registry.tasks)
+
+
+def registered_by_worker(
+    timeout: float = 5.0, queues: Collection[str] = ()
+) -> dict[str, list[str] | None]:
+    """Worker → names of the tasks that it knows. All workers are asked, and answer within about a
+    second; None for one that has not within ``timeout`` seconds, or can't.
+
+    ``queues``: only workers that claim from one of these; by default all. Raises
+    `BrokerUnavailable`.
+    """
+    place: dict[str, tuple[str, str]] = {}
+    for worker in workers():
+        if worker.queues and (not queues or not set(queues).isdisjoint(worker.queues)):
+            # A worker reports, and takes commands, on the first of its queues.
+            queue = worker.queues[0]
+            place[worker.name] = queue, ask(queue, worker.name, Act.TASKS)
+    found: dict[str, list[str] | None] = dict.fromkeys(place)
+    ends = time.monotonic() + timeout
+    while place:
+        for name, asked in list(place.items()):
+            if answer := answered(*asked):
+                found[name] = answer.text.splitlines() if answer.done else None
+                del place[name]
+        if not place or time.monotonic() >= ends:
+            break
+        time.sleep(_LOOK)  # nobody tells of an answer
+    return found
 
 
 def workers(*, lost: bool = False) -> list[Worker]:

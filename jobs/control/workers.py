@@ -61,6 +61,8 @@ class Act(enum.StrEnum):
     RESTART = "restart"
     #: Tell what all threads are doing.
     STACK = "stack"
+    #: Tell which tasks it knows: their names, a line each.
+    TASKS = "tasks"
 
 
 class Command(NamedTuple):
@@ -140,11 +142,17 @@ def command(worker: str, act: Act, *, by: str = "") -> tuple[str, str]:
     Raises `UnknownWorker` when no worker of this name reports.
     """
     queue = queue_of(worker)
+    command_id = ask(queue, worker, act, by=by)
+    log.warning("worker %s is to %s, asked by %s", worker, act, by or "somebody")
+    return queue, command_id
+
+
+def ask(queue: str, worker: str, act: Act, *, by: str = "") -> str:
+    """Ask something of a worker that reports on this queue. The id for `answered`."""
     # Its time comes first: see `is_late`.
     asked = Command(f"{int(clock.now().timestamp()):08x}{secrets.token_hex(4)}", act, by)
     broker.get().command(queue, worker, asked.dumps(), TAKEN_WITHIN)
-    log.warning("worker %s is to %s, asked by %s", worker, act, by or "somebody")
-    return queue, asked.id
+    return asked.id
 
 
 def is_late(command_id: str, now: dt.datetime) -> bool:

@@ -90,7 +90,7 @@ def some_lost(before: dt.datetime, messages: int, *, unless: Collection[str] = (
 
     ``messages``: how many the queues hold in all, dead letters included. The rest as for `lost`.
     """
-    open_ = _handed_over(before).in_state(State.PENDING, State.RETRY)
+    open_ = _handed_over(before).in_state(State.PENDING, State.STARTED, State.RETRY)
     rows = open_.exclude(task__in=unless)
     if messages > _READ:
         # Each of these rows has a message, or has lost it.

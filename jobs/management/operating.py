@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime as dt
 import getpass
+import json
+import sys
 import time
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError, OutputWrapper
+from django.core.management.base import (
+    BaseCommand,
+    CommandError,
+    CommandParser,
+    OutputWrapper,
+)
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
@@ -27,6 +36,13 @@ class JobsCommand(BaseCommand):
         kwargs["formatter_class"] = RawDescriptionHelpFormatter
         return super().create_parser(prog_name, subcommand, **kwargs)
 
+    def add_json(self, parser: CommandParser) -> None:
+        """Take the option ``--json``."""
+        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+
+    def print_json(self, value: Any) -> None:
+        self.stdout.write(json.dumps(plain(value), indent=2))
+
 
 class OperatorCommand(JobsCommand):
     """A command that asks the broker, and shows this app's errors without a traceback."""
@@ -40,6 +56,20 @@ class OperatorCommand(JobsCommand):
 
     def operate(self, **options: Any) -> None:
         raise NotImplementedError
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it: times in ISO 8601, named tuples as objects."""
+    match value:
+        case dt.datetime():
+            return value.isoformat()
+        case Mapping():
+            return {str(key): plain(one) for key, one in value.items()}
+        case tuple() if hasattr(value, "_asdict"):
+            return plain(value._asdict())
+        case list() | tuple():
+            return [plain(one) for one in value]
+    return value
 
 
 class Progress:
@@ -77,13 +107,28 @@ def user() -> str:
 
 
 def is_sure(question: str) -> bool:
-    """Ask at the terminal, before something is destroyed; whether the answer is yes."""
+    """Ask at the terminal, before something is destroyed; whether the answer is yes. The question
+    goes to standard error, since the output may be JSON for a program."""
     try:
-        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+        with contextlib.redirect_stdout(sys.stderr):
+            return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
         raise CommandError(
             _("Nobody is there to ask. Use --yes to delete without a question.")
         ) from None
+
+
+def time_of(moment: dt.datetime) -> str:
+    """A time as it is shown: in the time zone of the project, without fractions of a second."""
+    return timezone.localtime(moment).isoformat(" ", "seconds")
+
+
+def pauses_as_json(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> dict[str, Any]:
+    """All queues and tasks that are paused, by name, with by whom, why and when."""
+    return {
+        what: {name: {"by": one.by, "why": one.why, "at": one.at} for name, one in paused.items()}
+        for what, paused in (("paused_queues", queues), ("paused_tasks", tasks))
+    }
 
 
 def pause_lines(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> Iterator[str]:
@@ -91,6 +136,10 @@ def pause_lines(queues: Mapping[str, Pause], tasks: Mapping[str, Pause]) -> Iter
     paused = [(_("queue %s") % name, pause) for name, pause in queues.items()]
     paused += [(_("task %s") % name, pause) for name, pause in tasks.items()]
     for what, pause in paused:
-        at = timezone.localtime(pause.at).isoformat(" ", "seconds")
-        named = {"what": what, "by": pause.by or "?", "at": at, "why": pause.why or "?"}
+        named = {
+            "what": what,
+            "by": pause.by or "?",
+            "at": time_of(pause.at),
+            "why": pause.why or "?",
+        }
         yield _("%(what)s: paused by %(by)s at %(at)s: %(why)s") % named

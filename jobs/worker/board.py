@@ -7,7 +7,8 @@ killed then, and when it began (monotonic seconds). Behind the places stands wha
 itself, and what its supervisor says to it: whether to claim, and that the broker may have lost what
 the child holds.
 
-What lies behind that in the file is not mapped: the child's stacks are written there.
+What lies behind that in the file is not mapped. The child writes there the names of the tasks that
+it knows, before it is ready, and later its stacks.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import struct
 import sys
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from jobs.message import Killed
@@ -30,8 +31,8 @@ _PLACE = struct.Struct("<qdqd")
 #: A place without its first value.
 _TIMES = struct.Struct("<dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
-#: finished its work; then, written by the supervisor, whether it is to claim nothing (the lowest
-#: bit) and how often the broker may have lost messages (the others).
+#: finished its work (2: and is to be replaced); then, written by the supervisor, whether it is to
+#: claim nothing (the lowest bit) and how often the broker may have lost messages (the others).
 _WORD = struct.Struct("<q")
 _READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
 
@@ -119,8 +120,13 @@ class Board:
         """Whether the child has finished its work, and ends because of that."""
         return bool(self._word(_OVER))
 
-    def set_over(self) -> None:
-        self._say(_OVER, 1)
+    @property
+    def spent(self) -> bool:
+        """Whether it has ended only to be replaced by another."""
+        return self._word(_OVER) == 2
+
+    def set_over(self, *, spent: bool = False) -> None:
+        self._say(_OVER, 2 if spent else 1)
 
     @property
     def quiet(self) -> bool:
@@ -138,6 +144,16 @@ class Board:
 
     def note_loss(self) -> None:
         self._say(_QUIET, self._word(_QUIET) + 2)
+
+    def note_tasks(self, names: Sequence[str]) -> None:
+        """Leave the names of the tasks that the child knows."""
+        # This leaves the file's position where it is: see `take_stacks`.
+        os.pwrite(self.fd, "\n".join(names).encode(errors="replace"), self._size)
+
+    def tasks(self) -> list[str]:
+        """What the child has left by `note_tasks`; only until stacks are asked for."""
+        noted = os.pread(self.fd, os.fstat(self.fd).st_size, self._size)
+        return noted.decode(errors="replace").split("\n")
 
     def take_stacks(self) -> str:
         """The stacks that the child has written since they were last taken."""

@@ -61,6 +61,8 @@ class Options:
     #: Seconds, for tasks that have no limits of their own; None: no limit.
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    #: Kilobytes of memory beyond which a child is replaced after a call; 0: never.
+    max_memory_per_child: int = 0
     #: End when the queues are empty.
     burst: bool = False
     reload: bool = False
@@ -89,6 +91,11 @@ class Options:
         for limit in (self.time_limit, self.soft_time_limit):
             if limit is not None and limit <= 0:
                 raise ConfigurationError(f"A time limit must be more than 0 s, not {limit:g}.")
+        if self.max_memory_per_child < 0:
+            raise ConfigurationError(
+                "The memory of a child is a number of kilobytes from 0, not "
+                f"{self.max_memory_per_child}."
+            )
         if self.health_file and not Path(self.health_file).absolute().parent.is_dir():
             raise ConfigurationError(f"There is no folder for the file {self.health_file!r}.")
         if len(self.name) > _LONGEST_NAME or not message.is_name(self.name):
@@ -114,14 +121,6 @@ class Options:
         values = json.loads(text)
         tuples = {name: tuple(values[name]) for name in ("queues", "weights")}
         return cls(**values | tuples)
-
-
-def cores() -> int:
-    """How many cores this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # macOS
-        return os.cpu_count() or 1
 
 
 def default_name() -> str:
@@ -173,6 +172,7 @@ class Child:
             self.recorder,
             board,
             burst=options.burst,
+            most_memory=options.max_memory_per_child * 1024,
             stop=self.stop,
         )
         self._stop: queue.SimpleQueue[None] = queue.SimpleQueue()
@@ -192,6 +192,7 @@ class Child:
             signals.announce(signals.worker_ready, self.name, queues=queues)
             # After that: what receivers set up, every task is to find.
             isolation.remember()
+            self.board.note_tasks(sorted(tasks))
             self.consumer.start()
             self.board.set_ready()
             if threads:
@@ -212,7 +213,7 @@ class Child:
             except BrokerUnavailable:
                 pass  # the supervisor does it, or the lease ends
             # Last: an end before this counts as a crash, whatever the exit status.
-            self.board.set_over()
+            self.board.set_over(spent=self.consumer.spent)
 
     def stop(self) -> None:
         """Claim nothing more, and let what runs finish; loops of `iterate` end at their next step.

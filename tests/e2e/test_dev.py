@@ -67,22 +67,31 @@ def alive(pid: int) -> bool:
 
 
 def test_all_comes_up_and_ctrl_c_ends_all_of_it(launch: Launch, folder: Path) -> None:
-    port = free_port()
-    process = launch(port)
-    process.wait_for_output("Ctrl-C ends all of it", timeout=60)
-    assert "sign in as admin with the password admin" in process.output()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/admin/", timeout=60) as answer:
-        assert answer.status == 200
-    # Only the web server is known to be up.
-    process.wait_for_output(" ready, queues", timeout=60)
-    process.wait_for_output("Beat is running", timeout=60)
-    process.wait_for_output("The embedded broker runs as process", timeout=60)
-    assert embedded.running(folder)
-    children = children_of(process)
+    # Two at once, in one clone: both make the first user, and share the broker.
+    ports = [free_port(), free_port()]
+    both = [launch(port) for port in ports]
+    for port, process in zip(ports, both, strict=True):
+        process.wait_for_output("Ctrl-C ends all of it", timeout=100)
+        assert "sign in as admin with the password admin" in process.output()
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/admin/", timeout=60) as answer:
+            assert answer.status == 200
+        # Only the web server is known to be up.
+        process.wait_for_output(" ready, queues", timeout=60)
+        process.wait_for_output("Beat is running", timeout=60)
+        process.wait_for_output("The embedded broker runs as process", timeout=60)
+    server = embedded.pid(folder)
+    assert server
+    children = [child for process in both for child in children_of(process)]
+    first, second = both
 
-    assert process.stop(signal.SIGINT, timeout=60) == 0
-    assert process.output().rstrip().endswith("All has ended.")
-    assert "Traceback" not in process.output()
+    assert first.stop(signal.SIGINT, timeout=60) == 0
+    assert "The embedded broker goes on" in first.output()
+    assert embedded.pid(folder) == server
+    assert second.poll() is None
+    assert second.stop(signal.SIGINT, timeout=60) == 0
+    for process in both:
+        assert process.output().rstrip().endswith("All has ended.")
+        assert "Traceback" not in process.output()
     assert embedded.running(folder) is None
     assert not [child for child in children if alive(child)]
 

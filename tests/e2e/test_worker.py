@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.utils import timezone
 
 from jobs import broker, message
+from jobs.control import inspect
 from jobs.exceptions import TaskRevoked
 from jobs.models import TaskResult
 from jobs.states import State
@@ -36,6 +37,7 @@ from tests.workers import (
     Gate,
     children,
     on_redis,
+    own_jobs,
     put_message,
     ready_worker,
     settled,
@@ -291,12 +293,24 @@ def test_reload_restarts_the_children(project: Project, tmp_path: Path) -> None:
     )
     worker.wait_for_output(" ready, queues")
     assert result_of(put_message(task="fresh")) == '"old"'
+    assert known_to_workers("fresh")
+    assert not known_to_workers("fresher")
     # At one blow: an empty file is code as well.
-    (app / "new").write_text(code.format("new"))
+    (app / "new").write_text((code + code.replace("fresh", "fresher")).format("new", "new"))
     (app / "new").replace(app / "tasks.py")
     wait_for(lambda: worker.output().count(" ready, queues") == 2, what="the new child")
     assert result_of(put_message(task="fresh")) == '"new"'
+    # As the children say: the supervisor still has the old code.
+    assert known_to_workers("fresher")
+    assert "fresher: not known here" in project.run("jobs_inspect", "registered")
     assert worker.stop() == 0
+
+
+def known_to_workers(name: str) -> bool:
+    """Whether the only worker says that it knows a task of this name."""
+    (found,) = wait_for(lambda: inspect.registered_by_worker(60).values(), what="its report")
+    assert found is not None
+    return name in found
 
 
 def result_of(task_id: str) -> str:
@@ -315,6 +329,18 @@ def test_children_are_replaced_after_so_many_tasks(project: Project) -> None:
     settled()
     assert "ended" not in worker.output()
     assert worker.stop() == 0
+
+
+@pytest.mark.one_database
+def test_children_are_replaced_that_take_too_much_memory(project: Project) -> None:
+    # More than a child claims before it sees that the first has ended. With --burst, since what is
+    # left is for the next child.
+    for args, jobs in ((("--max-memory-per-child", "1"), {}), ((), {"MAX_MEMORY_PER_CHILD": 1})):
+        results = where.enqueue_many([()] * 60)
+        printed = project.run("runworker", "--burst", *ONE, *args, **own_jobs(project, jobs))
+        pids = [result.get(timeout=60)[0] for result in results]
+        assert len(set(pids)) >= 2
+        assert "ended" not in printed
 
 
 @pytest.mark.one_database

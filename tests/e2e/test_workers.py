@@ -180,6 +180,8 @@ def test_what_every_thread_is_doing(project: Project, gate: Gate) -> None:
             assert name.startswith("w/")
             assert text.count("consumer.py") >= 1
             assert text.count("Current thread") == 1, "only the newest"
+    # They were where the stacks are now.
+    assert add.name in ask(Act.TASKS).text.splitlines()
     gate.open()
     assert worker.stop() == 0
 

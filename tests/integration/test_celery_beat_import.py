@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -250,6 +251,12 @@ class TestCommand:
             "3 to import, 1 that can't be, 0 that are there already or declared. Nothing is "
             "written; --apply writes it.",
         ]
+        told = json.loads(run("jobs_import_celery_beat", "--json"))
+        assert not told["written"]
+        shown = {one["name"]: one for one in told["schedules"]}
+        assert (shown["daily"]["rule"], shown["daily"]["importable"]) == ("0 6 * * * (UTC)", True)
+        assert (shown["sun"]["rule"], shown["sun"]["importable"]) == (None, False)
+        assert "depends on the sun" in shown["sun"]["notes"][0]
         assert not Schedule.objects.exists()
 
     def test_applied_once_and_again(self, old: Any, settings: Settings) -> None:

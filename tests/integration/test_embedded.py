@@ -153,6 +153,23 @@ def test_a_short_socket_is_not_put_where_others_could_reach(
         embedded.ensure(tmp_path / ("x" * 120))
 
 
+def test_its_folder_stays_out_of_the_repository(tmp_path: Path) -> None:
+    made = embedded.private_folder(tmp_path / "new" / "jobs")
+    assert (made / ".gitignore").read_text() == "*\n"
+    # One that was there may hold other files of the project.
+    assert not (embedded.private_folder(tmp_path / "new") / ".gitignore").exists()
+
+
+def test_it_is_not_stopped_while_another_uses_it(folder: Path) -> None:
+    assert not embedded.stop_unused(folder)
+    with embedded.in_use(folder), embedded.in_use(folder):
+        embedded.ensure(folder)
+        assert not embedded.stop_unused(folder)
+        assert embedded.running(folder)
+    assert embedded.stop_unused(folder)
+    assert embedded.running(folder) is None
+
+
 def test_stop_says_whether_there_was_a_server(folder: Path) -> None:
     assert not embedded.stop(folder)
     embedded.ensure(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -372,6 +373,10 @@ class TestCommand:
         assert "add jobs_taskresult_w" in shown
         assert "Nothing was done" in shown
         assert not partitions.read().parted
+        told = json.loads(run("jobs_partition", "--every", "week", "--json"))
+        assert (told["partitioned"], told["partitions"]) == (False, [])
+        assert told["to_add"][0]["name"].startswith("jobs_taskresult_w")
+        assert told["to_add"][0]["every"] == "week"
 
     def test_there_and_back(self) -> None:
         shown = run("jobs_partition", "--every", "month", "--apply")
@@ -380,6 +385,8 @@ class TestCommand:
         assert "There is nothing to do." in run("jobs_partition", "--every", "month", "--apply")
         assert "copy the 0 rows" in run("jobs_partition", "--undo")
         assert partitions.read().parted
+        told = json.loads(run("jobs_partition", "--json"))
+        assert told["partitions"][-1]["end"] > told["partitions"][0]["start"]
         assert "Done." in run("jobs_partition", "--undo", "--apply")
         assert not partitions.read().parted
         assert "There is nothing to do." in run("jobs_partition", "--undo", "--apply")

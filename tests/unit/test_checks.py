@@ -90,6 +90,20 @@ def test_a_test_runner_that_turns_debug_off(
     assert found() == []
 
 
+def test_the_embedded_broker_is_not_installed(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
+    settings.DEBUG = True
+    settings.JOBS = {}
+    ((check_id, text),) = found()
+    assert check_id == "jobs.W016"
+    assert "not installed: no task can be sent" in text
+    for jobs in (GOOD, {"BROKER_URL": "memory://"}, {"ALWAYS_EAGER": True}):
+        settings.JOBS = jobs
+        assert found() == []
+
+
 def test_a_task_of_an_undeclared_queue(settings: Settings) -> None:
     settings.JOBS = {**GOOD, "QUEUES": {"default": {}, "mail": {}}}
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import broker, conf, control, message
 from jobs.broker.base import DeadLetter
 from jobs.exceptions import MessageError
-from jobs.management.operating import OperatorCommand, is_sure, user
+from jobs.management.operating import OperatorCommand, is_sure, time_of, user
 
 #: Dead letters read at once.
 _PAGE = 100
@@ -41,6 +42,7 @@ Newest first: queue, key, when, which task, why."""
             metavar="N",
             help=_("list N of each queue at most; default: %(default)d"),
         )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         declared, asked = conf.get().queues, options["queue"]
@@ -55,6 +57,9 @@ Newest first: queue, key, when, which task, why."""
             places = _places(queues, options["requeue"])[::-1]
             by = user()
             done = sum(control.requeue(queue, key, by) for queue, key in places)
+            if options["json"]:
+                self.print_json({"requeued": done})
+                return
             said = ngettext(
                 "%d message is back on its queue.", "%d messages are back on their queues.", done
             )
@@ -67,26 +72,54 @@ Newest first: queue, key, when, which task, why."""
             if places and not options["yes"] and not is_sure(question):
                 raise CommandError(_("Nothing was deleted."))
             done = sum(control.discard(queue, key) for queue, key in places)
+            if options["json"]:
+                self.print_json({"discarded": done})
+                return
             said = ngettext("%d dead letter deleted.", "%d dead letters deleted.", done)
             self.stdout.write(said % done)
+        elif options["json"]:
+            found = {queue: list(_listed(queue, options["count"])) for queue in queues}
+            more = {queue: _more(queue, len(listed)) for queue, listed in found.items()}
+            letters = [one._asdict() for listed in found.values() for one in listed]
+            self.print_json({"letters": letters, "more": more})
         else:
             for queue in queues:
                 self._list(queue, options["count"])
 
     def _list(self, queue: str, count: int) -> None:
-        for shown, letter in enumerate(_letters(queue)):
-            if shown >= count:
-                more = broker.get().stats(queue).dead - shown
-                self.stdout.write(_("%(queue)s: … %(n)d more") % {"queue": queue, "n": more})
-                return
-            at = timezone.localtime(letter.at).isoformat(" ", "seconds")
-            try:
-                # Whoever signed it: a bad signature may be why it is here.
-                sent = message.decode(letter.raw, queue, trusted=True)
-                call = f"{sent.task}[{sent.id}]"
-            except MessageError:
-                call = "?"
-            self.stdout.write(f"{queue} {letter.key} {at} {call} {letter.reason}")
+        listed = list(_listed(queue, count))
+        for one in listed:
+            call = f"{one.task}[{one.id}]" if one.id else "?"
+            self.stdout.write(f"{queue} {one.key} {time_of(one.at)} {call} {one.reason}")
+        if len(listed) == count and (more := _more(queue, count)):
+            self.stdout.write(_("%(queue)s: … %(n)d more") % {"queue": queue, "n": more})
+
+
+class _Letter(NamedTuple):
+    """A dead letter as it is listed. ``id`` and ``task`` are empty if it can't be read."""
+
+    queue: str
+    key: str
+    at: dt.datetime
+    id: str
+    task: str
+    reason: str
+
+
+def _listed(queue: str, count: int) -> Iterator[_Letter]:
+    for letter in itertools.islice(_letters(queue), count):
+        try:
+            # Whoever signed it: a bad signature may be why it is here.
+            sent = message.decode(letter.raw, queue, trusted=True)
+            task_id, task = sent.id, sent.task
+        except MessageError:
+            task_id = task = ""
+        yield _Letter(queue, letter.key, letter.at, task_id, task, letter.reason)
+
+
+def _more(queue: str, shown: int) -> int:
+    """How many dead letters of a queue are not shown."""
+    return max(0, broker.get().stats(queue).dead - shown)
 
 
 def _letters(queue: str) -> Iterator[DeadLetter]:

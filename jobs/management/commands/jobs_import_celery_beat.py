@@ -31,6 +31,7 @@ beat first, since it would send the same tasks. Its tables stay as they are."""
             choices=sorted(connections),
             help=_("which database the tables are in; default: that of the schedules"),
         )
+        self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         using = options["database"] or router.db_for_write(Schedule)
@@ -44,7 +45,7 @@ beat first, since it would send the same tasks. Its tables stay as they are."""
         for declaration in declared.find():
             taken[declaration.name] = _("declared in code, left alone")
         imports = celery_beat.plan(using, taken)
-        for one in imports:
+        for one in imports if not options["json"] else ():
             self._show(one)
         made = sum(one.schedule is not None for one in imports)
         known = sum(one.known for one in imports)
@@ -59,7 +60,21 @@ beat first, since it would send the same tasks. Its tables stay as they are."""
                 "%(made)d to import, %(left)d that can't be, %(known)d that are there already or "
                 "declared. Nothing is written; --apply writes it."
             )
-        self.stdout.write(text % counts)
+        if options["json"]:
+            shown = [
+                {
+                    "name": one.name,
+                    "task": one.schedule.task if one.schedule else None,
+                    "rule": _rule(one.schedule) if one.schedule else None,
+                    "importable": one.schedule is not None,
+                    "known": one.known,
+                    "notes": one.notes,
+                }
+                for one in imports
+            ]
+            self.print_json({"written": options["apply"], "schedules": shown})
+        else:
+            self.stdout.write(text % counts)
 
     def _show(self, one: Import) -> None:
         schedule = one.schedule
@@ -68,12 +83,14 @@ beat first, since it would send the same tasks. Its tables stay as they are."""
         elif schedule is None:
             self.stdout.write(self.style.WARNING(f"- {one.name}: {' '.join(one.notes)}"))
         else:
-            if schedule.crontab:
-                rule = f"{schedule.crontab} ({schedule.timezone})"
-            elif schedule.interval is not None:
-                rule = _("every %s") % schedule.interval
-            else:
-                rule = _("once at %s") % schedule.at
-            self.stdout.write(f"+ {one.name}: {schedule.task}, {rule}")
+            self.stdout.write(f"+ {one.name}: {schedule.task}, {_rule(schedule)}")
             for note in one.notes:
                 self.stdout.write(self.style.WARNING(f"    {note}"))
+
+
+def _rule(schedule: Schedule) -> str:
+    if schedule.crontab:
+        return f"{schedule.crontab} ({schedule.timezone})"
+    if schedule.interval is not None:
+        return _("every %s") % schedule.interval
+    return _("once at %s") % schedule.at

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django.core.management.base import CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from jobs import conf, registry
 from jobs.broker.base import Revoked
@@ -19,9 +18,12 @@ from jobs.control.inspecting import (
     Running,
     Worker,
 )
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, time_of
 
 _LOOKS = ("active", "waiting", "due", "revoked", "registered", "workers")
+
+#: Workers that are named on one line.
+_NAMED = 5
 
 
 class Command(OperatorCommand):
@@ -32,7 +34,7 @@ active      what runs now, the longest first: since when, where, which call
 waiting     what waits on the queues, the next first
 due         what waits for its time, or for its task to be resumed
 revoked     calls that are not to start, and until when that is remembered
-registered  names of the tasks that this code knows
+registered  names of the tasks that the workers know, who are asked, and where they differ
 workers     every worker: where, since when, how many tasks it has run, what it runs"""
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -45,7 +47,14 @@ workers     every worker: where, since when, how many tasks it has run, what it 
             metavar="N",
             help=_("list N of each queue at most; default: %(default)d"),
         )
-        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+        parser.add_argument(
+            "--timeout",
+            type=float,
+            default=5.0,
+            metavar="S",
+            help=_("registered: wait so many seconds for the workers; default: %(default)g"),
+        )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         queue = options["queue"]
@@ -62,33 +71,85 @@ workers     every worker: where, since when, how many tasks it has run, what it 
             case "revoked":
                 found = inspect.revoked(count)
             case "registered":
-                found = inspect.registered()
+                known = inspect.registered_by_worker(options["timeout"], queues)
+                self._show_tasks(known, as_json=options["json"])
+                return
             case "workers":
                 found = [w for w in inspect.workers() if not set(queues).isdisjoint(w.queues)]
         if options["json"]:
-            self.stdout.write(json.dumps([_plain(item) for item in found], indent=2))
+            self.print_json(found)
             return
         for item in found:
             self.stdout.write(_line(item))
+
+    def _show_tasks(self, known: Mapping[str, Sequence[str] | None], *, as_json: bool) -> None:
+        """``known``: worker → the tasks that it knows; None: it hasn't answered."""
+        told = {worker: set(names) for worker, names in known.items() if names is not None}
+        silent = sorted(known.keys() - told.keys())
+        here = set(inspect.registered())
+        names = sorted(here.union(*told.values()))
+        if as_json:
+            tasks = [
+                {
+                    "name": name,
+                    "workers": [worker for worker in told if name in told[worker]],
+                    "here": name in here,
+                }
+                for name in names
+            ]
+            self.print_json({"tasks": tasks, "workers": list(told), "silent": silent})
+            return
+        differ = 0
+        for name in names:
+            lack = [worker for worker in told if name not in told[worker]]
+            where = ""
+            if told and len(lack) == len(told):
+                where = _("no worker knows it")
+            elif lack:
+                where = _("not known to %s") % _listed(lack)
+            elif name not in here:
+                where = _("not known here, where this command runs")
+            differ += bool(where)
+            self.stdout.write(f"{name}: {where}" if where else name)
+        if silent:
+            self._warn(_("These workers have not answered: %s.") % _listed(silent))
+        if not told:
+            self._warn(_("No worker has told its tasks; these are the ones known here."))
+        elif differ:
+            text = ngettext(
+                "%d task is not known everywhere: some process runs other code than the rest.",
+                "%d tasks are not known everywhere: some process runs other code than the rest.",
+                differ,
+            )
+            self._warn(text % differ)
+
+    def _warn(self, text: str) -> None:
+        self.stderr.write(self.style.WARNING(text))
+
+
+def _listed(workers: Sequence[str]) -> str:
+    more = len(workers) - _NAMED
+    text = ", ".join(workers[:_NAMED])
+    return _("%(names)s and %(n)d more") % {"names": text, "n": more} if more > 0 else text
 
 
 def _line(item: Any) -> str:
     match item:
         case Call():
-            when = _at(item.due) if item.due else _("parked") if item.parked else ""
+            when = time_of(item.due) if item.due else _("parked") if item.parked else ""
             name = f"{item.task}[{item.id}]" if item.id else "?"
             arguments = [text for text in (item.args, item.kwargs) if text not in ("[]", "{}")]
             return " ".join(part for part in (item.queue, when, name, *arguments) if part)
         case Running():
-            return " ".join([_at(item.since), item.consumer, _line(item.call)])
+            return " ".join([time_of(item.since), item.consumer, _line(item.call)])
         case Revoked():
-            until = _at(dt.datetime.fromtimestamp(item.until, dt.UTC))
+            until = time_of(dt.datetime.fromtimestamp(item.until, dt.UTC))
             parts = [item.id, until, _("terminate") if item.terminate else ""]
             return " ".join(part for part in parts if part)
         case Worker():
             own = _("%(name)s: process %(pid)d on %(host)s since %(at)s, %(n)d tasks run") % {
                 **item._asdict(),
-                "at": _at(item.started),
+                "at": time_of(item.started),
                 "n": item.processed,
             }
             if item.silent:
@@ -97,16 +158,3 @@ def _line(item: Any) -> str:
                 own += f", {item.state}"
             return "\n".join([own, *(f"  {_line(running)}" for running in item.current)])
     return str(item)
-
-
-def _at(moment: dt.datetime) -> str:
-    return timezone.localtime(moment).isoformat(" ", "seconds")
-
-
-def _plain(item: Any) -> Any:
-    """An item as JSON has it."""
-    if isinstance(item, dt.datetime):
-        return item.isoformat()
-    if hasattr(item, "_asdict"):
-        return {name: _plain(value) for name, value in item._asdict().items()}
-    return [_plain(part) for part in item] if isinstance(item, list) else item

@@ -29,6 +29,7 @@ twice. Start the command again for the rest."""
         parser.add_argument("to", help=_("name of the other queue"))
         parser.add_argument("--id", default="", help=_("id of the only call to move"))
         parser.add_argument("--dry-run", action="store_true", help=_("only count"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         queue, to = registry.queue(options["queue"]), registry.queue(options["to"])
@@ -44,4 +45,8 @@ twice. Start the command again for the rest."""
             raise CommandError(
                 _("Call %(id)s doesn't wait on queue %(queue)s.") % {"id": task_id, "queue": queue}
             )
-        self.stdout.write(said % count)
+        if options["json"]:
+            moved = 0 if options["dry_run"] else count
+            self.print_json({"queue": queue, "to": to, "found": count, "moved": moved})
+        else:
+            self.stdout.write(said % count)

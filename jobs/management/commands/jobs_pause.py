@@ -8,7 +8,7 @@ from django.core.management.base import CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control
-from jobs.management.operating import OperatorCommand, pause_lines, user
+from jobs.management.operating import OperatorCommand, pause_lines, pauses_as_json, user
 
 
 class Command(OperatorCommand):
@@ -25,15 +25,21 @@ for one that starts later. Without a name, show what is paused, by whom, when an
         )
         parser.add_argument("--why", default="", help=_("the reason, for those who look"))
         parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         said = {"by": options["by"] or user(), "why": options["why"]}
-        if not options["queue"] and not options["task"]:
+        names = options["queue"] or options["task"]
+        if not names and not options["json"]:
             for line in pause_lines(control.paused(), control.paused_tasks()):
                 self.stdout.write(line)
         for queue in options["queue"]:
             control.pause(queue, **said)
-            self.stdout.write(_("Queue %s is paused.") % queue)
+            if not options["json"]:
+                self.stdout.write(_("Queue %s is paused.") % queue)
         for task in options["task"]:
             control.pause_task(task, **said)
-            self.stdout.write(_("Task %s is paused.") % task)
+            if not options["json"]:
+                self.stdout.write(_("Task %s is paused.") % task)
+        if options["json"]:
+            self.print_json(pauses_as_json(control.paused(), control.paused_tasks()))

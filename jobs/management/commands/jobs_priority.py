@@ -22,6 +22,7 @@ Change the priority of a call that waits on a queue, or is due later.
         parser.add_argument("id", help=_("id of the call, as delay() returned it"))
         parser.add_argument("priority", type=int, choices=range(10), help=_("from 0 to 9"))
         parser.add_argument("--dry-run", action="store_true", help=_("change nothing"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         queue, task_id, priority = options["queue"], options["id"], options["priority"]
@@ -34,4 +35,8 @@ Change the priority of a call that waits on a queue, or is due later.
             said = _("%(id)s has the priority %(n)d.")
         if not done:
             raise CommandError(_("Call %(id)s doesn't wait on queue %(queue)s.") % named)
-        self.stdout.write(said % named)
+        if options["json"]:
+            told = {"id": task_id, "queue": queue, "priority": priority}
+            self.print_json({**told, "changed": not options["dry_run"]})
+        else:
+            self.stdout.write(said % named)

@@ -23,6 +23,7 @@ workers run, and stopped at any time. Calls that have not ended are never delete
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--dry-run", action="store_true", help=_("only count them"))
+        self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         gone: Counter[str] = Counter()
@@ -40,6 +41,10 @@ workers run, and stopped at any time. Calls that have not ended are never delete
                 pruning.prune(clock.now(), done=done)
             finally:
                 progress.clear()
+        if options["json"]:
+            deleted = 0 if options["dry_run"] else gone.total()
+            self.print_json({"found": gone.total(), "deleted": deleted, "rows": gone})
+            return
         for what, number in sorted(gone.items()):
             self.stdout.write(f"{number:10,} {what}")
         if not gone:

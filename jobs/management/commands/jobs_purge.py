@@ -30,6 +30,7 @@ stay, unless they are asked for (see jobs_dead_letters). What is sent meanwhile 
         what.add_argument("--only-due", action="store_true", help=_("only what is due later"))
         parser.add_argument("--dry-run", action="store_true", help=_("only count"))
         parser.add_argument("--yes", action="store_true", help=_("don't ask before deleting"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         queue = registry.queue(options["queue"])
@@ -37,6 +38,9 @@ stay, unless they are asked for (see jobs_dead_letters). What is sent meanwhile 
         stats = broker.get().stats(queue)
         count = stats.waiting * waiting + stats.due * due
         named = {"n": count, "queue": queue}
+        if options["dry_run"] and options["json"]:
+            self.print_json({"queue": queue, "found": count, "deleted": 0})
+            return
         if options["dry_run"]:
             said = ngettext(
                 "%(n)d message of queue %(queue)s would be deleted.",
@@ -53,4 +57,7 @@ stay, unless they are asked for (see jobs_dead_letters). What is sent meanwhile 
         if count and not options["yes"] and not is_sure(question % named):
             raise CommandError(_("Nothing was deleted."))
         done = control.purge(queue, waiting=waiting, due=due)
+        if options["json"]:
+            self.print_json({"queue": queue, "found": count, "deleted": done})
+            return
         self.stdout.write(ngettext("%d message deleted.", "%d messages deleted.", done) % done)

@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
-from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import control, registry
-from jobs.management.operating import OperatorCommand, user
+from jobs.management.operating import OperatorCommand, time_of, user
 
 
 class Command(OperatorCommand):
@@ -33,6 +32,7 @@ is set, by whom and when."""
             help=_("have calls that wait for a permit ask for it now, since the rate is faster"),
         )
         parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         task, rate, burst = options["task"], options["rate"], options["burst"]
@@ -43,21 +43,41 @@ is set, by whom and when."""
             raise CommandError(_("Name a task and a rate."))
         if rate:
             control.rate_limit(task, rate, burst=burst, by=options["by"] or user())
-            text = _("Task %(task)s has the rate %(rate)s.")
-            self.stdout.write(text % {"task": task, "rate": rate})
         elif options["reset"]:
             control.rate_limit(task, None)
-            self.stdout.write(_("Task %s has the rate of its code.") % task)
         elif options["ask_again"]:
             n = control.ask_again(task)
-            self.stdout.write(ngettext("%d call asks again.", "%d calls ask again.", n) % n)
+            if options["json"]:
+                self.print_json({"task": task, "asking_again": n})
+            else:
+                self.stdout.write(ngettext("%d call asks again.", "%d calls ask again.", n) % n)
+            return
+        if options["json"] or not any(changes):
+            self._show(task, as_json=options["json"])
+        elif rate:
+            text = _("Task %(task)s has the rate %(rate)s.")
+            self.stdout.write(text % {"task": task, "rate": rate})
         else:
-            limits = control.rate_limits()
-            if task and task not in limits:
-                registry.find(task)
-            for name, said in limits.items():
-                if name == task or not task:
-                    at = timezone.localtime(said.at).isoformat(" ", "seconds")
-                    named = {"task": name, "rate": str(said), "by": said.by or "?", "at": at}
-                    line = _("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s")
-                    self.stdout.write(line % named)
+            self.stdout.write(_("Task %s has the rate of its code.") % task)
+
+    def _show(self, task: str, *, as_json: bool) -> None:
+        """The rates that are set for a task, or for all."""
+        limits = control.rate_limits()
+        if task and task not in limits:
+            registry.find(task)
+        shown = {name: said for name, said in limits.items() if name == task or not task}
+        if as_json:
+            rates = {
+                name: {"rate": said.rate, "burst": said.burst, "by": said.by, "at": said.at}
+                for name, said in shown.items()
+            }
+            self.print_json({"rates": rates})
+            return
+        for name, said in shown.items():
+            named = {
+                "task": name,
+                "rate": str(said),
+                "by": said.by or "?",
+                "at": time_of(said.at),
+            }
+            self.stdout.write(_("task %(task)s: rate %(rate)s, set by %(by)s at %(at)s") % named)

@@ -38,6 +38,7 @@ workers hold at this moment; stop them first."""
                 "leave alone what was sent or tried less than S seconds ago; default: %(default)g"
             ),
         )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         if not 0 <= options["older_than"] < 10**9:
@@ -47,6 +48,7 @@ workers hold at this moment; stop them first."""
         progress = Progress(self.stderr)
         #: Task → how many of its calls are lost.
         lost: Counter[str] = Counter()
+        shown: list[recovery.Call] = []
         looked_at = sent_again = 0
 
         def read() -> None:
@@ -62,13 +64,20 @@ workers hold at this moment; stop them first."""
         try:
             for calls in recovery.lost(before, unless=early, read=read):
                 for call in calls[: max(0, _SHOWN - lost.total())]:
-                    progress.clear()
-                    self.stdout.write(f"{call.task}[{call.id}] {call.queue} {call.state}")
+                    shown.append(call)
+                    if not options["json"]:
+                        progress.clear()
+                        self.stdout.write(f"{call.task}[{call.id}] {call.queue} {call.state}")
                 lost.update(call.task for call in calls)
                 if options["apply"]:
                     sent_again += recovery.put_back(calls, before)
         finally:
             progress.clear()
+        undeclared = recovery.undeclared(before)
+        if options["json"]:
+            told = {"lost": lost.total(), "sent_again": sent_again, "tasks": lost, "calls": shown}
+            self.print_json({**told, "undeclared_queues": undeclared})
+            return
         if lost.total() > _SHOWN:
             self.stdout.write(_("… and %d more") % (lost.total() - _SHOWN))
         for name, count in sorted(lost.items()):
@@ -80,7 +89,7 @@ workers hold at this moment; stop them first."""
             self.stdout.write(said % {"n": sent_again, "lost": lost.total()})
         else:
             self.stdout.write(_("%d calls are lost; --apply sends them again.") % lost.total())
-        for queue, count in recovery.undeclared(before).items():
+        for queue, count in undeclared.items():
             said = _(
                 "%(n)d calls wait on the queue %(queue)s, which JOBS['QUEUES'] does not "
                 "declare: not looked at."

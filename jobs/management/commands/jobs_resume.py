@@ -22,15 +22,20 @@ It is safe to repeat, and should be repeated if it was interrupted."""
         parser.add_argument(
             "--task", action="append", default=[], metavar="NAME", help=_("resume this task")
         )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         if not options["queue"] and not options["task"]:
             raise CommandError(_("Name a queue, or a task with --task."))
-        for queue in options["queue"]:
-            was = control.resume(queue)
+        #: Whether each was paused.
+        queues = {queue: control.resume(queue) for queue in options["queue"]}
+        tasks = {task: control.resume_task(task) for task in options["task"]}
+        if options["json"]:
+            self.print_json({"resumed_queues": queues, "resumed_tasks": tasks})
+            return
+        for queue, was in queues.items():
             said = _("Queue %s is resumed.") if was else _("Queue %s was not paused.")
             self.stdout.write(said % queue)
-        for task in options["task"]:
-            was = control.resume_task(task)
+        for task, was in tasks.items():
             said = _("Task %s is resumed.") if was else _("Task %s was not paused.")
             self.stdout.write(said % task)

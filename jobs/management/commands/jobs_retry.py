@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any
 
@@ -44,7 +43,7 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
         )
         parser.add_argument("--until", default="", metavar="TIME", help=_("calls sent before then"))
         parser.add_argument("--dry-run", action="store_true", help=_("only count them"))
-        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         filters = {name: options[name] for name in ("task", "queue", "label", "since", "until")}
@@ -83,9 +82,7 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
                 {"task": task, "error": error, "count": count}
                 for (task, error), count in matched.most_common()
             ]
-            self.stdout.write(
-                json.dumps({"matched": matched.total(), "run_again": done, "kinds": kinds})
-            )
+            self.print_json({"matched": matched.total(), "run_again": done, "kinds": kinds})
             return
         for (task, error), count in matched.most_common():
             self.stdout.write(f"{count:10,} {task} {error}".rstrip())

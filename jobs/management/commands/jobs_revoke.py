@@ -27,19 +27,29 @@ and whatever else that process was running is run again."""
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", nargs="+", help=_("id of the call, as delay() returned it"))
         parser.add_argument("--terminate", action="store_true", help=_("also if it runs"))
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         rows = TaskResult.objects.using(ledger.alias()).filter(id__in=options["id"])
         known = {row.id: row for row in rows.only("id", "state", "eta")}
+        #: Each call, and the state in which it had ended already; "": it is revoked.
+        ended: dict[str, str] = {}
         for task_id in options["id"]:
             row = known.get(task_id)
             if row is not None and row.state in TERMINAL:
-                said = _("%(id)s has ended already: %(state)s.")
-                self.stdout.write(said % {"id": task_id, "state": row.state})
+                ended[task_id] = row.state
+                if not options["json"]:
+                    said = _("%(id)s has ended already: %(state)s.")
+                    self.stdout.write(said % {"id": task_id, "state": row.state})
                 continue
             remember = _REMEMBER
             if row is not None and row.eta is not None:
                 remember += max(0.0, (row.eta - clock.now()).total_seconds())
             control.revoke(task_id, terminate=options["terminate"], remember=remember)
             # Most that wait have no row, so nothing here can tell whether there is such a call.
-            self.stdout.write(_("%s is revoked.") % task_id)
+            ended[task_id] = ""
+            if not options["json"]:
+                self.stdout.write(_("%s is revoked.") % task_id)
+        if options["json"]:
+            calls = [{"id": i, "revoked": not s, "ended": s or None} for i, s in ended.items()]
+            self.print_json({"calls": calls})

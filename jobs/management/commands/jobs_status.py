@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -16,12 +15,12 @@ from jobs import (
     control,
     ledger,
 )
-from jobs.broker.base import Keeping, Stats
+from jobs.broker.base import SCHEDULES, Keeping, Stats
 from jobs.control import Pause, attention, inspecting, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import recovery
-from jobs.management.operating import JobsCommand, pause_lines
+from jobs.management.operating import JobsCommand, pause_lines, pauses_as_json
 from jobs.management.processes import refuse_memory
 from jobs.models import Schedule, TaskResult
 from jobs.registry import tasks
@@ -45,13 +44,13 @@ class Command(JobsCommand):
 Show what the queues hold and who works on them.
 
 Exit status: 0 all is well; 1 there is a problem: messages wait and no worker claims them, committed
-ones are not handed to the broker, the broker has lost some or may evict them, or schedules are due
-and no beat sends them; 2 the broker is away."""
+ones are not handed to the broker, the broker has lost some or may evict them, or schedules are
+enabled and no beat runs; 2 the broker is away."""
     #: Probes call it often; it reports wrong settings itself, without all of Django's checks.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--json", action="store_true", help=_("print JSON"))
+        self.add_json(parser)
         parser.add_argument(
             "--fail-on-dead", action="store_true", help=_("a dead letter is a problem, too")
         )
@@ -82,6 +81,9 @@ and no beat sends them; 2 the broker is away."""
             overdue = Schedule.objects.using(ledger.alias()).due(now - _OVERDUE).count()
             if overdue:
                 problems.append(_("%d schedules are overdue. Is beat running?") % overdue)
+            # Every beat listens for edited schedules. None: the server doesn't say who does.
+            if broker.get().listeners(SCHEDULES) == 0 and attention.needs_beat():
+                problems.append(attention.no_beat())
             if options["json"] and conf.get().metrics:
                 numbers = _numbers()
             problems += map(attention.damaged, broker.get().damaged())
@@ -104,13 +106,12 @@ and no beat sends them; 2 the broker is away."""
                     }
                     for queue, counts in stats.items()
                 },
-                "paused_queues": _plain(queues),
-                "paused_tasks": _plain(paused_tasks),
+                **pauses_as_json(queues, paused_tasks),
                 "oldest_unpublished_seconds": oldest,
                 "metrics": numbers,
                 "problems": problems,
             }
-            self.stdout.write(json.dumps(said, indent=2))
+            self.print_json(said)
         elif stats:
             self._print(stats, oldest)
             for line in pause_lines(queues, paused_tasks):
@@ -172,11 +173,4 @@ def _numbers() -> dict[str, Any]:
             "tasks": {task: metrics.plain(one) for task, one in metrics.by_task(period).items()},
         }
         for period in (Range.HOUR, Range.DAY, Range.WEEK)
-    }
-
-
-def _plain(pauses: dict[str, Pause]) -> dict[str, Any]:
-    return {
-        name: {"by": pause.by, "why": pause.why, "at": pause.at.isoformat()}
-        for name, pause in pauses.items()
     }

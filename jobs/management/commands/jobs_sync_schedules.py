@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -10,7 +11,7 @@ from django.utils.translation import gettext_lazy
 
 from jobs import schedules
 from jobs.management.operating import JobsCommand
-from jobs.schedules.rows import Verb
+from jobs.schedules.rows import Step, Verb
 
 _WORDS = {
     Verb.CREATED: gettext_lazy("created"),
@@ -44,18 +45,29 @@ deleted. The exit status is 1 when something could not be written."""
                 "code; their values stay"
             ),
         )
+        self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         steps = schedules.synchronise(write=not options["dry_run"], adopt=options["adopt"])
+        failed = sum(step.failed for step in steps)
+        if options["json"]:
+            told = [
+                {"name": s.name, "act": s.verb, "detail": s.detail, "failed": s.failed}
+                for s in steps
+            ]
+            self.print_json({"written": not options["dry_run"], "schedules": told})
+        else:
+            self._show(steps, written=not options["dry_run"])
+        if failed:
+            raise CommandError(_("%d could not be written.") % failed)
+
+    def _show(self, steps: Sequence[Step], *, written: bool) -> None:
         for step in steps:
             line = f"{step.name}: {_WORDS[step.verb]}"
             if step.detail:
                 line += f" ({step.detail})"
             self.stdout.write(self.style.ERROR(line) if step.failed else line)
-        failed = sum(step.failed for step in steps)
         if not steps:
             self.stdout.write(_("All schedules are as code declares them, or were edited."))
-        elif options["dry_run"]:
+        elif not written:
             self.stdout.write(_("Nothing is written: this was a dry run."))
-        if failed:
-            raise CommandError(_("%d could not be written.") % failed)

@@ -25,7 +25,8 @@ resume   claim again, also after quiet and drain
 drain    claim nothing more, and stop when nothing runs any more
 stop     stop as after SIGTERM
 restart  replace the children one by one with new code, as after SIGHUP
-stack    print what all its threads are doing"""
+stack    print what all its threads are doing
+tasks    print the names of the tasks that it knows"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("act", choices=[act.value for act in Act])
@@ -38,6 +39,7 @@ stack    print what all its threads are doing"""
             metavar="S",
             help=_("wait so many seconds for the answer; default: %(default)g"),
         )
+        self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         worker, act = options["worker"], Act(options["act"])
@@ -49,7 +51,14 @@ stack    print what all its threads are doing"""
             time.sleep(_PAUSE)
         if not answer.done:
             raise CommandError(answer.text or _("Worker %s doesn't do it.") % worker)
+        if options["json"]:
+            names = answer.text.splitlines() if act is Act.TASKS else None
+            told = {"worker": worker, "act": act, "tasks": names, "stacks": dict(answer.stacks)}
+            self.print_json(told)
+            return
         for process, text in answer.stacks:
             self.stdout.write(f"{process}\n{text}")
-        if not answer.stacks:
+        if act is Act.TASKS:
+            self.stdout.write(answer.text)
+        elif not answer.stacks:
             self.stdout.write(_("Worker %s does what was asked.") % worker)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from argparse import ArgumentParser
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError
+from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import conf
@@ -25,12 +24,12 @@ Run the embedded broker (Valkey) of a development machine, and show its log (not
 
 Nobody has to call this: web server, worker and beat start the broker by themselves when
 JOBS["BROKER_URL"] is empty, and it stays in the background. Ctrl-C here ends the broker that this
-command started. If it ran before, its log is shown and Ctrl-C leaves it running. What waits in
-it is on disk either way."""
+command started, unless another runbroker shows it as well. If it ran before, its log is shown and
+Ctrl-C leaves it running. What waits in it is on disk either way."""
     requires_system_checks = ()
     requires_migrations_checks = False
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
+    def add_arguments(self, parser: CommandParser) -> None:
         what = parser.add_mutually_exclusive_group()
         what.add_argument("--status", action="store_true", help=_("say whether it runs, and where"))
         what.add_argument("--stop", action="store_true", help=_("end it and return"))
@@ -39,15 +38,19 @@ it is on disk either way."""
             action="store_true",
             help=_("end it on Ctrl-C even if it ran before"),
         )
+        self.add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
         try:
             folder = embedded_folder(conf.get().embedded_dir)
             if options["status"]:
-                url = embedded.running(folder)
+                url, pid = embedded.running(folder), embedded.pid(folder)
+                if options["json"]:
+                    self.print_json({"running": url is not None, "pid": pid, "url": url})
                 if url is None:
                     raise CommandError(_("The embedded broker is not running."), returncode=1)
-                self.stdout.write(self._where(folder, url))
+                if not options["json"]:
+                    self.stdout.write(self._where(folder, url))
             elif options["stop"]:
                 self._stop(folder)
             else:
@@ -75,16 +78,19 @@ it is on disk either way."""
         was_running = embedded.running(folder) is not None
         log = embedded.log_file(folder)
         shown_to = log.stat().st_size if log.exists() else 0
-        url = embedded.ensure(folder)
-        where = self._where(folder, url)
-        self.stdout.write(_("It was running already: %s") % where if was_running else where)
-        ended = self._follow(folder, shown_to, asked, shown=shown)
+        with embedded.in_use(folder):
+            url = embedded.ensure(folder)
+            where = self._where(folder, url)
+            self.stdout.write(_("It was running already: %s") % where if was_running else where)
+            ended = self._follow(folder, shown_to, asked, shown=shown)
         if ended:
             raise CommandError(_("The embedded broker was ended by someone else."))
-        if always_stop or not was_running:
-            self._stop(folder)
-        else:
+        if not always_stop and was_running:
             self.stdout.write(_("The embedded broker goes on; `runbroker --stop` ends it."))
+        elif embedded.stop_unused(folder):
+            self.stdout.write(_("The embedded broker has ended; its data is on disk."))
+        else:
+            self.stdout.write(_("The embedded broker goes on: another runbroker shows it."))
 
     def _where(self, folder: Path, url: str) -> str:
         return _("The embedded broker runs as process %(pid)s at %(url)s") % {

@@ -11,7 +11,8 @@ from jobs import broker, conf
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.management import processes
 from jobs.worker import inline
-from jobs.worker.child import ORDERS, Options, cores, default_name, split
+from jobs.worker.child import ORDERS, Options, default_name, split
+from jobs.worker.machine import cores
 from jobs.worker.supervisor.starting import Starter
 from jobs.worker.supervisor.supervisor import Supervisor
 
@@ -46,7 +47,8 @@ class Command(BaseCommand):
             type=int,
             default=cores(),
             metavar="N",
-            help="Child processes. Default: the number of cores, %(default)s.",
+            help="Child processes. Default: the number of cores that this process may use, "
+            "%(default)s.",
         )
         add(
             "--threads",
@@ -76,6 +78,13 @@ class Command(BaseCommand):
             metavar="S",
             help="Raise SoftTimeLimitExceeded in a task after S seconds, likewise.",
         )
+        add(
+            "--max-memory-per-child",
+            type=int,
+            metavar="KB",
+            help="Replace a child that has more kilobytes than this in memory after a task. "
+            "Default: JOBS['MAX_MEMORY_PER_CHILD'].",
+        )
         add("-n", "--name", default="", help="Default: made of host and process.")
         add(
             "--health-file",
@@ -95,6 +104,7 @@ class Command(BaseCommand):
         processes.refuse_memory()
         # First: the fork server is to be a copy of a process that has opened nothing.
         starter = Starter(conf.get().preload)
+        most_memory = asked["max_memory_per_child"]
         try:
             broker.get()
             queues, weights = split(asked["queues"], asked["queue_order"])
@@ -107,6 +117,9 @@ class Command(BaseCommand):
                 concurrency=asked["concurrency"],
                 time_limit=asked["time_limit"],
                 soft_time_limit=asked["soft_time_limit"],
+                max_memory_per_child=(
+                    conf.get().max_memory_per_child if most_memory is None else most_memory
+                ),
                 burst=asked["burst"],
                 reload=asked["reload"],
                 health_file=asked["health_file"],

@@ -32,6 +32,7 @@ from jobs.worker.claim import admission
 from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Holding
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
+from jobs.worker.machine import own_memory
 from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
@@ -391,9 +392,11 @@ class Consumer:
         *,
         burst: bool,
         stop: Callable[[], None],
+        most_memory: int = 0,
     ) -> None:
-        """``stop``: called when, with ``burst``, the queues are empty, or when this child has run
-        as many tasks as it may."""
+        """``most_memory``: bytes beyond which this child is replaced after a call; 0: never.
+        ``stop``: called when, with ``burst``, the queues are empty, or when this child has run as
+        many tasks as it may, or takes too much memory."""
         self.name = name
         self._order = order
         self._shards = {queue: Shards(queue) for queue in order.queues}
@@ -407,6 +410,7 @@ class Consumer:
         self._recorder = recorder
         self._board = board
         self._burst = burst
+        self._most_memory = most_memory
         self._stop = stop
         self._conf = conf.get()
         #: Whether empty queues are left alone. The only queue is asked together with its bell, and
@@ -442,6 +446,10 @@ class Consumer:
         #: Whether the broker has answered during this step.
         self._answered = False
         self._stopping = False
+        #: How many calls had ended when the memory was last measured.
+        self._measured = 0
+        #: Whether this child stops only to be replaced by another.
+        self.spent = False
         self.waiting = False
         self._care = Care()
         self._thread = threading.Thread(target=vital(self.run), name="jobs-consumer", daemon=True)
@@ -506,7 +514,8 @@ class Consumer:
             self._patience.back()
         finished = sum(runner.finished for runner in self._runners)
         self._board.set_ready(finished, self._recorder.failed)
-        if 0 < self._conf.max_tasks_per_child <= finished:
+        if self._is_spent(finished):
+            self.spent = True
             self._stop()
             return
         for runner in self._runners:
@@ -545,6 +554,24 @@ class Consumer:
             self._next_look = now + 1.0
             self._hold_again()
             self._terminate_revoked(now)
+
+    def _is_spent(self, finished: int) -> bool:
+        """Whether this child is to be replaced, after it has run so many calls."""
+        if 0 < self._conf.max_tasks_per_child <= finished:
+            return True
+        # Only after a call: one that is too large from its start runs one call, like any other.
+        if not self._most_memory or finished == self._measured:
+            return False
+        self._measured = finished
+        memory = own_memory()
+        if memory > self._most_memory:
+            log.info(
+                "child %s has %s KB in memory, more than %s, and is replaced",
+                self.name,
+                f"{memory // 1024:,}",
+                f"{self._most_memory // 1024:,}",
+            )
+        return memory > self._most_memory
 
     def _unstarted(self) -> list[Delivery]:
         """Take back what was claimed, and what nothing runs yet."""

@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import django
 
@@ -20,6 +19,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.timing import clock
 from jobs.worker.board import place_of
 from jobs.worker.child import Options
+from jobs.worker.machine import memory_of
 from jobs.worker.supervisor.slot import Left, Slot
 
 #: Seconds between two reports at least.
@@ -133,12 +133,3 @@ class Reporter:
             for delivery, began in slot.running()
             for queue, number in [place_of(delivery, self.shards)]
         ]
-
-
-def memory_of(pid: int) -> int:
-    """Bytes that a process has in memory; 0 where the machine doesn't tell."""
-    try:
-        resident = Path(f"/proc/{pid}/statm").read_text("ascii").split()[1]
-    except (OSError, ValueError, IndexError):
-        return 0
-    return int(resident) * os.sysconf("SC_PAGE_SIZE")

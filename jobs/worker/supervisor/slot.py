@@ -52,7 +52,8 @@ class Slot:
         #: When to start the next child (monotonic).
         self.start_at = 0.0
         self._board: Board | None = None
-        self._started = 0.0
+        #: When its last child was started (monotonic).
+        self.started = 0.0
         #: How many children in a row died soon after their start.
         self._failures = 0
         self._killed: dict[int, Killed] = {}
@@ -67,7 +68,9 @@ class Slot:
         self._quiet = False
         #: Why the last child ended before it claimed anything; "" if it didn't.
         self.failed = ""
-        #: Whether the last child has done all its work.
+        #: Names of the tasks that the child knows, once it was asked.
+        self._tasks: list[str] | None = None
+        #: Whether the last child has done all its work, and didn't end only to be replaced.
         self.done = False
 
     @property
@@ -93,11 +96,18 @@ class Slot:
         if self.process and self._board:
             self._board.note_loss()
 
+    def tasks(self) -> list[str] | None:
+        """Names of the tasks that its child knows; None while there is none that claims."""
+        if self._tasks is None and self.ready and self._board:
+            self._tasks = self._board.tasks()
+        return self._tasks if self.ready else None
+
     def ask_for_stacks(self) -> bool:
         """Have the child write what its threads are doing. Whether there is one that can."""
         # One that is still starting, or is on its way out, has no handler: the signal would end it.
         if not self.ready or self._board is None or self._board.over or self.process is None:
             return False
+        self.tasks()  # the stacks take their place on the board
         self._board.take_stacks()
         self.process.send_signal(DUMP)
         return True
@@ -122,9 +132,9 @@ class Slot:
         # Never used twice, so that what an earlier child held doesn't look like this one's.
         token = f"{next(_numbers)}-{secrets.token_hex(8)}"
         self.consumer = f"{self._options.name}/{self.number}.{token}"
-        self._started = time.monotonic()
+        self.started = time.monotonic()
         self._killed, self._sent, self._leaves = {}, set(), float("inf")
-        self.failed, self.done = "", False
+        self.failed, self.done, self._tasks = "", False, None
         try:
             with contextlib.ExitStack() as undo:
                 board = self._board = Board.make(self._options.places)
@@ -168,15 +178,15 @@ class Slot:
         self._processed += board.processed
         self._failed += board.failed
         told = signal.SIGKILL in self._sent or code in {-signum for signum in self._sent}
-        self.done = board.over
-        crashed = not (self.done or told or self._killed)
+        self.done = board.over and not board.spent
+        crashed = not (board.over or told or self._killed)
         if crashed:
             log.error("child %s ended: %s", self.consumer, how(code))
             self.failed = "" if board.ready else how(code)
         elif code != 0 and not told and not self._killed:
             log.warning("child %s has done its work, and left badly: %s", self.consumer, how(code))
         board.close()
-        self._schedule(crashed and time.monotonic() - self._started < _SOON)
+        self._schedule(crashed and time.monotonic() - self.started < _SOON)
         blamed = running if crashed else frozenset()
         return Left(self.consumer, blamed, self._killed, how(code) if crashed else "", pid)
 

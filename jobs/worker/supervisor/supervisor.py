@@ -421,6 +421,9 @@ class Supervisor:
 
     def _obey(self, command: Command) -> None:
         who = command.by or "somebody"
+        if command.act is Act.TASKS:
+            self._answer_tasks(command.id)
+            return
         log.warning("worker %s is to %s, asked by %s", self.options.name, command.act, who)
         if self._stops and command.act is not Act.STACK:
             self._answer(command.id, Answer(False, "It is stopping."))
@@ -448,6 +451,14 @@ class Supervisor:
                     slot.ask_for_stacks()
                 return
         self._answer(command.id, Answer(True))
+
+    def _answer_tasks(self, command_id: str) -> None:
+        """Tell which tasks the child knows that was started last."""
+        known = [(slot.started, names) for slot in self._slots if (names := slot.tasks())]
+        if known:
+            self._answer(command_id, Answer(True, "\n".join(max(known)[1])))
+        else:
+            self._answer(command_id, Answer(False, "None of its processes is ready."))
 
     def _set_quiet(self, quiet: bool) -> None:
         self._quiet = quiet

@@ -153,4 +153,5 @@ def test_looking_as_json() -> None:
     assert (told["id"], told["args"], told["due"]) == (sent.id, "[1]", None)
     assert json.loads(run("jobs_inspect", "workers", "--json")) == []
     assert json.loads(run("jobs_inspect", "waiting", "--json", "--count", "0")) == []
-    assert add.name in json.loads(run("jobs_inspect", "registered", "--json"))
+    told = json.loads(run("jobs_inspect", "registered", "--json"))
+    assert {"name": add.name, "workers": [], "here": True} in told["tasks"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import threading
 
 import pytest
 from django.db import transaction
@@ -12,10 +13,14 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from jobs import broker, control
+from jobs.beat import Beat
+from jobs.broker.base import SCHEDULES
+from jobs.control import attention
 from jobs.ledger import recovery
 from jobs.models import Schedule, TaskResult
 from tests.integration.commands.helpers import fail, run
 from tests.project import Project
+from tests.services import wait_for
 from tests.tasks import trace
 from tests.workers import put
 
@@ -185,6 +190,18 @@ def test_calls_that_redis_has_lost(sent_long_ago: None) -> None:
     assert (status, "lost the messages of at least 1 calls; see jobs_recover" in wrong) == (1, True)
 
 
+def test_a_lost_call_that_had_started(broker_url: str) -> None:
+    broker.get().renew("default", ["one"], 60)
+    with transaction.atomic():
+        trace.delay("a")
+    long_ago = timezone.now() - dt.timedelta(minutes=10)
+    TaskResult.objects.update(state="STARTED", published_at=long_ago, started_at=long_ago)
+    broker.get().claim("default", "one", 1, 1, 60)
+    assert run("jobs_status")
+    broker.get().ack("default", "one", [1])
+    assert "at least 1 calls" in fail("jobs_status")[2]
+
+
 def test_lost_calls_behind_many_messages(
     sent_long_ago: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,15 +226,38 @@ def test_a_call_that_ended_meanwhile_is_not_lost(
     assert run("jobs_status")
 
 
-def test_schedules_without_beat(broker_url: str) -> None:
+def test_schedules_that_are_overdue(broker_url: str) -> None:
     schedule = Schedule.objects.create(
         name="nightly", task=trace.name, interval=dt.timedelta(minutes=1)
     )
     soon = timezone.now() - dt.timedelta(seconds=10)
     Schedule.objects.filter(pk=schedule.pk).update(next_run_at=soon)
-    assert run("jobs_status")
-    Schedule.objects.filter(pk=schedule.pk).update(next_run_at=soon - dt.timedelta(minutes=1))
-    status, _, wrong = fail("jobs_status")
-    assert (status, "1 schedules are overdue. Is beat running?" in wrong) == (1, True)
-    Schedule.objects.filter(pk=schedule.pk).update(enabled=False)
+    with broker.get().subscribe(SCHEDULES):  # as a beat does
+        assert run("jobs_status")
+        late = soon - dt.timedelta(minutes=1)
+        Schedule.objects.filter(pk=schedule.pk).update(next_run_at=late)
+        status, _, wrong = fail("jobs_status")
+        assert (status, wrong) == (1, "1 schedules are overdue. Is beat running?")
+        Schedule.objects.filter(pk=schedule.pk).update(enabled=False)
+        assert run("jobs_status")
+
+
+def test_schedules_without_a_beat(broker_url: str) -> None:
+    schedule = Schedule.objects.create(
+        name="nightly", task=trace.name, interval=dt.timedelta(days=1)
+    )
+    status, printed, wrong = fail("jobs_status", "--json")
+    assert (status, wrong) == (1, attention.no_beat())
+    assert json.loads(printed)["problems"] == [wrong]
+    beat = Beat()
+    running = threading.Thread(target=beat.run)
+    running.start()
+    try:
+        wait_for(lambda: broker.get().listeners(SCHEDULES), what="beat")
+        assert run("jobs_status")
+    finally:
+        beat.stop()
+        running.join()
+    schedule.enabled = False
+    schedule.save()
     assert run("jobs_status")

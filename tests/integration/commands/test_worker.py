@@ -41,7 +41,7 @@ def answers() -> Iterator[list[Answer]]:
     thread.join()
 
 
-@pytest.mark.parametrize("act", [act for act in Act if act is not Act.STACK])
+@pytest.mark.parametrize("act", [act for act in Act if act not in (Act.STACK, Act.TASKS)])
 def test_it_does_what_was_asked(answers: list[Answer], act: Act) -> None:
     answers.append(Answer(True))
     assert run("jobs_worker", act, "w", "--by", "ada") == "Worker w does what was asked.\n"
@@ -51,6 +51,11 @@ def test_it_does_what_was_asked(answers: list[Answer], act: Act) -> None:
 def test_stacks_are_printed(answers: list[Answer]) -> None:
     answers.append(Answer(True, "", (("w", "File a"), ("w/1", "File b"))))
     assert run("jobs_worker", "stack", "w", "--by", "ada") == "w\nFile a\nw/1\nFile b\n"
+
+
+def test_tasks_are_printed(answers: list[Answer]) -> None:
+    answers.append(Answer(True, "shop.pay\nshop.ship"))
+    assert run("jobs_worker", "tasks", "w", "--by", "ada") == "shop.pay\nshop.ship\n"
 
 
 def test_it_can_t(answers: list[Answer]) -> None:

@@ -66,6 +66,11 @@ def test_options_reach_the_children() -> None:
         Options(queues=("high", "low"), weights=(2,), name="w")
 
 
+def test_a_child_without_memory() -> None:
+    with pytest.raises(ConfigurationError, match="a number of kilobytes from 0, not -1"):
+        Options(queues=("high",), name="w", max_memory_per_child=-1)
+
+
 @pytest.mark.parametrize("name", ["x" * 201, "", "a\0", "\ud800"])
 def test_a_name_that_the_ledger_cannot_keep(name: str) -> None:
     with pytest.raises(ConfigurationError, match="give another --name"):
