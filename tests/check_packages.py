@@ -29,9 +29,8 @@ PERMISSIVE = {
 
 #: Packages that may have another licence. Only an extra asks for them, by name of the database, and
 #: they are the drivers that Django supports. The LGPL lets programs of any licence use an unchanged
-#: library; whoever passes on a program together with one under the GPL must follow that.
+#: library.
 EXCEPTIONS = {
-    "mysqlclient": "GPL-2.0-or-later",
     "psycopg": "LGPL-3.0-only",
     "psycopg-binary": "LGPL-3.0-only",
 }

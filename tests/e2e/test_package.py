@@ -26,6 +26,9 @@ from packaging.requirements import Requirement
 from tests.check_packages import answers, installed_for
 from tests.project import ROOT
 
+#: Installing takes long on a machine that does other things as well.
+pytestmark = pytest.mark.timeout(400)
+
 README = ROOT / "README.md"
 
 #: Extra → a module that needs it, and what the error says to somebody who hasn't installed it.
@@ -108,7 +111,7 @@ def run(*command: str | Path, folder: Path, **variables: str) -> str:
         env=env | variables,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
@@ -119,7 +122,9 @@ def tracked() -> list[str]:
     """The files of the repository, those included that will be added to it."""
     if not (ROOT / ".git").exists():
         pytest.skip("this is not a clone of the repository")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    # Git asks nothing of a repository that belongs to somebody else, unless it is told to.
+    listed = ["git", "-c", "safe.directory=*", "ls-files"]
+    listed += ["--cached", "--others", "--exclude-standard"]
     files = run(*listed, folder=ROOT).splitlines()
     return sorted(file for file in files if (ROOT / file).is_file())
 
