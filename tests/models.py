@@ -66,3 +66,20 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.row}{self.number}"
+
+
+class Order(models.Model):
+    """The documentation's examples know it as ``shop.models.Order``."""
+
+    customer = models.ForeignKey("auth.User", on_delete=models.CASCADE, null=True)
+    shop_id = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"order {self.pk}"
+
+
+class Account(models.Model):
+    balance = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"account {self.pk}"

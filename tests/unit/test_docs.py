@@ -6,7 +6,6 @@ import ast
 import dataclasses
 import inspect
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -233,27 +232,6 @@ def test_files_that_are_named_exist(page: Path) -> None:
     places = "jobs|jobsite|tests|benchmarks|docs"
     named = re.findall(rf"`((?:{places})/[\w/.-]*)`", prose(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
-
-
-@pytest.mark.parametrize("page", PAGES, ids=id_of)
-def test_imports_of_the_app_work(page: Path) -> None:
-    for block in python_blocks(page):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobs"):
-                module = import_module(str(node.module))
-                for alias in node.names:
-                    if not hasattr(module, alias.name):  # else it is a module itself
-                        import_module(f"{node.module}.{alias.name}")
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
-
-
-@pytest.mark.parametrize("page", PAGES, ids=id_of)
-def test_code_can_be_read_by_python(page: Path) -> None:
-    for block in python_blocks(page):
-        ast.parse(block, filename=str(page))
 
 
 def test_tests_named_as_evidence_exist() -> None:
