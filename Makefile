@@ -119,6 +119,7 @@ check: $(INSTALLED) lint ## Check style, types, the documentation's links, setti
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/python -m tests.check_examples
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget

@@ -38,6 +38,7 @@ from jobs import AsyncResult, GroupResult, conf, registry, routing, signals, tes
 from jobs.schedules import declared
 from tests.pages import (
     PAGES,
+    PROJECT,
     ROOT,
     STAGES,
     Block,
@@ -86,7 +87,7 @@ def test_every_block(
         for block in blocks:
             check_data(block, broker_url)
         return
-    monkeypatch.syspath_prepend(STAGES)
+    monkeypatch.syspath_prepend(PROJECT)
     settings.JOBS = {**settings.JOBS, "QUEUES": {**settings.JOBS["QUEUES"], "mail": {}, "slow": {}}}
     settings.ROOT_URLCONF = "shop.urls"
     for kind in (AsyncResult, GroupResult):

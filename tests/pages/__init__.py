@@ -29,6 +29,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 STAGES = Path(__file__).resolve().parent
+#: Holds ``shop``, the project of the examples.
+PROJECT = STAGES / "project"
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",

@@ -4,6 +4,7 @@ import sys
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
+
 from shop.models import Order
 
 
