@@ -9,13 +9,14 @@ as well.
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
-from tests.pages import PAGES, PROJECT, ROOT, Block, blocks_of, name_of, stage_of
+from tests.pages import ELSEWHERE, PAGES, PROJECT, ROOT, Block, blocks_of, name_of, stage_of
 
 #: Pages whose names neither checker can know.
 SKIPPED = {
@@ -24,20 +25,20 @@ SKIPPED = {
     "docs/django-tasks.md": "Django 6",
 }
 
-MYPY = f"""
+MYPY = """
 [mypy]
 plugins = mypy_django_plugin.main
-mypy_path = {ROOT}:{PROJECT}
+mypy_path = {paths}
 explicit_package_bases = True
 check_untyped_defs = True
 allow_redefinition = True
 local_partial_types = True
 follow_imports = silent
-cache_dir = {ROOT}/.mypy_cache/pages
+cache_dir = .mypy_cache/pages
 disable_error_code = import-not-found, import-untyped, var-annotated
 
 [mypy.plugins.django-stubs]
-django_settings_module = tests.settings
+django_settings_module = examples_settings
 """
 
 #: A page may use a name for two things, one after the other.
@@ -64,18 +65,35 @@ def module_of(page: Path, blocks: list[Block]) -> tuple[str, list[str]]:
     return "\n".join(text) + "\n", places
 
 
+def write_files(blocks: list[Block], folder: Path) -> None:
+    """Those that begin with the name of a file, such as ``# orders/tasks.py, at the end``."""
+    for block in blocks:
+        if found := re.match(r"# (\w+/(?!settings)\w+\.py)(, at the end)?\n", block.text):
+            file = folder / found[1]
+            file.parent.mkdir(exist_ok=True)
+            before = file.read_text("utf-8") if found[2] and file.exists() else ""
+            file.write_text(before + "\n" + block.text, "utf-8")
+
+
 def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = {}
         for page in PAGES:
             blocks = [b for b in blocks_of(page) if b.language == "python" and ">>>" not in b.text]
-            if blocks and name_of(page) not in SKIPPED:
+            if name_of(page) in ELSEWHERE:
+                write_files(blocks, folder)
+            elif blocks and name_of(page) not in SKIPPED:
                 file = folder / ("page_" + re.sub(r"\W", "_", name_of(page)) + ".py")
                 text, places[file.name] = module_of(page, blocks)
                 file.write_text(text, "utf-8")
-        (folder / "mypy.ini").write_text(MYPY, "utf-8")
+        (folder / "mypy.ini").write_text(MYPY.format(paths=f"{ROOT}:{PROJECT}:{folder}"), "utf-8")
         (folder / "pyrightconfig.json").write_text(json.dumps(PYRIGHT), "utf-8")
+        # Django's plugin knows the models of installed apps.
+        apps = [file.parent.name for file in folder.glob("*/models.py")]
+        settings = f"from tests.settings import *\n\nINSTALLED_APPS += {apps}\n"
+        (folder / "examples_settings.py").write_text(settings, "utf-8")
+        environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
         tools = Path(sys.executable).parent
         commands: list[list[str | Path]] = [
             [tools / "mypy", "--config-file", folder / "mypy.ini", "--no-error-summary", folder],
@@ -83,7 +101,9 @@ def main() -> int:
         ]
         wrong = 0
         for command in commands:
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+            )
             wrong |= done.returncode
             if done.returncode:
                 sys.stderr.write(told(done.stdout + done.stderr, places))

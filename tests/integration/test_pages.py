@@ -37,6 +37,7 @@ from pytest_django import Settings
 from jobs import AsyncResult, GroupResult, conf, registry, routing, signals, testing
 from jobs.schedules import declared
 from tests.pages import (
+    ELSEWHERE,
     PAGES,
     PROJECT,
     ROOT,
@@ -67,6 +68,11 @@ NOT_RUN = {
     "jobs_import_celery_beat": "needs the tables of django-celery-beat",
 }
 
+DOCKERFILE = {
+    *("FROM", "RUN", "COPY", "ADD", "WORKDIR", "ENV", "ARG", "USER", "EXPOSE", "CMD", "ENTRYPOINT"),
+    *("HEALTHCHECK", "LABEL", "STOPSIGNAL", "VOLUME", "SHELL"),
+}
+
 SETTINGS = {"JOBS", "TASKS", "LOGGING", "BEAT_SCHEDULE", "INSTALLED_APPS", "DATABASES"}
 
 
@@ -83,6 +89,9 @@ def test_every_block(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     blocks = [block for block in blocks_of(page) if not block.excuse]
+    if name_of(page) in ELSEWHERE:
+        assert name_of(page).rpartition("/")[2] in (ROOT / ELSEWHERE[name_of(page)]).read_text()
+        blocks = [block for block in blocks if block.language not in ("python", "bash")]
     if not any(block.language in ("python", "sh") for block in blocks):
         for block in blocks:
             check_data(block, broker_url)
@@ -272,8 +281,8 @@ def run_command(command: str, block: Block) -> None:
         case [program, *args] if program.startswith(".venv/bin/"):
             paths = [arg for arg in args if arg.startswith(("tests/", "benchmarks/"))]
             assert all((ROOT / path).exists() for path in paths), str(block)
-        case ["cd" | "mkdir" | "source", *_]:
-            pass
+        case [("cd" | "mkdir" | "kubectl" | "docker" | "systemctl"), *_]:
+            pass  # of an operator's machine
         case _:
             raise AssertionError(f"{block}: nobody knows how to check {command!r}")
 
@@ -315,8 +324,17 @@ def check_extras(what: list[str]) -> None:
 
 def check_data(block: Block, broker_url: str) -> None:
     match block.language:
-        case "text" | "diff" | "mermaid" | "sql":  # sql: see below
+        case "text" | "{eval-rst}" | "sql":  # Sphinx reads the second, and the third is run below
             pass
+        case "dockerfile":
+            lines = block.text.replace("\\\n", " ").splitlines()
+            words = {line.split()[0] for line in lines if line.strip() and line[0] != "#"}
+            assert words <= DOCKERFILE, str(block)
+        case "procfile":
+            for line in commands_of(block):
+                _process, command = re.fullmatch(r"([a-z]+): (.+)", line).groups()  # type: ignore[union-attr]
+                if command.startswith("python manage.py "):
+                    run_command(command, block)
         case "json":
             json.loads(block.text)
         case "toml":

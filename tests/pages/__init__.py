@@ -37,6 +37,12 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
+#: Pages that are a project of several files, which a test of their own builds.
+ELSEWHERE = {
+    "docs/tutorial.md": "tests/e2e/test_tutorial.py",
+    "docs/polling.md": "tests/integration/test_polling_page.py",
+}
+
 #: What the first word of an indented block may be, for it to be one of commands.
 PROGRAMS = re.compile(r"(python|make|pip|redis-cli|docker|kubectl|\.venv/bin/\w+)\s")
 

@@ -18,7 +18,7 @@ NOT_OURS = {"missing a required argument"}
 
 
 def quoted() -> list[str]:
-    """The messages that the page quotes: in the first cell of a row, and in what it says of logs."""
+    """The messages that the page quotes: in the first cell of a row, and of the log."""
     cells = re.findall(r"^\| (.+?) \|", PAGE, re.MULTILINE)
     cells += re.findall(r"The log says (`[^`]+`)", PAGE)
     found = [text for cell in cells for text in re.findall(r"`([^`]+)`", cell)]
