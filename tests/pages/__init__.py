@@ -31,10 +31,12 @@ ROOT = Path(__file__).resolve().parents[2]
 STAGES = Path(__file__).resolve().parent
 #: Holds ``shop``, the project of the examples.
 PROJECT = STAGES / "project"
+#: Have the code of the English ones.
+CHINESE = sorted((ROOT / "docs" / "zh").glob("*.md"))
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
-    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted(set((ROOT / "docs").rglob("*.md")) - set(CHINESE)),
 ]
 
 #: Pages that are a project of several files, which a test of their own builds.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import load_command_class
+from django.core.management import get_commands, load_command_class
 from django.dispatch import Signal
 
 import jobs
@@ -232,6 +232,25 @@ def test_files_that_are_named_exist(page: Path) -> None:
     places = "jobs|jobsite|tests|benchmarks|docs"
     named = re.findall(rf"`((?:{places})/[\w/.-]*)`", prose(page))
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=id_of)
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """`jobs_retry --label`, `make storm`: blocks are the affair of test_pages.py."""
+    commands = get_commands()
+    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    for code in re.findall(r"`([^`\n]+)`", prose(page)):
+        match code.removeprefix("python ").removeprefix("manage.py ").split():
+            case ["make", target, *_] if "=" not in target:
+                assert target in targets, code
+            case [name, *words] if name in commands and name.startswith(("jobs_", "run")):
+                found = commands[name]
+                command = load_command_class(found, name) if isinstance(found, str) else found
+                parser = command.create_parser("manage.py", name)
+                options = {word.partition("=")[0] for word in words if word.startswith("--")}
+                assert options <= set(parser._option_string_actions), code
+            case [name, *_] if name.startswith("jobs_") and code != name:
+                raise AssertionError(f"there is no command {name}: {code}")
 
 
 def test_tests_named_as_evidence_exist() -> None:
