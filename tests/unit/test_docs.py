@@ -249,8 +249,8 @@ def test_commands_in_sentences_exist(page: Path) -> None:
                 parser = command.create_parser("manage.py", name)
                 options = {word.partition("=")[0] for word in words if word.startswith("--")}
                 assert options <= set(parser._option_string_actions), code
-            case [name, *_] if name.startswith("jobs_") and code != name:
-                raise AssertionError(f"there is no command {name}: {code}")
+            case [name, *_] if "manage.py " in code:
+                assert name in commands, code
 
 
 def test_tests_named_as_evidence_exist() -> None:
