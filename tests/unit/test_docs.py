@@ -30,6 +30,8 @@ DJANGO_OPTIONS = {
     *("--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback"),
     *("--no-color", "--force-color", "--skip-checks"),
 }
+#: Options of Celery that pages name.
+OTHERS_OPTIONS = {"--statedb"}
 
 
 def text_of(page: Path) -> str:
@@ -234,6 +236,12 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def every_option() -> set[str]:
+    """The options of all commands of the app."""
+    parsers = [load_command_class("jobs", name).create_parser("", name) for name in COMMANDS]
+    return {option for parser in parsers for option in parser._option_string_actions}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
 def test_commands_in_sentences_exist(page: Path) -> None:
     """`jobs_retry --label`, `make storm`: blocks are the affair of test_pages.py."""
@@ -249,6 +257,8 @@ def test_commands_in_sentences_exist(page: Path) -> None:
                 parser = command.create_parser("manage.py", name)
                 options = {word.partition("=")[0] for word in words if word.startswith("--")}
                 assert options <= set(parser._option_string_actions), code
+            case [option] if option.startswith("--") and page.parent == DOCS:
+                assert option.partition("=")[0] in every_option() | OTHERS_OPTIONS, code
             case [name, *_] if "manage.py " in code:
                 assert name in commands, code
 
