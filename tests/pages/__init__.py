@@ -42,6 +42,7 @@ PAGES = [
 #: Pages that are a project of several files, which a test of their own builds.
 ELSEWHERE = {
     "docs/tutorial.md": "tests/e2e/test_tutorial.py",
+    "docs/coming-from-others.md": "tests/integration/test_moving_here.py",
     "docs/polling.md": "tests/integration/test_polling_page.py",
 }
 
