@@ -1,9 +1,11 @@
 """What docs/deployment.md takes for granted."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg.conninfo
 
+os = SimpleNamespace(environ={"DATABASE_PASSWORD": "secret"})
 DATABASES: dict[str, dict[str, Any]] = {"default": {"OPTIONS": {}}}
 
 

@@ -7,6 +7,7 @@ from shop.models import Order
 from jobs.models import Schedule, TaskResult
 
 order = Order()
+DATABASES: dict[str, dict[str, object]] = {"default": {}}
 
 
 def afterwards(page: Any) -> None:
