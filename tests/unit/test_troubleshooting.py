@@ -13,8 +13,8 @@ from jobs import exceptions
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "troubleshooting.md").read_text("utf-8")
 
-#: Python's own words, from `inspect.Signature.bind`.
-NOT_OURS = {"missing a required argument"}
+#: Python's own words, from `inspect.Signature.bind`, and SQLite's.
+NOT_OURS = {"missing a required argument", "database is locked"}
 
 
 def quoted() -> list[str]:
