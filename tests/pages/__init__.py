@@ -39,10 +39,11 @@ PAGES = [
     *sorted(set((ROOT / "docs").rglob("*.md")) - set(CHINESE)),
 ]
 
-#: Pages that are a project of several files, which a test of their own builds.
+#: Pages with code for a test of its own: a project of several files, or what changes the process.
 ELSEWHERE = {
     "docs/tutorial.md": "tests/e2e/test_tutorial.py",
     "docs/coming-from-others.md": "tests/integration/test_moving_here.py",
+    "docs/sentry.md": "tests/integration/test_sentry.py",
     "docs/polling.md": "tests/integration/test_polling_page.py",
 }
 
