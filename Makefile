@@ -51,7 +51,7 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_celery_forms.py integration/test_embedded.py \
 	integration/test_every_call_ends.py integration/test_foreign_messages.py \
 	integration/test_inspecting.py integration/test_moving.py integration/test_moving_here.py \
-	integration/test_polling_page.py integration/test_small_pages.py e2e/test_tutorial.py \
+	integration/test_polling_page.py e2e/test_tutorial.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \

@@ -34,4 +34,4 @@ def test_a_page_is_in_step(page: Path) -> None:
 
 
 def test_there_are_pages() -> None:
-    assert ROOT / "docs" / "zh" / "README.md" in CHINESE
+    assert {page.name for page in CHINESE} >= {"README.md", "tutorial.md"}
