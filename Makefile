@@ -48,13 +48,12 @@ broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
 # `one_database`. What is left is what writes rows in a way of its own, locks them, or reads them
 # with queries of its own, and worker and beat as a whole.
 ONE_DATABASE := unit browser integration/admin integration/broker integration/celery_guides \
-	integration/commands integration/demo integration/test_canvas_page.py \
+	integration/commands integration/demo \
 	integration/test_captured_commits.py integration/test_celery_canvas_guide.py \
 	integration/test_celery_forms.py integration/test_embedded.py \
 	integration/test_every_call_ends.py integration/test_foreign_messages.py \
-	integration/test_inspecting.py integration/test_limits_page.py \
-	integration/test_long_tasks_page.py integration/test_moving.py integration/test_moving_here.py \
-	integration/test_polling_page.py integration/test_small_pages.py e2e/test_tutorial.py \
+	integration/test_inspecting.py integration/test_moving.py integration/test_moving_here.py \
+	integration/test_polling_page.py e2e/test_tutorial.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
@@ -122,6 +121,7 @@ check: $(INSTALLED) lint ## Check style, types, the documentation's links, setti
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
+	$(BIN)/python -m tests.check_examples
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget

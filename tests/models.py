@@ -66,3 +66,23 @@ class Seat(models.Model):
 
     def __str__(self) -> str:
         return f"{self.row}{self.number}"
+
+
+class Order(models.Model):
+    """The documentation's examples know it as ``shop.models.Order``."""
+
+    # Without a constraint: tables without migrations are made before the users'.
+    customer = models.ForeignKey(
+        "auth.User", on_delete=models.CASCADE, null=True, db_constraint=False
+    )
+    shop_id = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"order {self.pk}"
+
+
+class Account(models.Model):
+    balance = models.IntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"account {self.pk}"

@@ -6,12 +6,11 @@ import ast
 import dataclasses
 import inspect
 import re
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import load_command_class
+from django.core.management import get_commands, load_command_class
 from django.dispatch import Signal
 
 import jobs
@@ -31,6 +30,8 @@ DJANGO_OPTIONS = {
     *("--help", "--version", "--verbosity", "--settings", "--pythonpath", "--traceback"),
     *("--no-color", "--force-color", "--skip-checks"),
 }
+#: Options of Celery that pages name.
+OTHERS_OPTIONS = {"--statedb"}
 
 
 def text_of(page: Path) -> str:
@@ -235,25 +236,31 @@ def test_files_that_are_named_exist(page: Path) -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-@pytest.mark.parametrize("page", PAGES, ids=id_of)
-def test_imports_of_the_app_work(page: Path) -> None:
-    for block in python_blocks(page):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jobs"):
-                module = import_module(str(node.module))
-                for alias in node.names:
-                    if not hasattr(module, alias.name):  # else it is a module itself
-                        import_module(f"{node.module}.{alias.name}")
-
-
-def python_blocks(page: Path) -> list[str]:
-    return re.findall(r"^```python\n(.*?)^```", text_of(page), re.MULTILINE | re.DOTALL)
+def every_option() -> set[str]:
+    """The options of all commands of the app."""
+    parsers = [load_command_class("jobs", name).create_parser("", name) for name in COMMANDS]
+    return {option for parser in parsers for option in parser._option_string_actions}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=id_of)
-def test_code_can_be_read_by_python(page: Path) -> None:
-    for block in python_blocks(page):
-        ast.parse(block, filename=str(page))
+def test_commands_in_sentences_exist(page: Path) -> None:
+    """`jobs_retry --label`, `make storm`: blocks are the affair of test_pages.py."""
+    commands = get_commands()
+    targets = set(re.findall(r"^([a-z-]+):", text_of(ROOT / "Makefile"), re.MULTILINE))
+    for code in re.findall(r"`([^`\n]+)`", prose(page)):
+        match code.removeprefix("python ").removeprefix("manage.py ").split():
+            case ["make", target, *_] if "=" not in target:
+                assert target in targets, code
+            case [name, *words] if name in commands and name.startswith(("jobs_", "run")):
+                found = commands[name]
+                command = load_command_class(found, name) if isinstance(found, str) else found
+                parser = command.create_parser("manage.py", name)
+                options = {word.partition("=")[0] for word in words if word.startswith("--")}
+                assert options <= set(parser._option_string_actions), code
+            case [option] if option.startswith("--") and page.parent == DOCS:
+                assert option.partition("=")[0] in every_option() | OTHERS_OPTIONS, code
+            case [name, *_] if "manage.py jobs_" in code:
+                assert name in commands, code
 
 
 def test_tests_named_as_evidence_exist() -> None:

@@ -26,7 +26,7 @@ from jobs.routing.routes import Route, Routes
 from jobs.routing.topics import Topics
 from jobs.worker.record import following
 from tests.tasks import add
-from tests.unit.test_docs import DOCS, python_blocks
+from tests.unit.test_docs import DOCS
 
 MEDIA: dict[str, Any] = {
     "EXCHANGES": {"media": "topic", "news": "fanout", "plain": "direct"},
@@ -569,35 +569,6 @@ def test_the_same_call_makes_the_same_ids(task_id: str) -> None:
 
 
 # --------------------------------------------------------------------------- the page
-
-
-def test_the_settings_of_the_page_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "tasks", {})
-    blocks = [block for block in python_blocks(DOCS / "routing.md") if "JOBS = " in block]
-    assert len(blocks) == 6
-    for block in blocks:
-        names: dict[str, Any] = {}
-        exec(block, names)
-        assert list(router(**names["JOBS"]).problems([])) == []
-
-
-def test_the_calls_of_the_page_go_where_it_says(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings
-) -> None:
-    monkeypatch.setattr(registry, "tasks", {})
-    blocks = python_blocks(DOCS / "routing.md")
-    names: dict[str, Any] = {"__name__": "page"}
-    exec(next(block for block in blocks if '"EXCHANGES"' in block), names)
-    settings.JOBS = names["JOBS"]
-    went: list[str] = []
-    monkeypatch.setattr(
-        "jobs.ledger.publish.send",
-        lambda sent, **options: went.append(", ".join(m.queue for m in message.spread(sent[0]))),
-    )
-    text = next(block for block in blocks if "shrink.delay" in block)
-    exec(text, names)
-    told = re.findall(r"^\w.*  # (.*)$", text, re.MULTILINE)
-    assert went == told == ["images, audit", "images, audit", "images", "web1, web2"]
 
 
 def test_patterns_of_the_page() -> None:
