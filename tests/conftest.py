@@ -22,9 +22,6 @@ import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
-# Now, since its plug-in imports it after the last test: once what is there is frozen (see
-# `pytest_collection_finish`), it takes what other packages give it for garbage.
-import hypothesis  # noqa: F401
 import pytest
 import redis.utils
 from django.conf import settings as django_settings
