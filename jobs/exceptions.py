@@ -193,9 +193,11 @@ class Retry(ControlFlow):
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
         expires: float | dt.timedelta | dt.datetime | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
-        ``args``, ``kwargs``, ``expires``: for the next attempt, if they differ from this one's."""
+        ``args``, ``kwargs``, ``expires``, ``options``: for the next attempt, if they differ from
+        this one's; `jobs.api.options.AGAIN` has the options."""
         text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc
@@ -204,7 +206,14 @@ class Retry(ControlFlow):
         self.max_retries = max_retries
         self.next_args = args
         self.next_kwargs = kwargs
-        self.next_expires = expires
+        self.next_options = dict(options or {})
+        if expires is not None:
+            self.next_options["expires"] = expires
+
+    @property
+    def when(self) -> dt.datetime | float | dt.timedelta | None:
+        """Celery's name for ``eta`` or ``countdown``."""
+        return self.countdown if self.eta is None else self.eta
 
 
 class Interrupted(ControlFlow):

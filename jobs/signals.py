@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import functools
 import logging
 import threading
-from collections.abc import Mapping
+import traceback
+import types
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -68,10 +71,45 @@ class Announcement(NamedTuple):
     named: Mapping[str, Any]
 
 
-#: Set while an async task runs: `announce` puts its signals here, and the runner sends them.
-later: contextvars.ContextVar[list[Announcement] | None] = contextvars.ContextVar(
+#: Set while an async task runs: `announce` puts the sending of signals here, for the runner.
+later: contextvars.ContextVar[list[Callable[[], None]] | None] = contextvars.ContextVar(
     "jobs.signals.later", default=None
 )
+
+
+def on_loop() -> bool:
+    """Whether an event loop runs in this thread, on which nothing may block."""
+    try:
+        return bool(asyncio.get_running_loop())
+    except RuntimeError:
+        return False
+
+
+class ExceptionInfo:
+    """An exception as Celery's hooks and signals tell it, their ``einfo``: `str` is the text of its
+    traceback."""
+
+    def __init__(self, exception: BaseException) -> None:
+        self.exception = exception
+        self.type = type(exception)
+        self.tb = exception.__traceback__
+
+    @property
+    def exc_info(self) -> tuple[type[BaseException], BaseException, types.TracebackType | None]:
+        return self.type, self.exception, self.tb
+
+    @property
+    def traceback(self) -> str:
+        try:
+            return "".join(traceback.format_exception(self.exception))
+        except BaseException:  # noqa: BLE001  it calls methods of the exception's class
+            return "".join(traceback.format_tb(self.tb)) + self.type.__qualname__
+
+    def __str__(self) -> str:
+        return self.traceback
+
+    def __repr__(self) -> str:
+        return f"<ExceptionInfo: {shown(self.exception)}>"
 
 
 def announce(signal: Signal, sender: Any, **named: Any) -> None:
@@ -79,15 +117,11 @@ def announce(signal: Signal, sender: Any, **named: Any) -> None:
     if not signal.receivers:
         return
     one = Announcement(signal, sender, named)
-    try:
-        on_loop = bool(asyncio.get_running_loop())
-    except RuntimeError:
-        on_loop = False
-    if not on_loop:
+    if not on_loop():
         _send(one)
         return
     if (waiting := later.get()) is not None and signal not in _OF_SENDING:
-        waiting.append(one)
+        waiting.append(functools.partial(_send, one))
         return
 
     def send() -> None:
@@ -119,11 +153,12 @@ def announce_aside(waiting: list[Announcement]) -> None:
     thread.join()
 
 
-async def announce_all(waiting: list[Announcement]) -> None:
-    """Send these from an event loop: to sync receivers in a thread, to async ones on the loop."""
+async def announce_all(waiting: list[Callable[[], None]]) -> None:
+    """Send what waits, from an event loop: to sync receivers in a thread, to async ones on the
+    loop."""
     while waiting:
         try:
-            await sync_to_async(_send, thread_sensitive=False)(waiting.pop(0))
+            await sync_to_async(waiting.pop(0), thread_sensitive=False)()
         except Exception as error:  # noqa: BLE001  it is logged there
             # Not raised by a receiver, but by what it has left behind in its thread.
             log_error(log, "a receiver of a jobs signal raised", error=error)
@@ -175,6 +210,9 @@ def _name(sender: Any) -> str:
 @receiver(task_failed, dispatch_uid="jobs.log")
 def _log_failed(sender: Any, message: Any, exception: BaseException, **_: Any) -> None:
     what = shown(exception, _SHOWN)
+    if isinstance(exception, getattr(sender, "throws", ())):
+        log.info("task %s[%s] failed as it may: %s", _name(sender), message.id, what)
+        return
     log_error(log, "task %s[%s] failed: %s", _name(sender), message.id, what, error=exception)
 
 

@@ -384,7 +384,9 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
             for name in ("task", "id", "root_id", "parent_id", "group", "jobs_label"):
                 if "\0" in (getattr(headers, name) or ""):  # PostgreSQL can't store it in a text
                     raise ValueError(f"{name!r} must be plain text")
-        return _message(envelope, headers, wire_headers, queue, trusted=trusted)
+        made = _message(envelope, headers, wire_headers, queue, trusted=trusted)
+        made.wire = raw
+        return made
     except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError
         malformed = MalformedMessage(f"Not a message in Celery's format: {error}.")
         malformed.call = _call_of_malformed(raw, queue, trusted)

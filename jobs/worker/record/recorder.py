@@ -574,7 +574,7 @@ class Recorder:
             ack = functools.partial(broker.get().ack, queue, self._consumer, numbers, ended)
             steps.append((done, ack))
         if len(done) < len(outcomes):
-            if later := [o for o in outcomes if isinstance(o, Later) and o.held]:
+            if later := [o for o in outcomes if isinstance(o, Later) and o.held and not o.to]:
                 again = [base.Later(o.number, o.raw, o.priority, o.due) for o in later]
                 retry = functools.partial(broker.get().retry_all, queue, self._consumer, again)
                 steps.append((later, retry))
@@ -582,7 +582,7 @@ class Recorder:
             steps += [
                 ([o], functools.partial(self._settle_one, o))
                 for o in outcomes
-                if isinstance(o, Back | Dead) or (isinstance(o, Later) and not o.held)
+                if isinstance(o, Back | Dead) or (isinstance(o, Later) and (o.to or not o.held))
             ]
         left: list[Outcome] = []
         refused: QueueRefused | None = None
@@ -611,6 +611,11 @@ class Recorder:
                 what, extra = f"{call.task}[{call.id}]", logs.about(call, me)
             text = "message %s of queue %s is a dead letter: %s"
             log.error(text, what, queue_of(queue), why, extra=extra)
+        elif isinstance(outcome, Later) and outcome.to:
+            # Like `control.move`: killed in between, it is there twice under its id.
+            broker.get().push([outcome.to])
+            if outcome.held:
+                broker.get().ack(queue, me, [number], [])
         elif outcome.held:
             broker.get().release(queue, me, [Returned(number, outcome.priority)])
         else:
@@ -641,6 +646,9 @@ def write(outcomes: list[Outcome]) -> list[Outcome]:
             ledger.record(records)
         if attempts:
             ledger.record_attempts(attempts)
+        for o in outcomes:
+            if type(o) is Later and o.to and o.attempt:
+                ledger.moved([o.attempt.result_id], queue_of(o.to.queue))
         if sending:
             joining.send([o.following for o in _standing(sending, records, newly)])
         if members:
