@@ -21,7 +21,7 @@
     │   ├── MalformedMessage
     │   ├── BadSignature
     │   ├── UnknownTask
-    │   └── WrongArguments
+    │   └── WrongArguments          (also TypeError)
     ├── ControlFlow                 raised inside a task, to decide its outcome
     │   ├── Retry                   run it again later
     │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
@@ -43,11 +43,13 @@
         ├── TaskFailed              the task's own exception can't be rebuilt here
         └── TaskRevoked             expired or revoked: it will not run
 
-The docstring of a class is its message when it is raised without one.
+The docstring of a class is its message when it is raised without one. At the end, the same classes
+under Celery's names.
 """
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,7 +149,7 @@ class AlreadyQueued(SendError):
         self.task_id = task_id
 
 
-class LimitReached(JobsError, TimeoutError):
+class LimitReached(JobsError, builtins.TimeoutError):
     """The limit allows no more within the timeout."""
 
 
@@ -171,7 +173,7 @@ class UnknownTask(MessageError):
     """No task of this name is known to this version of the code."""
 
 
-class WrongArguments(MessageError):
+class WrongArguments(MessageError, TypeError):
     """The task does not take the message's arguments."""
 
 
@@ -278,7 +280,7 @@ class WaitInTask(ResultError, RuntimeError):
     """A task is not to wait for the result of another one."""
 
 
-class ResultTimeout(ResultError, TimeoutError):
+class ResultTimeout(ResultError, builtins.TimeoutError):
     """The task did not end within the timeout."""
 
 
@@ -296,3 +298,18 @@ class TaskFailed(ResultError):
 
 class TaskRevoked(ResultError):
     """The task was revoked or expired before it could run."""
+
+
+# Celery's names, for code that was written for it.
+
+CeleryError = JobsError
+ImproperlyConfigured = ConfigurationError
+InvalidTaskError = MalformedMessage
+MaxRetriesExceededError = MaxRetriesExceeded
+NotRegistered = UnknownTask
+OperationalError = BrokerUnavailable
+QueueNotFound = UnknownQueue
+TaskPredicate = ControlFlow
+TaskRevokedError = TaskRevoked
+TimeoutError = ResultTimeout  # noqa: A001
+WorkerLostError = WorkerLost

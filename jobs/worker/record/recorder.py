@@ -36,7 +36,9 @@ from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, Queue
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.limits import keeper
+from jobs.message import Killed
 from jobs.running import notes
+from jobs.running.request import request_of
 from jobs.states import TERMINAL
 from jobs.timing import clock
 from jobs.worker.loops import AWAY, Backoff, vital
@@ -295,8 +297,13 @@ class Recorder:
             named = {"message": o.call, "worker": self._consumer}
             if o.counts == REVOKED:
                 reason = o.record.error if o.record else ""
-                one = signals.Announcement(signals.task_revoked, sender, named | {"reason": reason})
-                told.append(one)
+                told.append(
+                    signals.Announcement(
+                        signals.task_revoked,
+                        sender,
+                        named | {"reason": reason} | _as_celery_says(o, self._consumer),
+                    )
+                )
             if isinstance(o, Dead):
                 named |= {"reason": o.reason, "queue": queue_of(o.queue)}
                 told.append(signals.Announcement(signals.task_dead_lettered, sender, named))
@@ -621,6 +628,19 @@ class Recorder:
         else:
             due = outcome.due if isinstance(outcome, Later) else None
             broker.by_shard().push([Outgoing(queue, raw, outcome.priority, due)])
+
+
+def _as_celery_says(revoked: Outcome, worker: str) -> dict[str, Any]:
+    """The arguments of Celery's signal ``task_revoked``."""
+    call = revoked.call
+    if call is None:
+        return {"request": None, "terminated": False, "signum": None, "expired": False}
+    return {
+        "request": request_of(call, worker),
+        "terminated": call.marks.killed == Killed.REVOKED,
+        "signum": None,
+        "expired": call.expires is not None and call.expires <= clock.now(),
+    }
 
 
 def write(outcomes: list[Outcome]) -> list[Outcome]:
