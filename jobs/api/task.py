@@ -43,7 +43,6 @@ from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
     CommonOptions,
-    Kinds,
     Options,
     SingleOptions,
     TaskOptions,
@@ -139,11 +138,11 @@ class Task(Generic[P, R_co]):
     exchange: str
     routing_key: str
     rate_limit: str | float | None
-    throws: Kinds
+    throws: tuple[type[BaseException], ...]
     typing: bool
     store_errors_even_if_ignored: bool
-    autoretry_for: Kinds
-    dont_autoretry_for: Kinds
+    autoretry_for: tuple[type[BaseException], ...]
+    dont_autoretry_for: tuple[type[BaseException], ...]
     retry_backoff: bool | float
     retry_backoff_max: float
     retry_jitter: bool
@@ -874,7 +873,7 @@ class Task(Generic[P, R_co]):
         """A call like the running one, or like that of ``request``: with its arguments, headers,
         queue and priority, unless others are given. It gets an id of its own."""
         asked = request or self.request
-        given = {"queue": queue or asked.queue, "headers": asked.headers or None}
+        given: dict[str, Any] = {"queue": queue or asked.queue, "headers": asked.headers or None}
         if asked.message is not None:
             given["priority"] = asked.message.priority
         return self.signature(

@@ -116,40 +116,48 @@ class Request:
     @property
     def reply_to(self) -> str | None:
         """Where a Celery client waits for the result; empty or None otherwise."""
-        return self._property("reply_to")
+        found: str = self._property("reply_to")
+        return found
 
     @property
     def origin(self) -> str | None:
         """Who sent it: ``gen<pid>@<host>``."""
-        return self._header("origin")
+        found: str = self._header("origin")
+        return found
 
     @property
     def shadow(self) -> str | None:
         """The name that a Celery client wants to be shown."""
-        return self._header("shadow")
+        found: str | None = self._header("shadow")
+        return found
 
     @property
     def lang(self) -> str | None:
-        return self._header("lang")
+        found: str | None = self._header("lang")
+        return found
 
     @property
     def argsrepr(self) -> str | None:
         """The arguments as they are shown; what is sensitive is not in it."""
-        return self._header("argsrepr")
+        found: str | None = self._header("argsrepr")
+        return found
 
     @property
     def kwargsrepr(self) -> str | None:
-        return self._header("kwargsrepr")
+        found: str | None = self._header("kwargsrepr")
+        return found
 
     @property
     def stamps(self) -> dict[str, Any] | None:
         """The stamps that a Celery client gave it."""
-        return self._header("stamps")
+        found: dict[str, Any] | None = self._header("stamps")
+        return found
 
     @property
     def stamped_headers(self) -> list[str] | None:
         """The names of its stamps."""
-        return self._header("stamped_headers")
+        found: list[str] | None = self._header("stamped_headers")
+        return found
 
     @property
     def replaced_task_nesting(self) -> int:
@@ -159,12 +167,14 @@ class Request:
     @property
     def callbacks(self) -> list[dict[str, Any]] | None:
         """The calls that are sent when it has succeeded, in their JSON form."""
-        return self._embedded("callbacks")
+        found: str = self._embedded("callbacks")
+        return found
 
     @property
     def errbacks(self) -> list[dict[str, Any]] | None:
         """The calls that are sent when it has failed, in their JSON form."""
-        return self._embedded("errbacks")
+        found: list[dict[str, Any]] | None = self._embedded("errbacks")
+        return found
 
     @property
     def chain(self) -> list[dict[str, Any]] | None:
@@ -175,7 +185,8 @@ class Request:
     @property
     def chord(self) -> dict[str, Any] | None:
         """The body of the chord that it is a member of, in its JSON form."""
-        return self._embedded("chord")
+        found: list[dict[str, Any]] | None = self._embedded("chord")
+        return found
 
     def get(self, name: str, default: Any = None) -> Any:
         """A field, or this if there is none of the name."""
