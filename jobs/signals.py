@@ -58,7 +58,8 @@ task_retried = Signal()
 #: empty if the call goes on otherwise), ``runtime`` (seconds), ``worker``.
 task_finished = Signal()
 #: A call has ended as REVOKED: revoked, expired or ignored. Arguments: ``message``, ``reason``
-#: (text; empty if the call has no row), ``worker``.
+#: (text; empty if the call has no row), ``worker``, and Celery's ``request``, ``expired``,
+#: ``terminated``, ``signum``.
 task_revoked = Signal()
 #: A message is a dead letter. Arguments: ``message`` (None if it can't be told whose it is),
 #: ``reason`` (text), ``queue``, ``worker``.
@@ -383,9 +384,9 @@ def _process_shutdown(sender: Any, **_: Any) -> None:
     worker_process_shutdown.say(sender, pid=os.getpid(), exitcode=0)
 
 
-#: Arguments: ``body`` (args, kwargs, what follows), ``exchange``, ``routing_key``, ``headers``, to
-#: which receivers may add, ``properties``, ``declare``, ``retry_policy``. The sender is the name of
-#: the task.
+#: The sender is the name of the task, and receivers may add headers. Arguments: ``body`` (args,
+#: kwargs, what follows), ``exchange``, ``routing_key``, ``headers``, ``properties``, ``declare``,
+#: ``retry_policy``.
 before_task_publish = Alias(task_sending, tell=_before_publish)
 #: Arguments: ``body``, ``exchange``, ``routing_key``, ``headers``.
 after_task_publish = Alias(task_enqueued, tell=_after_publish)

@@ -99,7 +99,9 @@ class Request:
                 "priority": self.message.priority,
                 "redelivered": False,
             }
-        sent = protocol_properties(self.message).get("delivery_info") or {}
+        sent = protocol_properties(self.message).get("delivery_info")
+        if not isinstance(sent, dict):  # a foreign message may have anything
+            sent = {}
         return {
             "exchange": sent.get("exchange") or "",
             "routing_key": sent.get("routing_key") or self.queue,
@@ -162,12 +164,12 @@ class Request:
     @property
     def replaced_task_nesting(self) -> int:
         """As a Celery client counts it."""
-        return self._header("replaced_task_nesting") or 0
+        return int(self._header("replaced_task_nesting") or 0)
 
     @property
     def callbacks(self) -> list[dict[str, Any]] | None:
         """The calls that are sent when it has succeeded, in their JSON form."""
-        found: str = self._embedded("callbacks")
+        found: list[dict[str, Any]] | None = self._embedded("callbacks")
         return found
 
     @property
@@ -185,7 +187,7 @@ class Request:
     @property
     def chord(self) -> dict[str, Any] | None:
         """The body of the chord that it is a member of, in its JSON form."""
-        found: list[dict[str, Any]] | None = self._embedded("chord")
+        found: dict[str, Any] | None = self._embedded("chord")
         return found
 
     def get(self, name: str, default: Any = None) -> Any:
@@ -199,7 +201,7 @@ class Request:
         return None if self.message is None else protocol_properties(self.message).get(name)
 
     def _embedded(self, name: str) -> Any:
-        return (self.message.embed.get(name) or None) if self.message is not None else None
+        return None if self.message is None else self.message.embed.get(name) or None
 
     if not TYPE_CHECKING:  # so that a type checker reports unknown attributes
 
