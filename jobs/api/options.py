@@ -214,6 +214,8 @@ def check_again(task: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The further options of `Task.retry` that say something. Raises `TypeError` or `ValueError`
     for others, and for wrong values."""
     found = {name: value for name, value in given.items() if value is not None}
+    if not found:
+        return found
     if unknown := [name for name in found if name not in AGAIN]:
         raise TypeError(
             f"retry() of task {task!r} has no option {unknown[0]!r}.{nearest(unknown[0], AGAIN)} "

@@ -127,8 +127,8 @@ class Task(Generic[P, R_co]):
     name: str
     #: What it was made of: the function or, of a class, its ``run`` without ``self``.
     function: Callable[..., Any]
-    #: What a worker calls with the arguments of a call.
-    entry: Callable[..., Any]
+    #: Whether calling it does more than to call `run`.
+    called: bool
     #: What it was made of: that function or, if it is written as a class, the class.
     source: Callable[..., Any]
     #: Which of `jobs.api.bases.HOOKS` it has.
@@ -210,8 +210,7 @@ class Task(Generic[P, R_co]):
                 f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
         self.hooks = bases.hooks_of(self, Task)
-        own_call = type(self).__call__ is not Task.__call__
-        self.entry = self if own.bind or own_call else run
+        self.called = own.bind or type(self).__call__ is not Task.__call__
         # These options are public attributes, as in Celery,
         self.__dict__.update({name: getattr(own, name) for name in bases.SHOWN})
         self.acks_late = own.acks == "late"

@@ -93,7 +93,6 @@ def based_and_bound(self: Reported, a: int) -> int:
 def right() -> None:
     assert_type(charge, Charge)
     charge.delay(1, twice=True)
-    Decorated.delay()
     assert_type(based.delay(1), AsyncResult[int])
     assert_type(based_and_bound(1), int)
     assert_type(add.AsyncResult("id"), AsyncResult[Any])

@@ -117,10 +117,11 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if task.atomic:
                 outcome = _run_atomic(delivery, attempt, limits.timer, soft)
             elif soft is None:
-                result = task.entry(*sent.args, **sent.kwargs)
+                # What `Task.__call__` does.
+                result = (task if task.called else task.run)(*sent.args, **sent.kwargs)
             else:
                 with limits.timer.limit(soft):
-                    result = task.entry(*sent.args, **sent.kwargs)
+                    result = task(*sent.args, **sent.kwargs)
         except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
             isolation.after_task(sent)
             outcome = _raised(delivery, attempt, error)
@@ -217,7 +218,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
             connection = connections[ledger.alias()]
             depth = len(connection.atomic_blocks)
             with timer.limit(soft):
-                result = task.entry(*sent.args, **sent.kwargs)
+                result = task(*sent.args, **sent.kwargs)
             if isolation.end_fork:
                 isolation.end_fork(False)  # before anything is recorded or committed
             if len(connection.atomic_blocks) != depth or connection.closed_in_transaction:
