@@ -283,6 +283,10 @@ class CommonOptions(CelerysOptions, total=False):
     throws: Kinds
     typing: bool
     store_errors_even_if_ignored: bool
+    pydantic: bool
+    pydantic_strict: bool
+    pydantic_context: Mapping[str, Any] | None
+    pydantic_dump_kwargs: Mapping[str, Any] | None
     time_limit: float | None
     soft_time_limit: float | None
     max_crashes: int | None
@@ -368,6 +372,13 @@ class Options(Retries):
     typing: bool = True
     #: Failures are recorded although ``ignore_result`` is set.
     store_errors_even_if_ignored: bool = False
+    #: Arguments are turned into the pydantic models that the function's annotations name, and
+    #: models that it returns into JSON; see `jobs.api.validation`.
+    pydantic: bool = False
+    #: Arguments of ``model_validate`` and ``model_dump``.
+    pydantic_strict: bool = False
+    pydantic_context: Mapping[str, Any] | None = None
+    pydantic_dump_kwargs: Mapping[str, Any] | None = None
     #: Seconds after which the process that runs it is killed; None: the worker's own.
     time_limit: float | None = None
     #: Seconds after which `SoftTimeLimitExceeded` is raised in it; None: the worker's own.
@@ -450,6 +461,9 @@ class Options(Retries):
         put(self, "throws", () if self.throws is None else _kinds("throws", self.throws))
         if self.track_started is not None:
             check_yes_or_no("track_started", self.track_started)
+        for name in ("pydantic_context", "pydantic_dump_kwargs"):
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise TypeError(f"{name} must be a dict, not {shown(getattr(self, name))}")
         check_priority(self.priority)
         check_label(self.label)
         if self.expires is not None:
@@ -470,8 +484,10 @@ class Options(Retries):
             raise ValueError(f"batch must be 1 to 1000 calls, not {shown(self.batch)}")
         if not 0 <= self.batch_wait <= 60:
             raise ValueError(f"batch_wait must be 0 to 60 seconds, not {self.batch_wait!r}")
-        if self.atomic or self.sensitive:
-            raise ValueError("a task with batch= can be neither atomic nor have sensitive=")
+        if self.atomic or self.sensitive or self.pydantic:
+            raise ValueError(
+                "a task with batch= can be neither atomic nor have sensitive= or pydantic="
+            )
 
     def _check_limits(self) -> None:
         self.rate()
@@ -493,6 +509,7 @@ class Options(Retries):
 
 _YES_OR_NO = (
     *("bind", "durable", "atomic", "ignore_result", "typing", "store_errors_even_if_ignored"),
+    *("pydantic", "pydantic_strict"),
 )
 
 
@@ -534,7 +551,6 @@ _CELERYS: dict[str, tuple[tuple[object, ...], str]] = {
     "send_events": (_ANY, "it must be True or False"),
     "shared": (_ANY, "it must be True or False"),
     "lazy": (_ANY, "it must be True or False"),
-    "pydantic": ((False, None), "build the model in the task: Model.model_validate(argument)"),
     "annotations": ((None,), "write the options themselves: @task(rate_limit=…)"),
     "backend": ((None,), "results are kept in the database; see JOBS['RESULT_EXPIRES']"),
     "retry_policy": ((None,), "give it to apply_async, or set JOBS['RETRY_POLICY']"),

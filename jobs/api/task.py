@@ -62,6 +62,7 @@ from jobs.api.parameters import (
 )
 from jobs.api.results import EagerResult
 from jobs.api.sending import check_linked
+from jobs.api.validation import Validation
 from jobs.broker.limiting import Lock, Rate
 from jobs.conf.values import check_text, check_whole, sentence
 from jobs.exceptions import (
@@ -190,6 +191,11 @@ class Task(Generic[P, R_co]):
         self.__dict__.update(attributes)
         self.function = run
         self.source = source
+        #: Turns models of pydantic into arguments and back; None: the task doesn't ask for it.
+        self.validation: Validation | None = None
+        if own.pydantic:
+            self.validation = Validation(run, own, place)
+            run = self.validation.wrapped()
         self.__dict__["run"] = types.MethodType(run, self) if own.bind else run
         self._origin = functions.origin()
         self.name = own.name or place
@@ -765,6 +771,8 @@ class Task(Generic[P, R_co]):
         self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
     ) -> Message:
         self.check_arguments(args, kwargs)
+        if self.validation is not None:
+            args, kwargs = self.validation.sent(args, kwargs)
         sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
