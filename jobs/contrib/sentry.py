@@ -7,12 +7,13 @@
 Each attempt runs in a scope of its own, with tags for its call, as a transaction that continues the
 trace in which the call was sent. docs/sentry.md has more of it.
 
-Needs the package ``sentry-sdk``: ``pip install 'jobsite[sentry]'``.
+Needs the package ``sentry-sdk``: ``pip install 'jobsite[sentry]'``. The SDK is started in settings,
+before apps are loaded, so nothing that is imported here may import models.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sentry_sdk
 from sentry_sdk.consts import OP, SPANDATA, SPANSTATUS
@@ -23,18 +24,19 @@ from sentry_sdk.tracing import BAGGAGE_HEADER_NAME, Transaction, TransactionSour
 from sentry_sdk.utils import event_from_exception
 
 from jobs import signals
-from jobs.api.task import Task
-from jobs.message import Message
-from jobs.states import State
+
+if TYPE_CHECKING:
+    from jobs.api.task import Task
+    from jobs.message import Message
 
 #: The transactions of the attempts that run in this process, by their messages' places in memory:
 #: two deliveries of one call may run at once.
 _running: dict[int, Transaction] = {}
 
 _STATUS = {
-    State.SUCCESS: SPANSTATUS.OK,
-    State.FAILURE: SPANSTATUS.INTERNAL_ERROR,
-    State.REVOKED: SPANSTATUS.CANCELLED,
+    "SUCCESS": SPANSTATUS.OK,
+    "FAILURE": SPANSTATUS.INTERNAL_ERROR,
+    "REVOKED": SPANSTATUS.CANCELLED,
 }
 
 #: Seconds that a child waits at its end until what it has to report is sent.
@@ -145,7 +147,7 @@ def _failed(
 def _finished(message: Message, state: str, **_: Any) -> None:
     if (transaction := _running.pop(id(message), None)) is not None:
         transaction.set_tag("state", str(state))
-        transaction.set_status(_STATUS.get(state, SPANSTATUS.ABORTED))  # type: ignore[call-overload]
+        transaction.set_status(_STATUS.get(str(state), SPANSTATUS.ABORTED))  # type: ignore[call-overload]
         transaction.finish()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -178,3 +180,8 @@ def test_dead_letters_are_reported_by_their_lines_of_the_log(told: Told) -> None
     (error,) = told.errors
     assert error["logger"] == "jobs.worker"
     assert "dead letter" in error["logentry"]["message"]
+
+
+def test_settings_can_import_it() -> None:
+    code = "import sys, jobs.contrib.sentry; assert 'jobs.models' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

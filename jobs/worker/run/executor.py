@@ -101,6 +101,7 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
 
 def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
+    hooks = task.hooks
     attempt = Run(worker, time.time())
     current.set((sent, worker))
     outcome = None
@@ -111,7 +112,7 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 isolation.after_task(sent)  # what receivers have left
-            if task.hooks:
+            if hooks:
                 _before_start(delivery)
             soft = limits.soft(sent, task)
             if task.atomic:
@@ -131,7 +132,7 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
                 outcome = _raised(delivery, attempt, left_open)
             elif outcome is None:
                 outcome = _returned(delivery, attempt, result)
-        if outcome.failed or task.hooks or signals.task_succeeded.receivers:
+        if outcome.failed or hooks or signals.task_succeeded.receivers:
             isolation.after_task(sent)  # what receivers have left
     except BaseException as error:  # noqa: BLE001  every call ends
         outcome = ended_by(delivery, worker, error)
