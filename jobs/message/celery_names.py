@@ -146,7 +146,7 @@ GROUP: Mapping[str, str] = {
     "app": "there is no app; see jobs.conf",
 }
 
-_BY_SIGNALS = "a task is a function; connect to the signals of jobs.signals"
+_BY_SIGNALS = "workers run tasks in their own way; write hooks, or connect to jobs.signals"
 _NO_APP = "there is no app: tasks are found by Django, settings are JOBS"
 _LOGGER = "write logging.getLogger(__name__)"
 

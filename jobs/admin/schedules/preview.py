@@ -85,7 +85,7 @@ def task_help(name: str) -> str:
         ]
         # Not the task itself: a template calls whatever can be called.
         context |= {
-            "signature": f"{task.function.__name__}{inspect.Signature(shown)}",
-            "text": inspect.getdoc(task.function) or "",
+            "signature": f"{getattr(task.source, '__name__', name)}{inspect.Signature(shown)}",
+            "text": inspect.getdoc(task.function) or inspect.cleandoc(task.__doc__ or ""),
         }
     return render_to_string("admin/jobs/schedule/task.html", context)

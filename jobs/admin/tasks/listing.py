@@ -97,7 +97,8 @@ class TaskRow(NamedTuple):
 
     @property
     def doc(self) -> str:
-        return inspect.getdoc(self.task.function) or ""
+        # A task that is written as a class may say it there.
+        return inspect.getdoc(self.task.function) or inspect.cleandoc(self.task.__doc__ or "")
 
     @property
     def signature(self) -> str:
