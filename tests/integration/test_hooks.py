@@ -14,7 +14,7 @@ from pytest_django import Settings
 from jobs import Request, Task, register_task, registry, task
 from jobs.exceptions import ConfigurationError, Ignore, Reject
 from jobs.models import TaskResult
-from jobs.testing import in_memory, run_jobs
+from jobs.testing import run_jobs
 from tests.models import Run
 from tests.tasks import add
 from tests.workers import work
@@ -114,12 +114,12 @@ def test_the_hooks_of_each_end(one: Task[..., Any]) -> None:
         HEARD.clear()
         args = [how] if how else []
         one.delay(*args)
-        work()
+        run_jobs()
         expected = [("before_start", True, args, {}), *heard]
         assert expected == HEARD, how
 
 
-@pytest.mark.parametrize("mode", ["threads", "run_jobs", "apply", "eager"])
+@pytest.mark.parametrize("mode", ["worker", "threads", "apply", "eager"])
 def test_wherever_it_runs(mode: str, settings: Settings) -> None:
     if mode == "eager":
         settings.JOBS = {**settings.JOBS, "ALWAYS_EAGER": True}
@@ -127,10 +127,8 @@ def test_wherever_it_runs(mode: str, settings: Settings) -> None:
         plain.apply(("fail",))
     else:
         plain.delay("fail")
-    if mode == "threads":
-        work(threads=2)
-    if mode == "run_jobs":
-        run_jobs()
+    if mode in ("worker", "threads"):
+        work(**({"threads": 2} if mode == "threads" else {}))
     assert [("before_start", True, ["fail"], {}), *BAD] == HEARD
 
 
@@ -145,9 +143,8 @@ def test_each_call_of_a_batch() -> None:
 
 def test_wrong_arguments_are_a_failure() -> None:
     loose = task(base=Heard, name="hooks.loose", typing=False)(lambda: 1)
-    with in_memory():
-        loose.delay(1, 2)
-        (result,) = run_jobs()
+    result = loose.delay(1, 2)
+    run_jobs()
     assert type(result.result) is TypeError
     assert [h[0] for h in HEARD] == ["before_start", "on_failure", "after_return"]
 
@@ -209,7 +206,7 @@ def test_a_class_as_a_task() -> None:
     with pytest.raises(TypeError, match=r"hooks\.adds\(x, y=0\) missing a required argument: 'x'"):
         adds.delay()
     result = adds.delay(1, y=2)
-    work()
+    run_jobs()
     assert (result.get(timeout=0), adds.calls) == (3, 2)
     assert [h[0] for h in HEARD[1:3]] == ["on_retry", "before_start"]
     with pytest.raises(KeyError):  # called directly: self.request tells so
@@ -275,7 +272,7 @@ def test_what_the_decorator_gives() -> None:
     )(lambda fails=False: 1 // (not fails))
     assert (one.retry_backoff, one.options.retry_backoff) == (False, False)
     results = [one.delay(), one.delay(True)]
-    work()
+    run_jobs()
     assert results[0].result == ["wrapped", "other", 1]
     assert [h[0] for h in HEARD] == ["hooks.given"]
     with pytest.raises(ConfigurationError, match="'databse' is no option of a task"):
@@ -287,7 +284,7 @@ def test_on_replace() -> None:
         return self.replace(add.s(1, 2))
 
     result = task(base=Wrapped, bind=True, name="hooks.replaced")(replaced).delay()
-    work()
+    run_jobs()
     assert (result.get(timeout=0), HEARD) == (3, [("on_replace", "tests.tasks.add")])
 
 
@@ -299,7 +296,7 @@ def test_errors_that_are_expected_or_kept(caplog: pytest.LogCaptureFixture) -> N
     kept = task(name="hooks.kept", ignore_result=True, store_errors_even_if_ignored=True)(fails)
     results = [expected.delay(), kept.delay()]
     with caplog.at_level(logging.INFO, "jobs"):
-        work()
+        run_jobs()
     rows = dict(TaskResult.objects.values_list("id", "state"))
     assert rows == {results[0].id: "FAILURE", results[1].id: "FAILURE"}
     told = {r.levelname: r for r in caplog.records if "failed" in r.getMessage()}

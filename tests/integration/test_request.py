@@ -53,7 +53,7 @@ def test_all_that_celerys_request_has() -> None:
         headers={"tenant": "one"},
         expires=dt.datetime(2099, 1, 1, tzinfo=dt.UTC),
     )
-    work()
+    run_jobs()
     (seen,) = SEEN
     assert seen["origin"].startswith("gen")
     assert {**seen, "origin": ""} == {
@@ -113,7 +113,7 @@ def test_in_a_composition() -> None:
     chain(asks.si(), add.s(2), add.s(3)).delay()
     chord([asks.si()], collect.s()).delay()
     asks.delay(sent="alone")
-    work()
+    run_jobs()
     in_chain = next(one for one in SEEN if one["chain"])
     in_chord = next(one for one in SEEN if one["chord"])
     alone = next(one for one in SEEN if one["kwargs"])
@@ -143,7 +143,7 @@ def test_a_message_through_an_exchange(settings: Settings) -> None:
         "QUEUES": {"default": {"exchange": "media", "routing_key": "video.#"}},
     }
     asks.apply_async(exchange="media", routing_key="video.short")
-    work()
+    run_jobs()
     assert SEEN[0]["delivery_info"] == {
         "exchange": "media",
         "routing_key": "video.short",
@@ -210,14 +210,14 @@ def test_signature_from_request() -> None:
         return [self.request.headers, self.request.queue, self.AsyncResult("x").id]
 
     copies.apply_async((1,), queue="low", headers={"a": 1})
-    work()
+    run_jobs()
     assert TaskResult.objects.order_by("-id")[0].result == '[{"a":1},"low","x"]'
 
 
 def test_of_a_celery_client(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {"open": True}}}
     put_message(task=asks.name, own_headers={"stamped_headers": ["on"], "stamps": {"on": ["call"]}})
-    work()
+    run_jobs()
     assert (SEEN[0]["stamped_headers"], SEEN[0]["stamps"]) == (["on"], {"on": ["call"]})
 
 

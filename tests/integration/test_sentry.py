@@ -157,14 +157,14 @@ def test_a_transaction_for_each_attempt(told: Told) -> None:
     )
 
 
-@pytest.mark.parametrize("mode", ["worker", "threads", "run_jobs"])
+@pytest.mark.parametrize("mode", ["threads", "run_jobs"])
 def test_each_call_has_a_scope_of_its_own(told: Told, mode: str) -> None:
     sentry_sdk.set_tag("of", "the process")
     calls = [one.delay(f"{one.name} {n}") for one in (messages, async_messages) for n in range(2)]
     if mode == "run_jobs":
         run_jobs()
     else:
-        work(**({"threads": 2} if mode == "threads" else {}))
+        work(threads=2)
     assert {one["tags"]["task_id"] for one in told.errors} == {call.id for call in calls}
     for one in told.errors:
         assert one["message"].startswith(one["tags"]["task"])
