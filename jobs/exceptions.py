@@ -225,9 +225,11 @@ class Interrupted(ControlFlow):
 class Reject(ControlFlow):
     """The task rejected the message."""
 
-    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
-        """``requeue``: back to its queue instead of the dead letters."""
+    def __init__(self, reason: str | BaseException = "", requeue: bool = False) -> None:
+        """``reason``: text, or an exception for its text. ``requeue``: back to its queue instead of
+        the dead letters."""
         super().__init__(*([reason] if reason else []))
+        self.reason = reason
         self.requeue = requeue
 
 

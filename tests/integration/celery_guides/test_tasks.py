@@ -248,6 +248,21 @@ def requeues(self: Any) -> Any:
     return self.request.delivery_info["redelivered"]
 
 
+@task(name="guide.tasks.render_scene", bind=True, acks_late=True)
+def render_scene(self: Any, path: str) -> None:
+    try:
+        raise MemoryError(path)
+    except MemoryError as exc:
+        raise Reject(exc, requeue=False)  # noqa: B904  as the guide has it
+
+
+def test_what_is_rejected_with_an_exception() -> None:
+    render_scene.delay("scene.blend")
+    work()
+    assert [letter.reason for letter in dead_letters()] == ["Reject: scene.blend"]
+    assert Reject("no", True).requeue
+
+
 def test_delivery_info() -> None:
     result = requeues.delay()
     work()
