@@ -63,7 +63,8 @@ class JobsIntegration(Integration):
 
 def _integration() -> JobsIntegration | None:
     """This integration, if it is turned on here."""
-    return sentry_sdk.get_client().get_integration(JobsIntegration)
+    found: JobsIntegration | None = sentry_sdk.get_client().get_integration(JobsIntegration)
+    return found
 
 
 def _sending(message: Message, **_: Any) -> None:
