@@ -7,23 +7,29 @@
 Each attempt runs in a scope of its own, with tags for its call, as a transaction that continues the
 trace in which the call was sent. docs/sentry.md has more of it.
 
-Needs the package ``sentry-sdk``: ``pip install 'jobsite[sentry]'``. The SDK is started in settings,
-before apps are loaded, so nothing that is imported here may import models.
+Needs ``pip install sentry-sdk``, or the extra ``[sentry]``. The SDK is started in settings, before
+apps are loaded, so nothing that is imported here may import models.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import sentry_sdk
-from sentry_sdk.consts import OP, SPANDATA, SPANSTATUS
-from sentry_sdk.integrations import Integration
-from sentry_sdk.integrations.logging import ignore_logger
-from sentry_sdk.scope import Scope
-from sentry_sdk.tracing import BAGGAGE_HEADER_NAME, Transaction, TransactionSource
-from sentry_sdk.utils import event_from_exception
-
 from jobs import signals
+from jobs.exceptions import ConfigurationError
+
+try:
+    import sentry_sdk
+    from sentry_sdk.consts import OP, SPANDATA, SPANSTATUS
+    from sentry_sdk.integrations import Integration
+    from sentry_sdk.integrations.logging import ignore_logger
+    from sentry_sdk.scope import Scope
+    from sentry_sdk.tracing import BAGGAGE_HEADER_NAME, Transaction, TransactionSource
+    from sentry_sdk.utils import event_from_exception
+except ImportError as error:
+    raise ConfigurationError(
+        f"{__name__} needs a package that is not installed: pip install sentry-sdk."
+    ) from error
 
 if TYPE_CHECKING:
     from jobs.api.task import Task
