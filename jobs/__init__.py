@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from jobs.api.results import GroupResult as GroupResult
     from jobs.api.results import allow_join_result as allow_join_result
     from jobs.api.task import Task as Task
+    from jobs.api.task import current_task as current_task
+    from jobs.api.task import register_task as register_task
     from jobs.api.task import shared_task as shared_task
     from jobs.api.task import task as task
+    from jobs.logs import get_task_logger as get_task_logger
     from jobs.running.request import Request as Request
     from jobs.schedules.declared import add_periodic_task as add_periodic_task
     from jobs.states import State as State
@@ -49,7 +52,10 @@ _PUBLIC = {
     "chain": "jobs.api.compositions",
     "chord": "jobs.api.compositions",
     "crontab": "jobs.timing.celery",
+    "current_task": "jobs.api.task",
+    "get_task_logger": "jobs.logs",
     "group": "jobs.api.compositions",
+    "register_task": "jobs.api.task",
     "shared_task": "jobs.api.task",
     "signature": "jobs.api.compositions",
     "task": "jobs.api.task",

@@ -98,7 +98,7 @@ def check_imports(**_: Any) -> list[CheckMessage]:
     """Task modules that were imported under two names."""
     functions: dict[tuple[str, int, str], list[str]] = {}
     for name, task in registry.tasks.items():
-        run = inspect.unwrap(task.run)
+        run = inspect.unwrap(task.function)
         if inspect.isfunction(run) and name == f"{run.__module__}.{run.__qualname__}":
             code = run.__code__
             place = code.co_filename, code.co_firstlineno, run.__qualname__

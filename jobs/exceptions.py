@@ -21,7 +21,7 @@
     │   ├── MalformedMessage
     │   ├── BadSignature
     │   ├── UnknownTask
-    │   └── WrongArguments
+    │   └── WrongArguments          (also TypeError)
     ├── ControlFlow                 raised inside a task, to decide its outcome
     │   ├── Retry                   run it again later
     │   ├── Interrupted             its worker stops: it goes on elsewhere (raised by ``iterate``)
@@ -43,11 +43,13 @@
         ├── TaskFailed              the task's own exception can't be rebuilt here
         └── TaskRevoked             expired or revoked: it will not run
 
-The docstring of a class is its message when it is raised without one.
+The docstring of a class is its message when it is raised without one. At the end, the same classes
+under Celery's names.
 """
 
 from __future__ import annotations
 
+import builtins
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -147,7 +149,7 @@ class AlreadyQueued(SendError):
         self.task_id = task_id
 
 
-class LimitReached(JobsError, TimeoutError):
+class LimitReached(JobsError, builtins.TimeoutError):
     """The limit allows no more within the timeout."""
 
 
@@ -171,7 +173,7 @@ class UnknownTask(MessageError):
     """No task of this name is known to this version of the code."""
 
 
-class WrongArguments(MessageError):
+class WrongArguments(MessageError, TypeError):
     """The task does not take the message's arguments."""
 
 
@@ -193,9 +195,11 @@ class Retry(ControlFlow):
         args: Sequence[object] | None = None,
         kwargs: Mapping[str, object] | None = None,
         expires: float | dt.timedelta | dt.datetime | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         """``countdown``: seconds or a timedelta; with neither it nor ``eta``, the task's own delay.
-        ``args``, ``kwargs``, ``expires``: for the next attempt, if they differ from this one's."""
+        ``args``, ``kwargs``, ``expires``, ``options``: for the next attempt, if they differ from
+        this one's; `jobs.api.options.AGAIN` has the options."""
         text = text or ("" if exc is None else shown(exc, 1000))
         super().__init__(*([text] if text else []))
         self.exc = exc
@@ -204,7 +208,14 @@ class Retry(ControlFlow):
         self.max_retries = max_retries
         self.next_args = args
         self.next_kwargs = kwargs
-        self.next_expires = expires
+        self.next_options = dict(options or {})
+        if expires is not None:
+            self.next_options["expires"] = expires
+
+    @property
+    def when(self) -> dt.datetime | float | dt.timedelta | None:
+        """Celery's name for ``eta`` or ``countdown``."""
+        return self.countdown if self.eta is None else self.eta
 
 
 class Interrupted(ControlFlow):
@@ -214,9 +225,11 @@ class Interrupted(ControlFlow):
 class Reject(ControlFlow):
     """The task rejected the message."""
 
-    def __init__(self, reason: str = "", *, requeue: bool = False) -> None:
-        """``requeue``: back to its queue instead of the dead letters."""
+    def __init__(self, reason: str | BaseException = "", requeue: bool = False) -> None:
+        """``reason``: text, or an exception for its text. ``requeue``: back to its queue instead of
+        the dead letters."""
         super().__init__(*([reason] if reason else []))
+        self.reason = reason
         self.requeue = requeue
 
 
@@ -269,7 +282,7 @@ class WaitInTask(ResultError, RuntimeError):
     """A task is not to wait for the result of another one."""
 
 
-class ResultTimeout(ResultError, TimeoutError):
+class ResultTimeout(ResultError, builtins.TimeoutError):
     """The task did not end within the timeout."""
 
 
@@ -287,3 +300,18 @@ class TaskFailed(ResultError):
 
 class TaskRevoked(ResultError):
     """The task was revoked or expired before it could run."""
+
+
+# Celery's names, for code that was written for it.
+
+CeleryError = JobsError
+ImproperlyConfigured = ConfigurationError
+InvalidTaskError = MalformedMessage
+MaxRetriesExceededError = MaxRetriesExceeded
+NotRegistered = UnknownTask
+OperationalError = BrokerUnavailable
+QueueNotFound = UnknownQueue
+TaskPredicate = ControlFlow
+TaskRevokedError = TaskRevoked
+TimeoutError = ResultTimeout  # noqa: A001
+WorkerLostError = WorkerLost

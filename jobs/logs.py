@@ -67,3 +67,8 @@ class JobFilter(logging.Filter):
             if name not in record.__dict__:
                 record.__dict__[name] = found.get(name, self.empty)
         return bool(super().filter(record))
+
+
+def get_task_logger(name: str) -> logging.Logger:
+    """Celery's name for `logging.getLogger`: Django's LOGGING says what becomes of its lines."""
+    return logging.getLogger(name)

@@ -124,7 +124,7 @@ def _importable(module: str, names: Mapping[str, Any]) -> str | None:
 def origin() -> Origin:
     """Where the decorator that this thread is applying stands."""
     frame = inspect.currentframe()
-    while frame is not None and frame.f_globals.get("__name__") in (__name__, "jobs.registry"):
+    while frame is not None and str(frame.f_globals.get("__name__")).startswith("jobs.api."):
         frame = frame.f_back
     line = f"{frame.f_code.co_filename}:{frame.f_lineno}" if frame else ""
     starting = not apps.ready_event.is_set()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, TypedDict
 
+from jobs import registry
 from jobs.broker.limiting import Rate, parse
 from jobs.conf.values import (
     check_label,
@@ -22,6 +23,7 @@ from jobs.conf.values import (
     nearest,
     seconds_ahead,
     seconds_or_none,
+    sentence,
 )
 from jobs.exceptions import MaxRetriesExceeded, shown
 from jobs.ledger.unique import (
@@ -30,6 +32,7 @@ from jobs.ledger.unique import (
     Until,
     uniqueness,
 )
+from jobs.message.call import Send
 from jobs.timing.clock import growing_pause
 from jobs.timing.periodic import (
     Periodic,
@@ -185,15 +188,10 @@ def check_asked(
     max_retries: Any,
     args: Any,
     kwargs: Any,
-    expires: Any,
 ) -> None:
     """Raise `TypeError` or `ValueError` for wrong arguments of `Task.retry`."""
     due(0.0, countdown, eta)
     exception_of(exc)
-    if isinstance(expires, dt.datetime):
-        moment("expires of retry()", expires)
-    elif expires is not None:
-        seconds_ahead("expires of retry()", expires)
     if max_retries is not None:
         check_whole("max_retries of retry()", max_retries, 0, MOST_RETRIES)
     if args is not None and not isinstance(args, list | tuple):
@@ -204,6 +202,33 @@ def check_asked(
         for name in kwargs:
             if not isinstance(name, str):
                 raise TypeError(f"kwargs of retry() has {shown(name)}; names are text")
+
+
+#: What the next attempt can be given besides arguments and a time, as in `jobs.message.call.Send`.
+AGAIN = frozenset(
+    {"expires", "queue", "priority", "headers", "ignore_result", "time_limit", "soft_time_limit"}
+)
+
+
+def check_again(task: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The further options of `Task.retry` that say something. Raises `TypeError` or `ValueError`
+    for others, and for wrong values."""
+    found = {name: value for name, value in given.items() if value is not None}
+    if not found:
+        return found
+    if unknown := [name for name in found if name not in AGAIN]:
+        raise TypeError(
+            f"retry() of task {task!r} has no option {unknown[0]!r}.{nearest(unknown[0], AGAIN)} "
+            "The next attempt keeps what its call was sent with, but for args, kwargs, "
+            f"{', '.join(sorted(AGAIN))}."
+        )
+    try:
+        Send(**found).checked()
+        if found.get("queue"):
+            registry.queue(found["queue"])
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"retry() of task {task!r}: {sentence(error)}") from None
+    return found
 
 
 def no_attempt_left(task: str, task_id: str, retries: int) -> MaxRetriesExceeded:
@@ -222,7 +247,24 @@ def exception_of(exc: Any) -> BaseException | None:
 Acks = Literal["late", "early"]
 
 
-class CommonOptions(TypedDict, total=False):
+class CelerysOptions(TypedDict, total=False):
+    """Celery's options of the decorator that are no `Options`."""
+
+    acks_late: bool | None
+    reject_on_worker_lost: bool | None
+    base: Any
+    serializer: str | None
+    trail: bool
+    send_events: bool
+    before_start: Callable[..., Any] | None
+    on_success: Callable[..., Any] | None
+    on_retry: Callable[..., Any] | None
+    on_failure: Callable[..., Any] | None
+    after_return: Callable[..., Any] | None
+    on_replace: Callable[..., Any] | None
+
+
+class CommonOptions(CelerysOptions, total=False):
     """What ``@task(…)`` takes for any function; `Options` has the meanings."""
 
     name: str
@@ -238,6 +280,13 @@ class CommonOptions(TypedDict, total=False):
     expires: float | dt.timedelta | None
     atomic: bool
     acks: Acks
+    throws: Kinds
+    typing: bool
+    store_errors_even_if_ignored: bool
+    pydantic: bool
+    pydantic_strict: bool
+    pydantic_context: Mapping[str, Any] | None
+    pydantic_dump_kwargs: Mapping[str, Any] | None
     time_limit: float | None
     soft_time_limit: float | None
     max_crashes: int | None
@@ -316,6 +365,20 @@ class Options(Retries):
     #: "late": acknowledged when its outcome is recorded, so run again if its process dies.
     #: "early": acknowledged before it runs, so run at most once.
     acks: Acks = "late"
+    #: Expected errors: a call that fails with one of these is logged in one line at the level INFO,
+    #: and not reported to Sentry. It is FAILURE all the same.
+    throws: Kinds = ()
+    #: Whether arguments are checked at the call. If not, wrong ones fail in the worker.
+    typing: bool = True
+    #: Failures are recorded although ``ignore_result`` is set.
+    store_errors_even_if_ignored: bool = False
+    #: Arguments are turned into the pydantic models that the function's annotations name, and
+    #: models that it returns into JSON; see `jobs.api.validation`.
+    pydantic: bool = False
+    #: Arguments of ``model_validate`` and ``model_dump``.
+    pydantic_strict: bool = False
+    pydantic_context: Mapping[str, Any] | None = None
+    pydantic_dump_kwargs: Mapping[str, Any] | None = None
     #: Seconds after which the process that runs it is killed; None: the worker's own.
     time_limit: float | None = None
     #: Seconds after which `SoftTimeLimitExceeded` is raised in it; None: the worker's own.
@@ -389,12 +452,18 @@ class Options(Retries):
                 object.__setattr__(self, name, "")
             elif value != "":
                 check_text(name, value)
-        for name in ("bind", "durable", "atomic"):
+        put = object.__setattr__
+        for name in ("ignore_result", "store_errors_even_if_ignored"):  # None: as in Celery
+            put(self, name, getattr(self, name) or False)
+        put(self, "typing", True if self.typing is None else self.typing)
+        for name in _YES_OR_NO:
             check_yes_or_no(name, getattr(self, name))
-        object.__setattr__(self, "ignore_result", self.ignore_result or False)
-        check_yes_or_no("ignore_result", self.ignore_result)
+        put(self, "throws", () if self.throws is None else _kinds("throws", self.throws))
         if self.track_started is not None:
             check_yes_or_no("track_started", self.track_started)
+        for name in ("pydantic_context", "pydantic_dump_kwargs"):
+            if not isinstance(getattr(self, name), Mapping | None):
+                raise TypeError(f"{name} must be a dict, not {shown(getattr(self, name))}")
         check_priority(self.priority)
         check_label(self.label)
         if self.expires is not None:
@@ -415,8 +484,10 @@ class Options(Retries):
             raise ValueError(f"batch must be 1 to 1000 calls, not {shown(self.batch)}")
         if not 0 <= self.batch_wait <= 60:
             raise ValueError(f"batch_wait must be 0 to 60 seconds, not {self.batch_wait!r}")
-        if self.atomic or self.sensitive:
-            raise ValueError("a task with batch= can be neither atomic nor have sensitive=")
+        if self.atomic or self.sensitive or self.pydantic:
+            raise ValueError(
+                "a task with batch= can be neither atomic nor have sensitive= or pydantic="
+            )
 
     def _check_limits(self) -> None:
         self.rate()
@@ -434,6 +505,12 @@ class Options(Retries):
 
     def uniqueness(self) -> Uniqueness | None:
         return uniqueness(self.unique, self.on_conflict, self.debounce, self.throttle)
+
+
+_YES_OR_NO = (
+    *("bind", "durable", "atomic", "ignore_result", "typing", "store_errors_even_if_ignored"),
+    *("pydantic", "pydantic_strict"),
+)
 
 
 def check_concurrency(most: object) -> None:
@@ -455,40 +532,33 @@ _CELERYS: dict[str, tuple[tuple[object, ...], str]] = {
         (True, None),
         "a call that fails has ended; raise Reject to put it among the dead letters",
     ),
-    "reject_on_worker_lost": (
+    "acks_on_failure": (
         (True, None),
-        "a call whose process dies is run again; max_crashes=0 ends it at once",
+        "a call that fails has ended; raise Reject to put it among the dead letters",
     ),
+    "acks_on_timeout": (
+        (True, None),
+        "a call at its time limit has ended; raise Reject to put it among the dead letters",
+    ),
+    "retry_on_worker_lost": (_ANY, "it must be True or False"),
     "serializer": (("json", None), "messages and results are always JSON"),
     "compression": (
         (None, "", "none"),
         "messages are not compressed; store the data, send its key",
-    ),
-    "store_errors_even_if_ignored": (
-        (False, None),
-        "leave out ignore_result, and say by result_expires how long the rows are kept",
     ),
     "store_eager_result": ((False, None), "a task that is called directly leaves no row"),
     "trail": (_ANY, "it must be True or False"),
     "send_events": (_ANY, "it must be True or False"),
     "shared": (_ANY, "it must be True or False"),
     "lazy": (_ANY, "it must be True or False"),
-    "typing": (
-        (True, None),
-        "arguments are always checked at the call; a function of *args and **kwargs takes any",
-    ),
-    "pydantic": ((False, None), "build the model in the task: Model.model_validate(argument)"),
-    "base": ((None,), "a task is a function; use bind=True, or the signals in jobs.signals"),
-    "throws": (((), [], None), "all errors are logged alike; filter them in Django's LOGGING"),
-    **dict.fromkeys(
-        ("before_start", "on_success", "on_failure", "on_retry", "after_return"),
-        ((None,), "a task is a function; connect to the signals of jobs.signals"),
-    ),
+    "annotations": ((None,), "write the options themselves: @task(rate_limit=…)"),
     "backend": ((None,), "results are kept in the database; see JOBS['RESULT_EXPIRES']"),
     "retry_policy": ((None,), "give it to apply_async, or set JOBS['RETRY_POLICY']"),
     "countdown": ((None,), "give it to apply_async"),
     "eta": ((None,), "give it to apply_async"),
 }
+
+_HOOKS = ("before_start", "on_success", "on_retry", "on_failure", "after_return", "on_replace")
 
 _PAGE = "docs/reference/tasks.md has all options, docs/coming-from-celery.md those of Celery"
 
@@ -506,10 +576,16 @@ def understood(given: Mapping[str, Any]) -> dict[str, Any]:
             acks = "late" if late else "early"
             if options.setdefault("acks", acks) != acks:
                 raise ValueError(f"acks_late={late} and acks={options['acks']!r} contradict")
+    if (again := options.pop("reject_on_worker_lost", None)) is not None:
+        check_yes_or_no("reject_on_worker_lost", again)
+        if again and options.get("max_crashes") == 0:
+            raise ValueError("reject_on_worker_lost=True and max_crashes=0 contradict")
+        if not again:
+            options.setdefault("max_crashes", 0)
     for name in [name for name in options if name not in _NAMES]:
         value = options.pop(name)
         if name not in _CELERYS:
-            known = (*_NAMES, *_CELERYS, "acks_late")
+            known = (*KNOWN, "base", *_HOOKS)
             raise TypeError(f"{name!r} is no option of a task.{nearest(name, known)} {_PAGE}")
         harmless, instead = _CELERYS[name]
         if not any(value is one or (type(value) is type(one) and value == one) for one in harmless):
@@ -518,3 +594,6 @@ def understood(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _NAMES = frozenset(field.name for field in fields(Options))
+
+#: All options that the decorator knows, hooks and ``base`` aside.
+KNOWN = frozenset({*_NAMES, *_CELERYS, "acks_late", "reject_on_worker_lost"})

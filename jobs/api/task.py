@@ -9,6 +9,7 @@ import functools
 import inspect
 import logging
 import sys
+import types
 from collections.abc import (
     Callable,
     Coroutine,
@@ -37,7 +38,7 @@ from django.dispatch import Signal
 from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, registry, routing
-from jobs.api import functions, triggers
+from jobs.api import bases, functions, results, triggers
 from jobs.api.compositions import Composable, Group, Signature, as_dicts
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
@@ -45,6 +46,7 @@ from jobs.api.options import (
     Options,
     SingleOptions,
     TaskOptions,
+    check_again,
     check_asked,
     exception_of,
     no_attempt_left,
@@ -58,8 +60,9 @@ from jobs.api.parameters import (
     shown,
     signature_of,
 )
-from jobs.api.results import AsyncResult, EagerResult
+from jobs.api.results import EagerResult
 from jobs.api.sending import check_linked
+from jobs.api.validation import Validation
 from jobs.broker.limiting import Lock, Rate
 from jobs.conf.values import check_text, check_whole, sentence
 from jobs.exceptions import (
@@ -80,7 +83,6 @@ from jobs.message.call import (
     Send,
     SendOptions,
     SharedOptions,
-    When,
     new_message,
 )
 from jobs.routing import Address, Plan, Route
@@ -94,6 +96,7 @@ from jobs.running.request import (
     request_of,
     said,
 )
+from jobs.signals import ExceptionInfo
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.publish")
@@ -103,6 +106,7 @@ R = TypeVar("R")
 #: What calling a task gives; it only ever comes out of one.
 R_co = TypeVar("R_co", covariant=True)
 T = TypeVar("T")
+T_Task = TypeVar("T_Task", bound="Task[..., Any]")
 
 _PAGE = "docs/reference/tasks.md has all of them"
 
@@ -115,9 +119,42 @@ def autodiscover() -> None:
 
 
 class Task(Generic[P, R_co]):
-    """A function that can be sent to a worker. Calling it runs it here and now."""
+    """A function that can be sent to a worker. Calling it runs it here and now.
+
+    A subclass adds what several tasks share: hooks, methods, options as attributes. Give it to the
+    decorator by ``base=``; or write ``run`` in it, and register an instance by `register_task`.
+    """
 
     name: str
+    #: What it was made of: the function or, of a class, its ``run`` without ``self``.
+    function: Callable[..., Any]
+    #: Whether calling it does more than to call `run`.
+    called: bool
+    #: What it was made of: that function or, if it is written as a class, the class.
+    source: Callable[..., Any]
+    #: Which of `jobs.api.bases.HOOKS` it has.
+    hooks: frozenset[str]
+
+    # Options, see `jobs.api.options.Options`
+    exchange: str
+    routing_key: str
+    rate_limit: str | float | None
+    throws: tuple[type[BaseException], ...]
+    typing: bool
+    store_errors_even_if_ignored: bool
+    autoretry_for: tuple[type[BaseException], ...]
+    dont_autoretry_for: tuple[type[BaseException], ...]
+    retry_backoff: bool | float
+    retry_backoff_max: float
+    retry_jitter: bool
+    acks_late: bool
+    #: Celery's: whether a call is run again after its process has died.
+    reject_on_worker_lost: bool
+    # Celery's, the same for all tasks
+    serializer = "json"
+    trail = True
+    send_events = True
+
     #: The signature that callers see, and how many positional arguments fit it by themselves;
     #: None: only binding can tell.
     _signature: inspect.Signature
@@ -127,26 +164,39 @@ class Task(Generic[P, R_co]):
     #: The message of a call without options, but for id and arguments; likewise.
     _plainly: tuple[routing.Router, Message] | None = None
 
-    def __init_subclass__(cls) -> NoReturn:
-        raise ConfigurationError(
-            f"class {cls.__qualname__}(Task): a task is a function. Decorate one by @task; with "
-            "bind=True it gets self."
-        )
+    def __init__(
+        self, run: Callable[..., R_co] | None = None, **options: Unpack[TaskOptions]
+    ) -> None:
+        if run is not None:
+            self._set_up(run, options, run)
 
-    def __init__(self, run: Callable[..., R_co], **options: Unpack[TaskOptions]) -> None:
+    def _set_up(self, run: Callable[..., Any], given: Mapping[str, Any], source: Any) -> None:
+        """Make it a task of this function. ``given``: its options, those of its class aside.
+        ``source``: the function or, if ``run`` is a method of it, the class."""
         if isinstance(run, Task):
             raise ConfigurationError(
                 f"@task of {run.name!r}: that is a task already. Give all options to one @task."
             )
-        place = functions.place_of(run)
+        place = functions.place_of(source)
         try:
+            options, attributes = bases.split(self, Task, given)
             own = self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
             raise ConfigurationError(f"@task of {place}: {sentence(error)}") from error
-        functions.check(run, named=bool(own.name), bind=own.bind)
-        functools.update_wrapper(self, run, updated=())
+        if source is run:
+            functions.check(run, named=bool(own.name), bind=own.bind)
+        functools.update_wrapper(self, source, updated=())
+        self.__wrapped__ = run
         self.__dict__.update(functions.attributes(run, Task))
-        self.run = run
+        self.__dict__.update(attributes)
+        self.function = run
+        self.source = source
+        #: Turns models of pydantic into arguments and back; None: the task doesn't ask for it.
+        self.validation: Validation | None = None
+        if own.pydantic:
+            self.validation = Validation(run, own, place)
+            run = self.validation.wrapped()
+        self.__dict__["run"] = types.MethodType(run, self) if own.bind else run
         self._origin = functions.origin()
         self.name = own.name or place
         try:
@@ -165,7 +215,12 @@ class Task(Generic[P, R_co]):
             raise ConfigurationError(
                 f"@task of {place}: a task with batch= is an ordinary function, not 'async def'."
             )
+        self.hooks = bases.hooks_of(self, Task)
+        self.called = own.bind or type(self).__call__ is not Task.__call__
         # These options are public attributes, as in Celery,
+        self.__dict__.update({name: getattr(own, name) for name in bases.SHOWN})
+        self.acks_late = own.acks == "late"
+        self.reject_on_worker_lost = own.max_crashes != 0
         self.queue = own.queue
         self.priority = own.priority or 0
         self.bind = own.bind
@@ -179,7 +234,7 @@ class Task(Generic[P, R_co]):
         self.default_retry_delay = own.default_retry_delay
         # and these a worker reads at every delivery. All others are read from `options`.
         self.atomic = own.atomic
-        self.acks_early = own.acks == "early"
+        self.acks_early = not self.acks_late
         self.track_started = own.track_started
         self.batch = own.batch or 0
         self.concurrency = own.concurrency
@@ -188,47 +243,59 @@ class Task(Generic[P, R_co]):
         use_rate(self, own.rate())
         self.route = Route(own.queue, own.exchange, own.routing_key, own.priority)
         # Only the function of a batch knows what arguments each of its calls must have.
-        self._signature, self._arity = ANY if self.batch else signature_of(run, bind=self.bind)
-        self.sensitive = places_of(self._signature, own.sensitive, self.name)
+        signature, arity = ANY if self.batch else signature_of(run, bind=self.bind)
+        self._signature, self._arity = (signature, arity) if own.typing else ANY
+        self.sensitive = places_of(signature, own.sensitive, self.name)
         #: Whose a call is by its arguments; None: no call names a tenant by itself.
         self.tenant_of: Callable[[Sequence[Any], Mapping[str, Any]], str] | None = None
         if own.fair_by is not None:
-            self.tenant_of = Tenant(self._signature, own.fair_by, self.sensitive, self.name)
+            self.tenant_of = Tenant(signature, own.fair_by, self.sensitive, self.name)
         elif self.name in registry.MAPS:
             starred = self.name == "celery.starmap"
             self.tenant_of = functools.partial(_tenant_of_items, starred)
-        self.key = own.key and Key(self._signature, own.key, "key", self.name)
-        self.shard_by = own.shard_by and Key(self._signature, own.shard_by, "shard_by", self.name)
+        self.key = own.key and Key(signature, own.key, "key", self.name)
+        self.shard_by = own.shard_by and Key(signature, own.shard_by, "shard_by", self.name)
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
-            self._signature, own.unique_key, "unique_key", self.name
+            signature, own.unique_key, "unique_key", self.name
         )
 
     def __repr__(self) -> str:
-        return f"<Task: {self.name}>"
+        return f"<Task: {getattr(self, 'name', type(self).__qualname__)}>"
 
     if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
         def __getattr__(self, name: str) -> NoReturn:
+            if "options" not in self.__dict__ and not name.startswith("__"):
+                kind = type(self).__name__
+                raise AttributeError(
+                    f"{kind}() has no {name!r} before it is registered: {kind.lower()} = "
+                    f"jobs.register_task({kind}())."
+                )
             raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
+
+    def run(self, *args: Any, **kwargs: Any) -> Any:
+        """What the task does: the decorated function without ``self``, or what a subclass writes
+        here."""
+        raise NotImplementedError(f"{type(self).__qualname__} has no method run.")
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         if not self.bind:
-            return self.run(*args, **kwargs)
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         running = current.get()
         if running is not None and running[0].task == self.name and entered.get() is not running:
             entered.set(running)
-            return self.run(self, *args, **kwargs)
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         if self.batch:
-            return self.run(self, *args, **kwargs)
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
         if self.is_async:
             return self._await_directly(args, kwargs)  # type: ignore[return-value]
         with self._called_directly(args, kwargs):
-            return self.run(self, *args, **kwargs)
+            return self.run(*args, **kwargs)  # type: ignore[no-any-return]
 
     async def _await_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         with self._called_directly(args, kwargs):
-            return await self.run(self, *args, **kwargs)  # type: ignore[misc]
+            return await self.run(*args, **kwargs)
 
     @contextlib.contextmanager
     def _called_directly(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[None]:
@@ -249,6 +316,59 @@ class Task(Generic[P, R_co]):
         if running is None or running[0].task != self.name:
             return direct()
         return request_of(*running)
+
+    # ------------------------------------------------------------------ hooks
+    #
+    # For subclasses, with Celery's names and arguments. They may be ``async def``.
+
+    def before_start(self, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+        """Called by the worker before each attempt. What it raises counts as raised by the task,
+        which isn't called then."""
+
+    def on_success(
+        self, retval: Any, task_id: str, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Called by the worker when the call has succeeded."""
+
+    def on_retry(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> Any:
+        """Called by the worker after an attempt that is followed by another."""
+
+    def on_failure(
+        self,
+        exc: BaseException,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo,
+    ) -> Any:
+        """Called by the worker when the call has failed, and is not tried again."""
+
+    def after_return(
+        self,
+        status: str,
+        retval: Any,
+        task_id: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        einfo: ExceptionInfo | None,
+    ) -> Any:
+        """Called after `on_success` or `on_failure`. ``status``: SUCCESS or FAILURE. ``retval``:
+        what the task returned, or the exception."""
+
+    def on_replace(self, sig: Composable) -> Any:
+        """Called by `replace` with the call that is to take this one's place; ends this one.
+        Return ``super().on_replace(sig)``."""
+        running = current.get()
+        if running is None:
+            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
+        raise Replaced(call=replacement(sig, running[0]))
 
     # ------------------------------------------------------------------ running here
 
@@ -312,11 +432,11 @@ class Task(Generic[P, R_co]):
         eta: dt.datetime | None = None,
         countdown: float | dt.timedelta | None = None,
         max_retries: int | None = None,
-        expires: When | None = None,
-        **celerys: Any,
+        **options: Any,
     ) -> Retry:
         """End this attempt and have the call tried again: after ``countdown`` seconds, at ``eta``,
-        or after the task's own delay; with other ``args``, ``kwargs`` and ``expires`` if given.
+        or after the task's own delay; with other ``args`` and ``kwargs`` if given. ``options``:
+        others for the next attempt, of those in `jobs.api.options.AGAIN`.
 
         Raises `Retry`, which the worker understands. With ``throw=False`` that is returned, and the
         call is tried again however this attempt ends. If no attempt is left, raises ``exc`` or,
@@ -324,12 +444,7 @@ class Task(Generic[P, R_co]):
         or `Retry`. Raises `TypeError` or `ValueError` for wrong arguments.
         """
         handled = sys.exception()
-        if celerys:
-            raise TypeError(
-                f"retry() of task {self.name!r} has no option {next(iter(celerys))!r}: the next "
-                "attempt keeps what its call was sent with, but for args, kwargs and expires. "
-                "With another queue or priority, send a call of its own, or self.replace(…)."
-            )
+        again = check_again(self.name, options)
         why = exception_of(exc)
         check_asked(
             exc=why,
@@ -338,7 +453,6 @@ class Task(Generic[P, R_co]):
             max_retries=max_retries,
             args=args,
             kwargs=kwargs,
-            expires=expires,
         )
         request = self.request
         if request.called_directly and not self.batch:
@@ -354,7 +468,7 @@ class Task(Generic[P, R_co]):
             max_retries=max_retries,
             args=args,
             kwargs=kwargs,
-            expires=expires,
+            options=again,
         )
         asked.__cause__ = handled if why is None else why
         if throw:
@@ -366,6 +480,10 @@ class Task(Generic[P, R_co]):
     #: What `retry` raises when there is no attempt left.
     MaxRetriesExceededError = MaxRetriesExceeded
 
+    def AsyncResult(self, task_id: str, **celerys: Any) -> results.AsyncResult[Any]:
+        """The handle of a call of this id."""
+        return results.AsyncResult(task_id)
+
     #: What sending raises when the broker is away, under Celery's name.
     OperationalError = BrokerUnavailable
 
@@ -376,10 +494,10 @@ class Task(Generic[P, R_co]):
     @overload
     def delay(
         self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncResult[T]: ...
+    ) -> results.AsyncResult[T]: ...
     @overload
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]: ...
-    def delay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[Any]:
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R_co]: ...
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[Any]:
         """Send this call to a worker: `apply_async` with no options."""
         return self.apply_async(args, kwargs)
 
@@ -389,10 +507,10 @@ class Task(Generic[P, R_co]):
     @overload
     async def adelay(
         self: Task[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs
-    ) -> AsyncResult[T]: ...
+    ) -> results.AsyncResult[T]: ...
     @overload
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[R_co]: ...
-    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> AsyncResult[Any]:
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[R_co]: ...
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> results.AsyncResult[Any]:
         """`delay`, from async code."""
         return await self.aapply_async(args, kwargs)
 
@@ -402,20 +520,20 @@ class Task(Generic[P, R_co]):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[T]: ...
+    ) -> results.AsyncResult[T]: ...
     @overload
     def apply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R_co]: ...
+    ) -> results.AsyncResult[R_co]: ...
     def apply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[Any]:
+    ) -> results.AsyncResult[Any]:
         """Send this call to a worker; inside a transaction, as part of that.
 
         ``options``: see `jobs.message.call.Send`. Raises `TypeError` for arguments that the task
@@ -428,7 +546,7 @@ class Task(Generic[P, R_co]):
             # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
         publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
-        return AsyncResult(sent.id, ignored=bool(sent.ignore_result))
+        return results.AsyncResult(sent.id, ignored=bool(sent.ignore_result))
 
     apply_async_on_commit = apply_async
 
@@ -479,20 +597,20 @@ class Task(Generic[P, R_co]):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[T]: ...
+    ) -> results.AsyncResult[T]: ...
     @overload
     async def aapply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[R_co]: ...
+    ) -> results.AsyncResult[R_co]: ...
     async def aapply_async(
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
         **options: Unpack[SendOptions],
-    ) -> AsyncResult[Any]:
+    ) -> results.AsyncResult[Any]:
         """`apply_async`, from async code.
 
         It runs in the thread in which Django runs this request's synchronous code, and so joins
@@ -505,18 +623,18 @@ class Task(Generic[P, R_co]):
         self: Task[P, Coroutine[Any, Any, T]],
         calls: Iterable[Sequence[Any] | Mapping[str, Any]],
         **options: Unpack[SharedOptions],
-    ) -> list[AsyncResult[T]]: ...
+    ) -> list[results.AsyncResult[T]]: ...
     @overload
     def enqueue_many(
         self,
         calls: Iterable[Sequence[Any] | Mapping[str, Any]],
         **options: Unpack[SharedOptions],
-    ) -> list[AsyncResult[R_co]]: ...
+    ) -> list[results.AsyncResult[R_co]]: ...
     def enqueue_many(
         self,
         calls: Iterable[Sequence[Any] | Mapping[str, Any]],
         **options: Unpack[SharedOptions],
-    ) -> list[AsyncResult[Any]]:
+    ) -> list[results.AsyncResult[Any]]:
         """Send many calls in one round trip: all of them or, if one is refused, none.
 
         Each call is a tuple of positional arguments or a dict of keyword arguments; ``options``
@@ -540,11 +658,11 @@ class Task(Generic[P, R_co]):
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         ignored = bool(empty.ignore_result)
-        return [AsyncResult(message.id, ignored=ignored) for message in sent]
+        return [results.AsyncResult(message.id, ignored=ignored) for message in sent]
 
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
-    ) -> list[AsyncResult[R_co]]:
+    ) -> list[results.AsyncResult[R_co]]:
         """Send the messages whose key no other call holds; for each, the handle of the holder."""
         assert self.uniqueness is not None
         for sent in messages:
@@ -558,7 +676,7 @@ class Task(Generic[P, R_co]):
             once=once,
         )
         ignored = bool(messages[0].ignore_result)
-        return [AsyncResult(task_id, ignored=ignored) for task_id in ids]
+        return [results.AsyncResult(task_id, ignored=ignored) for task_id in ids]
 
     def on(
         self,
@@ -653,6 +771,8 @@ class Task(Generic[P, R_co]):
         self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
     ) -> Message:
         self.check_arguments(args, kwargs)
+        if self.validation is not None:
+            args, kwargs = self.validation.sent(args, kwargs)
         sent.id = send.task_id or new_id()
         sent.args = list(args)
         sent.kwargs = dict(kwargs) if kwargs else {}
@@ -737,15 +857,39 @@ class Task(Generic[P, R_co]):
         self,
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
         *,
         immutable: bool = False,
-        **options: Any,
+        **more: Any,
     ) -> Signature:
-        """`s` with a sequence and a mapping of arguments, and with options of sending."""
+        """`s` with a sequence and a mapping of arguments, and with options of sending: in a
+        mapping, by name, or both."""
         made = Signature(self.name, tuple(args or ()), dict(kwargs or {}), immutable=immutable)
-        return made.set(**options)
+        return made.set(**{**(options or {}), **more})
 
     subtask = signature  # Celery's former name
+
+    def signature_from_request(
+        self,
+        request: Request | None = None,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        queue: str | None = None,
+        **options: Any,
+    ) -> Signature:
+        """A call like the running one, or like that of ``request``: with its arguments, headers,
+        queue and priority, unless others are given. It gets an id of its own."""
+        asked = request or self.request
+        given: dict[str, Any] = {"queue": queue or asked.queue, "headers": asked.headers or None}
+        if asked.message is not None:
+            given["priority"] = asked.message.priority
+        return self.signature(
+            asked.args if args is None else args,
+            asked.kwargs if kwargs is None else kwargs,
+            {name: value for name, value in given.items() if value is not None} | options,
+        )
+
+    subtask_from_request = signature_from_request
 
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item in turn, and returns the list of results. It
@@ -776,22 +920,19 @@ class Task(Generic[P, R_co]):
         kwargs = {"task": self.s().as_dict(), "it": list(items)}
         return Signature(name, (), kwargs, options, immutable=True)
 
-    def replace(self, call: Composable) -> NoReturn:
+    def replace(self, call: Composable) -> Any:
         """End this call and let another one take its place: it ends under this call's id, and what
-        was to follow this call follows it.
+        was to follow this call follows it. Celery's users write ``return self.replace(…)``.
 
         Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, since
         that would take its effects back; and what `Composable.apply_async` raises.
         """
-        running = current.get()
-        if running is None:
-            raise RuntimeError(f"Task {self.name!r} is not being run by a worker.")
         if self.atomic:
             raise WorkflowError(
                 f"Task {self.name!r} is atomic: replacing it would take its effects back. Let it "
                 "return, and write what follows as a chain."
             )
-        raise Replaced(call=replacement(call, running[0]))
+        return self.on_replace(call)
 
     def add_to_chord(self, call: Composable) -> Any:
         """Make a call a further member of the running call's chord, and return its handle.
@@ -869,13 +1010,54 @@ def task(run: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     return task_of(run, **options)
 
 
-def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., R]:
-    """Register a function as a task."""
-    made: Task[..., R] = Task(run, **options)
+def task_of(
+    run: Callable[..., R], base: type[Task[..., Any]] | None = None, **options: Any
+) -> Task[..., R]:
+    """Register a function as a task of the class ``base``."""
+    if base is None:
+        base = Task
+    elif not (isinstance(base, type) and issubclass(base, Task)):
+        raise ConfigurationError(
+            f"@task of {functions.place_of(run)}: base must be a subclass of jobs.Task, not "
+            f"{told(base)}."
+        )
+    made: Task[..., R] = base.__new__(base)
+    made._set_up(run, options, run)
+    if base.__init__ is not Task.__init__:
+        base.__init__(made)  # its own, which need not call that of Task
+    return _registered(made)
+
+
+def register_task(task: T_Task | type[T_Task]) -> T_Task:
+    """Register a task that is written as a class: an instance of a subclass of `Task` with a method
+    ``run``. Options are attributes of the class; the name is ``module.Class`` without one.
+
+        class Charge(Task):
+            max_retries = 5
+
+            def run(self, order_id): ...
+
+        charge = register_task(Charge())
+
+    It may decorate the class itself. Returns the instance. Raises `ConfigurationError`.
+    """
+    made = task() if isinstance(task, type) else task
+    if not isinstance(made, Task):
+        raise ConfigurationError(
+            f"register_task({told(task)}): it takes an instance of a subclass of jobs.Task. "
+            "Decorate a function by @task."
+        )
+    kind = type(made)
+    run, bind = bases.run_of(kind, Task)
+    made._set_up(run, {"bind": bind, **bases.named(kind)}, kind)
+    return _registered(made)
+
+
+def _registered(made: T_Task) -> T_Task:
     known = registry.tasks.get(made.name)
     if known is not None:
-        functions.check_same(made.name, (known.run, known._origin), (run, made._origin))
-        if known.run is run and known.options != made.options:
+        functions.check_same(made.name, (known.source, known._origin), (made.source, made._origin))
+        if known.source is made.source and known.options != made.options:
             raise ConfigurationError(
                 f"Task {made.name!r} is made twice of one function, with other options "
                 f"({known._origin.line} and {made._origin.line}). Give one of them another name: "
@@ -884,6 +1066,37 @@ def task_of(run: Callable[..., R], **options: Unpack[TaskOptions]) -> Task[..., 
     registry.tasks[made.name] = made
     return made
 
+
+class CurrentTask:
+    """The task that is running here; false where none is."""
+
+    def __bool__(self) -> bool:
+        return self._running() is not None
+
+    def __repr__(self) -> str:
+        return repr(self._running())
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or other is self._running()
+
+    def __hash__(self) -> int:
+        return hash(self._running())
+
+    def __getattr__(self, name: str) -> Any:
+        running = self._running()
+        if running is None:
+            raise AttributeError(f"No task is running here that could have {name!r}.")
+        return getattr(running, name)
+
+    def _running(self) -> Task[..., Any] | None:
+        if directly := direct_calls.get():
+            return registry.tasks.get(directly[-1][0])
+        running = current.get()
+        return running and registry.tasks.get(running[0].task)
+
+
+#: As in Celery: what `self` is in a task with ``bind=True``, for code that has no ``self``.
+current_task = CurrentTask()
 
 #: Celery's name for a task of a reusable app; here every task is one.
 shared_task = task

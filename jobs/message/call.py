@@ -140,8 +140,9 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     origin: str | None = None
     #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
     body: str | None = None
-    #: All headers, as they were received.
+    #: All headers, as they were received, and the whole wire form.
     wire_headers: bytes = b""
+    wire: bytes = b""
 
     @property
     def attempt(self) -> int:
@@ -239,10 +240,22 @@ def spread(sent: Message) -> list[Message]:
     return [msgspec.structs.replace(sent, copies=()), *copies]
 
 
+def protocol_headers(sent: Message) -> dict[str, Any]:
+    """All headers of a message that was received, the protocol's own included."""
+    return msgspec.json.decode(sent.wire_headers or b"{}", type=dict[str, Any])
+
+
+def protocol_properties(sent: Message) -> dict[str, Any]:
+    """The properties of a message that was received, without this program's own."""
+    envelope = msgspec.json.decode(sent.wire or b"{}", type=dict[str, Any])
+    found = envelope.get("properties") or {}
+    return {name: value for name, value in found.items() if not name.startswith("jobs_")}
+
+
 def hidden_by_sender(sent: Message) -> frozenset[str]:
     """All arguments of a message if its sender hid any of them, else none. For a task that isn't
     known here: nothing tells which arguments were hidden."""
-    found = msgspec.json.decode(sent.wire_headers or b"{}", type=dict[str, Any])
+    found = protocol_headers(sent)
     shown = f"{found.get('argsrepr')}{found.get('kwargsrepr')}"
     if repr(HIDDEN) not in shown:
         return frozenset()

@@ -146,55 +146,35 @@ GROUP: Mapping[str, str] = {
     "app": "there is no app; see jobs.conf",
 }
 
-_BY_SIGNALS = "a task is a function; connect to the signals of jobs.signals"
+_BY_SIGNALS = "workers run tasks in their own way; write hooks, or connect to jobs.signals"
 _NO_APP = "there is no app: tasks are found by Django, settings are JOBS"
 _LOGGER = "write logging.getLogger(__name__)"
 
 #: Attributes of ``Task``.
 TASK: Mapping[str, str] = {
     "app": _NO_APP,
-    "AsyncResult": "write jobs.AsyncResult(id)",
     "backend": "results are rows of the ledger, jobs.models.TaskResult",
     "get_logger": _LOGGER,
     "get_publisher": "to send many calls in one round trip, write task.enqueue_many([…])",
-    "subtask_from_request": "write task.s(*self.request.args, **self.request.kwargs)",
-    "signature_from_request": "write task.s(*self.request.args, **self.request.kwargs)",
     "send_event": "there are no events; see self.progress() and jobs.signals",
     "push_request": "call the function here and now: task(…)",
     "pop_request": "call the function here and now: task(…)",
     "request_stack": "self.request is the call that runs",
-    "before_start": _BY_SIGNALS,
-    "on_success": _BY_SIGNALS,
-    "on_failure": _BY_SIGNALS,
-    "on_retry": _BY_SIGNALS,
-    "after_return": _BY_SIGNALS,
-    "on_replace": _BY_SIGNALS,
     "on_bound": _BY_SIGNALS,
     "Request": _BY_SIGNALS,
     "Strategy": _BY_SIGNALS,
-    "serializer": "messages are always JSON",
-    "acks_late": "it is options.acks, 'late' or 'early'",
     "add_trail": "the ledger knows a call's children: AsyncResult(id).children",
     "start_strategy": _BY_SIGNALS,
-    "throws": "all errors are logged alike; filter them in Django's LOGGING",
 }
-
-_FOLLOWS = "what follows a call is sent by itself; see the row of the ledger"
 
 #: Attributes of ``self.request``.
 REQUEST: Mapping[str, str] = {
-    "delivery_info": "write self.request.queue and self.request.redelivered",
-    "reply_to": "results are in the ledger",
-    "callbacks": _FOLLOWS,
-    "errbacks": _FOLLOWS,
-    "chain": _FOLLOWS,
-    "chord": "write self.add_to_chord(…) for a further member",
-    "stamps": "write headers={…} at the call, and self.request.headers in the task",
-    "stamped_headers": "write headers={…} at the call, and self.request.headers in the task",
-    "shadow": "write headers={…} at the call, and self.request.headers in the task",
-    "origin": "write headers={…} at the call, and self.request.headers in the task",
-    "lang": "every task is Python's",
+    "children": "AsyncResult(self.request.id).children has them",
     "utc": "eta and expires have their time zones",
+    "taskset": "write self.request.group",
+    "logfile": "logging is Django's LOGGING",
+    "loglevel": "logging is Django's LOGGING",
+    "as_execution_options": "write self.signature_from_request(…)",
 }
 
 _NO_STAMPS = "there are no stamps; write call.set(headers={…})"
@@ -227,8 +207,6 @@ MODULE: Mapping[str, str] = {
     "Celery": f"{_NO_APP}; decorate functions by @jobs.task",
     "app": _NO_APP,
     "current_app": _NO_APP,
-    "current_task": "write @task(bind=True), and self is the task",
-    "get_task_logger": _LOGGER,
     "get_logger": _LOGGER,
     "maybe_signature": "write jobs.signature(…)",
     "subtask": "write jobs.signature(…)",

@@ -384,7 +384,7 @@ def decode(raw: bytes, queue: str, *, trusted: bool = False) -> Message:
             for name in ("task", "id", "root_id", "parent_id", "group", "jobs_label"):
                 if "\0" in (getattr(headers, name) or ""):  # PostgreSQL can't store it in a text
                     raise ValueError(f"{name!r} must be plain text")
-        return _message(envelope, headers, wire_headers, queue, trusted=trusted)
+        return _message(raw, envelope, headers, wire_headers, queue, trusted=trusted)
     except (ValueError, ArithmeticError, RecursionError) as error:  # DecodeError is a ValueError
         malformed = MalformedMessage(f"Not a message in Celery's format: {error}.")
         malformed.call = _call_of_malformed(raw, queue, trusted)
@@ -418,7 +418,13 @@ def shard_key_of(raw: bytes) -> str:
 
 
 def _message(
-    envelope: _Envelope, headers: _Headers, wire_headers: bytes, queue: str, *, trusted: bool
+    raw: bytes,
+    envelope: _Envelope,
+    headers: _Headers,
+    wire_headers: bytes,
+    queue: str,
+    *,
+    trusted: bool,
 ) -> Message:
     args, kwargs, embed = _decode_body(envelope, headers, foreign=trusted)
     # Only what is most often given, since with all fields making it takes five times as long.
@@ -434,6 +440,7 @@ def _message(
         own_headers=None,
         body=envelope.body,
         wire_headers=wire_headers,
+        wire=raw,
     )
     if embed:
         made.embed = embed

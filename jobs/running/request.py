@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -14,6 +14,7 @@ from typing import (
 )
 
 from jobs.message import Message, celery_names
+from jobs.message.call import protocol_headers, protocol_properties
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,12 @@ class Request:
     fair: str = ""
     #: Whether the function was called directly, and no message was sent.
     called_directly: bool = False
-    #: Always False, also where JOBS["ALWAYS_EAGER"] or `Task.apply` runs a call.
+    #: Whether JOBS["ALWAYS_EAGER"] or `Task.apply` runs it.
     is_eager: bool = False
+    #: The call's message; None in a task that is called directly.
+    message: Message | None = field(default=None, repr=False, compare=False)
+
+    # Celery's other names, which few tasks ask for: they are read when somebody does.
 
     @property
     def hostname(self) -> str:
@@ -64,6 +69,139 @@ class Request:
     def correlation_id(self) -> str:
         """Celery's other name for `id`."""
         return self.id
+
+    @property
+    def task(self) -> str | None:
+        """The task's name."""
+        return None if self.message is None else self.message.task
+
+    @property
+    def time_limit(self) -> float | None:
+        """The hard one of `timelimit`."""
+        return self.timelimit and self.timelimit[0]
+
+    @property
+    def soft_time_limit(self) -> float | None:
+        """The soft one of `timelimit`."""
+        return self.timelimit and self.timelimit[1]
+
+    @property
+    def delivery_info(self) -> dict[str, Any] | None:
+        """Where the message was sent: ``exchange`` (empty: to a queue), ``routing_key`` (then the
+        queue), ``priority``, ``redelivered``; and ``is_eager`` if no worker runs it."""
+        if self.message is None:
+            return None
+        if self.is_eager:
+            return {
+                "is_eager": True,
+                "exchange": None,
+                "routing_key": None,
+                "priority": self.message.priority,
+                "redelivered": False,
+            }
+        sent = protocol_properties(self.message).get("delivery_info")
+        if not isinstance(sent, dict):  # a foreign message may have anything
+            sent = {}
+        return {
+            "exchange": sent.get("exchange") or "",
+            "routing_key": sent.get("routing_key") or self.queue,
+            "priority": self.message.priority,
+            "redelivered": self.redelivered,
+        }
+
+    @property
+    def properties(self) -> dict[str, Any] | None:
+        """The message's properties: ``correlation_id``, ``reply_to``, ``delivery_mode`` and so
+        on."""
+        return None if self.message is None else protocol_properties(self.message)
+
+    @property
+    def reply_to(self) -> str | None:
+        """Where a Celery client waits for the result; empty or None otherwise."""
+        found: str = self._property("reply_to")
+        return found
+
+    @property
+    def origin(self) -> str | None:
+        """Who sent it: ``gen<pid>@<host>``."""
+        found: str = self._header("origin")
+        return found
+
+    @property
+    def shadow(self) -> str | None:
+        """The name that a Celery client wants to be shown."""
+        found: str | None = self._header("shadow")
+        return found
+
+    @property
+    def lang(self) -> str | None:
+        found: str | None = self._header("lang")
+        return found
+
+    @property
+    def argsrepr(self) -> str | None:
+        """The arguments as they are shown; what is sensitive is not in it."""
+        found: str | None = self._header("argsrepr")
+        return found
+
+    @property
+    def kwargsrepr(self) -> str | None:
+        found: str | None = self._header("kwargsrepr")
+        return found
+
+    @property
+    def stamps(self) -> dict[str, Any] | None:
+        """The stamps that a Celery client gave it."""
+        found: dict[str, Any] | None = self._header("stamps")
+        return found
+
+    @property
+    def stamped_headers(self) -> list[str] | None:
+        """The names of its stamps."""
+        found: list[str] | None = self._header("stamped_headers")
+        return found
+
+    @property
+    def replaced_task_nesting(self) -> int:
+        """As a Celery client counts it."""
+        return int(self._header("replaced_task_nesting") or 0)
+
+    @property
+    def callbacks(self) -> list[dict[str, Any]] | None:
+        """The calls that are sent when it has succeeded, in their JSON form."""
+        found: list[dict[str, Any]] | None = self._embedded("callbacks")
+        return found
+
+    @property
+    def errbacks(self) -> list[dict[str, Any]] | None:
+        """The calls that are sent when it has failed, in their JSON form."""
+        found: list[dict[str, Any]] | None = self._embedded("errbacks")
+        return found
+
+    @property
+    def chain(self) -> list[dict[str, Any]] | None:
+        """The rest of its chain, the next call last, in their JSON form."""
+        found = self._embedded("chain")
+        return None if found is None else list(found)
+
+    @property
+    def chord(self) -> dict[str, Any] | None:
+        """The body of the chord that it is a member of, in its JSON form."""
+        found: dict[str, Any] | None = self._embedded("chord")
+        return found
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """A field, or this if there is none of the name."""
+        return getattr(self, name, default)
+
+    def _header(self, name: str) -> Any:
+        return None if self.message is None else protocol_headers(self.message).get(name)
+
+    def _property(self, name: str) -> Any:
+        return None if self.message is None else protocol_properties(self.message).get(name)
+
+    def _embedded(self, name: str) -> Any:
+        return None if self.message is None else self.message.embed.get(name) or None
 
     if not TYPE_CHECKING:  # so that a type checker reports unknown attributes
 
@@ -108,8 +246,13 @@ def request_of(sent: Message, worker: str) -> Request:
         ignore_result=sent.ignore_result,
         label=sent.label,
         fair=sent.fair,
+        is_eager=eager.get(),
+        message=sent,
     )
 
+
+#: Whether calls that run here are run by JOBS["ALWAYS_EAGER"] or `Task.apply`.
+eager: contextvars.ContextVar[bool] = contextvars.ContextVar("jobs.eager", default=False)
 
 #: Set by the worker around each call.
 current: contextvars.ContextVar[tuple[Message, str] | None] = contextvars.ContextVar(

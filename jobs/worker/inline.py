@@ -26,11 +26,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from jobs import broker, conf, ledger, signals
 from jobs.broker.base import Claim
 from jobs.broker.memory import MemoryBroker
+from jobs.broker.sharding import queue_of
 from jobs.exceptions import TaskRevoked, TooManyCalls, WorkflowError
 from jobs.ledger import publish
 from jobs.ledger.refusals import is_refusal
 from jobs.message import Message, decode, encode
 from jobs.running import notes
+from jobs.running.request import eager
 from jobs.states import State
 from jobs.worker.claim import admission
 from jobs.worker.claim.consumer import Gathering
@@ -198,7 +200,8 @@ class Inline:
         with _commits_of_its_own():
             self._recorder.step()
         if isinstance(outcome, Later) and outcome.attempt is not None:
-            broker.get().hasten(outcome.queue, outcome.raw, outcome.priority)
+            queue = outcome.to.queue if outcome.to else outcome.queue
+            broker.get().hasten(queue, outcome.raw, outcome.priority)
 
     def _travel(self, until: float | None) -> bool:
         """Move the clock of the broker to the next message that is due by then. Whether there was
@@ -224,6 +227,15 @@ def known_queues() -> list[str]:
     return declared + [q for q in broker.get().remembered_queues(1000) if q not in declared]
 
 
+@contextlib.contextmanager
+def _eagerly() -> Iterator[None]:
+    token = eager.set(True)
+    try:
+        yield
+    finally:
+        eager.reset(token)
+
+
 def run_here(messages: Sequence[Message]) -> None:
     """Run calls now, with all that follows them, whenever they are due: for
     ``JOBS["ALWAYS_EAGER"]``.
@@ -234,7 +246,8 @@ def run_here(messages: Sequence[Message]) -> None:
         one.eta = None
     broker.get().push([publish.outgoing_of(one) for one in messages])
     inline = Inline()
-    inline.run(until=math.inf)
+    with _eagerly():
+        inline.run(until=math.inf)
     if conf.get().eager_propagates:
         for one in messages:
             if one.id in inline.errors:
@@ -259,7 +272,8 @@ def apply(sent: Message) -> Applied:
     signals.task_succeeded.connect(note_success, weak=False, dispatch_uid=key)
     signals.task_failed.connect(note_failure, weak=False, dispatch_uid=key)
     try:
-        _apply(sent, ends)
+        with _eagerly():
+            _apply(sent, ends)
     finally:
         signals.task_succeeded.disconnect(dispatch_uid=key)
         signals.task_failed.disconnect(dispatch_uid=key)
@@ -279,7 +293,8 @@ def _apply(sent: Message, ends: Applied) -> None:
         else:
             (outcome,) = _executed([delivery], name, limits)
         if isinstance(outcome, Later) and outcome.attempt is not None:
-            waiting.insert(0, decode(outcome.raw, one.queue, trusted=True))
+            queue = queue_of(outcome.to.queue) if outcome.to else one.queue
+            waiting.insert(0, decode(outcome.raw, queue, trusted=True))
         elif one.id == sent.id and not ends.state:
             # It ended without being run, or by Ignore: its record says how.
             record = outcome.record

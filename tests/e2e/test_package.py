@@ -38,6 +38,7 @@ EXTRAS = {
     "opentelemetry": ("jobs.contrib.opentelemetry", "pip install opentelemetry-api"),
     "postgres": ("django.db.backends.postgresql.base", "Error loading psycopg2 or psycopg module"),
     "prometheus": ("jobs.contrib.prometheus", "pip install prometheus-client"),
+    "sentry": ("jobs.contrib.sentry", "pip install sentry-sdk"),
     "test": ("pytest_django", "No module named 'pytest_django'"),
 }
 

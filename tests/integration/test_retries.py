@@ -434,10 +434,10 @@ def test_the_next_attempt_may_expire_at_another_time(expires: int | None, state:
     assert sent.state == state
 
 
-@pytest.mark.parametrize("how", [{"queue": "low"}, {"priority": 3}, {"expires": "soon"}])
+@pytest.mark.parametrize("how", [{"exchange": "low"}, {"link": "x"}, {"expires": "soon"}])
 def test_an_attempt_can_not_be_asked_for_otherwise(how: dict[str, Any]) -> None:
     sent = succeeds_at.apply_async((2,), how)
     work()
     assert sent.state == State.FAILURE
-    with pytest.raises(TypeError, match=rf"retry\(\).*{next(iter(how))}|expires of retry\(\)"):
+    with pytest.raises(TypeError, match=rf"retry\(\).*{next(iter(how))}"):
         sent.get(timeout=0)

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Any, assert_type
 
-from jobs import AsyncResult, GroupResult, Signature, Task, chain, chord, group, shared_task, task
+from jobs import (
+    AsyncResult,
+    GroupResult,
+    Signature,
+    Task,
+    chain,
+    chord,
+    group,
+    register_task,
+    shared_task,
+    task,
+)
 
 
 @task
@@ -41,7 +52,51 @@ async def bound_fetch(self: Task[..., Any], url: str) -> bytes:
 def together(requests: list[Any]) -> None: ...
 
 
+class Reported(Task[..., Any]):
+    max_retries = None
+    queue = "low"
+    autoretry_for = (ConnectionError, OSError)
+    throws = (KeyError,)
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None: ...
+
+    async def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None: ...
+
+    def on_failure(
+        self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any
+    ) -> None: ...
+
+
+class Charge(Reported):
+    def run(self, order: int, *, twice: bool = False) -> str:
+        return f"{self.request.id} {order} {twice}"
+
+
+charge = register_task(Charge())
+
+
+@register_task
+class Decorated(Reported):
+    def run(self) -> None: ...
+
+
+@task(base=Reported, rate_limit="10/m", throws=(ValueError,), on_failure=print)
+def based(a: int) -> int:
+    return a
+
+
+@task(base=Reported, bind=True)
+def based_and_bound(self: Reported, a: int) -> int:
+    return a
+
+
 def right() -> None:
+    assert_type(charge, Charge)
+    charge.delay(1, twice=True)
+    assert_type(based.delay(1), AsyncResult[int])
+    assert_type(based_and_bound(1), int)
+    assert_type(add.AsyncResult("id"), AsyncResult[Any])
+    assert_type(add.signature((1, 2), countdown=3), Signature)
     assert_type(add(1, b=2), int)
     assert_type(add.delay(1), AsyncResult[int])
     assert_type(add.delay(1).get(timeout=3), int)

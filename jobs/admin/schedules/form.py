@@ -402,7 +402,7 @@ class ScheduleForm(_ModelForm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         stored = self.instance
-        known = sorted((task.run.__module__, name) for name, task in registry.tasks.items())
+        known = sorted((task.function.__module__, name) for name, task in registry.tasks.items())
         by_module = [
             (module, [(name, name) for _module, name in names])
             for module, names in groupby(known, key=lambda pair: pair[0])

@@ -76,7 +76,7 @@ def task_help(name: str) -> str:
     task = registry.tasks.get(name)
     context: dict[str, Any] = {"name": name}
     if task is not None:
-        parameters = list(inspect.signature(task.run).parameters.values())
+        parameters = list(inspect.signature(task.function).parameters.values())
         shown = [
             found.replace(annotation=_Plain(found.annotation))
             if isinstance(found.annotation, str)
@@ -85,7 +85,7 @@ def task_help(name: str) -> str:
         ]
         # Not the task itself: a template calls whatever can be called.
         context |= {
-            "signature": f"{task.run.__name__}{inspect.Signature(shown)}",
-            "text": inspect.getdoc(task.run) or "",
+            "signature": f"{getattr(task.source, '__name__', name)}{inspect.Signature(shown)}",
+            "text": inspect.getdoc(task.function) or inspect.cleandoc(task.__doc__ or ""),
         }
     return render_to_string("admin/jobs/schedule/task.html", context)

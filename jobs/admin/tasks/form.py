@@ -192,7 +192,7 @@ def parameters_of(task: Task[..., Any]) -> list[inspect.Parameter]:
 def _hints(task: Task[..., Any]) -> Mapping[str, Any]:
     """The annotations of the task's function, as far as they can be read."""
     try:
-        return typing.get_type_hints(inspect.unwrap(task.run))
+        return typing.get_type_hints(inspect.unwrap(task.function))
     except Exception:  # noqa: BLE001  they are the project's expressions: anything may be raised
         return {}
 

@@ -90,14 +90,15 @@ class TaskRow(NamedTuple):
     @property
     def where(self) -> str:
         """Module and line of its function."""
-        run = inspect.unwrap(self.task.run)
+        run = inspect.unwrap(self.task.function)
         code = getattr(run, "__code__", None)
         module = str(getattr(run, "__module__", ""))
         return f"{module}:{code.co_firstlineno}" if code else module
 
     @property
     def doc(self) -> str:
-        return inspect.getdoc(self.task.run) or ""
+        # A task that is written as a class may say it there.
+        return inspect.getdoc(self.task.function) or inspect.cleandoc(self.task.__doc__ or "")
 
     @property
     def signature(self) -> str:

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from jobs import conf, ledger, limits, message, serialization
 from jobs.api.task import Task
+from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock, Slot
 from jobs.broker.sharding import queue_of
 from jobs.control.metrics import FAILED
@@ -164,6 +165,8 @@ class Later(Outcome, frozen=True, kw_only=True):
     attempt: Attempt | None = None
     #: The slot that it waits for.
     waits_for: Slot | None = None
+    #: The queue that it goes to, if that is another one.
+    to: Outgoing | None = None
 
 
 class Back(Outcome, frozen=True, kw_only=True):
@@ -328,7 +331,9 @@ def of_failure(
     state: State = State.FAILURE,
 ) -> Record | None:
     """The row of a failure or, with ``state`` REVOKED, of a call that will not run."""
-    return failure(sent, raw, run, error, state) if is_kept(sent, task) else None
+    if is_kept(sent, task) or (task is not None and task.store_errors_even_if_ignored):
+        return failure(sent, raw, run, error, state)
+    return None
 
 
 def failure(

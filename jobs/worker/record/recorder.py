@@ -36,7 +36,9 @@ from jobs.exceptions import BadSignature, BrokerUnavailable, MessageError, Queue
 from jobs.ledger.outcomes import Record
 from jobs.ledger.refusals import is_cut, is_refusal
 from jobs.limits import keeper
+from jobs.message import Killed
 from jobs.running import notes
+from jobs.running.request import request_of
 from jobs.states import TERMINAL
 from jobs.timing import clock
 from jobs.worker.loops import AWAY, Backoff, vital
@@ -295,8 +297,13 @@ class Recorder:
             named = {"message": o.call, "worker": self._consumer}
             if o.counts == REVOKED:
                 reason = o.record.error if o.record else ""
-                one = signals.Announcement(signals.task_revoked, sender, named | {"reason": reason})
-                told.append(one)
+                told.append(
+                    signals.Announcement(
+                        signals.task_revoked,
+                        sender,
+                        named | {"reason": reason} | _as_celery_says(o, self._consumer),
+                    )
+                )
             if isinstance(o, Dead):
                 named |= {"reason": o.reason, "queue": queue_of(o.queue)}
                 told.append(signals.Announcement(signals.task_dead_lettered, sender, named))
@@ -574,7 +581,7 @@ class Recorder:
             ack = functools.partial(broker.get().ack, queue, self._consumer, numbers, ended)
             steps.append((done, ack))
         if len(done) < len(outcomes):
-            if later := [o for o in outcomes if isinstance(o, Later) and o.held]:
+            if later := [o for o in outcomes if isinstance(o, Later) and o.held and not o.to]:
                 again = [base.Later(o.number, o.raw, o.priority, o.due) for o in later]
                 retry = functools.partial(broker.get().retry_all, queue, self._consumer, again)
                 steps.append((later, retry))
@@ -582,7 +589,7 @@ class Recorder:
             steps += [
                 ([o], functools.partial(self._settle_one, o))
                 for o in outcomes
-                if isinstance(o, Back | Dead) or (isinstance(o, Later) and not o.held)
+                if isinstance(o, Back | Dead) or (isinstance(o, Later) and (o.to or not o.held))
             ]
         left: list[Outcome] = []
         refused: QueueRefused | None = None
@@ -611,11 +618,29 @@ class Recorder:
                 what, extra = f"{call.task}[{call.id}]", logs.about(call, me)
             text = "message %s of queue %s is a dead letter: %s"
             log.error(text, what, queue_of(queue), why, extra=extra)
+        elif isinstance(outcome, Later) and outcome.to:
+            # Like `control.move`: killed in between, it is there twice under its id.
+            broker.get().push([outcome.to])
+            if outcome.held:
+                broker.get().ack(queue, me, [number], [])
         elif outcome.held:
             broker.get().release(queue, me, [Returned(number, outcome.priority)])
         else:
             due = outcome.due if isinstance(outcome, Later) else None
             broker.by_shard().push([Outgoing(queue, raw, outcome.priority, due)])
+
+
+def _as_celery_says(revoked: Outcome, worker: str) -> dict[str, Any]:
+    """The arguments of Celery's signal ``task_revoked``."""
+    call = revoked.call
+    if call is None:
+        return {"request": None, "terminated": False, "signum": None, "expired": False}
+    return {
+        "request": request_of(call, worker),
+        "terminated": call.marks.killed == Killed.REVOKED,
+        "signum": None,
+        "expired": call.expires is not None and call.expires <= clock.now(),
+    }
 
 
 def write(outcomes: list[Outcome]) -> list[Outcome]:
@@ -641,6 +666,9 @@ def write(outcomes: list[Outcome]) -> list[Outcome]:
             ledger.record(records)
         if attempts:
             ledger.record_attempts(attempts)
+        for o in outcomes:
+            if type(o) is Later and o.to and o.attempt:
+                ledger.moved([o.attempt.result_id], queue_of(o.to.queue))
         if sending:
             joining.send([o.following for o in _standing(sending, records, newly)])
         if members:

@@ -11,21 +11,24 @@ import contextlib
 import contextvars
 import ctypes
 import datetime as dt
+import functools
+import inspect
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from types import FrameType
 from typing import Any, Protocol
 
-from asgiref.sync import sync_to_async
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 from django.dispatch import Signal
 from msgspec.structs import replace
 
 from jobs import conf, ledger, message, signals
 from jobs.api.options import (
+    check_again,
     check_asked,
     due,
     no_attempt_left,
@@ -46,6 +49,7 @@ from jobs.exceptions import (
     WrongArguments,
     WrongResults,
 )
+from jobs.ledger import publish
 from jobs.ledger.outcomes import Attempt, Record
 from jobs.ledger.refusals import is_from_server
 from jobs.message import Message
@@ -97,6 +101,7 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
 
 def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
+    hooks = task.hooks
     attempt = Run(worker, time.time())
     current.set((sent, worker))
     outcome = None
@@ -107,12 +112,14 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 isolation.after_task(sent)  # what receivers have left
+            if hooks:
+                _before_start(delivery)
             soft = limits.soft(sent, task)
             if task.atomic:
                 outcome = _run_atomic(delivery, attempt, limits.timer, soft)
             elif soft is None:
                 # What `Task.__call__` does.
-                result = (task if task.bind else task.run)(*sent.args, **sent.kwargs)
+                result = (task if task.called else task.run)(*sent.args, **sent.kwargs)
             else:
                 with limits.timer.limit(soft):
                     result = task(*sent.args, **sent.kwargs)
@@ -125,7 +132,7 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
                 outcome = _raised(delivery, attempt, left_open)
             elif outcome is None:
                 outcome = _returned(delivery, attempt, result)
-        if outcome.failed or signals.task_succeeded.receivers:
+        if outcome.failed or hooks or signals.task_succeeded.receivers:
             isolation.after_task(sent)  # what receivers have left
     except BaseException as error:  # noqa: BLE001  every call ends
         outcome = ended_by(delivery, worker, error)
@@ -139,7 +146,7 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
     current.set((sent, worker))
-    told: list[signals.Announcement] = []
+    told: list[Callable[[], None]] = []
     signals.later.set(told)
     try:
         try:
@@ -148,6 +155,8 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 await signals.announce_all(told)
+            if "before_start" in task.hooks:
+                await sync_to_async(_before_start, thread_sensitive=False)(delivery)
             soft = limits.soft(sent, task)
             if soft is None:
                 result = await task(*sent.args, **sent.kwargs)
@@ -241,6 +250,8 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
+    if task.hooks:
+        _hooked(delivery, "on_success", result)
     return Done(
         *origin(delivery),
         ended=sent.id,
@@ -304,6 +315,11 @@ def _run_batch(deliveries: Sequence[Delivery], worker: str, limits: Limits) -> l
         for delivery in deliveries:
             signals.announce(signals.task_started, task, message=delivery.message, worker=worker)
         isolation.after_task(deliveries[0].message)  # what receivers have left
+        if task.hooks:
+            for delivery in deliveries:
+                current.set((delivery.message, worker))
+                _before_start(delivery)
+            current.set(None)
         soft = [limits.soft(delivery.message, task) for delivery in deliveries]
         with limits.timer.limit(shortest(soft)):
             returned = task([request_of(delivery.message, worker) for delivery in deliveries])
@@ -378,6 +394,8 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
+    if delivery.task.hooks:
+        _hooked(delivery, "on_success", result)
     ended = sent.id if row else ""
     # By position, which takes half as long as by name.
     over = time.time()
@@ -460,7 +478,10 @@ def _decided(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
         try:
             task.check_arguments(sent.args, sent.kwargs)
         except TypeError as mismatch:
-            return _ended(delivery, attempt, WrongArguments(str(mismatch)))
+            wrong = WrongArguments(str(mismatch))
+            if task.hooks:
+                _hooked(delivery, "on_failure", wrong)
+            return _ended(delivery, attempt, wrong)
     delay = task.options.delay(error, sent.retries)
     if delay is not None:
         return _again(delivery, attempt, error, time.time() + delay)
@@ -478,8 +499,8 @@ def _asked_again(delivery: Delivery, attempt: Run, asked: Retry) -> Outcome:
         max_retries=asked.max_retries,
         args=asked.next_args,
         kwargs=asked.next_kwargs,
-        expires=asked.next_expires,
     )
+    check_again(delivery.task.name, asked.next_options)
     if policy.exhausted(retries, asked.max_retries):
         last = asked.exc
         if last is None:
@@ -510,14 +531,46 @@ def _again(
         args=asked.next_args if asked else None,
         kwargs=asked.next_kwargs if asked else None,
     )
-    if asked is not None and asked.next_expires is not None:
-        following.expires = end(asked.next_expires)
+    if asked is not None and asked.next_options:
+        _give(following, asked.next_options)
     raw = message.encode(following)
     row, over = rows.of_retry(sent, task, raw, due, attempt, error)
+    to = None
+    if following.queue != sent.queue:
+        to = publish.outgoing_of(following)
     countdown = max(0.0, due - time.time())
     _announce(signals.task_retried, delivery, attempt, exception=error, countdown=countdown)
+    if task.hooks:
+        _hooked(delivery, "on_retry", error)
     later = _later(delivery, raw, due, record=row, attempt=over, failed=True)
-    return replace(later, counts=RETRIED, call=sent, began=attempt.started, over=time.time())
+    return replace(
+        later,
+        priority=following.priority,
+        to=to,
+        counts=RETRIED,
+        call=sent,
+        began=attempt.started,
+        over=time.time(),
+    )
+
+
+def _give(following: Message, options: Mapping[str, Any]) -> None:
+    """Give the next attempt other options than those its call was sent with."""
+    if (expires := options.get("expires")) is not None:
+        following.expires = end(expires)
+    if (queue := options.get("queue")) is not None:
+        following.queue = queue
+    if (priority := options.get("priority")) is not None:
+        following.priority = priority
+    if (ignored := options.get("ignore_result")) is not None:
+        following.ignore_result = ignored
+    if headers := options.get("headers"):
+        following.own_headers = {**following.headers, **headers}
+    hard, soft = following.timelimit
+    following.timelimit = (
+        options.get("time_limit", hard),
+        options.get("soft_time_limit", soft),
+    )
 
 
 def _later(
@@ -546,6 +599,8 @@ def _failed(delivery: Delivery, attempt: Run, error: BaseException) -> Outcome:
     row = rows.of_failure(sent, task, delivery.raw, attempt, error)
     runtime = time.time() - attempt.started
     _announce(signals.task_failed, delivery, attempt, exception=error, runtime=runtime)
+    if task.hooks:
+        _hooked(delivery, "on_failure", error)
     return _failure(delivery, attempt, row, after_end(sent, delivery.raw, attempt, error))
 
 
@@ -587,6 +642,59 @@ def _failure(delivery: Delivery, attempt: Run, row: Record | None, following: Fo
         began=attempt.started,
         over=time.time(),
     )
+
+
+# ---------------------------------------------------------------------------- hooks
+#
+# They run at the moments of the signals: in the thread or, for an async task, beside the loop that
+# ran the task, in the context of its call, outside of an atomic task's transaction, and before the
+# outcome is recorded, but for that of an atomic task, which is committed by then.
+
+
+def _before_start(delivery: Delivery) -> None:
+    """Raises what the hook raises: the attempt ends by it."""
+    sent, task = delivery.message, delivery.task
+    if "before_start" in task.hooks:
+        _finish(task.before_start(sent.id, sent.args, sent.kwargs))
+
+
+def _hooked(delivery: Delivery, name: str, value: Any) -> None:
+    """Call the hook of an outcome, and after an end ``after_return``. ``value``: what the task
+    returned, or the exception. Of an async task they are called when its outcome is decided."""
+    sent, hooks = delivery.message, delivery.task.hooks
+    about = sent.id, sent.args, sent.kwargs
+    einfo = None if name == "on_success" else signals.ExceptionInfo(value)
+    calls: list[tuple[str, tuple[Any, ...]]] = []
+    if name in hooks:
+        calls.append((name, (value, *about) if einfo is None else (value, *about, einfo)))
+    if "after_return" in hooks and name != "on_retry":
+        state = State.SUCCESS if einfo is None else State.FAILURE
+        calls.append(("after_return", (state.value, value, *about, einfo)))
+    later = signals.later.get() if signals.on_loop() else None
+    for hook, args in calls:
+        if later is None:
+            _call_hook(delivery, hook, args)
+        else:
+            later.append(functools.partial(_call_hook, delivery, hook, args))
+
+
+def _call_hook(delivery: Delivery, name: str, args: tuple[Any, ...]) -> None:
+    """What it raises is logged: the call has its outcome."""
+    try:
+        _finish(getattr(delivery.task, name)(*args))
+    except BaseException as error:  # noqa: BLE001  sys.exit(), too
+        about = name, delivery.task.name, delivery.message.id
+        signals.log_error(log, "%s of task %s[%s] raised", *about, error=error)
+
+
+def _finish(answer: Any) -> None:
+    """Wait for what a hook that is ``async def`` has returned."""
+    if inspect.isawaitable(answer):
+        async_to_sync(_awaited)(answer)
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer
 
 
 # ---------------------------------------------------------------------------- time limits

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from jobs import Task, chain, shared_task, task
+from jobs import Task, chain, register_task, registry, shared_task, task
 from jobs.exceptions import ConfigurationError, Reject
 from tests.integration.celery_guides.blocks import Block, Refused, run
 from tests.workers import dead_letters, on_redis, work
@@ -129,22 +129,83 @@ WORKS = {
     ),
 }
 
+CLASSES = {
+    "instantiation": Block(
+        """
+class NaiveAuthenticateServer(Task):
+    name = "guide.tasks.authenticate"
+
+    def __init__(self):
+        self.users = {'george': 'password'}
+
+    def run(self, username, password):
+        try:
+            return self.users[username] == password
+        except KeyError:
+            return False
+
+authenticate = register_task(NaiveAuthenticateServer())
+r = authenticate.delay('george', 'password').get()
+""",
+        {"r": True},
+    ),
+    "per task usage": Block(
+        """
+class DatabaseTask(Task):
+    _db = None
+
+    @property
+    def db(self):
+        if self._db is None:
+            self._db = SEEN
+        return self._db
+
+@task(base=DatabaseTask, bind=True, name="guide.tasks.process_rows")
+def process_rows(self: task):
+    for row in ("a", "b"):
+        self.db.append(row)
+
+process_rows.delay().get()
+""",
+        {"SEEN": ["a", "b"]},
+    ),
+    "handlers": Block(
+        """
+class MyTask(Task):
+
+    def on_failure(self, exc, task_id, args, kwargs, einfo):
+        SEEN.append('{0!r} failed: {1!r}'.format(task_id, exc))
+
+@task(base=MyTask, name="guide.tasks.my_failing_task")
+def my_failing_task():
+    raise KeyError()
+
+r = my_failing_task.delay()
+e = r.get(propagate=False)
+""",
+        {"SEEN == [f'{r.id!r} failed: KeyError()']": True},
+    ),
+    "the logger and the state": Block(
+        "from jobs import get_task_logger, states, current_task\n"
+        "logger = get_task_logger(__name__)\n"
+        "r = [states.state('PROGRESS') > states.STARTED, bool(current_task)]\n"
+        "r += [add.AsyncResult('x').id]",
+        {"r": [True, False, "x"]},
+    ),
+}
+
 REFUSALS = (TypeError, AttributeError, ImportError, ConfigurationError)
 REFUSED = {
     "wrong arguments": Refused("add.delay(8)", "missing a required argument: 'y'"),
     "argsrepr": Refused("add.apply_async((2, 3), argsrepr='(<x>, <y>)')", "@task(sensitive=[…])"),
-    "get_task_logger": Refused("from jobs import get_task_logger", "logging.getLogger(__name__)"),
     "task.get_logger": Refused("add.get_logger()", "logging.getLogger(__name__)"),
     "Celery": Refused("from jobs import Celery", "there is no app"),
-    "current_task": Refused("from jobs import current_task", "bind=True"),
     "app": Refused("add.app.conf", "there is no app"),
     "backend": Refused("add.backend.get('x')", "jobs.models.TaskResult"),
-    "on_failure": Refused("add.on_failure", "connect to the signals of jobs.signals"),
-    "on_failure of the decorator": Refused(
-        "task(on_failure=print)(lambda: None)", "connect to the signals of jobs.signals"
+    "a class that isn't registered": Refused(
+        "class Mine(Task):\n    def run(self): ...\nMine().delay()",
+        "mine = jobs.register_task(Mine())",
     ),
-    "a class": Refused("class Mine(Task):\n    def run(self): ...", "a task is a function"),
-    "AsyncResult of a task": Refused("add.AsyncResult('x')", "write jobs.AsyncResult(id)"),
     "a mistake of its own": Refused("add.dely(1, 2)", "no attribute 'dely'"),
 }
 
@@ -152,13 +213,19 @@ REFUSED = {
 def names() -> dict[str, Any]:
     SEEN.clear()
     made = {one.run.__name__: one for one in TASKS}
-    return {**made, "chain": chain, "task": task, "Task": Task, "transaction": transaction}
+    space = {"chain": chain, "task": task, "Task": Task, "register_task": register_task}
+    return {**made, **space, "transaction": transaction, "SEEN": SEEN, "__name__": "guide.tasks"}
 
 
-@pytest.mark.parametrize("block", WORKS.values(), ids=WORKS)
+@pytest.mark.parametrize("block", [*WORKS.values(), *CLASSES.values()], ids=[*WORKS, *CLASSES])
 def test_it_works(block: Block) -> None:
     space = names()
-    run(block.code, space)
+    known = set(registry.tasks)
+    try:
+        run(block.code, space)
+    finally:
+        for name in registry.tasks.keys() - known:
+            del registry.tasks[name]
     for expression, value in block.then.items():
         assert eval(expression, {**space, "SEEN": SEEN}) == value
 
@@ -181,11 +248,25 @@ def requeues(self: Any) -> Any:
     return self.request.delivery_info["redelivered"]
 
 
-def test_an_attribute_of_a_request_that_is_not_there() -> None:
+@task(name="guide.tasks.render_scene", bind=True, acks_late=True)
+def render_scene(self: Any, path: str) -> None:
+    try:
+        raise MemoryError(path)
+    except MemoryError as exc:
+        raise Reject(exc, requeue=False)  # noqa: B904  as the guide has it
+
+
+def test_what_is_rejected_with_an_exception() -> None:
+    render_scene.delay("scene.blend")
+    work()
+    assert [letter.reason for letter in dead_letters()] == ["Reject: scene.blend"]
+    assert Reject("no", True).requeue
+
+
+def test_delivery_info() -> None:
     result = requeues.delay()
     work()
-    with pytest.raises(AttributeError, match=r"self\.request\.queue and"):
-        result.get(timeout=0)
+    assert result.get(timeout=0) is False
 
 
 def test_what_asks_for_attributes_gets_an_answer() -> None:

@@ -52,6 +52,7 @@ OTHERS: dict[str, Any] = {
     "origin": "web@host",
     "body": "W1tdLHt9LHt9XQ==",
     "wire_headers": b"{}",
+    "wire": b"{}",
 }
 
 

@@ -33,7 +33,7 @@ def a_message(**fields: Any) -> Message:
 def without_wire(found: Message) -> dict[str, Any]:
     """Its fields but those that only remember its wire form."""
     fields = msgspec.structs.asdict(found)
-    del fields["body"], fields["wire_headers"]
+    del fields["body"], fields["wire_headers"], fields["wire"]
     return {**fields, "own_headers": found.headers}
 
 
