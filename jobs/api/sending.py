@@ -10,14 +10,16 @@ from jobs import (
     ledger,
     message,
     registry,
+    routing,
 )
 from jobs.api.results import AsyncResult, GroupResult, Handle
 from jobs.exceptions import NotReplicated, SendError, WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, new_id, workflow
-from jobs.message.call import Send
+from jobs.message.call import Send, stamped
 from jobs.message.workflow import Call
 from jobs.models import TaskGroup
+from jobs.registry import Sendable
 
 #: What a call gets in front of its own arguments, depending on what it follows.
 _RESULT = "the result of the call before it"
@@ -25,16 +27,27 @@ _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
 
 #: Options that Celery's clients write and nothing here reads.
-_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
+_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "chord_size"})
 
 
 def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `jobs.message.call.Send`, from their JSON forms."""
-    given = {name: value for name, value in options.items() if name not in _FOREIGN}
+    given = {name: value for name, value in stamped(options).items() if name not in _FOREIGN}
     for name in ("eta", "expires"):
         if isinstance(given.get(name), str):
             given[name] = dt.datetime.fromisoformat(given[name])
     return given
+
+
+def find(call: Call) -> Sendable:
+    """The task of a call. One that isn't known here may be another service's: then the call's
+    options or ``JOBS["TASK_ROUTES"]`` have to say where it goes. Raises `UnknownTask`."""
+    name, options = call["task"], workflow.options(call)
+    if name not in registry.tasks and registry.elsewhere is not None:
+        named = any(options.get(one) for one in ("queue", "exchange", "routing_key"))
+        if named or routing.get().leads(name):
+            return registry.elsewhere(name)
+    return registry.find(name)
 
 
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +84,7 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
         for part in workflow.parts(workflow.header(call)):
             check(part, given, kwargs, what=what)
             last = workflow.last(part)
-            task, asked = registry.find(last["task"]), workflow.options(last).get("ignore_result")
+            task, asked = find(last), workflow.options(last).get("ignore_result")
             if task.ignore_result if asked is None else asked:
                 raise WorkflowError(
                     f"Task {task.name!r} ignores its result, which the body of its chord is to be "
@@ -92,11 +105,23 @@ def check_linked(options: Mapping[str, Any]) -> None:
         for part in workflow.listed(options.get(name)):
             if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
                 raise TypeError(f"{name} has a {type(part).__name__}, no call; write task.s(…)")
-            check(freeze(part, {}), 1, {}, what=what)
+            frozen = freeze(part, {})
+            try:
+                check(frozen, 1, {}, what=what)
+            except TypeError:
+                if name != "link_error" or workflow.kind(frozen) != "task":
+                    raise
+                try:  # Celery's other form of an errback: request, exception and traceback
+                    check(frozen, 3, {})
+                except TypeError:
+                    pass
+                else:
+                    continue
+                raise
 
 
 def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:
-    task = registry.find(call["task"])
+    task = find(call)
     task.check_options(python_options(workflow.options(call)))
     args = list(call.get("args") or ())
     own: Mapping[str, Any] = call.get("kwargs") or {}
@@ -123,7 +148,7 @@ def send(
 ) -> Any:
     """Send what starts a composition, and return the handle of its end.
 
-    ``options``: in their JSON forms. Raises what `Composable.apply_async` raises.
+    ``options``: in their JSON forms. Raises what `Signature.apply_async` raises.
     """
     how = Send(**{name: options[name] for name in _SENDING if name in options}).checked()
     of_calls = {name: options[name] for name in options if name not in _SENDING}
@@ -136,7 +161,7 @@ def send(
         ledger.open_chords(start.chords)  # first: members may end before all are sent
     unsafe: list[NotReplicated] = []
     try:
-        durable = [registry.find(call["task"]).durable for call in start.calls]
+        durable = [find(call).durable for call in start.calls]
         for kept in {*durable}:
             some = [sent for sent, one in zip(messages, durable, strict=True) if one is kept]
             try:
@@ -155,7 +180,7 @@ def send(
 def message_of(call: Call) -> Message:
     """The message of a call of one task. Raises what `jobs.Task.message` raises."""
     options = python_options(workflow.options(call))
-    sent: Message = registry.find(call["task"]).message(call["args"], call["kwargs"], **options)
+    sent: Message = find(call).message(call["args"], call["kwargs"], **options)
     return sent
 
 
@@ -174,5 +199,7 @@ def handle_of(call: Call, parent: Handle | None = None) -> Handle:
         return handle_of(workflow.body(call), handle_of(workflow.header(call), parent))
     options = workflow.options(call)
     asked = options.get("ignore_result")
-    ignored = registry.find(call["task"]).ignore_result if asked is None else asked
-    return AsyncResult(options["task_id"], ignored=bool(ignored), parent=parent)
+    if asked is None:
+        task = registry.tasks.get(call["task"])
+        asked = task is not None and task.ignore_result
+    return AsyncResult(options["task_id"], ignored=bool(asked), parent=parent)

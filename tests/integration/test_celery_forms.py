@@ -204,11 +204,11 @@ def test_expiry_counts_from_now(T: Any) -> None:
 
 
 def test_expiry_of_what_follows_and_of_retries(T: Any, monkeypatch: Any) -> None:
-    call = T.s(1).set(countdown=60, expires=120).freeze().as_dict()
+    call = T.s(1).set(countdown=60, expires=120, task_id="x").as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
     short = Task(T.run, name=T.name, expires=timedelta(minutes=2))
     monkeypatch.setitem(registry.tasks, T.name, short)
-    call = T.s(1).set(countdown=60).freeze().as_dict()
+    call = T.s(1).set(countdown=60, task_id="x").as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
     first = add.message((1, 2), {}, countdown=60, expires=120)
     again = message.next_attempt(first, eta=timezone.now() + timedelta(hours=1))
