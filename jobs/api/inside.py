@@ -17,9 +17,9 @@ from jobs import (
     message,
     serialization,
 )
-from jobs.api.compositions import Signature, to_dict
+from jobs.api.compositions import Signature, chain, to_dict
 from jobs.api.sending import check, freeze, handle_of, message_of
-from jobs.exceptions import WorkflowError
+from jobs.exceptions import ConfigurationError, WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, workflow
 from jobs.message.workflow import Call
@@ -40,6 +40,8 @@ def replacement(call: Signature, sent: Message) -> dict[str, Any]:
 
     Its first call always has an id of its own, by which a second run knows that it was sent.
     """
+    if isinstance(call, chain) and not call.tasks:
+        raise ConfigurationError("Cannot replace with an empty chain: give it a call at least.")
     form = _with_one_end(to_dict(call))
     check(freeze(form, {}), 0, {})
     behind = sent.embed.get("chain") or ()

@@ -655,12 +655,16 @@ class EagerResult(AsyncResult[R]):
         return self.get(propagate=propagate)
 
 
+#: Options of `AsyncResult.get`.
+_GET = ("timeout", "propagate", "interval", "callback", "on_message", "on_interval")
+
+
 def refuse_others(
     given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
 ) -> None:
     """Raise `TypeError` for options that are not accepted for Celery's sake."""
     for name in celery_names.left_of(given, known):
-        raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
+        raise TypeError(f"{what} has no option {name!r}.{nearest(name, [*known, *_GET])}")
 
 
 def _recorded(row: TaskResult | None) -> str:

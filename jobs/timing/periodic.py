@@ -40,6 +40,8 @@ class Periodic:
     #: Seconds (or a timedelta) after beat sends a run during which it may start.
     expires: Seconds | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    #: Further options of ``apply_async``.
+    options: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     enabled: bool = True
     #: "skip", "once" or "all": what to do about due times that passed while no beat ran.
@@ -67,7 +69,7 @@ class Periodic:
         check_priority(self.priority)
         if isinstance(self.args, str) or not isinstance(self.args, Sequence):
             raise TypeError(f"args must be a tuple or a list, not {self.args!r}")
-        for name in ("kwargs", "headers"):
+        for name in ("kwargs", "headers", "options"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a dict, not {getattr(self, name)!r}")
             for key in getattr(self, name):
