@@ -42,7 +42,7 @@ tasks: dict[str, Any] = {}
 inline: Callable[[], Inline] | None = None
 
 #: Makes what sends calls of a task that isn't known here, by its name. `jobs.api.task` sets it.
-elsewhere: Callable[[str], Sendable] | None = None
+elsewhere: Callable[[str], Any] | None = None
 
 
 def find(name: str) -> Sendable:

@@ -239,7 +239,7 @@ class Signature(dict[str, Any], Generic[R]):
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **stamps: Any
     ) -> Self:
         """Mark all of its calls, and those linked to them, and return it: the tasks find the stamps
-        in ``self.request.stamps``. A value is one or a list of them.
+        in ``self.request.headers["stamps"]``, as lists. A value is one or a list of them.
 
         ``visitor``: an object that chooses stamps for each call, a `jobs.StampingVisitor`.
         ``append_stamps``: add to values that a call has under the same names; by default they stay

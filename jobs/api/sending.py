@@ -46,7 +46,8 @@ def find(call: Call) -> Sendable:
     if name not in registry.tasks and registry.elsewhere is not None:
         named = any(options.get(one) for one in ("queue", "exchange", "routing_key"))
         if named or routing.get().leads(name):
-            return registry.elsewhere(name)
+            found: Sendable = registry.elsewhere(name)
+            return found
     return registry.find(name)
 
 
