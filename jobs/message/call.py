@@ -27,6 +27,7 @@ from jobs.conf.values import (
     check_whole,
     check_yes_or_no,
     moment,
+    place_name,
     seconds_ahead,
     tenant,
 )
@@ -465,7 +466,10 @@ class Send:
     def checked(self) -> Send:
         """Return self. Raises `TypeError` or `ValueError` for wrong options."""
         for name in ("queue", "exchange", "routing_key"):
-            check_place(name, getattr(self, name))
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, value := place_name(value))
+            check_place(name, value)
         check_kinds(self)
         if self.countdown is not None and self.eta is not None:
             raise TypeError("countdown and eta are given; give one of them")

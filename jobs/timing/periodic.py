@@ -11,6 +11,7 @@ from jobs.conf.values import (
     check_place,
     check_priority,
     check_text,
+    place_name,
     seconds_ahead,
 )
 from jobs.exceptions import shown
@@ -56,6 +57,7 @@ class Periodic:
     def __post_init__(self) -> None:
         check_rule(self.schedule)
         for name in ("queue", "exchange", "routing_key"):
+            object.__setattr__(self, name, place_name(getattr(self, name)))
             check_place(name, getattr(self, name))
         for name in ("expires", "misfire_window", "jitter"):
             value = getattr(self, name)

@@ -126,6 +126,10 @@ WORKS = {
         "r = group(add.s(i, j) for i, j in numbers).apply_async().get()",
         {"r": [4, 8, 16, 32]},
     ),
+    "a queue of kombu's": Block(
+        "from kombu import Queue\nr = add.apply_async((1, 2), queue=Queue('default'))",
+        {"r.get()": 3},
+    ),
     "queue": Block("r = add.apply_async((1, 2), queue='default')", {"r.get()": 3}),
     "ignore_result=False": Block(
         "r = add.apply_async((1, 2), ignore_result=False)", {"r.get()": 3}

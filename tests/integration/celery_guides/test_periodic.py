@@ -193,7 +193,9 @@ REFUSED = {
     "serializer": Refused("{'options': {'serializer': 'pickle'}}", "always JSON"),
     "task_id": Refused("{'options': {'task_id': 'x'}}", "'task_id' is not known to schedules"),
     "a wrong value": Refused("{'options': {'time_limit': -1}}", "time_limit"),
-    "a queue of kombu's": Refused("{'options': {'queue': Queue('high')}}", "its name, 'high'"),
+    "an undeclared queue of kombu's": Refused(
+        "{'options': {'queue': Queue('hihg')}}", "Did you mean 'high'?"
+    ),
     "no option": Refused("{'options': {'quue': 'high'}}", "Did you mean 'queue'?"),
     "no key": Refused("{'shedule': 5}", "Did you mean 'schedule'?"),
     "Celery's crontab": Refused("{'schedule': celery.crontab()}", "import crontab from jobs"),
