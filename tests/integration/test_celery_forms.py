@@ -129,9 +129,9 @@ def test_the_message_of_a_task_of_another_service() -> None:
     headers, body = sent["headers"], json.loads(base64.b64decode(sent["body"]))
     assert (headers["task"], headers["id"]) == ("other.service.task", result.id)
     assert (headers["shadow"], body[:2]) == ("sum", [[1, 2], {"any": "x"}])
-    add.apply_async((1, 2), link=signature("other.service.task", queue="asyn"))
+    add.apply_async((1, 2), link=signature("other.service.task", queue="perioc"))
     work()
-    (sent,) = waiting("asyn")
+    (sent,) = waiting("perioc")
     assert (sent["headers"]["task"], sent["headers"]["argsrepr"]) == ("other.service.task", "(3,)")
 
 

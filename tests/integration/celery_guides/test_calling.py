@@ -130,6 +130,25 @@ WORKS = {
         "from kombu import Queue\nr = add.apply_async((1, 2), queue=Queue('default'))",
         {"r.get()": 3},
     ),
+    "errors of kombu": Block(
+        "from kombu.exceptions import TimeoutError\n"
+        "r = add.apply_async((2, 2), retry=True, retry_policy={\n"
+        "    'max_retries': 3,\n"
+        "    'retry_errors': (TimeoutError, ),\n"
+        "})",
+        {"r.get()": 4},
+    ),
+    "ignore_result=True": Block(
+        "r = add.apply_async((1, 2), ignore_result=True)", {"r.get()": None}
+    ),
+    "a header": Block(
+        "r = add.apply_async((1, 2), headers={'periodic_task_name': 'task_name'})", {"r.get()": 3}
+    ),
+    "queue, exchange and key": Block(
+        "r = add.apply_async(args=[1, 2], queue='default', exchange='default', "
+        "routing_key='default', priority=9)",
+        {"r.get()": 3},
+    ),
     "queue": Block("r = add.apply_async((1, 2), queue='default')", {"r.get()": 3}),
     "ignore_result=False": Block(
         "r = add.apply_async((1, 2), ignore_result=False)", {"r.get()": 3}
@@ -229,11 +248,15 @@ REFUSED = {
     "serializer": Refused("add.apply_async((2, 2), serializer='pickle')", "always JSON"),
     "a pool of connections": Refused("add.app.pool.acquire(block=True)", "there is no app"),
     "get_publisher": Refused("add.get_publisher(None)", "task.enqueue_many"),
-    "publisher": Refused("add.apply_async((2, 2), publisher=object())", "JOBS['BROKER_URL']"),
+    "publisher": Refused(
+        "add.apply_async((2, 2), publisher=object())", "JOBS['BROKER_URL']", guide=True
+    ),
     "connection": Refused("add.apply_async((2, 2), connection=object())", "JOBS['BROKER_URL']"),
     "producer": Refused("add.apply_async((2, 2), producer=object())", "JOBS['BROKER_URL']"),
     "reply_to": Refused("add.apply_async((2, 2), reply_to='me')", "by their ids"),
-    "undeclared queue": Refused("add.apply_async((1, 2), queue='priority.high')", "not declare"),
+    "undeclared queue": Refused(
+        "add.apply_async((1, 2), queue='priority.high')", "not declare", guide=True
+    ),
     "typing error": Refused("add.apply_async((1, 2), countdwon=3)", "Did you mean 'countdown'?"),
     "policy": Refused(
         "add.apply_async((2, 2), retry_policy={'max_tries': 3})",

@@ -375,6 +375,34 @@ WORKS = {
             "(t[0], type(t[1]), s.failed(), s.completed_count())": (4, KeyError, True, 1),
         },
     ),
+    "how they look": Block(
+        "r = [repr(add.s(2, 2) | mul.s(8)), repr(group(add.s(2, 2), add.s(4, 4)))]",
+        {
+            "r": [
+                "guide.canvas.add(2, 2) | guide.canvas.mul(8)",
+                "group([guide.canvas.add(2, 2), guide.canvas.add(4, 4)])",
+            ]
+        },
+    ),
+    "collect, meanwhile": Block(
+        "res = add.apply_async((2, 2), link=mul.s(16))\nres.get()\n"
+        "r = [value for result, value in res.collect(intermediate=True)]",
+        {"r[0]": 4},
+    ),
+    "errback of a signature": Block(
+        "r = raising_task.signature((), link_error=log_error.s()).delay()", {"SEEN == [r.id]": True}
+    ),
+    "chord of a generator": Block(
+        "r = chord(add.s(i, i) for i in range(10))(tsum.s()).get()", {"r": 90}
+    ),
+    "joined by itself": Block(
+        "r = maybe_signature(tsum.s()).delay(group([add.s(2, 2)])().join()).get()", {"r": 4}
+    ),
+    "skewed and sent": Block(
+        "group = add.chunks(zip(range(4), range(4)), 2).group()\n"
+        "r = group.skew(start=0, stop=0.1, step=0.1)().get()",
+        {"r": [[0, 2], [4, 6]]},
+    ),
     "skew": Block(
         "group = add.chunks(zip(range(4), range(4)), 1).group()\ng = group.skew(start=1, stop=3)",
         {"[call.options['countdown'] for call in g]": [1, 2, 3, 3]},
@@ -382,7 +410,7 @@ WORKS = {
 }
 
 REFUSED = {
-    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "write group | call"),
+    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "write group | call", guide=True),
     "chain().delay()": Refused("chain().delay()", "a chain needs a call at least"),
     "replaced by nothing": Refused(
         "becomes_nothing.delay().get()", "Cannot replace with an empty chain"
@@ -402,6 +430,7 @@ def names() -> dict[str, Any]:
     made = {one.__name__: one for one in TASKS}
     made |= {"group": group, "chain": chain, "chord": chord, "signature": signature}
     made |= {"GroupResult": GroupResult, "StampingVisitor": StampingVisitor}
+    made |= {"maybe_signature": maybe_signature}
     return {**made, "result_from_tuple": result_from_tuple}
 
 

@@ -121,25 +121,26 @@ def entry(settings: Settings, **fields: Any) -> list[str]:
     return [text for text in schedules.problems() if "'made'" in text]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"schedule": dt.timedelta(seconds=30)},
-        {"schedule": crontab(hour=7, minute=30, day_of_week=1)},
-        {"kwargs": {"y": 1}, "args": [2]},
-        {"options": {"queue": "high", "expires": 10, "priority": 3, "headers": {"a": 1}}},
-        {"options": {"queue": "high", "routing_key": "high", "exchange": "high"}},
-        {"options": {"serializer": "json", "compression": None}},
-        {"relative": False},
-        {"options": {"expires": dt.timedelta(minutes=1)}},
-        {"schedule": schedule(10)},
-        {"schedule": schedule(run_every=dt.timedelta(seconds=10))},
-        {"schedule": crontab.from_string("30 7 * * 1")},
-        {"options": {"shadow": "sum", "time_limit": 60, "countdown": 5, "ignore_result": True}},
-        {"options": {"retry": True, "retry_policy": {"max_retries": 3}, "label": "nightly"}},
-    ],
-)
+#: Further keys of an entry of ``beat_schedule``.
+ENTRIES: list[dict[str, Any]] = [
+    {},
+    {"schedule": dt.timedelta(seconds=30)},
+    {"schedule": crontab(hour=7, minute=30, day_of_week=1)},
+    {"kwargs": {"y": 1}, "args": [2]},
+    {"options": {"queue": "high", "expires": 10, "priority": 3, "headers": {"a": 1}}},
+    {"options": {"queue": "high", "routing_key": "high", "exchange": "high"}},
+    {"options": {"serializer": "json", "compression": None}},
+    {"relative": False},
+    {"options": {"expires": dt.timedelta(minutes=1)}},
+    {"schedule": schedule(10)},
+    {"schedule": schedule(run_every=dt.timedelta(seconds=10))},
+    {"schedule": crontab.from_string("30 7 * * 1")},
+    {"options": {"shadow": "sum", "time_limit": 60, "countdown": 5, "ignore_result": True}},
+    {"options": {"retry": True, "retry_policy": {"max_retries": 3}, "label": "nightly"}},
+]
+
+
+@pytest.mark.parametrize("fields", ENTRIES)
 def test_entries(settings: Settings, fields: dict[str, Any]) -> None:
     assert entry(settings, **fields) == []
     assert Schedule.objects.filter(name="made", task="tasks.add").exists()
@@ -189,7 +190,7 @@ def _solar() -> Any:
 
 
 REFUSED = {
-    "relative": Refused("{'relative': True}", "due times count from start_at"),
+    "relative": Refused("{'relative': True}", "due times count from start_at", guide=True),
     "serializer": Refused("{'options': {'serializer': 'pickle'}}", "always JSON"),
     "task_id": Refused("{'options': {'task_id': 'x'}}", "'task_id' is not known to schedules"),
     "a wrong value": Refused("{'options': {'time_limit': -1}}", "time_limit"),
@@ -200,7 +201,7 @@ REFUSED = {
     "no key": Refused("{'shedule': 5}", "Did you mean 'schedule'?"),
     "Celery's crontab": Refused("{'schedule': celery.crontab()}", "import crontab from jobs"),
     "an interval": Refused("{'schedule': celery.schedule(10)}", "an interval as seconds"),
-    "the sun": Refused("{'schedule': solar()}", "no schedules by the sun"),
+    "the sun": Refused("{'schedule': solar()}", "no schedules by the sun", guide=True),
 }
 
 

@@ -134,9 +134,9 @@ REFUSED = {
     "wrong arguments": Refused("add.delay(8)", "missing a required argument: 'y'"),
     "get_task_logger": Refused("from jobs import get_task_logger", "logging.getLogger(__name__)"),
     "task.get_logger": Refused("add.get_logger()", "logging.getLogger(__name__)"),
-    "Celery": Refused("from jobs import Celery", "there is no app"),
+    "Celery": Refused("from jobs import Celery", "there is no app", guide=True),
     "current_task": Refused("from jobs import current_task", "bind=True"),
-    "app": Refused("add.app.conf", "there is no app"),
+    "app": Refused("add.app.conf", "there is no app", guide=True),
     "backend": Refused("add.backend.get('x')", "jobs.models.TaskResult"),
     "on_failure": Refused("add.on_failure", "connect to the signals of jobs.signals"),
     "on_failure of the decorator": Refused(
