@@ -30,6 +30,7 @@ from django.db.models import QuerySet
 
 from jobs import (
     broker,
+    conf,
     control,
     ledger,
     message,
@@ -800,6 +801,7 @@ class GroupResult:
             id=self.id,
             defaults={
                 "task": _SAVED,
+                "queue": conf.get().default_queue,
                 "state": State.SUCCESS,
                 "result": text,
                 "attempts": 1,

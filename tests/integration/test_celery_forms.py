@@ -130,7 +130,7 @@ def test_the_message_of_a_task_of_another_service() -> None:
     assert (headers["task"], headers["id"]) == ("other.service.task", result.id)
     assert (headers["shadow"], body[:2]) == ("sum", [[1, 2], {"any": "x"}])
     add.apply_async((1, 2), link=signature("other.service.task", queue="perioc"))
-    work()
+    work(["default"])
     (sent,) = waiting("perioc")
     assert (sent["headers"]["task"], sent["headers"]["argsrepr"]) == ("other.service.task", "(3,)")
 
