@@ -3,7 +3,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0012_label_indexes"),
+        ("jobs", "0013_mysql_words_and_indexes"),
     ]
 
     operations = [
