@@ -41,6 +41,9 @@ tasks: dict[str, Any] = {}
 #: Loads what runs calls here. The app sets it: workers know tasks, and not the reverse.
 inline: Callable[[], Inline] | None = None
 
+#: Makes what sends calls of a task that isn't known here, by its name. `jobs.api.task` sets it.
+elsewhere: Callable[[str], Any] | None = None
+
 
 def find(name: str) -> Sendable:
     """The task of this name. Raises `UnknownTask`."""
@@ -49,7 +52,8 @@ def find(name: str) -> Sendable:
     except KeyError:
         raise UnknownTask(
             f"No task {name!r} is known here.{conf.nearest(name, tasks)} Import the module that "
-            "has it, or correct the name."
+            "has it, or correct the name. If only another service has it, say where its calls go: "
+            "by queue=, in JOBS['TASK_ROUTES'], or by jobs.send_task(…)."
         ) from None
     return found
 

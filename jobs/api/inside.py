@@ -17,9 +17,9 @@ from jobs import (
     message,
     serialization,
 )
-from jobs.api.compositions import Composable, to_dict
+from jobs.api.compositions import Signature, chain, to_dict
 from jobs.api.sending import check, freeze, handle_of, message_of
-from jobs.exceptions import WorkflowError
+from jobs.exceptions import ConfigurationError, WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, workflow
 from jobs.message.workflow import Call
@@ -35,11 +35,13 @@ _added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
 )
 
 
-def replacement(call: Composable, sent: Message) -> dict[str, Any]:
+def replacement(call: Signature, sent: Message) -> dict[str, Any]:
     """The call that ends under the running call's id, and is followed by what was to follow that.
 
     Its first call always has an id of its own, by which a second run knows that it was sent.
     """
+    if isinstance(call, chain) and not call.tasks:
+        raise ConfigurationError("Cannot replace with an empty chain: give it a call at least.")
     form = _with_one_end(to_dict(call))
     check(freeze(form, {}), 0, {})
     behind = sent.embed.get("chain") or ()
@@ -64,11 +66,11 @@ def _with_one_end(call: Call) -> Call:
     return workflow.chain([call, end])
 
 
-def add_to_chord(call: Composable) -> Any:
+def add_to_chord(call: Signature) -> Any:
     """Make a call a further member of the running call's chord, and return its handle. A second run
     of the running call adds nothing again.
 
-    Raises `WorkflowError` outside of a chord, and what `Composable.apply_async` raises.
+    Raises `WorkflowError` outside of a chord, and what `Signature.apply_async` raises.
     """
     running = current.get()
     sent = running[0] if running else None

@@ -5,11 +5,13 @@ from __future__ import annotations
 import collections
 import contextlib
 import contextvars
+import datetime as dt
 import sys
 import time
 import typing
 import uuid
 from collections.abc import (
+    Callable,
     Iterator,
     Mapping,
     Sequence,
@@ -28,12 +30,14 @@ from django.db.models import QuerySet
 
 from jobs import (
     broker,
+    conf,
     control,
     ledger,
     message,
     serialization,
 )
 from jobs.api import waiting
+from jobs.api.graph import DependencyGraph
 from jobs.broker.base import ended
 from jobs.broker.base import progress as progress_topic
 from jobs.conf.values import nearest
@@ -54,6 +58,7 @@ from jobs.running import request
 from jobs.running.progress import Progress
 from jobs.running.request import current
 from jobs.states import TERMINAL, State
+from jobs.timing import clock
 
 if TYPE_CHECKING:  # type checkers bring it along
     from typing_extensions import TypeVar
@@ -133,6 +138,10 @@ class Handle(Protocol):
 
     def revoke(self, *, terminate: bool = False) -> None: ...
 
+    def as_tuple(self) -> Any: ...
+
+    def as_list(self) -> list[str]: ...
+
 
 class AsyncResult(Generic[R]):
     """The handle of one call of a task: its state now, its result when it has ended."""
@@ -146,9 +155,10 @@ class AsyncResult(Generic[R]):
         *,
         ignored: bool = False,
         parent: Handle | None = None,
+        app: object = None,
     ) -> None:
         """``ignored``: the task keeps no result, so `get` gives None at once: waiting would never
-        end. ``parent``: the handle of what it follows."""
+        end. ``parent``: the handle of what it follows. ``app`` is Celery's, and not read."""
         if type(id) is not str or not id:
             if isinstance(id, uuid.UUID):
                 id = str(id)  # noqa: A001
@@ -162,6 +172,13 @@ class AsyncResult(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<AsyncResult: {self.id}>"
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __json__(self) -> Any:
+        """For a task that returns it: `result_from_tuple` makes the handle again."""
+        return self.as_tuple()
 
     if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
@@ -213,22 +230,59 @@ class AsyncResult(Generic[R]):
         rows = _rows().filter(root_id=self.root_id, parent_id=self.id).order_by("id")
         return [AsyncResult(task_id) for task_id in rows.values_list("id", flat=True)]
 
-    def collect(self, *, intermediate: bool = False) -> Iterator[tuple[AsyncResult[Any], Any]]:
-        """This call and all that followed it, each with what it returned, parents first.
+    def iterdeps(
+        self, intermediate: bool = False
+    ) -> Iterator[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]:
+        """This call and all that followed it, each with the one that it followed, parents first.
 
-        Raises what one of them raised, or `ResultError` when one has not ended; ``intermediate``
-        leaves those out.
+        Raises `ResultError` when one has not ended; ``intermediate`` gives those, too.
         """
-        waiting: collections.deque[AsyncResult[Any]] = collections.deque([self])
+        waiting: collections.deque[tuple[AsyncResult[Any] | None, AsyncResult[Any]]]
+        waiting = collections.deque([(None, self)])
         while waiting:
-            one = waiting.popleft()
+            before, one = waiting.popleft()
+            yield before, one
             if one.ready():
-                yield one, one.get()
-                waiting.extend(one.children)
+                waiting.extend((one, child) for child in one.children)
             elif not intermediate:
                 raise ResultError(
                     f"Task {one.id} has not ended: wait for it, or write intermediate=True."
                 )
+
+    def collect(
+        self, intermediate: bool = False, **options: Any
+    ) -> Iterator[tuple[AsyncResult[Any], Any]]:
+        """This call and all that followed it, each with what it returned, parents first.
+
+        ``options``: of `get`. Raises what one of them raised, or `ResultError` when one has not
+        ended; ``intermediate`` leaves those out.
+        """
+        for _, one in self.iterdeps(intermediate):
+            if one.ready():
+                yield one, one.get(**options)
+
+    def build_graph(self, intermediate: bool = False) -> DependencyGraph:
+        """The graph of this call and all that followed it. Raises what `iterdeps` raises."""
+        graph = DependencyGraph()
+        for before, one in self.iterdeps(intermediate):
+            graph.add_arc(one)
+            if before is not None:
+                graph.add_edge(before, one)
+        return graph
+
+    @property
+    def graph(self) -> DependencyGraph:
+        """`build_graph` of calls that have ended."""
+        return self.build_graph()
+
+    def as_tuple(self) -> Any:
+        """The ids of this call and of those before it, as JSON can store them; `result_from_tuple`
+        makes the handle again."""
+        return (self.id, self._parent and self._parent.as_tuple()), None
+
+    def as_list(self) -> list[str]:
+        """Its id, and those of the calls before it that this handle knows."""
+        return [self.id, *(self._parent.as_list() if self._parent else ())]
 
     # ------------------------------------------------------------------ looking
 
@@ -268,6 +322,50 @@ class AsyncResult(Generic[R]):
         row = self._row()
         return row.traceback or None if row else None
 
+    @property
+    def name(self) -> str | None:
+        """The name of its task; this and what follows are None while it has no row."""
+        row = self._row()
+        return row.task if row else None
+
+    task_name = name
+
+    @property
+    def args(self) -> list[Any] | None:
+        """Its positional arguments, sensitive ones hidden."""
+        row = self._row()
+        return serialization.loads(row.args) if row else None
+
+    @property
+    def kwargs(self) -> dict[str, Any] | None:
+        """Its keyword arguments, sensitive ones hidden."""
+        row = self._row()
+        return serialization.loads(row.kwargs) if row else None
+
+    @property
+    def queue(self) -> str | None:
+        """The queue that it was sent to."""
+        row = self._row()
+        return row.queue if row else None
+
+    @property
+    def worker(self) -> str | None:
+        """The worker that ran it; None before."""
+        row = self._row()
+        return (row.worker or None) if row else None
+
+    @property
+    def retries(self) -> int | None:
+        """How many attempts have been recorded after the first one."""
+        row = self._row()
+        return max(0, row.attempts - 1) if row else None
+
+    @property
+    def date_done(self) -> dt.datetime | None:
+        """When it ended; None before."""
+        row = self._row()
+        return row.finished_at if row else None
+
     def ready(self) -> bool:
         """Whether the task has ended."""
         return _recorded(self._row()) in TERMINAL
@@ -295,16 +393,21 @@ class AsyncResult(Generic[R]):
     def get(
         self,
         timeout: float | None = None,
-        *,
         propagate: bool = True,
         interval: float | None = None,
+        *,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> R:
         """What the task returned, waiting up to ``timeout`` seconds (None: for ever).
 
-        As in Celery, None at once if the call ignores its result. ``interval`` and further options
-        of Celery's are accepted and do nothing: an end wakes whoever waits.
+        As in Celery, None at once if the call ignores its result. ``callback`` is called with the
+        id and the result, ``on_message`` with a dict for each state that the task gives itself
+        meanwhile and for its end, and ``on_interval`` each ``interval`` seconds while this waits.
+        Further options of Celery's are accepted and do nothing: an end wakes whoever waits.
 
         Raises the task's own exception (returns it with ``propagate=False``), `TaskRevoked`,
         `ResultTimeout`, and `ResultError` where waiting could never end or the result can't be
@@ -319,7 +422,71 @@ class AsyncResult(Generic[R]):
             return cast(R, None)
         # A call that was sent just now has hardly ended: the look after the subscription will do.
         row = None if self._is_new() else self._row_if_ended()
-        return self._returned(row or self._wait(timeout), propagate=propagate)
+        if row is None and (on_message or on_interval):
+            started = time.monotonic()
+            row = self._listen(timeout, interval or _LOOK, on_message, on_interval)
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - started))
+        row = row or self._wait(timeout)
+        if on_message:
+            on_message(self._meta(row.state, value_of(row)))
+        value = self._returned(row, propagate=propagate)
+        if callback:
+            callback(self.id, value)
+        return value
+
+    wait = get
+
+    def maybe_throw(
+        self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
+    ) -> R | None:
+        """Raise what the task raised, if it has ended by that; else what it returned, or None while
+        it hasn't ended."""
+        if not self.ready():
+            return None
+        return self.get(propagate=propagate, callback=callback, disable_sync_subtasks=False)
+
+    maybe_reraise = maybe_throw
+    throw = maybe_throw
+
+    def _meta(self, state: str, result: Any, traceback: str | None = None) -> dict[str, Any]:
+        """What Celery's workers tell whoever waits."""
+        return {
+            "task_id": self.id,
+            "status": str(state),
+            "result": result,
+            "traceback": traceback or (self._ended.traceback or None if self._ended else None),
+            "children": [child.as_tuple() for child in self.children] if self._ended else [],
+        }
+
+    def _listen(
+        self,
+        timeout: float | None,
+        interval: float,
+        on_message: Callable[[dict[str, Any]], object] | None,
+        on_interval: Callable[[], object] | None,
+    ) -> TaskResult | None:
+        """Its end, with these functions called until then. None: the time is over, or the broker
+        away."""
+        self._refuse_hopeless_wait()
+        ends = None if timeout is None else time.monotonic() + timeout
+        last = None
+        with (
+            contextlib.suppress(BrokerUnavailable),
+            broker.get().subscribe(ended(self.id), progress_topic(self.id)) as heard,
+        ):
+            while (row := self._row()) is None or row.state not in TERMINAL:
+                said = reports.read(self.id, row)
+                if on_message and said is not None and said != last:
+                    on_message(self._meta(said.state, said.meta))
+                    last = said
+                if ends is not None and time.monotonic() >= ends:
+                    return None
+                heard(_left(ends, interval if on_interval else waiting.DEAF))
+                if on_interval:
+                    on_interval()
+            return row
+        return None
 
     async def aget(
         self,
@@ -459,9 +626,12 @@ class EagerResult(AsyncResult[R]):
     def get(
         self,
         timeout: float | None = None,
-        *,
         propagate: bool = True,
         interval: float | None = None,
+        *,
+        callback: Callable[[str, R], object] | None = None,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
+        on_interval: Callable[[], object] | None = None,
         disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> R:
@@ -469,7 +639,12 @@ class EagerResult(AsyncResult[R]):
         ``propagate=False``."""
         if propagate and not self.successful():
             raise self._applied.value
-        return cast(R, self._applied.value)
+        value = cast(R, self._applied.value)
+        if callback:
+            callback(self.id, value)
+        return value
+
+    wait = get
 
     async def aget(
         self,
@@ -481,12 +656,16 @@ class EagerResult(AsyncResult[R]):
         return self.get(propagate=propagate)
 
 
+#: Options of `AsyncResult.get`.
+_GET = ("timeout", "propagate", "interval", "callback", "on_message", "on_interval")
+
+
 def refuse_others(
     given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
 ) -> None:
     """Raise `TypeError` for options that are not accepted for Celery's sake."""
     for name in celery_names.left_of(given, known):
-        raise TypeError(f"{what} has no option {name!r}.{nearest(name, known)}")
+        raise TypeError(f"{what} has no option {name!r}.{nearest(name, [*known, *_GET])}")
 
 
 def _recorded(row: TaskResult | None) -> str:
@@ -570,6 +749,13 @@ class GroupResult:
     def __repr__(self) -> str:
         return f"<GroupResult: {self.id}, {len(self.results)} members>"
 
+    def __str__(self) -> str:
+        return self.id
+
+    def __json__(self) -> Any:
+        """For a task that returns it: `result_from_tuple` makes the handle again."""
+        return self.as_tuple()
+
     if not TYPE_CHECKING:  # a type checker is to name what isn't there
 
         def __getattr__(self, name: str) -> NoReturn:
@@ -593,6 +779,51 @@ class GroupResult:
     @property
     def children(self) -> list[Handle]:
         return self.results
+
+    # ------------------------------------------------------------------ keeping it
+
+    def as_tuple(self) -> Any:
+        """The ids of the group, of its members and of the calls before it, as JSON can store them;
+        `result_from_tuple` makes the handle again."""
+        members = [result.as_tuple() for result in self.results]
+        return (self.id, self.parent and self.parent.as_tuple()), members
+
+    def as_list(self) -> list[str]:
+        """The ids of its members."""
+        return [result.id for result in self.results]
+
+    def save(self) -> None:
+        """Keep it in the ledger, for as long as results are kept: `restore` makes it again by its
+        id. A group that was sent in a transaction, or that has ended, needs none of this."""
+        text = serialization.dumps(self.as_tuple())
+        now = clock.now()
+        _rows().update_or_create(
+            id=self.id,
+            defaults={
+                "task": _SAVED,
+                "queue": conf.get().default_queue,
+                "state": State.SUCCESS,
+                "result": text,
+                "attempts": 1,
+                "created_at": now,
+                "published_at": now,
+                "finished_at": now,
+            },
+        )
+
+    @classmethod
+    def restore(cls, id: str, app: object = None) -> GroupResult | None:  # noqa: A002
+        """The group of this id: as it was saved, else with the members that the ledger knows; None
+        if there are none. ``app`` is Celery's, and not read."""
+        row = _rows().filter(id=id, task=_SAVED).first()
+        if row is not None:
+            saved: GroupResult = result_from_tuple(serialization.loads(row.result or "null"))
+            return saved
+        return found if (found := cls(id)).results else None
+
+    def delete(self) -> None:
+        """Forget what `save` has kept."""
+        _rows().filter(id=self.id, task=_SAVED).delete()
 
     # ------------------------------------------------------------------ looking
 
@@ -639,14 +870,18 @@ class GroupResult:
     def get(
         self,
         timeout: float | None = None,
-        *,
         propagate: bool = True,
         interval: float | None = None,
+        callback: Callable[[str, Any], object] | None = None,
+        *,
+        on_message: Callable[[dict[str, Any]], object] | None = None,
         disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> list[Any]:
         """What the members returned, in their order, waiting up to ``timeout`` seconds (None: for
-        ever). ``interval`` and further options of Celery's are accepted and do nothing.
+        ever). ``callback`` is called with the id and the result of each, in this order, and
+        ``on_message`` with a dict for each that has ended. ``interval`` and further options of
+        Celery's are accepted and do nothing.
 
         Raises what a member raised as soon as that is known (with ``propagate=False`` it is in the
         list), and what `AsyncResult.get` raises.
@@ -655,10 +890,35 @@ class GroupResult:
             assert_will_not_block()
         if celerys:
             refuse_others(celerys, celery_names.GET, "get()")
-        found = dict(self._ends(timeout, propagate=propagate))
+        found = {}
+        for task_id, value in self._ends(timeout, propagate=propagate):
+            found[task_id] = value
+            if on_message:
+                on_message(_meta_of(task_id, value))
+        for result in self.results if callback else ():
+            callback(result.id, found[result.id])  # type: ignore[misc]
         return [found[result.id] for result in self.results]
 
     join = get
+    join_native = get
+
+    def iter_native(
+        self, timeout: float | None = None, interval: float | None = None, **celerys: Any
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """The id of each member as soon as it has ended, and a dict that tells its end. Takes and
+        raises what `iterate` takes and raises, but for the errors of members."""
+        assert_will_not_block()
+        if celerys:
+            refuse_others(celerys, celery_names.GET, "iter_native()")
+        for task_id, value in self._ends(timeout, propagate=False):
+            yield task_id, _meta_of(task_id, value)
+
+    def maybe_throw(self, propagate: bool = True) -> None:
+        """Raise what a member that has ended has raised."""
+        for row in self._rows_of_ended().exclude(state=State.SUCCESS) if propagate else ():
+            raise rebuild(row)
+
+    maybe_reraise = maybe_throw
 
     async def aget(
         self,
@@ -684,9 +944,9 @@ class GroupResult:
     def iterate(
         self,
         timeout: float | None = None,
-        *,
         propagate: bool = True,
         interval: float | None = None,
+        *,
         disable_sync_subtasks: bool = True,
         **celerys: Any,
     ) -> Iterator[Any]:
@@ -741,6 +1001,36 @@ class GroupResult:
             f"{left} of the {len(self)} members of group {self.id} have not ended within "
             f"{timeout:g} seconds."
         )
+
+
+#: The task of a row that `GroupResult.save` writes.
+_SAVED = "jobs.group"
+
+
+def _meta_of(task_id: str, value: Any) -> dict[str, Any]:
+    """What Celery's workers tell whoever waits for a member of a group."""
+    failed = isinstance(value, TaskRevoked) and State.REVOKED
+    failed = failed or (isinstance(value, BaseException) and State.FAILURE)
+    return {"task_id": task_id, "status": str(failed or State.SUCCESS), "result": value}
+
+
+def result_from_tuple(found: Any, app: object = None) -> Any:
+    """The handle of which `AsyncResult.as_tuple` or `GroupResult.as_tuple` made this; a handle is
+    returned as it is. ``app`` is Celery's, and not read.
+
+    Raises `ValueError` for anything else.
+    """
+    if isinstance(found, AsyncResult | GroupResult):
+        return found
+    try:
+        head, members = found
+        task_id, parent = head if isinstance(head, list | tuple) else (head, None)
+    except (TypeError, ValueError):
+        raise ValueError("This is not the tuple of a result: write result.as_tuple().") from None
+    before = result_from_tuple(parent) if parent else None
+    if members is None:
+        return AsyncResult(task_id, parent=before)
+    return GroupResult(task_id, [result_from_tuple(one) for one in members], parent=before)
 
 
 def _value(row: TaskResult, *, propagate: bool) -> Any:

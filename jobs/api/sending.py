@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,31 +11,46 @@ from jobs import (
     ledger,
     message,
     registry,
+    routing,
 )
 from jobs.api.results import AsyncResult, GroupResult, Handle
 from jobs.exceptions import NotReplicated, SendError, WorkflowError
 from jobs.ledger import publish
 from jobs.message import Message, new_id, workflow
-from jobs.message.call import Send
+from jobs.message.call import Send, stamped
 from jobs.message.workflow import Call
 from jobs.models import TaskGroup
+from jobs.registry import Sendable
 
 #: What a call gets in front of its own arguments, depending on what it follows.
 _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
+_ERROR = "request, exception and traceback of the call that failed"
 
 #: Options that Celery's clients write and nothing here reads.
-_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
+_FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "chord_size"})
 
 
 def python_options(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options of `jobs.message.call.Send`, from their JSON forms."""
-    given = {name: value for name, value in options.items() if name not in _FOREIGN}
+    given = {name: value for name, value in stamped(options).items() if name not in _FOREIGN}
     for name in ("eta", "expires"):
         if isinstance(given.get(name), str):
             given[name] = dt.datetime.fromisoformat(given[name])
     return given
+
+
+def find(call: Call) -> Sendable:
+    """The task of a call. One that isn't known here may be another service's: then the call's
+    options or ``JOBS["TASK_ROUTES"]`` have to say where it goes. Raises `UnknownTask`."""
+    name, options = call["task"], workflow.options(call)
+    if name not in registry.tasks and registry.elsewhere is not None:
+        named = any(options.get(one) for one in ("queue", "exchange", "routing_key"))
+        if named or routing.get().leads(name):
+            found: Sendable = registry.elsewhere(name)
+            return found
+    return registry.find(name)
 
 
 def freeze(call: Call, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,7 +87,7 @@ def check(call: Call, given: int, kwargs: Mapping[str, Any], *, what: str = "") 
         for part in workflow.parts(workflow.header(call)):
             check(part, given, kwargs, what=what)
             last = workflow.last(part)
-            task, asked = registry.find(last["task"]), workflow.options(last).get("ignore_result")
+            task, asked = find(last), workflow.options(last).get("ignore_result")
             if task.ignore_result if asked is None else asked:
                 raise WorkflowError(
                     f"Task {task.name!r} ignores its result, which the body of its chord is to be "
@@ -92,11 +108,35 @@ def check_linked(options: Mapping[str, Any]) -> None:
         for part in workflow.listed(options.get(name)):
             if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
                 raise TypeError(f"{name} has a {type(part).__name__}, no call; write task.s(…)")
-            check(freeze(part, {}), 1, {}, what=what)
+            if name == "link_error" and takes_error(part):
+                check(freeze(part, {}), 3, {}, what=_ERROR)
+            else:
+                check(freeze(part, {}), 1, {}, what=what)
+
+
+def takes_error(errback: Call) -> bool:
+    """Whether an errback is given request, exception and traceback of the failed call, and not its
+    id: whether its function takes more than one argument besides those that the errback has. So
+    Celery decides, and so that tasks which take ``self`` are always given the id."""
+    if workflow.kind(errback) != "task":
+        return False
+    task = registry.tasks.get(str(errback.get("task")))
+    if task is None or task.bind or task.batch:
+        return False
+    given, named = errback.get("args") or (), errback.get("kwargs") or {}
+    if errback.get("immutable"):
+        given, named = (), {}
+    places = []
+    for parameter in inspect.signature(task.run).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return True
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            places.append(parameter.name)
+    return len([name for name in places if name not in named]) - len(given) > 1
 
 
 def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:
-    task = registry.find(call["task"])
+    task = find(call)
     task.check_options(python_options(workflow.options(call)))
     args = list(call.get("args") or ())
     own: Mapping[str, Any] = call.get("kwargs") or {}
@@ -123,7 +163,7 @@ def send(
 ) -> Any:
     """Send what starts a composition, and return the handle of its end.
 
-    ``options``: in their JSON forms. Raises what `Composable.apply_async` raises.
+    ``options``: in their JSON forms. Raises what `Signature.apply_async` raises.
     """
     how = Send(**{name: options[name] for name in _SENDING if name in options}).checked()
     of_calls = {name: options[name] for name in options if name not in _SENDING}
@@ -136,7 +176,7 @@ def send(
         ledger.open_chords(start.chords)  # first: members may end before all are sent
     unsafe: list[NotReplicated] = []
     try:
-        durable = [registry.find(call["task"]).durable for call in start.calls]
+        durable = [find(call).durable for call in start.calls]
         for kept in {*durable}:
             some = [sent for sent, one in zip(messages, durable, strict=True) if one is kept]
             try:
@@ -155,7 +195,7 @@ def send(
 def message_of(call: Call) -> Message:
     """The message of a call of one task. Raises what `jobs.Task.message` raises."""
     options = python_options(workflow.options(call))
-    sent: Message = registry.find(call["task"]).message(call["args"], call["kwargs"], **options)
+    sent: Message = find(call).message(call["args"], call["kwargs"], **options)
     return sent
 
 
@@ -174,5 +214,7 @@ def handle_of(call: Call, parent: Handle | None = None) -> Handle:
         return handle_of(workflow.body(call), handle_of(workflow.header(call), parent))
     options = workflow.options(call)
     asked = options.get("ignore_result")
-    ignored = registry.find(call["task"]).ignore_result if asked is None else asked
-    return AsyncResult(options["task_id"], ignored=bool(ignored), parent=parent)
+    if asked is None:
+        task = registry.tasks.get(call["task"])
+        asked = task is not None and task.ignore_result
+    return AsyncResult(options["task_id"], ignored=bool(asked), parent=parent)

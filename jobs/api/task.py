@@ -39,7 +39,7 @@ from django.utils.module_loading import autodiscover_modules
 
 from jobs import conf, registry, routing
 from jobs.api import bases, functions, results, triggers
-from jobs.api.compositions import Composable, Group, Signature, as_dicts
+from jobs.api.compositions import Signature, as_dicts, chunks, group, xmap, xstarmap
 from jobs.api.inside import add_to_chord, replacement
 from jobs.api.options import (
     CommonOptions,
@@ -64,7 +64,7 @@ from jobs.api.results import EagerResult
 from jobs.api.sending import check_linked
 from jobs.api.validation import Validation
 from jobs.broker.limiting import Lock, Rate
-from jobs.conf.values import check_text, check_whole, sentence
+from jobs.conf.values import check_text, sentence
 from jobs.exceptions import (
     AlreadyQueued,
     BrokerUnavailable,
@@ -84,6 +84,7 @@ from jobs.message.call import (
     SendOptions,
     SharedOptions,
     new_message,
+    stamped,
 )
 from jobs.routing import Address, Plan, Route
 from jobs.running import iteration, progress
@@ -362,7 +363,7 @@ class Task(Generic[P, R_co]):
         """Called after `on_success` or `on_failure`. ``status``: SUCCESS or FAILURE. ``retval``:
         what the task returned, or the exception."""
 
-    def on_replace(self, sig: Composable) -> Any:
+    def on_replace(self, sig: Signature) -> Any:
         """Called by `replace` with the call that is to take this one's place; ends this one.
         Return ``super().on_replace(sig)``."""
         running = current.get()
@@ -731,6 +732,7 @@ class Task(Generic[P, R_co]):
             return PLAINLY
         try:
             if not options.keys() <= OPTIONS:
+                options = stamped(options)
                 options = celery_names.left_of(options, celery_names.CALL)
                 if unknown := [name for name in options if name not in OPTIONS]:
                     near = conf.nearest(unknown[0], [*OPTIONS, *celery_names.CALL])
@@ -894,38 +896,22 @@ class Task(Generic[P, R_co]):
     def map(self, items: Iterable[Any]) -> Signature:
         """One call that runs this task for each item in turn, and returns the list of results. It
         goes to this task's queue."""
-        return self._over("celery.map", items)
+        return xmap(self, items)
 
     def starmap(self, items: Iterable[Sequence[Any]]) -> Signature:
         """`map`, where each item is a tuple of all positional arguments."""
-        return self._over("celery.starmap", items)
+        return xstarmap(self, items)
 
-    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> Group:
+    def chunks(self, items: Iterable[Sequence[Any]], size: int) -> group:
         """A group of `starmap` calls, each for so many items."""
-        check_whole("the size of chunks()", size, 1, 2**31)
-        several = list(items)
-        starts = range(0, len(several), size)
-        return Group(tuple(self.starmap(several[n : n + size]) for n in starts))
+        return chunks(self, items, size)
 
-    def _over(self, name: str, items: Iterable[Any]) -> Signature:
-        if self.is_async:
-            raise TypeError(
-                f"Task {self.name!r} is 'async def'; send a group of its calls instead."
-            )
-        options: dict[str, Any] = {}
-        if self.ignore_result:
-            options["ignore_result"] = True
-        if self.expires is not None:
-            options["expires"] = self.expires
-        kwargs = {"task": self.s().as_dict(), "it": list(items)}
-        return Signature(name, (), kwargs, options, immutable=True)
-
-    def replace(self, call: Composable) -> Any:
+    def replace(self, call: Signature) -> Any:
         """End this call and let another one take its place: it ends under this call's id, and what
         was to follow this call follows it. Celery's users write ``return self.replace(…)``.
 
         Raises `Replaced`, which the worker understands; `WorkflowError` in an atomic task, since
-        that would take its effects back; and what `Composable.apply_async` raises.
+        that would take its effects back; and what `Signature.apply_async` raises.
         """
         if self.atomic:
             raise WorkflowError(
@@ -934,11 +920,11 @@ class Task(Generic[P, R_co]):
             )
         return self.on_replace(call)
 
-    def add_to_chord(self, call: Composable) -> Any:
+    def add_to_chord(self, call: Signature) -> Any:
         """Make a call a further member of the running call's chord, and return its handle.
 
         The body gets its result last. Raises `WorkflowError` if the running call is in no chord,
-        and what `Composable.apply_async` raises.
+        and what `Signature.apply_async` raises.
         """
         return add_to_chord(call)
 
@@ -1097,6 +1083,35 @@ class CurrentTask:
 
 #: As in Celery: what `self` is in a task with ``bind=True``, for code that has no ``self``.
 current_task = CurrentTask()
+
+
+def _elsewhere(name: str) -> Task[..., Any]:
+    """A task that only another service has. Its calls can be sent, with any arguments; it isn't
+    registered, so no worker of this project runs it."""
+
+    def unknown(*args: Any, **kwargs: Any) -> NoReturn:
+        registry.find(name)  # which raises
+        raise AssertionError(name)
+
+    return Task(unknown, name=name)
+
+
+registry.elsewhere = _elsewhere
+
+
+def send_task(
+    name: str,
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    **options: Unpack[SendOptions],
+) -> results.AsyncResult[Any]:
+    """Send a call of the task of this name, which only another service may know: see
+    `Task.apply_async`. Without a queue it goes where JOBS["TASK_ROUTES"] says, or to
+    DEFAULT_QUEUE."""
+    task = registry.tasks.get(name) or _elsewhere(name)
+    result: results.AsyncResult[Any] = task.apply_async(args or (), kwargs, **options)
+    return result
+
 
 #: Celery's name for a task of a reusable app; here every task is one.
 shared_task = task

@@ -18,12 +18,13 @@ from jobs import (
     routing,
     serialization,
 )
+from jobs.api.sending import python_options
 from jobs.api.task import claim
 from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.ledger import publish
 from jobs.message import LONGEST, Message, id_at, new_id
-from jobs.message.call import Send, end, new_message
+from jobs.message.call import OPTIONS, Send, end, new_message
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
 from jobs.states import State
@@ -128,6 +129,11 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
     headers = {**own, "periodic_task_name": schedule.name}  # the name that Celery's beat gives it
     eta = start_of(schedule, due) if due and schedule.jitter else None
     expires = _end(schedule, due)
+    further = _options(schedule)
+    if seconds := further.pop("countdown", None):
+        eta = (eta or due or clock.now()) + dt.timedelta(seconds=seconds)
+    elif "eta" in further:
+        eta = max(further.pop("eta"), eta or clock.now())
     options = {**_address(schedule), "priority": schedule.priority}
     if task is not None:
         with contextlib.suppress(TypeError, ValueError):
@@ -141,7 +147,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
                 headers=headers,
                 eta=eta,
                 expires=expires,
-                fair=_tenant(task, args, kwargs),
+                **{"fair": _tenant(task, args, kwargs), **further},
                 **options,
             )
             return one
@@ -157,6 +163,18 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
         one.queue, one.exchange = schedule.queue, schedule.exchange
         one.routing_key = schedule.routing_key
     return one
+
+
+def _options(schedule: Schedule) -> dict[str, Any]:
+    """Its further options. Those that can't be read are left out, since the call must be sent."""
+    if not isinstance(schedule.options, dict):
+        return {}
+    try:
+        found = python_options(serialization.revived(schedule.options))
+        return {name: value for name, value in found.items() if name in OPTIONS}
+    except (TypeError, ValueError) as error:
+        log.error("schedule %r is sent without its options: %s", schedule.name, error)
+        return {}
 
 
 def _tenant(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

@@ -243,6 +243,11 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
     known = {f.name.upper(): f for f in dataclasses.fields(Conf)}
     found: dict[str, Any] = {}
     problems: list[str] = []
+    try:
+        raw = values.with_plain_queues(raw)
+    except (TypeError, ValueError) as error:
+        problems.append(values.sentence(f"JOBS['QUEUES'] {error}"))
+        raw = {key: value for key, value in raw.items() if key != "QUEUES"}
     for key, value in raw.items():
         if key not in known:
             problems.append(f"JOBS[{key!r}] is not a setting.{nearest(str(key), known)}")

@@ -324,6 +324,46 @@ def queues(value: Any) -> Mapping[str, Queue]:
     return found
 
 
+def with_plain_queues(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings, with a dict in place of Celery's ``task_queues``: a list of kombu's queues,
+    whose exchanges are added to ``EXCHANGES``.
+
+    Raises `TypeError` or `ValueError` for a queue that can't be declared so.
+    """
+    several = raw.get("QUEUES")
+    if not isinstance(several, list | tuple):
+        return raw
+    queues, kinds = {}, dict(raw.get("EXCHANGES") or {})
+    for queue in several:
+        if not _is_kombus(queue):
+            raise TypeError(f"must be a dict of queue name → options, not a list with {queue!r}")
+        if type(queue).__name__ == "Broadcast":
+            raise ValueError(
+                f"has {queue!r}: a message belongs to one queue. Declare a queue for each machine, "
+                "bound to an exchange of the kind fanout"
+            )
+        bound = list(queue.bindings) or [queue]
+        names = {one.exchange.name: one.exchange.type for one in bound if one.exchange is not None}
+        if len(names) > 1:
+            raise ValueError(
+                f"has {queue!r}, which is bound to several exchanges; a queue is bound to one"
+            )
+        keys = sorted(one.routing_key for one in bound if one.routing_key)
+        queues[queue.name] = {"exchange": "".join(names), "routing_key": keys}
+        kinds |= {name: kind for name, kind in names.items() if name and name not in kinds}
+    return {**raw, "QUEUES": queues, "EXCHANGES": kinds}
+
+
+def _is_kombus(value: Any) -> bool:
+    """Whether it is an object of kombu's, such as a queue or an exchange."""
+    return type(value).__module__.split(".")[0] == "kombu"
+
+
+def place_name(value: Any) -> Any:
+    """The name of a queue or an exchange of kombu's; anything else as it is."""
+    return value.name if _is_kombus(value) and hasattr(value, "name") else value
+
+
 def exchanges(value: Any) -> Mapping[str, str]:
     if not isinstance(value, Mapping):
         raise TypeError(f"must be a dict of exchange name → kind, not {value!r}")

@@ -27,6 +27,7 @@ from jobs.conf.values import (
     check_whole,
     check_yes_or_no,
     moment,
+    place_name,
     seconds_ahead,
     tenant,
 )
@@ -51,6 +52,7 @@ HEADERS = frozenset(
         "jobs_label",
         "jobs_fair",
         "jobs_shard",
+        "jobs_shown",
         "jobs_unique",
     }
 )
@@ -136,6 +138,12 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     shard_key: str = ""
     #: Arguments whose values are shown nowhere: their names and, as text, their positions.
     sensitive: frozenset[str] = frozenset()
+    #: The name under which Celery's tools show it; empty: the task's.
+    shadow: str = ""
+    #: Texts that are shown in place of its arguments, all of which are hidden then; None: the
+    #: arguments are shown.
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
     #: ``name@host`` of the sender.
     origin: str | None = None
     #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
@@ -152,6 +160,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     @property
     def shown_args(self) -> list[Any]:
         """The positional arguments, with sensitive ones hidden."""
+        if self.argsrepr is not None:
+            return [HIDDEN] * len(self.args)
         if not self.sensitive:
             return self.args
         return [HIDDEN if str(n) in self.sensitive else v for n, v in enumerate(self.args)]
@@ -159,6 +169,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     @property
     def shown_kwargs(self) -> dict[str, Any]:
         """The keyword arguments, with sensitive ones hidden."""
+        if self.kwargsrepr is not None:
+            return dict.fromkeys(self.kwargs, HIDDEN)
         if not self.sensitive:
             return self.kwargs
         return {k: HIDDEN if k in self.sensitive else v for k, v in self.kwargs.items()}
@@ -374,6 +386,12 @@ class SharedOptions(TypedDict, total=False):
     ignore_result: bool | None
     time_limit: float | None
     soft_time_limit: float | None
+    shadow: str | None
+    argsrepr: str | None
+    kwargsrepr: str | None
+    add_to_parent: bool
+    root_id: str | None
+    parent_id: str | None
     using: str | None
     retry: bool
     retry_policy: Mapping[str, Any] | None
@@ -430,6 +448,16 @@ class Send:
     #: Seconds, in place of the task's; see `jobs.api.options.Options`.
     time_limit: float | None = None
     soft_time_limit: float | None = None
+    #: The name under which Celery's tools show the call.
+    shadow: str | None = None
+    #: Texts that are shown in place of its arguments, which are hidden everywhere then.
+    argsrepr: str | None = None
+    kwargsrepr: str | None = None
+    #: Whether a task that sends it is its parent.
+    add_to_parent: bool = True
+    #: In place of the ids of the task that sends it, and of the first in its line of parents.
+    root_id: str | None = None
+    parent_id: str | None = None
     #: Alias of the database whose transaction counts; default: the ledger's.
     using: str | None = None
     #: One call (`jobs.Signature`) or several, sent with its result when it has succeeded.
@@ -451,7 +479,10 @@ class Send:
     def checked(self) -> Send:
         """Return self. Raises `TypeError` or `ValueError` for wrong options."""
         for name in ("queue", "exchange", "routing_key"):
-            check_place(name, getattr(self, name))
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                object.__setattr__(self, name, value := place_name(value))
+            check_place(name, value)
         check_kinds(self)
         if self.countdown is not None and self.eta is not None:
             raise TypeError("countdown and eta are given; give one of them")
@@ -500,15 +531,40 @@ def end(expires: When) -> dt.datetime:
     return clock.now() + span
 
 
+def stamped(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The options with stamps among the headers: in Celery's form of a call they are options of
+    their own, whose names are in ``stamped_headers``."""
+    names = options.get("stamped_headers")
+    if not isinstance(names, list | tuple | set | frozenset) or not names:
+        return {k: v for k, v in options.items() if k != "stamped_headers"}
+    left = {k: v for k, v in options.items() if k != "stamped_headers" and k not in names}
+    stamps = {
+        name: list(value) if isinstance(value := options.get(name), list | tuple) else [value]
+        for name in names
+        if name in options
+    }
+    own = left.get("headers")
+    left["headers"] = {
+        **(own if isinstance(own, Mapping) else {}),
+        "stamped_headers": list(names),
+        "stamps": stamps,
+    }
+    return left
+
+
+#: Options that are ids.
+_IDS = ("task_id", "group_id", "root_id", "parent_id")
+
+
 def check_kinds(send: Send) -> None:
     """Raise `TypeError` or `ValueError` for options of the wrong kind: later, in a worker or in the
     database, the caller could not be told."""
     put = object.__setattr__
     if isinstance(send.task_id, uuid.UUID):
         put(send, "task_id", str(send.task_id))
-    for name in ("task_id", "group_id", "queue", "exchange", "routing_key"):
+    for name in (*_IDS, "queue", "exchange", "routing_key"):
         value = getattr(send, name)
-        if value is not None and (value != "" or name in ("task_id", "group_id")):
+        if value is not None and (value != "" or name in _IDS):
             check_text(name, value)
             if type(value) is not str:  # safe text, a member of an enum: JSON takes str alone
                 put(send, name, str.__str__(value))
@@ -536,6 +592,10 @@ def check_kinds(send: Send) -> None:
     if send.ignore_result is not None:
         check_yes_or_no("ignore_result", send.ignore_result)
     check_yes_or_no("retry", send.retry)
+    check_yes_or_no("add_to_parent", send.add_to_parent)
+    for name in ("shadow", "argsrepr", "kwargsrepr"):
+        if (value := getattr(send, name)) is not None and not isinstance(value, str):
+            raise TypeError(f"{name} must be text, not {shown(value)}")
     if send.headers is not None:
         if not isinstance(send.headers, Mapping):
             raise TypeError(f"headers must be a dict, not {shown(send.headers)}")
@@ -618,6 +678,13 @@ def new_message(
         made.fair = str(send.fair)
     if send.shard_key:
         made.shard_key = send.shard_key
+    if send.shadow:
+        made.shadow = send.shadow
+    made.argsrepr, made.kwargsrepr = send.argsrepr, send.kwargsrepr
+    if send.parent_id is not None or not send.add_to_parent:
+        made.parent_id = send.parent_id
+    if send.root_id is not None:
+        made.root_id = send.root_id
     made.eta = send.due()
     made.group, made.group_index = send.group_id, send.group_index
     made.timelimit = (send.time_limit, send.soft_time_limit)

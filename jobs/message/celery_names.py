@@ -23,32 +23,27 @@ class Known(NamedTuple):
 
 
 _IN_SETTINGS = "each thread has its connection by itself; JOBS['BROKER_URL'] says where to"
-_IN_HEADERS = "write headers={…}, which the task finds in self.request.headers"
-_SENSITIVE = "name what is not to be shown by @task(sensitive=[…])"
-_ROLES = "the ledger knows what follows what; write a root or parent of your own into headers={…}"
+
+#: Celery's methods: messages arrive the same without them.
+_METHODS = ("", False, "zlib", "gzip", "bzip2", "lzma", "brotli", "zstd")
 
 #: Options of ``apply_async`` and its like.
 CALL: Mapping[str, Known] = {
     "serializer": Known(("json",), "messages are always JSON; turn the value into JSON types"),
-    "compression": Known(("", False), "messages are not compressed; store the data, send its key"),
+    "compression": Known(_METHODS, "messages are not compressed; store the data, send its key"),
     "connection": Known((), _IN_SETTINGS),
     "producer": Known((), _IN_SETTINGS),
     "publisher": Known((), _IN_SETTINGS),
-    "add_to_parent": Known((True,), "the ledger knows the calls that a task sends as its children"),
-    "delivery_mode": Known((2, "persistent"), "messages are kept as Redis keeps its data"),
+    "delivery_mode": Known(
+        (2, 1, "persistent", "transient"), "messages are kept as Redis keeps its data"
+    ),
     "mandatory": Known((False,), "a call that leads to no queue is always refused"),
     "immediate": Known((False,), "use expires="),
     "exchange_type": Known(("direct", "topic", "fanout"), "JOBS['EXCHANGES'] says the kinds"),
     "declare": Known(((), []), "declare queues in JOBS['QUEUES']"),
     "reply_to": Known(("",), "results are in the ledger; ask for them by their ids"),
     "correlation_id": Known((), "it is the id; write task_id="),
-    "shadow": Known(("",), f"a call is shown by its task's name; {_IN_HEADERS}"),
-    "stamped_headers": Known(((), []), _IN_HEADERS),
-    "stamps": Known(({},), _IN_HEADERS),
-    "argsrepr": Known((), _SENSITIVE),
-    "kwargsrepr": Known((), _SENSITIVE),
-    "root_id": Known((), _ROLES),
-    "parent_id": Known((), _ROLES),
+    "stamps": Known(({},), "write stamped_headers=['name'], name=value, or call.stamp(name=value)"),
     "chord_size": Known((), "a chord counts its members itself"),
     "retries": Known((0,), "self.retry() counts"),
     "timeout": Known((), "JOBS['SOCKET_TIMEOUT'] says how long the broker may take"),
@@ -66,9 +61,6 @@ GET: Mapping[str, Known] = {
     "follow_parents": Known((True, False), ""),
     "EXCEPTION_STATES": Known((), "there are FAILURE and REVOKED"),
     "PROPAGATE_STATES": Known((), "there are FAILURE and REVOKED"),
-    "on_message": Known((), "read what a task tells meanwhile by `for told in result.follow()`"),
-    "on_interval": Known((), "give get() a timeout, and call it again"),
-    "callback": Known((), "use what get() returns"),
 }
 
 #: Keys of an entry of ``beat_schedule``.
@@ -89,33 +81,14 @@ REVOKE: Mapping[str, Known] = {
 }
 
 _AT_THE_CALL = "write link= at the call, or a chain"
-_ROW = "the row has it: jobs.models.TaskResult.objects.get(id=result.id)"
-_RELATIVES = "go through result.parent and result.children, or result.collect()"
 
 #: Attributes of ``AsyncResult``.
 RESULT: Mapping[str, str] = {
     "then": _AT_THE_CALL,
     "add_pending_result": _AT_THE_CALL,
-    "iterdeps": _RELATIVES,
-    "graph": _RELATIVES,
-    "build_graph": _RELATIVES,
-    "as_tuple": "keep its id, and write AsyncResult(id)",
-    "as_list": "keep its id, and write AsyncResult(id)",
-    "wait": "write result.get()",
-    "maybe_throw": "write result.get()",
-    "maybe_reraise": "write result.get()",
-    "throw": "write result.get()",
-    "revoke_by_stamped_headers": "there are no stamps; keep the ids, and revoke those",
+    "revoke_by_stamped_headers": "keep the ids, and revoke those",
     "backend": "results are rows of the ledger, jobs.models.TaskResult",
     "app": "there is no app; see jobs.conf",
-    "task_name": _ROW,
-    "name": _ROW,
-    "args": _ROW,
-    "kwargs": _ROW,
-    "worker": _ROW,
-    "queue": _ROW,
-    "retries": _ROW,
-    "date_done": f"{_ROW}.finished_at",
     "supports_native_join": "write result.get()",
 }
 
@@ -123,9 +96,6 @@ _MADE = "a group's members are chosen when it is sent; write GroupResult(id, res
 
 #: Attributes of ``GroupResult``.
 GROUP: Mapping[str, str] = {
-    "save": "it is in the ledger; keep its id, and write GroupResult(id)",
-    "restore": "write GroupResult(id)",
-    "delete": "write result.forget()",
     "add": _MADE,
     "remove": _MADE,
     "discard": _MADE,
@@ -135,13 +105,7 @@ GROUP: Mapping[str, str] = {
     "add_pending_result": _AT_THE_CALL,
     "collect": "write result.iterate(), or collect() of one of its results",
     "iterdeps": "go through its results",
-    "as_tuple": "keep its id, and write GroupResult(id)",
-    "as_list": "keep its id, and write GroupResult(id)",
-    "join_native": "write result.join()",
-    "iter_native": "write result.iterate()",
     "supports_native_join": "write result.join()",
-    "maybe_throw": "write result.get()",
-    "maybe_reraise": "write result.get()",
     "backend": "results are rows of the ledger, jobs.models.TaskResult",
     "app": "there is no app; see jobs.conf",
 }
@@ -177,25 +141,12 @@ REQUEST: Mapping[str, str] = {
     "as_execution_options": "write self.signature_from_request(…)",
 }
 
-_NO_STAMPS = "there are no stamps; write call.set(headers={…})"
-
 #: Attributes of signatures, chains, groups and chords.
 CALLS: Mapping[str, str] = {
-    "add_callback": "write call.link(…)",
-    "add_errback": "write call.link_error(…)",
-    "set_immutable": "write task.si(…), or call = call.set(immutable=True)",
     "set_parent_id": "the ledger knows which call has sent another",
-    "stamp": _NO_STAMPS,
-    "stamp_links": _NO_STAMPS,
-    "apply": "call it here and now, task(…); a composition is sent, and get() waits for its end",
-    "replace": "write call.set(…) or call.clone(…)",
+    "stamp_links": "call.stamp(…) stamps the linked calls, too",
     "merge": "write call.set(…)",
-    "reprcall": "write repr(call)",
     "election": "send it: the first worker that is free takes it",
-    "type": "jobs.registry.find(call.task) is the task",
-    "name": "it is call.task",
-    "id": "write call.freeze(), whose options have the task_id",
-    "flatten_links": "call.options has link",
     "app": _NO_APP,
 }
 
@@ -208,19 +159,11 @@ MODULE: Mapping[str, str] = {
     "app": _NO_APP,
     "current_app": _NO_APP,
     "get_logger": _LOGGER,
-    "maybe_signature": "write jobs.signature(…)",
-    "subtask": "write jobs.signature(…)",
-    "chunks": "write task.chunks(…)",
-    "xmap": "write task.map(…)",
-    "xstarmap": "write task.starmap(…)",
-    "StampingVisitor": _NO_STAMPS,
     "solar": f"there are no schedules by the sun; {_TIMES}",
-    "schedule": _TIMES,
     "Queue": _SETTINGS,
     "Exchange": _SETTINGS,
     "binding": _SETTINGS,
     "Broadcast": "bind a queue of each machine to an exchange of the kind fanout",
-    "send_task": "write jobs.signature(name, args, kwargs, **options).apply_async()",
     "group_result": "write jobs.GroupResult(id)",
 }
 

@@ -68,6 +68,8 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_label: str = ""
     jobs_fair: str = ""
     jobs_shard: str = ""
+    #: Which texts of arguments are the sender's own: 1 for argsrepr, 2 for kwargsrepr, 3 for both.
+    jobs_shown: int = 0
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -166,7 +168,7 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         "py",
         message.task,
         message.id,
-        None,
+        message.shadow or None,
         message.eta.isoformat() if message.eta else None,
         message.expires.isoformat() if message.expires else None,
         message.group,
@@ -184,6 +186,7 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         message.label,
         message.fair,
         message.shard_key,
+        (message.argsrepr is not None) + 2 * (message.kwargsrepr is not None),
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -195,8 +198,12 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
 
 def _shown(message: Message) -> tuple[str, str]:
     """Positional arguments and keyword arguments as operators see them."""
-    args = message.shown_args if message.sensitive else message.args
-    return _short(tuple(args)), _short(message.shown_kwargs) if message.kwargs else "{}"
+    args, kwargs = message.argsrepr, message.kwargsrepr
+    if args is None:
+        args = _short(tuple(message.shown_args if message.sensitive else message.args))
+    if kwargs is None:
+        kwargs = _short(message.shown_kwargs) if message.kwargs else "{}"
+    return args, kwargs
 
 
 # Most calls say nothing but their arguments. All that their messages have in common is written
@@ -206,6 +213,7 @@ def _shown(message: Message) -> tuple[str, str]:
 _particular = operator.attrgetter(
     *("eta", "expires", "group", "group_index", "retries", "attempts_before", "timelimit"),
     *("root_id", "parent_id", "unique", "fair", "shard_key", "origin", "own_headers", "marks"),
+    *("shadow", "argsrepr", "kwargsrepr"),
 )
 _NOTHING_PARTICULAR = _particular(Message(task="", id="", queue=""))
 #: What the messages of many calls have in common.
@@ -334,11 +342,20 @@ class _Headers(msgspec.Struct):
     origin: str | None = None
     redelivered: bool | None = None
     compression: str | None = None
+    shadow: str | None = None
     jobs_ledger: bool = False
+    jobs_shown: int = 0
     jobs_unique: str = ""
     jobs_label: _Label = ""
     jobs_fair: _Tenant = ""
     jobs_shard: _Other = ""
+
+
+class _Texts(msgspec.Struct):
+    """The texts of arguments, which are seldom needed."""
+
+    argsrepr: str = ""
+    kwargsrepr: str = ""
 
 
 class _Properties(msgspec.Struct):
@@ -468,6 +485,14 @@ def _message(
         made.fair = headers.jobs_fair
     if headers.jobs_shard:
         made.shard_key = headers.jobs_shard
+    if headers.shadow:
+        made.shadow = headers.shadow
+    if headers.jobs_shown:
+        texts = msgspec.json.decode(wire_headers, type=_Texts)
+        if headers.jobs_shown & 1:
+            made.argsrepr = texts.argsrepr
+        if headers.jobs_shown & 2:
+            made.kwargsrepr = texts.kwargsrepr
     properties = envelope.properties
     if properties.priority:
         made.priority = _priority(properties.priority)

@@ -211,6 +211,9 @@ class Schedule(models.Model):
         _("expiry counts from"), max_length=8, choices=ExpiresFrom, default=ExpiresFrom.SENT
     )
     headers = Values(_("headers"), default=dict, blank=True)
+    #: Further options of ``apply_async``, in JSON forms. Null: none, for processes that insert
+    #: rows and don't know of them yet.
+    options = Values(_("options"), null=True, blank=True)
 
     # When.
     crontab = models.CharField(_("crontab"), max_length=200, blank=True, default="")
@@ -465,6 +468,9 @@ def check_what_is_sent(schedule: Schedule) -> None:
     ):
         if not isinstance(getattr(schedule, field), kind):
             problems[field] = ValidationError(words, code="type")
+    if not isinstance(schedule.options, dict | None):
+        words = _('Write a JSON object, such as {"time_limit": 60}.')
+        problems["options"] = ValidationError(words, code="type")
     for field in ("expires", "jitter", "misfire_window"):
         value = getattr(schedule, field)
         if value is not None and value < dt.timedelta(0):

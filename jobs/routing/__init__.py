@@ -66,6 +66,11 @@ class Router:
             address = None  # unless a call says more
         return Plan(self, bool(functions), route, address, route.priority or 0)
 
+    def leads(self, name: str) -> bool:
+        """Whether the settings say by this name where its calls go."""
+        said = self._routes.of(name).route
+        return bool(said.queue or said.exchange or said.routing_key)
+
     def lead(self, name: str, route: Route) -> Address:
         """Where a route leads a task of this name. Raises `UnknownQueue` or `NoRoute`."""
         try:

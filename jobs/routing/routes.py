@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.utils.module_loading import import_string
 
 from jobs.conf import EXCHANGE_KINDS
-from jobs.conf.values import check_place, nearest
+from jobs.conf.values import check_place, nearest, place_name
 from jobs.exceptions import ConfigurationError
 from jobs.message import celery_names
 
@@ -89,6 +89,7 @@ def route_of(value: Any, whose: str) -> Route:
         value = celery_names.left_of(value, celery_names.CALL, ("exchange_type",))
     except TypeError as error:
         raise ConfigurationError(f"{whose}: {error}.") from None
+    value = {key: place_name(option) for key, option in value.items()}
     for key, option in value.items():
         if key not in Route._fields and key != "exchange_type":
             raise ConfigurationError(

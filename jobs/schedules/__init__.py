@@ -13,14 +13,17 @@ from jobs.schedules.rows import (
     sync,
     synchronise,
 )
+from jobs.timing.celery import crontab, schedule
 
 __all__ = [
     "Step",
     "Verb",
     "add_periodic_task",
+    "crontab",
     "edited",
     "problems",
     "reset",
+    "schedule",
     "sync",
     "synchronise",
 ]

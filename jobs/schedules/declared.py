@@ -14,10 +14,12 @@ from jobs import (
     serialization,
     timing,
 )
-from jobs.api.compositions import Signature
+from jobs.api.compositions import Signature, plain_options
+from jobs.api.sending import python_options
 from jobs.api.task import Task
 from jobs.exceptions import ConfigurationError
 from jobs.message import celery_names
+from jobs.message.call import OPTIONS, stamped
 from jobs.models import Schedule
 from jobs.schedules import merge
 from jobs.timing.celery import Crontab
@@ -27,8 +29,12 @@ from jobs.timing.periodic import (
     span,
 )
 
-#: What Celery's ``options`` may hold here.
+#: Options of a call that are fields of a schedule.
 _OPTIONS = ("queue", "exchange", "routing_key", "priority", "expires", "headers")
+#: Others that no schedule can have: its runs have ids of their own, and none is part of a workflow.
+_OF_ONE_CALL = ("task_id", "chain", "chord", "group_id", "group_index")
+#: Further ones, which are kept in its ``options``.
+_FURTHER = tuple(sorted(OPTIONS - {*_OPTIONS, *_OF_ONE_CALL}))
 #: What may stand beside them.
 _MORE = ("description", "enabled", "misfire", "misfire_window", "overlap", "jitter")
 _ENTRY = ("task", "schedule", "args", "kwargs", "options", *_MORE)
@@ -62,6 +68,7 @@ class Declaration:
             priority=declared.priority,
             expires=None if declared.expires is None else span(declared.expires),
             headers=dict(declared.headers),
+            options=plain_options(declared.options) or None,
             description=declared.description,
             enabled=declared.enabled,
             misfire=declared.misfire,
@@ -92,29 +99,39 @@ _added: dict[str, Declaration] = {}
 
 
 def add_periodic_task(
-    schedule: Rule, call: Signature | Task[..., Any], *, name: str = "", **options: Any
-) -> None:
+    schedule: Rule,
+    call: Signature | Task[..., Any],
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    name: str = "",
+    **options: Any,
+) -> str:
     """Have beat send a call: in a tasks module or ``AppConfig.ready``, where every process runs it.
+    Returns the name of the schedule.
 
-    ``call``: ``task.s(…)``, or a task without arguments. ``name``: of the schedule; by default task
-    and arguments. ``options``: those of the message (queue, exchange, routing_key, priority,
-    expires, headers), and those of `jobs.Periodic`.
+    ``call``: a task, or ``task.s(…)``, to which ``args`` and ``kwargs`` are given besides.
+    ``name``: of the schedule; by default task and arguments. ``options``: those of
+    `jobs.Task.apply_async` but for ``task_id``, and those of `jobs.Periodic`.
 
     Raises `ConfigurationError` for mistakes that show here; `manage.py check` finds the rest.
     """
-    args: Sequence[Any] = ()
-    kwargs: Mapping[str, Any] = {}
     if isinstance(call, Task):
-        task = call.name
-    else:
-        task, args, kwargs = call.task, tuple(call.args), dict(call.kwargs)
-        options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
+        call = call.s()
+    if call.subtask_type in ("chain", "group", "chord"):
+        raise ConfigurationError(
+            f"add_periodic_task: a schedule sends a call of one task, not a {call.subtask_type}. "
+            "Let it send a task that sends the others."
+        )
+    call = call.clone(args, kwargs)
+    task, args, kwargs = call.task, tuple(call.args), dict(call.kwargs)
+    options = {**{k: v for k, v in call.options.items() if v is not None}, **options}
     if not name:
         values = [*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())]
         name = f"{task}({', '.join(values)})"[:_NAME_LENGTH]
     try:
         options = celery_names.left_of(options, celery_names.CALL)
-        _check_keys(options, (*_OPTIONS, *_MORE))
+        options = dict(stamped(options))
+        _check_keys(options, (*_OPTIONS, *_MORE, *_FURTHER))
         periodic = _periodic(schedule, args, kwargs, options)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"add_periodic_task of {name!r}: {error}.") from error
@@ -123,6 +140,7 @@ def add_periodic_task(
         raise ConfigurationError(
             f"add_periodic_task: two schedules are called {name!r}. Give one another name=."
         )
+    return name
 
 
 def _check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
@@ -136,7 +154,8 @@ def _check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
 
 def _periodic(rule: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Periodic:
     given = {key: value for key, value in options.items() if value is not None}
-    return Periodic(rule, args, kwargs, **given)
+    further = {key: given.pop(key) for key in _FURTHER if key in given}
+    return Periodic(rule, args, kwargs, options=further, **given)
 
 
 # -------------------------------------------------------------------------------- gathering
@@ -183,8 +202,8 @@ def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
         options = entry.get("options") or {}
         if not isinstance(options, Mapping):
             raise TypeError(f"options must be a dict, not {options!r}")
-        options = celery_names.left_of(options, celery_names.CALL)
-        _check_keys(options, _OPTIONS)
+        options = stamped(celery_names.left_of(options, celery_names.CALL))
+        _check_keys(options, (*_OPTIONS, *_FURTHER))
         more = {key: entry[key] for key in _MORE if key in entry}
         args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}
         periodic = _periodic(entry["schedule"], args, kwargs, {**options, **more})
@@ -213,6 +232,7 @@ def _problem(one: Declaration) -> str:
     try:
         task.check_arguments(declared.args, declared.kwargs)
         serialization.dumps([declared.args, declared.kwargs, declared.headers])
+        task.check_options(python_options(plain_options(declared.options)))
         one.schedule().full_clean(validate_unique=False, validate_constraints=False)
     except ValidationError as error:
         if not hasattr(error, "error_dict"):

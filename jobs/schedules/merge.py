@@ -22,6 +22,7 @@ UNITS: tuple[tuple[str, ...], ...] = (
     ("priority",),
     ("expires", "expires_from"),
     ("headers",),
+    ("options",),
     ("description",),
     ("enabled",),
     ("misfire", "misfire_window"),

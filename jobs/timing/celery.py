@@ -1,4 +1,4 @@
-"""`crontab(…)` with Celery's arguments, made into the text of a crontab. Pure.
+"""`crontab(…)` and `schedule(…)` with Celery's arguments, made into rules of this app. Pure.
 
 Celery's fields are those of a crontab but for three things, which are translated here: a range may
 run over the end (``fri-mon``), names may be written out, and when both days are restricted, both
@@ -7,6 +7,7 @@ must fit, where a crontab is content with either.
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from jobs.timing.crontab import DAY, HOUR, MINUTE, MONTH, WEEKDAY
 Field = int | str | Iterable[int]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Crontab:
     """A rule in the form that schedules keep."""
 
@@ -32,38 +33,85 @@ class Crontab:
     def __str__(self) -> str:
         return self.text
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Crontab) and (other.text, other.timezone) == (
+            self.text,
+            self.timezone,
+        )
 
-def crontab(
-    minute: Field = "*",
-    hour: Field = "*",
-    day_of_week: Field = "*",
-    day_of_month: Field = "*",
-    month_of_year: Field = "*",
-    *,
-    timezone: str = "",
-) -> Crontab:
-    """The rule that Celery's ``crontab`` makes of these arguments; Sunday is 0.
+    def __hash__(self) -> int:
+        return hash((self.text, self.timezone))
 
-    Raises `ConfigurationError` for a field that can't be read, and for days of week and month that
-    no crontab can combine as Celery does.
-    """
-    week = _read("day_of_week", day_of_week, WEEKDAY)
-    month = _read("day_of_month", day_of_month, DAY)
-    days, weekdays = month.text, week.text
-    # Where one of the two begins with a star, both must fit in a crontab as well.
-    if not days.startswith("*") and not weekdays.startswith("*"):
-        weeks = sorted({(day - 1) // 7 + 1 for day in month.values})
-        if month.values != {day for n in weeks for day in range(7 * n - 6, min(7 * n, 31) + 1)}:
+
+class crontab(Crontab):
+    """The rule that Celery's ``crontab`` makes of these arguments; Sunday is 0."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        minute: Field = "*",
+        hour: Field = "*",
+        day_of_week: Field = "*",
+        day_of_month: Field = "*",
+        month_of_year: Field = "*",
+        *,
+        timezone: str = "",
+    ) -> None:
+        """Raises `ConfigurationError` for a field that can't be read, and for days of week and
+        month that no crontab can combine as Celery does."""
+        week = _read("day_of_week", day_of_week, WEEKDAY)
+        month = _read("day_of_month", day_of_month, DAY)
+        days, weekdays = month.text, week.text
+        # Where one of the two begins with a star, both must fit in a crontab as well.
+        if not days.startswith("*") and not weekdays.startswith("*"):
+            weeks = sorted({(day - 1) // 7 + 1 for day in month.values})
+            if month.values != {day for n in weeks for day in range(7 * n - 6, min(7 * n, 31) + 1)}:
+                raise ConfigurationError(
+                    f"crontab(day_of_month={days!r}, day_of_week={weekdays!r}): Celery runs on "
+                    "days that are both, a crontab on days that are either. Only whole weeks of a "
+                    "month can be combined with days of the week ('1-7' with 'mon' is the first "
+                    "Monday). Give one of the two and let the task look at the other."
+                )
+            ordered = sorted(week.values)
+            days, weekdays = "*", ",".join(f"{day}#{n}" for n in weeks for day in ordered)
+        minutes, hours = _read("minute", minute, MINUTE), _read("hour", hour, HOUR)
+        months = _read("month_of_year", month_of_year, MONTH)
+        super().__init__(f"{minutes.text} {hours.text} {days} {months.text} {weekdays}", timezone)
+
+    @classmethod
+    def from_string(cls, text: str, *, timezone: str = "") -> crontab:
+        """The rule of the five fields of a crontab, read as Celery reads them: Sunday is 0, and a
+        day must fit both fields for days. Raises `ConfigurationError`."""
+        fields = text.split()
+        if len(fields) != 5:
             raise ConfigurationError(
-                f"crontab(day_of_month={days!r}, day_of_week={weekdays!r}): Celery runs on days "
-                "that are both, a crontab on days that are either. Only whole weeks of a month can "
-                "be combined with days of the week ('1-7' with 'mon' is the first Monday). Give "
-                "one of the two and let the task look at the other."
+                f"crontab.from_string({text!r}): a crontab has five fields: minute, hour, day of "
+                "the month, month and day of the week."
             )
-        days, weekdays = "*", ",".join(f"{day}#{n}" for n in weeks for day in sorted(week.values))
-    minutes, hours = _read("minute", minute, MINUTE), _read("hour", hour, HOUR)
-    months = _read("month_of_year", month_of_year, MONTH)
-    return Crontab(f"{minutes.text} {hours.text} {days} {months.text} {weekdays}", timezone)
+        minute, hour, day_of_month, month_of_year, day_of_week = fields
+        return cls(minute, hour, day_of_week, day_of_month, month_of_year, timezone=timezone)
+
+    def __reduce__(self) -> tuple[type[Crontab], tuple[str, str]]:
+        return Crontab, (self.text, self.timezone)
+
+
+def schedule(run_every: float | dt.timedelta, relative: bool = False) -> dt.timedelta:
+    """The interval of Celery's ``schedule``: seconds or a timedelta.
+
+    Raises `ConfigurationError` for what is no interval, and for ``relative``, since due times count
+    from the ``start_at`` of the schedule's row.
+    """
+    if relative:
+        raise ConfigurationError(
+            "schedule(relative=True) can't be followed here: due times count from start_at of the "
+            "schedule's row. Write a crontab for due times on the clock."
+        )
+    if isinstance(run_every, dt.timedelta):
+        return run_every
+    if isinstance(run_every, bool) or not isinstance(run_every, int | float):
+        raise ConfigurationError(f"schedule({run_every!r}): write seconds or a timedelta.")
+    return dt.timedelta(seconds=run_every)
 
 
 def _read(name: str, given: Field, kind: crontabs.Kind) -> crontabs.Field:

@@ -11,6 +11,7 @@ from jobs.conf.values import (
     check_place,
     check_priority,
     check_text,
+    place_name,
     seconds_ahead,
 )
 from jobs.exceptions import shown
@@ -40,6 +41,8 @@ class Periodic:
     #: Seconds (or a timedelta) after beat sends a run during which it may start.
     expires: Seconds | None = None
     headers: Mapping[str, Any] = field(default_factory=dict)
+    #: Further options of ``apply_async``.
+    options: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
     enabled: bool = True
     #: "skip", "once" or "all": what to do about due times that passed while no beat ran.
@@ -54,6 +57,7 @@ class Periodic:
     def __post_init__(self) -> None:
         check_rule(self.schedule)
         for name in ("queue", "exchange", "routing_key"):
+            object.__setattr__(self, name, place_name(getattr(self, name)))
             check_place(name, getattr(self, name))
         for name in ("expires", "misfire_window", "jitter"):
             value = getattr(self, name)
@@ -67,7 +71,7 @@ class Periodic:
         check_priority(self.priority)
         if isinstance(self.args, str) or not isinstance(self.args, Sequence):
             raise TypeError(f"args must be a tuple or a list, not {self.args!r}")
-        for name in ("kwargs", "headers"):
+        for name in ("kwargs", "headers", "options"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a dict, not {getattr(self, name)!r}")
             for key in getattr(self, name):

@@ -27,6 +27,8 @@ from jobs import (
     registry,
     routing,
     schedules,
+    send_task,
+    signature,
     task,
 )
 from jobs.api.task import Task
@@ -121,6 +123,35 @@ def test_a_queue_and_a_key_in_the_decorator_of_a_task_that_is_run() -> None:
         del registry.tasks["celery_task.tasks.decorated"]
 
 
+def test_the_message_of_a_task_of_another_service() -> None:
+    result = send_task("other.service.task", (1, 2), {"any": "x"}, queue="asyn", shadow="sum")
+    (sent,) = waiting("asyn")
+    headers, body = sent["headers"], json.loads(base64.b64decode(sent["body"]))
+    assert (headers["task"], headers["id"]) == ("other.service.task", result.id)
+    assert (headers["shadow"], body[:2]) == ("sum", [[1, 2], {"any": "x"}])
+    add.apply_async((1, 2), link=signature("other.service.task", queue="perioc"))
+    work(["default"])
+    (sent,) = waiting("perioc")
+    assert (sent["headers"]["task"], sent["headers"]["argsrepr"]) == ("other.service.task", "(3,)")
+
+
+def test_a_route_of_the_settings_is_enough_for_a_task_of_another_service() -> None:
+    assert "celery_task.tasks.multi" not in registry.tasks
+    signature("celery_task.tasks.multi", (1,)).delay()
+    send_task("celery_task.tasks.multi", kwargs={"x": 1})
+    assert len(waiting("delay")) == 2
+
+
+def test_stamps_and_texts_stay_at_the_next_attempt() -> None:
+    sent = add.message((1, 2), {}, argsrepr="(…)", stamped_headers=["a"], a="b", shadow="sum")
+    read = message.decode(message.encode(sent), "default")
+    again = message.next_attempt(read, eta=timezone.now())
+    read = message.decode(message.encode(again), "default")
+    assert (read.argsrepr, read.kwargsrepr, read.shadow) == ("(…)", None, "sum")
+    assert read.shown_args == ["…", "…"]
+    assert read.headers == {"stamped_headers": ["a"], "stamps": {"a": ["b"]}}
+
+
 def test_the_message_on_redis() -> None:
     result = add.apply_async((10, 20))
     (sent,) = waiting("default")
@@ -204,11 +235,11 @@ def test_expiry_counts_from_now(T: Any) -> None:
 
 
 def test_expiry_of_what_follows_and_of_retries(T: Any, monkeypatch: Any) -> None:
-    call = T.s(1).set(countdown=60, expires=120).freeze().as_dict()
+    call = T.s(1).set(countdown=60, expires=120, task_id="x").as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
     short = Task(T.run, name=T.name, expires=timedelta(minutes=2))
     monkeypatch.setitem(registry.tasks, T.name, short)
-    call = T.s(1).set(countdown=60).freeze().as_dict()
+    call = T.s(1).set(countdown=60, task_id="x").as_dict()
     assert 115 < seconds_left(following.message_of(call, "p", "r")) <= 120
     first = add.message((1, 2), {}, countdown=60, expires=120)
     again = message.next_attempt(first, eta=timezone.now() + timedelta(hours=1))

@@ -8,8 +8,7 @@ import pytest
 from django.db import transaction
 from pytest_django import Settings
 
-from jobs import AsyncResult, Task, broker, chord, group, task
-from jobs.api.compositions import Composable
+from jobs import AsyncResult, Signature, Task, broker, chord, group, task
 from jobs.exceptions import ChordError, WorkflowError
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
@@ -23,7 +22,7 @@ pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("
 
 @task(bind=True)
 def replaced(self: Task[..., Any], how: str) -> str:
-    calls: dict[str, Composable] = {
+    calls: dict[str, Signature] = {
         "task": add.s(1, 2),
         "chain": add.s(1, 2) | add.s(3),
         "group": group(add.s(1, 2), add.s(3, 4)),

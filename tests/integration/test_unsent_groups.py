@@ -7,8 +7,18 @@ from typing import Any
 
 import pytest
 
-from jobs import AsyncResult, GroupResult, Task, broker, chain, chord, control, group, task
-from jobs.api.compositions import Composable
+from jobs import (
+    AsyncResult,
+    GroupResult,
+    Signature,
+    Task,
+    broker,
+    chain,
+    chord,
+    control,
+    group,
+    task,
+)
 from jobs.exceptions import Ignore, Reject, TaskRevoked
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
@@ -41,11 +51,11 @@ def is_replaced_by_failure(self: Task[..., Any]) -> None:
     self.replace(chain(fail.s("no"), add.si(1, 1)))
 
 
-def two(*more: Composable) -> Any:
+def two(*more: Signature) -> Any:
     return group(add.si(1, 1), add.si(2, 2), *more)
 
 
-WAYS: dict[str, Callable[[], Composable]] = {
+WAYS: dict[str, Callable[[], Signature]] = {
     "call | group": lambda: chain(fail.s("no"), two()),
     "call | call | group": lambda: chain(fail.s("no"), echo.s(), two()),
     "call | failing call | group": lambda: chain(echo.s(1), fail.si("no"), two()),
@@ -113,8 +123,9 @@ def test_after_a_purge() -> None:
 
 
 def test_after_a_message_that_cannot_be_run() -> None:
-    result = chain(add.s(1, 1), two()).freeze()
-    (first, behind) = result["kwargs"]["tasks"]
+    whole = chain(add.s(1, 1), two())
+    whole.freeze()
+    (first, behind) = whole.as_dict()["kwargs"]["tasks"]
     put_message(task="tests.nowhere", embed={"chain": [behind]})
     ids = [part["options"]["task_id"] for part in behind["kwargs"]["tasks"]]
     members = GroupResult(behind["options"]["task_id"], [AsyncResult[Any](one) for one in ids])
@@ -162,7 +173,7 @@ def test_the_members_are_no_chords_that_wait(caplog: pytest.LogCaptureFixture) -
         lambda: group() | group(),
     ],
 )
-def test_a_group_of_nothing_has_ended(made: Callable[[], Composable]) -> None:
+def test_a_group_of_nothing_has_ended(made: Callable[[], Signature]) -> None:
     result = made().delay()
     work()
     assert (result.ready(), result.get(timeout=0)) == (True, [])

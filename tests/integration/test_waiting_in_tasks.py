@@ -158,9 +158,8 @@ def test_collecting_what_followed() -> None:
     assert list(first.collect(intermediate=True)) == []
     work()
     assert [(one.id, value) for one, value in first.collect()] == [(first.id, 3), (last.id, 6)]
-    assert not hasattr(first, "graph")
-    with pytest.raises(AttributeError, match=r"result\.parent and result\.children"):
-        _ = first.graph
+    assert list(first.graph) == [first, last]
+    assert first.graph.edges() == [first]
 
 
 def test_a_group_from_async_code() -> None:

@@ -16,6 +16,7 @@ from jobs import (
     chord,
     group,
     register_task,
+    send_task,
     shared_task,
     task,
 )
@@ -132,6 +133,20 @@ def composed() -> None:
     assert_type(group(add.s(1), add.s(2)).apply_async().get(), list[Any])
     chord([add.s(1), add.s(2)], add.s())()
     chain(add.s(1, 1), add.s(2)).delay()
+    assert_type(add.s(1).freeze(), AsyncResult[int])
+    assert_type(add.s(1).clone((2,)), Signature[int])
+    assert_type(add.s(1).on_error(add.s()).stamp(customer="x"), Signature[int])
+    assert_type(group(add.s(1)).skew(), group)
+    assert_type(chord([add.s(1)], add.s()).body, Signature | None)
+    call = add.s(1)
+    call.args = [2]
+    call.kwargs["b"] = "x"
+    call.options = {"queue": "low"}
+    assert_type(call["task"], Any)
+    assert_type(call.task, str)
+    assert_type(send_task("elsewhere", (1,), queue="low"), AsyncResult[Any])
+    add.delay(1).get(callback=lambda task_id, value: (task_id.upper(), value + 1))
+    assert_type(GroupResult.restore("id"), GroupResult | None)
     (add.s(1, 1) | add.s(2)).apply_async(countdown=1)
 
 

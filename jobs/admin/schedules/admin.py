@@ -412,7 +412,7 @@ _FIELDSETS: tuple[tuple[Any, dict[str, Any]], ...] = (
         {
             "fields": (
                 *("description", "labels", "queue", ("exchange", "routing_key"), "priority"),
-                *(("expires", "expires_from"), "headers"),
+                *(("expires", "expires_from"), "headers", "options"),
             ),
             "classes": ("collapse",),
         },

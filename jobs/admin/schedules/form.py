@@ -24,6 +24,8 @@ from django.utils.translation import gettext_lazy, pgettext_lazy
 
 from jobs import conf, registry, timing
 from jobs.admin.schedules import rules
+from jobs.api.sending import python_options
+from jobs.exceptions import SendError
 from jobs.models import Schedule
 from jobs.timing import clock
 
@@ -315,6 +317,15 @@ class ScheduleForm(_ModelForm):
         help_text=gettext_lazy("A JSON object that the task finds in its request. Empty: none."),
         widget=forms.Textarea(attrs=_JSON),
     )
+    options = ValueField(
+        label=gettext_lazy("Options"),
+        required=False,
+        help_text=gettext_lazy(
+            'A JSON object of further options of apply_async, such as {"time_limit": 60}. '
+            "Empty: none."
+        ),
+        widget=forms.Textarea(attrs=_JSON),
+    )
     queue = forms.ChoiceField(
         label=gettext_lazy("Queue"),
         required=False,
@@ -379,7 +390,7 @@ class ScheduleForm(_ModelForm):
             *("crontab", "interval", "at", "timezone", "start_at", "end_at", "paused_until"),
             *("enabled", "misfire", "misfire_window", "overlap", "jitter"),
             *("description", "labels", "queue", "exchange", "routing_key"),
-            *("priority", "expires", "expires_from", "headers"),
+            *("priority", "expires", "expires_from", "headers", "options"),
         )
         widgets = {
             "description": forms.Textarea(attrs={"rows": 3, "class": "vLargeTextField"}),
@@ -446,6 +457,16 @@ class ScheduleForm(_ModelForm):
 
     def clean_headers(self) -> dict[str, Any]:
         return self._object("headers", _('Write a JSON object, such as {"tenant": "a"}.'))
+
+    def clean_options(self) -> dict[str, Any] | None:
+        options = self._object("options", _('Write a JSON object, such as {"time_limit": 60}.'))
+        task = registry.tasks.get(self.cleaned_data.get("task") or self.instance.task)
+        if options and task is not None:
+            try:
+                task.check_options(python_options(options))
+            except (TypeError, ValueError, SendError) as error:
+                raise ValidationError(str(error), code="options") from None
+        return options or None
 
     def _object(self, name: str, problem: str) -> dict[str, Any]:
         value = self.cleaned_data[name]

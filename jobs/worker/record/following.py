@@ -28,7 +28,7 @@ from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
 from jobs.ledger.outcomes import Record
 from jobs.message import Message, workflow
 from jobs.message.behind import Behind
-from jobs.message.call import Send, new_message
+from jobs.message.call import Send, new_message, stamped
 from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State
@@ -264,7 +264,7 @@ def _check(call: Call) -> None:
 def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     """The message of a call of a single task. A foreign client may have written it, so its options
     are not checked: those that mean nothing are left out, and others go as they are."""
-    options = workflow.options(call)
+    options = stamped(workflow.options(call))
     if options.get("countdown") is None:
         eta = _moment(options.get("eta"))
     else:
@@ -285,6 +285,9 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
         group_index=_index(options),
         chord=options.get("chord"),
         label=_label(call),
+        shadow=_text(options, "shadow"),
+        argsrepr=_text(options, "argsrepr"),
+        kwargsrepr=_text(options, "kwargsrepr"),
     )
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
@@ -292,6 +295,11 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     sent.fair = _tenant(sent, options)
     sent.shard_key = _shard_key(sent, options)
     return _placed(sent, options)
+
+
+def _text(options: Mapping[str, Any], name: str) -> str | None:
+    value = options.get(name)
+    return value if isinstance(value, str) else None
 
 
 def _tenant(sent: Message, options: Mapping[str, Any]) -> str:

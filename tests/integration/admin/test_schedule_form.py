@@ -56,6 +56,7 @@ def test_all_else(root: Client) -> None:
         "labels": " mail,  very   slow ,mail,",
         "priority": "3",
         "headers": '{"tenant": "a"}',
+        "options": '{"time_limit": 60}',
         "expires_0": "2",
         "expires_1": "3600",
         "start_at": "2100-01-01T00:00",
@@ -71,6 +72,7 @@ def test_all_else(root: Client) -> None:
     schedule = Schedule.objects.get()
     assert (schedule.description, schedule.labels) == ("why", "mail, very slow")
     assert (schedule.priority, schedule.headers) == (3, {"tenant": "a"})
+    assert schedule.options == {"time_limit": 60}
     assert (schedule.expires, schedule.jitter) == (2 * HOUR, dt.timedelta(seconds=1.5))
     assert (schedule.misfire, schedule.overlap) == ("all", "queue")
     assert schedule.misfire_window == dt.timedelta(weeks=3)
@@ -155,6 +157,9 @@ def test_a_task_that_is_unknown_now_stays(root: Client) -> None:
         ({"kwargs": "[1]"}, "kwargs", "JSON object"),
         ({"kwargs": '{"volume": 1}'}, "args", "unexpected keyword argument 'volume'"),
         ({"headers": "7"}, "headers", "JSON object"),
+        ({"options": "7"}, "options", "JSON object"),
+        ({"options": '{"time_limit": -1}'}, "options", "time_limit"),
+        ({"options": '{"tme_limit": 1}'}, "options", "Did you mean 'time_limit'?"),
         ({"task": "no.such.task"}, "task", "valid choice"),
         ({"queue": "nowhere"}, "queue", "valid choice"),
         ({"priority": "10"}, "priority", "less than or equal to 9"),

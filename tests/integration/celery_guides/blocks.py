@@ -25,6 +25,8 @@ class Refused(NamedTuple):
 
     code: str
     told: str
+    #: Whether the guide has it; others are mistakes that one might make.
+    guide: bool = False
 
 
 def run(code: str, names: dict[str, Any]) -> None:

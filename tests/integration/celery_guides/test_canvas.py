@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from jobs import chain, chord, group, signature, task
+from jobs import (
+    GroupResult,
+    StampingVisitor,
+    chain,
+    chord,
+    group,
+    maybe_signature,
+    result_from_tuple,
+    signature,
+    task,
+)
 from tests.integration.celery_guides.blocks import Block, Refused, run
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
@@ -49,7 +59,32 @@ def reset_buffers() -> None:
 def log_error_of_a_request(request: Any, exc: Any, traceback: Any) -> None: ...
 
 
-TASKS = (add, mul, tsum, raising_task, log_error, reset_buffers, log_error_of_a_request)
+@task(name="guide.canvas.stamps", bind=True)
+def stamps(self: Any) -> Any:
+    return self.request.headers["stamps"]
+
+
+@task(name="guide.canvas.runs", bind=True)
+def runs(self: Any, call: Any) -> Any:
+    self.replace(maybe_signature(call))
+
+
+@task(name="guide.canvas.returns")
+def returns(what: str) -> Any:
+    if what == "signature":
+        return add.s(2, 2)
+    return add.delay(2, 2) if what == "result" else group(add.s(2, 2), add.s(4, 4)).delay()
+
+
+@task(name="guide.canvas.becomes_nothing", bind=True)
+def becomes_nothing(self: Any) -> None:
+    self.replace(chain())
+
+
+TASKS = (
+    *(add, mul, tsum, raising_task, log_error, reset_buffers, log_error_of_a_request),
+    *(stamps, runs, returns, becomes_nothing),
+)
 TEN = "(add.s(i, i) for i in range(10))"
 
 WORKS = {
@@ -201,6 +236,173 @@ WORKS = {
         "group = add.chunks(zip(range(4), range(4)), 2).group()\nr = group().get()",
         {"r": [[0, 2], [4, 6]]},
     ),
+    "callbacks": Block(
+        "s = add.s(2, 2)\ns.add_callback(mul.s(4))\nr = s.delay()\nr.get()",
+        {"r.children[0].get()": 16},
+    ),
+    "errback of a request": Block(
+        "r = add.s(2, 2).on_error(log_error_of_a_request.s()).delay()", {"r.get()": 4}
+    ),
+    "joined": Block(
+        "told = []\nresult = group([add.s(2, 2), add.s(4, 4)]).apply_async()\n"
+        "r = result.join(callback=lambda *given: told.append(given))\n"
+        "s = result.join_native(on_message=told.append)\n"
+        "t = sorted(meta['result'] for _, meta in result.iter_native())",
+        {
+            "(r, s, t, len(told))": ([4, 8], [4, 8], [4, 8], 4),
+            "told[1] == (result[1].id, 8)": True,
+            "sorted(one['result'] for one in told[2:])": [4, 8],
+        },
+    ),
+    "saved": Block(
+        "result = group([add.s(2, 2), add.s(4, 4)]).apply_async()\n"
+        "result.save()\n"
+        "saved = GroupResult.restore(result.id)\n"
+        "r = saved.get(), len(saved), saved[0] == result[0]\n"
+        "result.delete()\n"
+        "s = GroupResult.restore('nowhere')",
+        {"(r, s)": (([4, 8], 2, True), None)},
+    ),
+    "freeze": Block(
+        "s = add.si(2, 2)\nfrozen = s.freeze()\n"
+        "g = group(s, add.si(3, 3))\n"
+        "g.stamp(stamp='your_custom_stamp')\n"
+        "res = g.apply_async()",
+        {"(res.get(), frozen.get(), res[0] == frozen)": ([4, 6], 4, True)},
+    ),
+    "frozen compositions": Block(
+        "c = add.s(2, 2) | group(mul.s(1), mul.s(2)) | tsum.s()\n"
+        "frozen = c.freeze()\nr = c.delay()",
+        {"(r == frozen, frozen.get(), frozen.parent.get())": (True, 12, [4, 8])},
+    ),
+    "stamps": Block(
+        "class MonitoringIdStampingVisitor(StampingVisitor):\n"
+        "    def on_signature(self, sig, **headers) -> dict:\n"
+        "        return {'monitoring_id': 'abc', 'stamped_headers': ['monitoring_id']}\n"
+        "c = chain(stamps.si(), group(stamps.si(), stamps.si()))\n"
+        "c.stamp(visitor=MonitoringIdStampingVisitor(), header='value')\n"
+        "r = c().get()",
+        {"r": [{"header": ["value"], "monitoring_id": ["abc"]}] * 2},
+    ),
+    "stamps of callbacks": Block(
+        "class CustomStampingVisitor(StampingVisitor):\n"
+        "    def on_signature(self, sig, **headers) -> dict:\n"
+        "        return {'header': 'value'}\n"
+        "    def on_callback(self, callback, **header) -> dict:\n"
+        "        return {'on_callback': True}\n"
+        "    def on_errback(self, errback, **header) -> dict:\n"
+        "        return {'on_errback': True}\n"
+        "my_sig = add.s(2, 2)\nmy_sig.link(stamps.si())\n"
+        "my_sig.stamp(visitor=CustomStampingVisitor())\n"
+        "r = my_sig.apply_async()\nr.get()",
+        {"r.children[0].get()": {"header": ["value"], "on_callback": [True]}},
+    ),
+    "graph": Block(
+        "import io\n"
+        "res = chain(add.s(4, 4), mul.s(8), mul.s(10))()\nres.get()\n"
+        "graph = res.parent.parent.graph\nfh = io.StringIO()\ngraph.to_dot(fh)",
+        {
+            "len(graph)": 3,
+            "str(graph).splitlines()[0] == f'{res.parent.parent.id}(2)'": True,
+            'f\'"{res.parent.id}" -> "{res.id}"\' in fh.getvalue()': True,
+        },
+    ),
+    "iterdeps": Block(
+        "res = chain(add.s(4, 4), mul.s(8))()\nres.get()\nr = list(res.parent.iterdeps())",
+        {"r == [(None, res.parent), (res.parent, res)]": True},
+    ),
+    "as_tuple": Block(
+        "import json\nres = (add.s(4, 4) | group(mul.s(1), mul.s(2)))()\n"
+        "back = result_from_tuple(json.loads(json.dumps(res.as_tuple())))",
+        {
+            "(back.get(), back.parent.get())": ([8, 16], 8),
+            "back.as_list() == res.as_list() == [one.id for one in res]": True,
+            "back[0].as_list() == [back[0].id, res.parent.id]": True,
+        },
+    ),
+    "maybe_signature": Block(
+        "from jobs import maybe_signature\nr = maybe_signature(dict(add.s(2, 2))).delay()",
+        {"r.get()": 4},
+    ),
+    "imports": Block(
+        "from jobs import chunks, subtask, xmap, xstarmap\n"
+        "r = [~xmap(tsum.s(), [[1], [2]]), ~xstarmap(add.s(), [(1, 2)]),\n"
+        "     ~chunks(add.s(), [(1, 2), (3, 4)], 1), ~subtask('guide.canvas.add', (1, 2))]",
+        {"r": [[1, 2], [3], [[3], [7]], 3]},
+    ),
+    "kinds": Block(
+        "r = [isinstance(add.s(2) | add.s(3), chain),\n"
+        "     isinstance(group(add.s(2)) | tsum.s(), chord),\n"
+        "     isinstance(group(), group), isinstance(add.s(2), dict)]",
+        {"r": [True] * 4},
+    ),
+    "JSON and back": Block(
+        "import json\n"
+        "s = chord([add.s(2, 2), add.s(4, 4)], tsum.s())\n"
+        "r = signature(json.loads(json.dumps(s))).delay().get()",
+        {"r": 12},
+    ),
+    "items": Block(
+        "s = add.s(2, 2)\ns['kwargs']['debug'] = True\ns.args = (3, 4)\n"
+        "s.options['countdown'] = 0\nr = s.delay().get()",
+        {"(r, s['task'], s['args'])": (7, "guide.canvas.add", (3, 4))},
+    ),
+    "replace": Block(
+        "s = add.s(2, 2).replace(args=(3, 4), options={'countdown': 0})\nr = s.delay().get()",
+        {"r": 7},
+    ),
+    "set_immutable": Block(
+        "s = add.s(2, 2)\ns.set_immutable(True)\nr = (mul.s(5, 5) | s)().get()", {"r": 4}
+    ),
+    "apply": Block("r = add.s(2).apply((3,)).get()", {"r": 5}),
+    "as an argument": Block(
+        "r = runs.delay(add.s(2, 2) | mul.s(3)).get()\n"
+        "s = runs.delay(chord([add.s(1, 1)], tsum.s())).get()",
+        {"(r, s)": (12, 2)},
+    ),
+    "as a result": Block(
+        "a = signature(returns.delay('signature').get()).delay().get()\n"
+        "b = result_from_tuple(returns.delay('result').get()).get()\n"
+        "c = result_from_tuple(returns.delay('group').get()).get()",
+        {"(a, b, c)": (4, 4, [4, 8])},
+    ),
+    "results": Block(
+        "r = add.delay(2, 2)\nr.get()\ns = group(add.s(2, 2), raising_task.si()).delay()\n"
+        "t = s.get(propagate=False)",
+        {
+            "r.maybe_throw(), r.ready(), r.successful(), r.failed()": (4, True, True, False),
+            "r.status, r.state, r.info": ("SUCCESS", "SUCCESS", 4),
+            "(t[0], type(t[1]), s.failed(), s.completed_count())": (4, KeyError, True, 1),
+        },
+    ),
+    "how they look": Block(
+        "r = [repr(add.s(2, 2) | mul.s(8)), repr(group(add.s(2, 2), add.s(4, 4)))]",
+        {
+            "r": [
+                "guide.canvas.add(2, 2) | guide.canvas.mul(8)",
+                "group([guide.canvas.add(2, 2), guide.canvas.add(4, 4)])",
+            ]
+        },
+    ),
+    "collect, meanwhile": Block(
+        "res = add.apply_async((2, 2), link=mul.s(16))\nres.get()\n"
+        "r = [value for result, value in res.collect(intermediate=True)]",
+        {"r[0]": 4},
+    ),
+    "errback of a signature": Block(
+        "r = raising_task.signature((), link_error=log_error.s()).delay()", {"SEEN == [r.id]": True}
+    ),
+    "chord of a generator": Block(
+        "r = chord(add.s(i, i) for i in range(10))(tsum.s()).get()", {"r": 90}
+    ),
+    "joined by itself": Block(
+        "r = maybe_signature(tsum.s()).delay(group([add.s(2, 2)])().join()).get()", {"r": 4}
+    ),
+    "skewed and sent": Block(
+        "group = add.chunks(zip(range(4), range(4)), 2).group()\n"
+        "r = group.skew(start=0, stop=0.1, step=0.1)().get()",
+        {"r": [[0, 2], [4, 6]]},
+    ),
     "skew": Block(
         "group = add.chunks(zip(range(4), range(4)), 1).group()\ng = group.skew(start=1, stop=3)",
         {"[call.options['countdown'] for call in g]": [1, 2, 3, 3]},
@@ -208,24 +410,17 @@ WORKS = {
 }
 
 REFUSED = {
-    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "write group | call"),
-    "errback of a request": Refused(
-        "add.s(2, 2).on_error(log_error_of_a_request.s()).delay()", "id of the call that failed"
+    "group.link": Refused("group(add.s(2, 2)).link(add.s())", "write group | call", guide=True),
+    "chain().delay()": Refused("chain().delay()", "a chain needs a call at least"),
+    "replaced by nothing": Refused(
+        "becomes_nothing.delay().get()", "Cannot replace with an empty chain"
     ),
-    "add_callback": Refused("add.s(2).add_callback(mul.s(4))", "call.link("),
-    "join(on_message)": Refused("group(add.s(2, 2)).delay().join(on_message=print)", "follow()"),
     "join(a mistake)": Refused("group(add.s(2, 2)).delay().join(intervall=1)", "no option"),
-    "GroupResult.save": Refused("group(add.s(2, 2)).delay().save()", "GroupResult(id)"),
-    "join_native": Refused("group(add.s(2, 2)).delay().join_native()", "result.join()"),
     "revoke(signal)": Refused("group(add.s(2, 2)).delay().revoke(signal='SIGUSR1')", "is killed"),
-    "stamp": Refused("add.s(2, 2).stamp(stamp='mine')", "set(headers={…})"),
-    "group.stamp": Refused("group(add.s(2, 2)).stamp(stamp='mine')", "set(headers={…})"),
-    "graph": Refused("chain(add.s(4, 4), mul.s(8))().parent.graph", "result.children"),
     "collect too early": Refused("list(add.s(2, 2).set(countdown=99).delay().collect())", "wait"),
-    "iterdeps": Refused("list(add.delay(2, 2).iterdeps())", "result.collect()"),
-    "maybe_signature": Refused("from jobs import maybe_signature", "write jobs.signature(…)"),
-    "StampingVisitor": Refused("from jobs import StampingVisitor", "there are no stamps"),
-    "chunks as a class": Refused("from jobs import chunks", "write task.chunks(…)"),
+    "result_from_tuple": Refused("result_from_tuple('x')", "not the tuple of a result"),
+    "a stamp called as an option": Refused("add.s(2, 2).stamp(queue='x')", "another name"),
+    "apply of a composition": Refused("group(add.s(2, 2)).apply()", "run_jobs()"),
     "a mistake of its own": Refused("add.s(2, 2).dely()", "no attribute 'dely'"),
 }
 
@@ -233,7 +428,10 @@ REFUSED = {
 def names() -> dict[str, Any]:
     SEEN.clear()
     made = {one.__name__: one for one in TASKS}
-    return {**made, "group": group, "chain": chain, "chord": chord, "signature": signature}
+    made |= {"group": group, "chain": chain, "chord": chord, "signature": signature}
+    made |= {"GroupResult": GroupResult, "StampingVisitor": StampingVisitor}
+    made |= {"maybe_signature": maybe_signature}
+    return {**made, "result_from_tuple": result_from_tuple}
 
 
 @pytest.mark.parametrize("block", WORKS.values(), ids=WORKS)

@@ -16,9 +16,11 @@ from jobs import (
     add_periodic_task,
     crontab,
     registry,
+    schedule,
     schedules,
     task,
 )
+from jobs.beat import sending
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule
 from jobs.schedules import declared
@@ -119,20 +121,26 @@ def entry(settings: Settings, **fields: Any) -> list[str]:
     return [text for text in schedules.problems() if "'made'" in text]
 
 
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {},
-        {"schedule": dt.timedelta(seconds=30)},
-        {"schedule": crontab(hour=7, minute=30, day_of_week=1)},
-        {"kwargs": {"y": 1}, "args": [2]},
-        {"options": {"queue": "high", "expires": 10, "priority": 3, "headers": {"a": 1}}},
-        {"options": {"queue": "high", "routing_key": "high", "exchange": "high"}},
-        {"options": {"serializer": "json", "compression": None}},
-        {"relative": False},
-        {"options": {"expires": dt.timedelta(minutes=1)}},
-    ],
-)
+#: Further keys of an entry of ``beat_schedule``.
+ENTRIES: list[dict[str, Any]] = [
+    {},
+    {"schedule": dt.timedelta(seconds=30)},
+    {"schedule": crontab(hour=7, minute=30, day_of_week=1)},
+    {"kwargs": {"y": 1}, "args": [2]},
+    {"options": {"queue": "high", "expires": 10, "priority": 3, "headers": {"a": 1}}},
+    {"options": {"queue": "high", "routing_key": "high", "exchange": "high"}},
+    {"options": {"serializer": "json", "compression": None}},
+    {"relative": False},
+    {"options": {"expires": dt.timedelta(minutes=1)}},
+    {"schedule": schedule(10)},
+    {"schedule": schedule(run_every=dt.timedelta(seconds=10))},
+    {"schedule": crontab.from_string("30 7 * * 1")},
+    {"options": {"shadow": "sum", "time_limit": 60, "countdown": 5, "ignore_result": True}},
+    {"options": {"retry": True, "retry_policy": {"max_retries": 3}, "label": "nightly"}},
+]
+
+
+@pytest.mark.parametrize("fields", ENTRIES)
 def test_entries(settings: Settings, fields: dict[str, Any]) -> None:
     assert entry(settings, **fields) == []
     assert Schedule.objects.filter(name="made", task="tasks.add").exists()
@@ -147,8 +155,30 @@ def test_add_periodic_task() -> None:
     add_periodic_task(
         10.0, test.signature(("x",), queue="high", routing_key="high"), serializer="json"
     )
+    name = add_periodic_task(10.0, test, ("hello",), name="by its arguments")
+    add_periodic_task(10.0, test.s(), args=("x",), kwargs={}, name="both", queue="high")
+    add_periodic_task(10.0, test.s("x"), name="options", time_limit=60, link=test.s())
     schedules.synchronise()
-    assert Schedule.objects.filter(task="tasks.test").count() == 5
+    assert Schedule.objects.filter(task="tasks.test").count() == 8
+    assert Schedule.objects.get(name=name).args == ["hello"]
+    assert Schedule.objects.get(name="both").args == ["x"]
+    assert Schedule.objects.get(name="options").options == {
+        "link": test.s().as_dict(),
+        "time_limit": 60,
+    }
+
+
+def test_any_option_of_a_call(settings: Settings) -> None:
+    later = registry.tasks["tasks.test"].s()
+    options = {"shadow": "sum", "time_limit": 60, "countdown": 5, "label": "x", "link": later}
+    assert entry(settings, options={**options, "stamped_headers": ["a"], "a": "b"}) == []
+    row = Schedule.objects.get(name="made")
+    due = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
+    sent = sending.run_of(row, due)
+    assert (sent.shadow, sent.timelimit, sent.label) == ("sum", (60, None), "x")
+    assert sent.eta == due + dt.timedelta(seconds=5)
+    assert sent.embed["callbacks"] == [later.as_dict()]
+    assert sent.headers["stamps"] == {"a": ["b"]}
 
 
 def _solar() -> Any:
@@ -160,15 +190,18 @@ def _solar() -> Any:
 
 
 REFUSED = {
-    "relative": Refused("{'relative': True}", "due times count from start_at"),
+    "relative": Refused("{'relative': True}", "due times count from start_at", guide=True),
     "serializer": Refused("{'options': {'serializer': 'pickle'}}", "always JSON"),
-    "shadow": Refused("{'options': {'shadow': 'x'}}", "headers={…}"),
-    "a queue of kombu's": Refused("{'options': {'queue': Queue('high')}}", "its name, 'high'"),
+    "task_id": Refused("{'options': {'task_id': 'x'}}", "'task_id' is not known to schedules"),
+    "a wrong value": Refused("{'options': {'time_limit': -1}}", "time_limit"),
+    "an undeclared queue of kombu's": Refused(
+        "{'options': {'queue': Queue('hihg')}}", "Did you mean 'high'?"
+    ),
     "no option": Refused("{'options': {'quue': 'high'}}", "Did you mean 'queue'?"),
     "no key": Refused("{'shedule': 5}", "Did you mean 'schedule'?"),
     "Celery's crontab": Refused("{'schedule': celery.crontab()}", "import crontab from jobs"),
     "an interval": Refused("{'schedule': celery.schedule(10)}", "an interval as seconds"),
-    "the sun": Refused("{'schedule': solar()}", "no schedules by the sun"),
+    "the sun": Refused("{'schedule': solar()}", "no schedules by the sun", guide=True),
 }
 
 
@@ -192,7 +225,33 @@ def test_options_of_add_periodic_task(options: Any, told: str) -> None:
         add_periodic_task(10.0, registry.tasks["tasks.test"].s("x"), **options)
 
 
-@pytest.mark.parametrize("name", ["solar", "schedule"])
-def test_what_is_not_to_be_imported(name: str) -> None:
+def test_only_calls_of_one_task() -> None:
+    test = registry.tasks["tasks.test"]
+    with pytest.raises(ConfigurationError, match="a call of one task, not a chain"):
+        add_periodic_task(10.0, test.s("x") | test.s())
+
+
+def test_what_is_not_to_be_imported() -> None:
     with pytest.raises(ImportError, match="write seconds, a timedelta or"):
-        getattr(jobs, name)
+        jobs.solar  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (lambda: schedule(10, relative=True), "due times count from start_at"),
+        (lambda: schedule("10"), "write seconds or a timedelta"),  # type: ignore[arg-type]
+        (lambda: crontab.from_string("0 0 * *"), "five fields"),
+        (lambda: crontab.from_string("0 0 * * 9"), "day_of_week='9'"),
+    ],
+)
+def test_rules_that_can_not_be(made: Any, told: str) -> None:
+    with pytest.raises(ConfigurationError, match=told):
+        made()
+
+
+def test_a_crontab_of_a_text() -> None:
+    assert crontab.from_string("0 0 * * 0") == crontab(minute=0, hour=0, day_of_week="sunday")
+    both = crontab.from_string("0 0 1-7 * mon")
+    assert both == crontab(0, 0, day_of_month="1-7", day_of_week="mon")
+    assert isinstance(both, crontab)

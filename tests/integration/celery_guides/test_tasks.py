@@ -197,10 +197,9 @@ e = r.get(propagate=False)
 REFUSALS = (TypeError, AttributeError, ImportError, ConfigurationError)
 REFUSED = {
     "wrong arguments": Refused("add.delay(8)", "missing a required argument: 'y'"),
-    "argsrepr": Refused("add.apply_async((2, 3), argsrepr='(<x>, <y>)')", "@task(sensitive=[…])"),
     "task.get_logger": Refused("add.get_logger()", "logging.getLogger(__name__)"),
-    "Celery": Refused("from jobs import Celery", "there is no app"),
-    "app": Refused("add.app.conf", "there is no app"),
+    "Celery": Refused("from jobs import Celery", "there is no app", guide=True),
+    "app": Refused("add.app.conf", "there is no app", guide=True),
     "backend": Refused("add.backend.get('x')", "jobs.models.TaskResult"),
     "a class that isn't registered": Refused(
         "class Mine(Task):\n    def run(self): ...\nMine().delay()",
@@ -272,6 +271,6 @@ def test_delivery_info() -> None:
 def test_what_asks_for_attributes_gets_an_answer() -> None:
     """Celery's names are refused by an `AttributeError`, which ``hasattr`` understands."""
     assert not hasattr(add, "app")
-    assert not hasattr(add.s(1, 2), "stamp")
+    assert not hasattr(add.s(1, 2), "election")
     assert not hasattr(add.delay(1, 2), "then")
     assert getattr(add, "backend", None) is None

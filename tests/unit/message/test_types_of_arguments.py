@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 from hypothesis import given, settings
 
 from jobs import (
+    Signature,
     chain,
     chord,
     group,
@@ -21,7 +22,6 @@ from jobs import (
     signature,
     task,
 )
-from jobs.api.compositions import Composable
 from jobs.exceptions import NotSerializable
 from jobs.message import Message, workflow
 from jobs.worker.record.following import (
@@ -82,30 +82,30 @@ def followers(sent: Message, *, failed: bool = False) -> list[Message]:
     return found
 
 
-def linked(call: Composable) -> list[Message]:
+def linked(call: Signature) -> list[Message]:
     return followers(first.message((1,), {}, link=call))
 
 
-def in_errback(call: Composable) -> list[Message]:
+def in_errback(call: Signature) -> list[Message]:
     return followers(first.message((1,), {}, link_error=[call]), failed=True)
 
 
-def in_chain(call: Composable) -> list[Message]:
+def in_chain(call: Signature) -> list[Message]:
     return followers(first.message((1,), {}, chain=[call.as_dict()]))
 
 
-def in_json_form(call: Composable) -> list[Message]:
+def in_json_form(call: Signature) -> list[Message]:
     form = serialization.loads(serialization.dumps(call.as_dict()))
     return in_chain(signature(form))
 
 
-def late_in_chain(call: Composable) -> list[Message]:
+def late_in_chain(call: Signature) -> list[Message]:
     sent = first.message((1,), {}, chain=[call.as_dict(), first.si().as_dict()])
     (between,) = followers(sent)
     return followers(between)
 
 
-PLACES: dict[str, Callable[[Composable], list[Message]]] = {
+PLACES: dict[str, Callable[[Signature], list[Message]]] = {
     "link": linked,
     "errback": in_errback,
     "chain": in_chain,

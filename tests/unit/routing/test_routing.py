@@ -477,9 +477,9 @@ def test_a_queue_decides_and_the_rest_goes_along(
 
     monkeypatch.setitem(registry.tasks, along.name, along)
     if who == "signature":
-        sent = message_of(along.s().set(**said).freeze().as_dict())
+        sent = message_of(along.s().set(task_id="an-id", **said).as_dict())
     elif who == "link":
-        sent = following.message_of(along.s().set(**said).freeze().as_dict(), "p", "r")
+        sent = following.message_of(along.s().set(task_id="an-id", **said).as_dict(), "p", "r")
     else:
         sent = along.message((), {}, **(said if who == "call" else {}))
     assert (sent.queue, sent.copies, sent.priority) == ("mail", (), 2)

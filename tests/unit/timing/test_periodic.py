@@ -139,7 +139,7 @@ class TestSettings:
             ({"options": {"priority": 10}}, "priority must be 0 (first) to 9"),
             ({"options": {"expires": "1"}}, "expires must be seconds or a timedelta, not '1'."),
             ({"options": {"expires": -1}}, "expires: This can't be negative."),
-            ({"options": {"countdown": 5}}, "'countdown' is not known to schedules; there are"),
+            ({"options": {"task_id": "x"}}, "'task_id' is not known to schedules; there are"),
             ({"options": ["queue"]}, "options must be a dict, not ['queue']."),
             ({"queue": "mail"}, "'queue' is not known to schedules"),
             ({"argz": []}, "Did you mean 'args'?"),
@@ -258,7 +258,7 @@ class TestAdding:
         ("rule", "options", "told"),
         [
             ("", {}, "schedule must be"),
-            (10, {"countdown": 1}, "'countdown' is not known"),
+            (10, {"task_id": "x"}, "'task_id' is not known"),
             (10, {"expires": "1"}, "expires must be seconds"),
         ],
     )
