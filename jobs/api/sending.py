@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ from jobs.models import TaskGroup
 _RESULT = "the result of the call before it"
 _RESULTS = "the list of the results of its chord's header"
 _ID = "the id of the call that failed"
+_ERROR = "request, exception and traceback of the call that failed"
 
 #: Options that Celery's clients write and nothing here reads.
 _FOREIGN = frozenset({"reply_to", "root_id", "parent_id", "stamped_headers", "chord_size"})
@@ -92,7 +94,31 @@ def check_linked(options: Mapping[str, Any]) -> None:
         for part in workflow.listed(options.get(name)):
             if not isinstance(part, Mapping) or not isinstance(part.get("task"), str):
                 raise TypeError(f"{name} has a {type(part).__name__}, no call; write task.s(…)")
-            check(freeze(part, {}), 1, {}, what=what)
+            if name == "link_error" and takes_error(part):
+                check(freeze(part, {}), 3, {}, what=_ERROR)
+            else:
+                check(freeze(part, {}), 1, {}, what=what)
+
+
+def takes_error(errback: Call) -> bool:
+    """Whether an errback is given request, exception and traceback of the failed call, and not its
+    id: whether its function takes more than one argument besides those that the errback has. So
+    Celery decides, and so that tasks which take ``self`` are always given the id."""
+    if workflow.kind(errback) != "task":
+        return False
+    task = registry.tasks.get(str(errback.get("task")))
+    if task is None or task.bind or task.batch:
+        return False
+    given, named = errback.get("args") or (), errback.get("kwargs") or {}
+    if errback.get("immutable"):
+        given, named = (), {}
+    places = []
+    for parameter in inspect.signature(task.run).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return True
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            places.append(parameter.name)
+    return len([name for name in places if name not in named]) - len(given) > 1
 
 
 def _check_task(call: Call, given: int, kwargs: Mapping[str, Any], what: str) -> None:

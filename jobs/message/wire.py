@@ -68,6 +68,8 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_label: str = ""
     jobs_fair: str = ""
     jobs_shard: str = ""
+    jobs_celery: bool = False
+    jobs_errback: bool = False
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -184,6 +186,8 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         message.label,
         message.fair,
         message.shard_key,
+        message.celery,
+        message.errback,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -206,6 +210,7 @@ def _shown(message: Message) -> tuple[str, str]:
 _particular = operator.attrgetter(
     *("eta", "expires", "group", "group_index", "retries", "attempts_before", "timelimit"),
     *("root_id", "parent_id", "unique", "fair", "shard_key", "origin", "own_headers", "marks"),
+    *("celery", "errback"),
 )
 _NOTHING_PARTICULAR = _particular(Message(task="", id="", queue=""))
 #: What the messages of many calls have in common.
@@ -339,6 +344,8 @@ class _Headers(msgspec.Struct):
     jobs_label: _Label = ""
     jobs_fair: _Tenant = ""
     jobs_shard: _Other = ""
+    jobs_celery: bool = False
+    jobs_errback: bool = False
 
 
 class _Properties(msgspec.Struct):
@@ -462,6 +469,11 @@ def _message(
     if headers.jobs_shard:
         made.shard_key = headers.jobs_shard
     properties = envelope.properties
+    # This project signs what it sends to open queues, too.
+    if headers.jobs_celery or (trusted and not properties.jobs_sig):
+        made.celery = True
+    if headers.jobs_errback:
+        made.errback = True
     if properties.priority:
         made.priority = _priority(properties.priority)
     if properties.jobs_attempts:
@@ -595,6 +607,7 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
         return None
     call = Message(task=name if is_name(name) else "?", id=task_id, queue=queue, own_headers={})
     call.ledger = headers.get("jobs_ledger") is True
+    call.celery = headers.get("jobs_celery") is True or (trusted and not told.get("jobs_sig"))
     if headers.get("ignore_result") in (True, False):
         call.ignore_result = headers["ignore_result"]
     for field, header in (("root_id", "root_id"), ("parent_id", "parent_id"), ("group", "group")):
