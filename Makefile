@@ -57,7 +57,8 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
-	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_control.py e2e/test_dev.py \
+	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_celery_clients.py \
+	e2e/test_control.py e2e/test_dev.py \
 	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_package.py \
 	e2e/test_processes.py e2e/test_release.py e2e/test_signals.py faults/test_batches.py \
 	faults/test_iteration.py faults/test_network.py faults/test_outages.py \
@@ -153,7 +154,7 @@ clean: ## Remove what was installed and built; databases and .env stay
 	@cp .env.example .env
 	@echo "Made .env for development from .env.example."
 
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.txt requirements-dev.txt requirements-celery.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed: make PYTHON=python3.13 ..."; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
@@ -166,4 +167,8 @@ $(INSTALLED): requirements.txt requirements-dev.txt
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
 		-r requirements-dev.txt > $(VENV)/pip.log 2>&1 || { \
 		cat $(VENV)/pip.log; echo "The installation failed."; exit 1; }
+	@{ $(BIN)/python -m venv $(VENV)/celery && $(VENV)/celery/bin/python -m pip install --quiet \
+		--no-input --disable-pip-version-check -r requirements-celery.txt; } \
+		> $(VENV)/pip.log 2>&1 || { \
+		cat $(VENV)/pip.log; echo "The installation of Celery failed."; exit 1; }
 	@touch $@

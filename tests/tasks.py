@@ -23,7 +23,7 @@ from django.db import connection
 
 from jobs import Request, Task, shared_task, task
 from jobs.exceptions import Reject, Retry, SoftTimeLimitExceeded
-from tests import django_tasks  # noqa: F401  workers are to know them as well
+from tests import django_tasks, for_celery  # noqa: F401  workers are to know them as well
 from tests.models import Author, Run
 
 #: Longest stay, in seconds, before a gate that nobody opens.

@@ -90,7 +90,7 @@ def add_to_chord(call: Signature) -> Any:
 def _add(frozen: Call, sent: Message) -> None:
     group_id = sent.group or ""
     groups = TaskGroup.objects.using(ledger.alias()).filter(id=group_id)
-    if conf.get().queue(sent.queue).open and not groups.exists():
+    if (sent.celery or conf.get().queue(sent.queue).open) and not groups.exists():
         # A Celery client's, of which no member has ended yet.
         ledger.open_chords([workflow.of_client(group_id, sent.embed["chord"])])
     group = groups.select_for_update().first()

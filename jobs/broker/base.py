@@ -77,6 +77,8 @@ class About(enum.StrEnum):
     PROGRESS = "progress"
     #: Where the task's loops are, so that its next run can continue from there.
     POSITION = "position"
+    #: The state that it has given itself, for Celery's clients; brokers keep it elsewhere.
+    CELERY_STATE = "celery"
 
 
 class Note(NamedTuple):
@@ -85,6 +87,16 @@ class Note(NamedTuple):
     task_id: str
     about: About
     value: bytes
+
+
+class CeleryResult(NamedTuple):
+    """What a Celery client is told of a call."""
+
+    task_id: str
+    #: JSON in Celery's form, which begins with the state: ``{"status": "SUCCESS", …``.
+    text: str
+    #: Whether the call has ended.
+    ended: bool
 
 
 class Keeping(NamedTuple):
@@ -539,6 +551,24 @@ class Broker(ABC):
         """How many members a chord has that a Celery client sent; None when no client has stored
         that here."""
         return None
+
+    def chord_results(self, group_id: str) -> bytes | None:
+        """The results of the members of such a chord, as the client has saved them, in JSON; None
+        unless some of them are groups."""
+        return None
+
+    @abstractmethod
+    def store_celery_results(self, results: Sequence[CeleryResult], seconds: float | None) -> None:
+        """Store results where Celery's clients read them, for so long (None: for ever), and wake
+        those clients. A success that is stored stays, and so does an end when the call is said not
+        to have ended. Does nothing if this is a broker that those clients can't reach."""
+
+    @abstractmethod
+    def store_celery_parts(
+        self, group_id: str, parts: Sequence[tuple[int, str]], seconds: float | None
+    ) -> None:
+        """Store how the members of a failed chord have ended, where Celery's clients read that:
+        the place of each, and JSON in Celery's form. Likewise."""
 
     def keeping(self) -> Keeping:
         """How the server keeps its data, as far as it says."""

@@ -29,6 +29,7 @@ from jobs.broker.base import (
     TAKEN_KEPT,
     About,
     Broker,
+    CeleryResult,
     Claim,
     Compare,
     Consumer,
@@ -352,6 +353,14 @@ class MemoryBroker(Broker):
     def notify(self, topic: str) -> None:
         with self._changed:
             self._tell(topic)
+
+    def store_celery_results(self, results: Sequence[CeleryResult], seconds: float | None) -> None:
+        pass
+
+    def store_celery_parts(
+        self, group_id: str, parts: Sequence[tuple[int, str]], seconds: float | None
+    ) -> None:
+        pass
 
     def ping(self) -> None:
         pass

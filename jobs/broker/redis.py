@@ -32,6 +32,7 @@ from jobs.broker.base import (
     TAKEN_KEPT,
     About,
     Broker,
+    CeleryResult,
     Claim,
     Compare,
     Consumer,
@@ -525,6 +526,33 @@ class RedisBroker(Broker):
         key = f"celery-taskset-meta-{group_id}.s"
         size: bytes | None = self._permitted(lambda: self._redis.call("GET", key))
         return int(size) or None if size is not None and size.isdigit() else None
+
+    def chord_results(self, group_id: str) -> bytes | None:
+        key = f"celery-taskset-meta-{group_id}"
+        found: bytes | None = self._permitted(lambda: self._redis.call("GET", key))
+        return found
+
+    def store_celery_results(self, results: Sequence[CeleryResult], seconds: float | None) -> None:
+        kept = _kept(seconds)
+        runs: list[Run] = [
+            (
+                scripts.STORE_CELERY_RESULT,
+                (f"celery-task-meta-{one.task_id}",),
+                (one.text, kept, int(one.ended)),
+            )
+            for one in results
+        ]
+        self._redis.run_all(runs)
+
+    def store_celery_parts(
+        self, group_id: str, parts: Sequence[tuple[int, str]], seconds: float | None
+    ) -> None:
+        key, kept = f"celery-taskset-meta-{group_id}.j", _kept(seconds)
+        runs: list[Run] = [
+            (scripts.STORE_CELERY_PARTS, (key,), (kept, *itertools.chain(*some)))
+            for some in _cut(parts)
+        ]
+        self._redis.run_all(runs)
 
     def keeping(self) -> Keeping:
         names = ("maxmemory-policy", "appendonly", "save")
@@ -1256,6 +1284,11 @@ class RedisBroker(Broker):
 
     def _lock(self, name: str) -> str:
         return f"{self._prefix}{{unique:{name}}}"
+
+
+def _kept(seconds: float | None) -> int:
+    """Whole seconds that Celery's keys are kept; 0: for ever."""
+    return 0 if seconds is None else max(1, round(seconds))
 
 
 def _keeping(config: list[Any] | None, info: list[Any]) -> Keeping:

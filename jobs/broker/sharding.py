@@ -29,6 +29,7 @@ from typing import Any, TypeVar
 from jobs.broker.base import (
     About,
     Broker,
+    CeleryResult,
     Claim,
     Compare,
     Consumer,
@@ -578,6 +579,17 @@ class Sharded(Broker):
 
     def chord_size(self, group_id: str) -> int | None:
         return self._behind.chord_size(group_id)
+
+    def chord_results(self, group_id: str) -> bytes | None:
+        return self._behind.chord_results(group_id)
+
+    def store_celery_results(self, results: Sequence[CeleryResult], seconds: float | None) -> None:
+        self._behind.store_celery_results(results, seconds)
+
+    def store_celery_parts(
+        self, group_id: str, parts: Sequence[tuple[int, str]], seconds: float | None
+    ) -> None:
+        self._behind.store_celery_parts(group_id, parts, seconds)
 
     def keeping(self) -> Keeping:
         return self._behind.keeping()

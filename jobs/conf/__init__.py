@@ -140,6 +140,11 @@ class Conf:
     broker_wait_replicas: int = _setting(number(0, whole=True), 0)
     #: Whether workers send again, by themselves, committed calls that Redis has lost.
     recover: bool = _setting(values.yes_or_no, True)
+    #: Of which calls the ends are also written where Celery's clients read results: "clients", of
+    #: those that such a client has sent, and of what follows them; "all"; or "none".
+    celery_results: str = _setting(values.celery_results, "clients")
+    #: How long, in seconds, they stay there; None: for ever.
+    celery_result_expires: float | None = _setting(seconds_or_none, 86_400.0)
     #: Largest message, in bytes.
     message_max_bytes: int = _setting(number(1024, whole=True), 1_048_576)
     #: Largest stored result, in bytes.

@@ -400,6 +400,16 @@ def beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
     return dict(value)
 
 
+#: Values of CELERY_RESULTS.
+CELERY_RESULTS = ("clients", "all", "none")
+
+
+def celery_results(value: Any) -> str:
+    if value not in CELERY_RESULTS:
+        raise ValueError(f'must be "clients", "all" or "none", not {value!r}')
+    return str(value)
+
+
 def result_expires(value: Any) -> Mapping[str, float | None]:
     """One age for all final states, or one for some of them."""
     if not isinstance(value, Mapping):

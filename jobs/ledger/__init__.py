@@ -23,8 +23,10 @@ from jobs.ledger.outcomes import (
     record_attempts,
     record_ends,
     record_start,
+    replace_ended,
     results,
     rewritten,
+    roots,
     standing,
 )
 
@@ -51,7 +53,9 @@ __all__ = [
     "record_attempts",
     "record_ends",
     "record_start",
+    "replace_ended",
     "results",
     "rewritten",
+    "roots",
     "standing",
 ]

@@ -303,6 +303,24 @@ def not_sent(ids: Sequence[str]) -> set[str]:
     return new
 
 
+def roots(ids: Sequence[str], *, ended: bool) -> dict[str, str]:
+    """Of these calls, those that have ended, or that have not: id → the first call of its
+    workflow."""
+    found: dict[str, str] = {}
+    for part in chunks(ids):
+        rows = results().filter(id__in=part, state__in=TERMINAL) if ended else _open(part)
+        found |= {task_id: root or task_id for task_id, root in rows.values_list("id", "root_id")}
+    return found
+
+
+def replace_ended(ids: Sequence[str], groups_of: Sequence[str]) -> None:
+    """Delete the rows of these calls, which have ended, and the counters of these chords, which
+    have failed: they are sent again in another workflow."""
+    for part in chunks(ids):
+        results().filter(id__in=part, state__in=TERMINAL).delete()
+    groups().filter(id__in=groups_of, remaining__lte=0).delete()
+
+
 def forget(ids: Sequence[str]) -> None:
     """Mark calls that ran but asked not to be recorded, so that relay and recovery skip them."""
     _open(ids).update(message=b"", published_at=clock.now())

@@ -37,7 +37,7 @@ from jobs.broker.sharding import queue_of
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, NotReplicated, QueueRefused
 from jobs.ledger.outcomes import chunks, lock_rows
-from jobs.message import Message
+from jobs.message import Message, sent_by
 from jobs.models import TaskResult
 from jobs.models.moments import stored
 from jobs.states import State
@@ -116,6 +116,8 @@ def send(
             _push(outgoing, retry_policy or settings.retry_policy, settings.broker_wait_replicas)
         except NotReplicated as error:
             unsafe = error
+    if sent_by:
+        message.note_sent(messages)
     _announce(messages)
     if unsafe:
         unsafe.ids = tuple(sent.id for sent in messages)

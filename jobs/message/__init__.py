@@ -9,6 +9,8 @@ headers     ``jobs_ledger``   true: the call has a row in the ledger since it wa
             ``jobs_label``    its label
             ``jobs_fair``     its tenant; brokers find it by `jobs.broker.tenants.MARK`
             ``jobs_shard``    the key that chooses its shard
+            ``jobs_celery``   true: a Celery client has sent it, or a call that it follows
+            ``jobs_errback``  true: it is an errback that takes request, exception and traceback
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_attempts`` how many attempts it had before a person ran it again; absent: 0
             ``jobs_crashes``  how many times a worker vanished while it held this message
@@ -38,6 +40,8 @@ from jobs.message.call import (
     is_name,
     new_id,
     next_attempt,
+    note_sent,
+    sent_by,
     spread,
 )
 from jobs.message.wire import (
@@ -73,6 +77,8 @@ __all__ = [
     "mark_redelivered",
     "new_id",
     "next_attempt",
+    "note_sent",
+    "sent_by",
     "shard_key_of",
     "spread",
     "task_of",

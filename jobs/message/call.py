@@ -49,6 +49,8 @@ HEADERS = frozenset(
         *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
         "jobs_ledger",
+        "jobs_celery",
+        "jobs_errback",
         "jobs_label",
         "jobs_fair",
         "jobs_shard",
@@ -120,6 +122,12 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     marks: Marks = NO_MARKS
     #: The ledger has had a row of it since it was sent.
     ledger: bool = False
+    #: A Celery client has sent it, or a call that it follows: its end is written into Celery's
+    #: keys, too.
+    celery: bool = False
+    #: An errback that takes ``(request, exc, traceback)``: its first three arguments stand for
+    #: these; see `jobs.worker.record.errbacks`.
+    errback: bool = False
     #: Where it was sent; the exchange is empty when a queue was named. Both are empty in a message
     #: that was claimed: it belongs to its queue.
     exchange: str = ""
@@ -185,6 +193,17 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
                 found = msgspec.json.decode(self.wire_headers, type=dict[str, Any])
             self.own_headers = {k: v for k, v in found.items() if k not in HEADERS}
         return self.own_headers
+
+
+#: Id of a call of Celery's clients that runs in this process → the calls that it has sent.
+sent_by: dict[str, list[Message]] = {}
+
+
+def note_sent(messages: Sequence[Message]) -> None:
+    """Note these messages with the calls in `sent_by` that have sent them."""
+    for one in messages:
+        if (made := sent_by.get(one.parent_id or "")) is not None:
+            made.append(one)
 
 
 def next_attempt(
@@ -666,6 +685,8 @@ def new_message(
         parent_id=parent_id,
         sensitive=_NOTHING if task is None else task.sensitive,
     )
+    if sent_by and parent_id in sent_by:
+        made.celery = True
     if expires is not None:
         made.expires = end(expires)
     if task is not None and task.label:

@@ -70,6 +70,8 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     jobs_shard: str = ""
     #: Which texts of arguments are the sender's own: 1 for argsrepr, 2 for kwargsrepr, 3 for both.
     jobs_shown: int = 0
+    jobs_celery: bool = False
+    jobs_errback: bool = False
 
 
 class _SentWhere(msgspec.Struct, gc=False):
@@ -187,6 +189,8 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         message.fair,
         message.shard_key,
         (message.argsrepr is not None) + 2 * (message.kwargsrepr is not None),
+        message.celery,
+        message.errback,
     )
     own = message.headers if message.own_headers is None else message.own_headers
     if not own:
@@ -214,6 +218,7 @@ _particular = operator.attrgetter(
     *("eta", "expires", "group", "group_index", "retries", "attempts_before", "timelimit"),
     *("root_id", "parent_id", "unique", "fair", "shard_key", "origin", "own_headers", "marks"),
     *("shadow", "argsrepr", "kwargsrepr"),
+    *("celery", "errback"),
 )
 _NOTHING_PARTICULAR = _particular(Message(task="", id="", queue=""))
 #: What the messages of many calls have in common.
@@ -349,6 +354,8 @@ class _Headers(msgspec.Struct):
     jobs_label: _Label = ""
     jobs_fair: _Tenant = ""
     jobs_shard: _Other = ""
+    jobs_celery: bool = False
+    jobs_errback: bool = False
 
 
 class _Texts(msgspec.Struct):
@@ -494,6 +501,11 @@ def _message(
         if headers.jobs_shown & 2:
             made.kwargsrepr = texts.kwargsrepr
     properties = envelope.properties
+    # This project signs what it sends to open queues, too.
+    if headers.jobs_celery or (trusted and not properties.jobs_sig):
+        made.celery = True
+    if headers.jobs_errback:
+        made.errback = True
     if properties.priority:
         made.priority = _priority(properties.priority)
     if properties.jobs_attempts:
@@ -627,6 +639,7 @@ def _call_of_malformed(raw: bytes, queue: str, trusted: bool) -> Message | None:
         return None
     call = Message(task=name if is_name(name) else "?", id=task_id, queue=queue, own_headers={})
     call.ledger = headers.get("jobs_ledger") is True
+    call.celery = headers.get("jobs_celery") is True or (trusted and not told.get("jobs_sig"))
     if headers.get("ignore_result") in (True, False):
         call.ignore_result = headers["ignore_result"]
     for field, header in (("root_id", "root_id"), ("parent_id", "parent_id"), ("group", "group")):

@@ -198,6 +198,8 @@ def _flat(call: Call) -> list[Call]:
 
 #: Options of a chord that say when its header starts.
 _STARTS = ("countdown", "eta")
+#: Options of what has one end that say which group's member that end is, and of which chord.
+_PLACE = ("group_id", "group_index", "chord")
 
 
 def spread(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,11 +218,11 @@ def _split(given: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[
 
 
 def over_chain(call: Call) -> Call:
-    """Hand a chain's options to its calls: ``link`` and ``task_id`` to the last, ``link_error`` to
-    each, others to the first."""
+    """Hand a chain's options to its calls: ``link``, ``task_id`` and its place in a group to the
+    last, ``link_error`` to each, others to the first."""
     if not options(call) or not parts(call):
         return call
-    last, others = _split(options(call), "link", "task_id")
+    last, others = _split(options(call), "link", "task_id", *_PLACE)
     each, first = _split(others, "link_error")
     calls = [spread(part, each) for part in parts(call)]
     calls[0] = spread(calls[0], first)
@@ -229,8 +231,12 @@ def over_chain(call: Call) -> Call:
 
 
 def over_group(call: Call) -> Call:
-    """Hand a group's options to its members, all but ``task_id``."""
+    """Hand a group's options to its members, all but ``task_id``. A group that a Celery client has
+    put last into a member of a chord has a place in that chord, as each of its own members has: of
+    these the client has said so, too."""
     own, each = _split(options(call), "task_id")
+    if each.get("chord"):
+        _, each = _split(each, *_PLACE)
     if not each:
         return call
     if each.get("link"):
@@ -239,12 +245,14 @@ def over_group(call: Call) -> Call:
 
 
 def over_chord(call: Call) -> Call:
-    """Hand a chord's options on: ``link``, ``link_error`` and ``task_id`` to the body, times of
-    starting to the header, others to both."""
+    """Hand a chord's options on: ``link``, ``link_error``, ``task_id`` and its place in a group to
+    the body, times of starting to the header, others to both."""
     given = options(call)
     if not given:
         return call
-    of_body, both = _split(given, "link", "link_error", "task_id")
+    of_body, both = _split(given, "link", "link_error", "task_id", *_PLACE)
+    if of_body.get("task_id") == options(header(call)).get("task_id"):
+        of_body.pop("task_id", None)  # Celery's clients give a chord the id of its header
     starts, others = _split(both, *_STARTS)
     return chord(
         spread(header(call), {**others, **starts}), spread(body(call), {**others, **of_body})
@@ -265,9 +273,22 @@ def of_client(group_id: str, found: Call) -> Counted:
     Raises what `freeze` and `start` raise for a body that isn't a call.
     """
     ids = (message.derived_id(group_id, f"body/{n}") for n in itertools.count())
-    frozen = freeze(found, ids.__next__)
+    frozen = _outside(freeze(found, ids.__next__), group_id)
     start(frozen, [[]])
     return Counted(group_id, 0, frozen)
+
+
+def _outside(call: Call, group_id: str) -> dict[str, Any]:
+    """A frozen body, of whose last task Celery says that it is in the header's group: it isn't."""
+    what = kind(call)
+    if what == "chain":
+        *calls, end = parts(call)
+        return chain([*calls, _outside(end, group_id)])
+    if what == "chord":
+        return chord(header(call), _outside(body(call), group_id))
+    if options(call).get("group_id") == group_id:
+        return with_options(call, group_id=None)
+    return dict(call)
 
 
 class Start(NamedTuple):
@@ -291,8 +312,8 @@ def _start(call: Call, before: list[Any], kwargs: Mapping[str, Any], made: Start
         behind = [*reversed(rest), *(options(first).get("chain") or ())]
         _start(with_options(first, chain=behind) if behind else first, before, kwargs, made)
     elif what == "group":
-        for n, part in enumerate(parts(call)):
-            _start(member(part, options(call)["task_id"], n), before, kwargs, made)
+        for part in _members(call):
+            _start(part, before, kwargs, made)
     elif what == "chord":
         group_id, members = options(header(call))["task_id"], parts(header(call))
         if not members:
@@ -306,6 +327,23 @@ def _start(call: Call, before: list[Any], kwargs: Mapping[str, Any], made: Start
             args, own = [*before, *args], {**own, **kwargs}
         made.calls.append({**call, "args": args, "kwargs": {**own}})
     return None
+
+
+def _members(call: Call) -> list[Call]:
+    """A group's parts as its members, but for those that are members of a chord which the group is
+    the end of a member of."""
+    group_id = options(call).get("task_id")
+    return [
+        member(part, group_id, n) if group_id and not _in_chord(part) else part
+        for n, part in enumerate(parts(call))
+    ]
+
+
+def _in_chord(call: Call) -> bool:
+    what = kind(call)
+    if what == "chain":
+        return any(map(_in_chord, parts(call)[-1:]))
+    return _in_chord(body(call)) if what == "chord" else bool(options(call).get("chord"))
 
 
 def member(call: Call, group_id: str, index: int, of_chord: Call | None = None) -> dict[str, Any]:
@@ -335,11 +373,11 @@ def tasks_in_place(call: Call) -> Iterator[Call]:
         yield call
         inner: Iterable[Call] = reversed(options(call).get("chain") or ())
     elif what == "chord":
-        inner = (header(call), body(call))
+        group_id, members = options(header(call)).get("task_id"), enumerate(parts(header(call)))
+        headers = [member(part, group_id, n) if group_id else part for n, part in members]
+        inner = (*headers, body(call))
     elif what == "group":
-        group_id = options(call).get("task_id")
-        members = enumerate(parts(call))
-        inner = (member(part, group_id, n) if group_id else part for n, part in members)
+        inner = _members(call)
     else:
         inner = parts(call)
     for part in inner:

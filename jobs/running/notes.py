@@ -7,6 +7,7 @@ tasks go on while the broker is away.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -14,9 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 
-from jobs import broker
-from jobs.broker.base import About, Note
-from jobs.exceptions import BrokerUnavailable
+from jobs import broker, conf
+from jobs.broker.base import About, CeleryResult, Note
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 
 log = logging.getLogger("jobs.notes")
 
@@ -149,8 +150,11 @@ class Sender:
 def _send(taken: Sequence[Noted]) -> None:
     kept: dict[tuple[str, About], list[Note]] = {}
     gone: dict[tuple[str, About], list[str]] = {}
+    states: list[CeleryResult] = []
     for (name, task_id, about), value in taken:
-        if value is None:
+        if about is About.CELERY_STATE:
+            states += [CeleryResult(task_id, value().decode(), ended=False)] if value else []
+        elif value is None:
             gone.setdefault((name, about), []).append(task_id)
         else:
             kept.setdefault((name, about), []).append(Note(task_id, about, value()))
@@ -158,6 +162,9 @@ def _send(taken: Sequence[Noted]) -> None:
         broker.get().note(name, notes, KEPT[about])
     for (name, about), task_ids in gone.items():
         broker.get().forget_notes(name, task_ids, about)
+    if states:
+        with contextlib.suppress(QueueRefused):  # the recorder will be refused, too, and says so
+            broker.get().store_celery_results(states, conf.get().celery_result_expires)
 
 
 #: This process's.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 import functools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -131,6 +132,22 @@ def update_state(state: str | None = None, meta: Any = None, task_id: str | None
     said.pop(sent.id, None)
     changes: dict[str, Any] = {} if meta is None else {"meta": _meta(sent, meta)}
     _say(sent, **changes, **({} if state is None else {"state": _plain(state)}))
+    if state is not None and sent.celery and conf.get().celery_results != "none":
+        text = _for_celery(sent, state, changes.get("meta"))
+        notes.sender.put((sent.queue, sent.id, About.CELERY_STATE), lambda: text)
+
+
+def _for_celery(sent: Message, state: str, meta: msgspec.Raw | None) -> bytes:
+    """What Celery's clients are told of a state of the call's own, in Celery's form."""
+    about: dict[str, Any] = {
+        "status": state,
+        "result": None if meta is None else json.loads(bytes(meta)),
+        "traceback": None,
+        "children": [],
+        "date_done": None,
+        "task_id": sent.id,
+    }
+    return json.dumps(about).encode()
 
 
 def _say(sent: Message, **changes: Any) -> None:

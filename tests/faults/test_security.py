@@ -15,7 +15,7 @@ from pytest_django import Settings
 from jobs import broker
 from jobs.broker.base import Outgoing
 from jobs.broker.redis import RedisBroker
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.faults.tls import TlsFront
@@ -74,7 +74,19 @@ def test_a_worker_by_tls_with_the_documented_rights(
 def test_the_documented_rights_are_enough_for_every_verb(own_valkey: Valkey) -> None:
     user = documented_user(own_valkey, "mail")
     limited = RedisBroker(own_valkey.url.replace("//", f"//{user}@"))
+    for_celery = [verb for name, verb in VERBS.items() if "celery" in name]
     for verb in VERBS.values():
+        if verb not in for_celery:
+            verb(limited)
+    for verb in for_celery:
+        with pytest.raises(QueueRefused):
+            verb(limited)
+    rights = ("~celery-task*", "&celery-task-meta-*")
+    text = (ROOT / "docs" / "deployment.md").read_text()
+    assert all(f"`{right}`" in text for right in rights)
+    with own_valkey.client() as client:
+        client.execute_command("ACL", "SETUSER", "shop", *rights)
+    for verb in for_celery:
         verb(limited)
     with pytest.raises(BrokerUnavailable, match=r"(?i)no permissions.*\. Give.*ACL SETUSER"):
         limited.push([Outgoing("private", b"a")])

@@ -53,6 +53,24 @@ def note(*args: Any) -> None:
     Run.objects.create(label=json.dumps(args))
 
 
+@task
+def note_id(task_id: str, label: str) -> None:
+    note.run(task_id, label)
+
+
+@task
+def note_error(request: Any, error: BaseException, traceback: str, label: str) -> None:
+    note.run(request.id, list(request.args), repr(error), "in fail" in traceback, label)
+
+
+note_error_whole = task(note_error.run, name="note_error_whole", atomic=True)
+
+
+@task(sensitive=["password"])
+def fail_secretly(password: str, text: str) -> None:
+    fail.run(text)
+
+
 def notes() -> list[str]:
     return list(Run.objects.order_by("id").values_list("label", flat=True))
 
@@ -112,11 +130,25 @@ def test_callbacks() -> None:
 
 
 def test_errbacks() -> None:
-    result = fail.apply_async(("boom",), link=note.s("never"), link_error=note.s("told"))
+    result = fail.apply_async(("boom",), link=note.s("never"), link_error=note_id.s("told"))
     work()
     assert notes() == [json.dumps([result.id, "told"])]
-    told = TaskResult.objects.get(task=note.name)
+    told = TaskResult.objects.get(task=note_id.name)
     assert told.state == State.SUCCESS
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_errbacks_that_take_the_error(atomic: bool) -> None:
+    errback = (note_error_whole if atomic else note_error).s("told")
+    secret = fail_secretly.apply_async(("hush", "boom"), link_error=errback)
+    work()
+    assert json.loads(notes()[0]) == [secret.id, ["…", "boom"], "ValueError('boom')", True, "told"]
+    assert TaskResult.objects.get(task=errback.task).parent_id == secret.id
+    with pytest.raises(TypeError, match=r"request, exception and traceback"):
+        fail.apply_async(("boom",), link_error=note_error.s())
+    fail.apply_async(("boom",), link_error=note.si("its own alone"))
+    work()
+    assert notes()[1:] == ['["its own alone"]']
 
 
 def test_when_one_fails_the_rest_ends_as_it_did() -> None:

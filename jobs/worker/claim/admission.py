@@ -229,6 +229,15 @@ def _without_ended(
     redelivered = {d.message.id for d in deliveries if d.message.marks.redelivered}
     begun = here() if redelivered else set()
     ended = ledger.ended(list(doubtful))
+    if again := {
+        d.message.id: d.message.root_id or d.message.id
+        for d in deliveries
+        if d.message.celery and d.message.id in redelivered and d.message.id not in ended
+    }:
+        # A call that has ended is sent anew in another workflow of a Celery client: the row, which
+        # is open, is that one's. See `joining`.
+        now = ledger.roots(list(again), ended=False)
+        ended |= {task_id for task_id, root in now.items() if root != again[task_id]}
     reasons = _unburied(redelivered & ended, queue)
     left, outcomes = [], []
     for d in deliveries:

@@ -22,6 +22,7 @@ from jobs import (
     routing,
     signals,
 )
+from jobs.api.sending import takes_error
 from jobs.conf.values import check_label, tenant
 from jobs.control.metrics import FAILED, REVOKED
 from jobs.exceptions import JobsError, MessageError, SendError, TaskRevoked
@@ -33,6 +34,7 @@ from jobs.message.workflow import Call
 from jobs.registry import tasks
 from jobs.states import State
 from jobs.timing import clock
+from jobs.worker.record import errbacks as errback_arguments
 from jobs.worker.record.outcome import (
     BURIED,
     NOTHING,
@@ -73,6 +75,8 @@ def after_success(sent: Message, result: Any) -> Following:
     """
     callbacks = enumerate(sent.embed.get("callbacks") or ())
     parts = [started(sent, f"callback {n}", call, [result]) for n, call in callbacks]
+    if len(parts) > 1:
+        parts = _as_group(sent, "callbacks", parts)
     if sent.embed.get("chain"):
         parts.append(started(sent, "chain", _chained(sent.embed["chain"]), [result]))
     following = _together(parts, _membership(sent))
@@ -99,6 +103,7 @@ def _together(parts: Sequence[Following], members: Sequence[Member]) -> Followin
         [one for part in parts for one in part.chords],
         [one for part in parts for one in part.ends],
         [*members, *(one for part in parts for one in part.members)],
+        children=[one for part in parts for one in part.children],
         context=_context(),
     )
 
@@ -117,12 +122,13 @@ def after_end(
         return NOTHING
     parts = []
     if state == State.FAILURE and sent.embed.get("errbacks"):
-        parts.append(told(sent, sent.embed["errbacks"]))
+        parts.append(told(sent, sent.embed["errbacks"], why))
     if sent.embed.get("chain"):
         ended = failure(sent, raw, run, why, state)
         error = f"{sent.task}[{sent.id}], before it in its chain: {ended.error}"
         call = workflow.chain(reversed(sent.embed["chain"]))
-        ends, members = unsent(call, ended._replace(error=error, parent_id=sent.id))
+        ended = ended._replace(error=error, parent_id=sent.id)
+        ends, members = unsent(call, ended, celery=sent.celery)
         parts.append(Following(ends=ends, members=members))
     return _together(parts, _membership(sent))
 
@@ -176,24 +182,68 @@ def after_replacing(sent: Message, call: Call) -> Following:
     """The start of a call's replacement, which is sent instead. Raises `SendError`."""
     start = workflow.start(call)
     # Their parent is that of the replaced call, whose id the last task of the replacement gets.
-    messages = [message_of(one, sent.parent_id, _root(sent)) for one in start.calls]
+    messages = [message_of(one, sent.parent_id, _root(sent), sent.celery) for one in start.calls]
     for one in messages:
         message.encode(one)
     return Following(messages, start.chords, replaces=sent.id, context=_context())
 
 
-def told(sent: Message, errbacks: Sequence[Call]) -> Following:
-    """The errbacks of a call that has failed, which are given its id."""
-    starts = [started(sent, f"errback {n}", call, [sent.id]) for n, call in enumerate(errbacks)]
-    return _together(starts, ())
+def told(sent: Message, errbacks: Sequence[Call], why: BaseException) -> Following:
+    """The errbacks of a call that has failed: each is given its id, or what has become of it."""
+    starts = []
+    for n, call in enumerate(errbacks):
+        new = _takes_error(call)
+        before = errback_arguments.to_wire(sent, why) if new else [sent.id]
+        start = started(sent, f"errback {n}", call, before)
+        for one in start.messages:
+            one.errback = new and not call.get("immutable")
+        starts.append(start)
+    return _together(_as_group(sent, "errbacks", starts), ())
 
 
-def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
+def _takes_error(call: Call) -> bool:
+    try:
+        return takes_error(call)
+    except NO_CALL:
+        return False  # it can't be sent either
+
+
+def _as_group(sent: Message, what: str, parts: list[Following]) -> list[Following]:
+    """The same, for Celery's clients as one group: so Celery sends several callbacks, and errbacks
+    however few."""
+    if not sent.celery:
+        return parts
+    members = [one for part in parts for one in part.children]
+    group = [[message.derived_id(sent.id, what), None], members]
+    return [*(one._replace(children=()) for one in parts), Following(children=[group])]
+
+
+def ids_behind(sent: Message, *, succeeded: bool) -> list[str]:
+    """The ids of calls that may have ended with this one: of the rest of its chain, unless it has
+    succeeded, and of the body of its chord with all that follows that."""
+    waiting: list[Call] = []
+    if not succeeded and sent.embed.get("chain"):
+        waiting.append(workflow.chain(reversed(sent.embed["chain"])))
+    if isinstance(sent.embed.get("chord"), Mapping):
+        waiting.append(sent.embed["chord"])
+    found: dict[str, None] = {}
+    for call in waiting:  # it grows meanwhile
+        for one in _tasks(call):
+            options = workflow.options(one)
+            if message.is_name(options.get("task_id")) and options["task_id"] not in found:
+                found[options["task_id"]] = None
+                if isinstance(options.get("chord"), Mapping):
+                    waiting.append(options["chord"])
+    return list(found)
+
+
+def unsent(call: Call, ended: Record, *, celery: bool = False) -> tuple[list[Record], list[Member]]:
     """The ends of all tasks of a call that will not be sent, and which of them are members of
-    chords. ``ended``: the end of another call, which they end like."""
+    chords. ``ended``: the end of another call, which they end like. ``celery``: as of
+    `Message`."""
     ends, members = [], []
     root_id = ended.root_id or ended.id
-    foreign = conf.get().queue(ended.queue).open
+    foreign = celery or conf.get().queue(ended.queue).open
     for one in _tasks(call):
         name, options = str(one.get("task")), workflow.options(one)
         task_id, group_id = options.get("task_id"), options.get("group_id")
@@ -222,7 +272,7 @@ def unsent(call: Call, ended: Record) -> tuple[list[Record], list[Member]]:
         )
         if group_id and isinstance(options.get("chord"), Mapping):
             body = options["chord"] if foreign else None
-            members.append(Member(task_id, group_id, root_id, body))
+            members.append(Member(task_id, group_id, root_id, body, celery))
     return ends, members
 
 
@@ -237,15 +287,39 @@ def started(sent: Message, what: str, call: Call, before: list[Any]) -> Followin
         for one in start.calls:
             _check(one)
         return Following(
-            [message_of(one, sent.id, _root(sent)) for one in start.calls], start.chords
+            [message_of(one, sent.id, _root(sent), sent.celery) for one in start.calls],
+            start.chords,
+            children=[_child(call)] if sent.celery else (),
         )
     except NO_CALL as error:
         log.error("task %s is followed by what can't be sent: %s (%r)", sent.id, shown(call), error)
         why = JobsError(f"It can't be sent after {sent.task}[{sent.id}]: {error!r}")
         why.__cause__ = error
         ended = failure(sent, b"", Run("", time.time()), why)
-        ends, members = unsent(call, ended._replace(parent_id=sent.id))
+        ends, members = unsent(call, ended._replace(parent_id=sent.id), celery=sent.celery)
         return Following(ends=ends, members=members)
+
+
+def _child(call: Call) -> list[Any]:
+    """The result of a frozen call that is sent, as Celery stores it with the call that sends it: of
+    a chain that of its first call, of a chord that of its header."""
+    what = workflow.kind(call)
+    if what == "chain":
+        return _child(workflow.parts(call)[0])
+    if what == "task":
+        return [[workflow.options(call)["task_id"], None], None]
+    members = workflow.header(call) if what == "chord" else call
+    results = [_last(part) for part in workflow.parts(members)]
+    return [[workflow.options(members).get("task_id"), None], results]
+
+
+def _last(call: Call) -> list[Any]:
+    """The result of a member of a group: that of its last call, behind those before it."""
+    result: list[Any] | None = None
+    tasks = workflow.parts(call) if workflow.kind(call) == "chain" else [call]
+    for one in tasks:
+        result = [[workflow.options(workflow.last(one))["task_id"], result], None]
+    return result or []
 
 
 def shown(call: Any) -> str:
@@ -261,9 +335,12 @@ def _check(call: Call) -> None:
         raise ValueError(f"{call['task']!r}[{task_id!r}]: a name or id that can't be stored")
 
 
-def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
+def message_of(call: Call, parent_id: str | None, root_id: str, celery: bool = False) -> Message:
     """The message of a call of a single task. A foreign client may have written it, so its options
-    are not checked: those that mean nothing are left out, and others go as they are."""
+    are not checked: those that mean nothing are left out, and others go as they are.
+
+    ``celery``: as of `Message`.
+    """
     options = stamped(workflow.options(call))
     if options.get("countdown") is None:
         eta = _moment(options.get("eta"))
@@ -292,6 +369,7 @@ def message_of(call: Call, parent_id: str | None, root_id: str) -> Message:
     name = call["task"]
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
     sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
+    sent.celery = celery
     sent.fair = _tenant(sent, options)
     sent.shard_key = _shard_key(sent, options)
     return _placed(sent, options)
@@ -360,8 +438,9 @@ def _membership(sent: Message) -> list[Member]:
     body = sent.embed.get("chord")
     if not (sent.group and body):
         return []
-    foreign = conf.get().queue(sent.queue).open
-    return [Member(sent.id, sent.group, _root(sent), body if foreign else None, _context())]
+    foreign = sent.celery or conf.get().queue(sent.queue).open
+    body = body if foreign else None
+    return [Member(sent.id, sent.group, _root(sent), body, sent.celery, _context())]
 
 
 def _root(sent: Message) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 from django.db import transaction
 
@@ -40,6 +41,8 @@ def send(followings: Sequence[Following]) -> None:
     if not ids:
         return
     new = ledger.not_sent(ids)
+    if len(new) < len(ids):
+        new |= _sent_anew(followings, new)
     again = [f for f in followings if any(one.id in new for one in f.messages)]
     chords = [chord for following in again for chord in following.chords]
     if chords:
@@ -51,6 +54,34 @@ def send(followings: Sequence[Following]) -> None:
     messages = {one.id: one for following in again for one in following.messages if one.id in new}
     contexts = {one.id: f.context for f in again if f.context for one in f.messages}
     publish.send(list(messages.values()), using=ledger.alias(), contexts=contexts)
+
+
+def _sent_anew(followings: Sequence[Following], new: Collection[str]) -> set[str]:
+    """Those of these calls, beside the new ones, that have ended in another workflow of a Celery
+    client: it has sent calls of the same ids once more, and expects them to run once more.
+
+    Their rows are deleted. A call of the same workflow was sent before; so was one that has not
+    ended, and both workflows go on with its end.
+    """
+    known = {
+        one.id: one.root_id or one.id
+        for following in followings
+        for one in following.messages
+        if one.celery and one.id not in new
+    }
+    if not known:
+        return set()
+    before = ledger.roots(list(known), ended=True)
+    found = {task_id for task_id, root in before.items() if root != known[task_id]}
+    if found:
+        chords = [
+            chord.id
+            for following in followings
+            if any(one.id in found for one in following.messages)
+            for chord in following.chords
+        ]
+        ledger.replace_ended(list(found), chords)
+    return found
 
 
 def join(ends: Iterable[Member], newly: Collection[str]) -> list[str]:
@@ -120,8 +151,10 @@ def _complete(group: TaskGroup, last: Member) -> Following:
     try:
         # A savepoint: what the database refuses of the body must not undo the members' ends.
         with transaction.atomic(using=ledger.alias()):
-            start = workflow.start(body, [_results(group)])
-            messages = [message_of(call, last.id, last.root_id) for call in start.calls]
+            start = workflow.start(body, [_results(group, nested=last.celery)])
+            messages = [
+                message_of(call, last.id, last.root_id, last.celery) for call in start.calls
+            ]
             for one in messages:
                 message.encode(one)  # raises `SendError` where the results can't be sent
             send([Following(messages, start.chords, context=last.context)])
@@ -146,17 +179,21 @@ def _complete(group: TaskGroup, last: Member) -> Following:
         return NOTHING
 
 
-def _results(group: TaskGroup) -> list[object]:
-    """The results of all members, in their order; raises `ChordError`."""
+def _results(group: TaskGroup, *, nested: bool = False) -> list[object]:
+    """The results of all members, in their order; raises `ChordError`.
+
+    ``nested``: a Celery client may have sent it, and so have saved which members are groups.
+    """
     rows = ledger.results().filter(group_id=group.id)
     found = rows.order_by("group_index").values_list("id", "task", "state", "error", "result")
-    texts, size, limit = [], 0, conf.get().message_max_bytes
+    texts: dict[str, str] = {}
+    size, limit = 0, conf.get().message_max_bytes
     for task_id, task, state, error, text in found.iterator(chunk_size=_CHUNK):
         if state != State.SUCCESS:
             raise _of_member(task_id, task, state, error)
         size += len(text or "null") + 1
         if size <= limit:
-            texts.append(text or "null")
+            texts[task_id] = text or "null"
     if size > limit:
         raise ChordError(
             f"The {group.size:,} results of its chord have {size:,} bytes; "
@@ -167,8 +204,24 @@ def _results(group: TaskGroup) -> list[object]:
             f"{group.size - len(texts):,} of the {group.size:,} results of its chord are not in "
             "the ledger any more."
         )
-    results: list[object] = serialization.loads(f"[{','.join(texts)}]")
+    saved = broker.get().chord_results(group.id) if nested else None
+    whole = f"[{','.join(texts.values())}]" if saved is None else _as_saved(saved, texts)
+    results: list[object] = serialization.loads(whole)
     return results
+
+
+def _as_saved(saved: bytes, texts: Mapping[str, str]) -> str:
+    """The JSON of these results (by their ids) with those of each group as a list, as a Celery
+    client has saved the members; raises `ChordError` for what can't be read."""
+
+    def text_of(result: Any) -> str:
+        (task_id, _), members = result
+        return texts[task_id] if members is None else f"[{','.join(map(text_of, members))}]"
+
+    try:
+        return text_of(serialization.loads(saved)["result"])
+    except NO_CALL as error:
+        raise ChordError(f"Which results its chord is to get can't be read: {error!r}.") from error
 
 
 def _of_member(task_id: str, task: str, state: str, error: str) -> ChordError:
@@ -190,11 +243,18 @@ def _failed(body: workflow.Call, last: Member, error: Exception) -> Following:
         return NOTHING  # a group of nothing
     run = Run("", clock.now().timestamp())
     ended = failure(message_of(firsts[0], last.id, last.root_id), b"", run, error)
-    ends, members = unsent(body, ended)
+    if last.celery and workflow.kind(body) == "group":
+        # Celery's clients get the member's own exception then.
+        rows = ledger.results().filter(group_id=last.group_id, state=State.FAILURE)
+        columns = "result", "error_type", "error", "traceback"
+        if own := rows.order_by("group_index").values(*columns).first():
+            ended = ended._replace(**own)
+    ends, members = unsent(body, ended, celery=last.celery)
     ends = [one._replace(traceback=ended.traceback) for one in ends]
     for first in firsts:
         errbacks = workflow.listed(workflow.options(first).get("link_error"))
-        after = told(message_of(first, last.id, last.root_id), errbacks)
+        failed = message_of(first, last.id, last.root_id, last.celery)
+        after = told(failed, errbacks, error)
         send([after._replace(context=last.context)])
         ends += after.ends
         members += after.members

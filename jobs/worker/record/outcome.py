@@ -33,7 +33,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import unique
 from jobs.ledger.outcomes import Attempt, Record
-from jobs.message import Message, id_time
+from jobs.message import Message, id_time, sent_by
 from jobs.message.workflow import Call, Counted
 from jobs.running import progress
 from jobs.running.request import said
@@ -76,6 +76,8 @@ class Member(NamedTuple):
     root_id: str
     #: The chord's body, as in the member's message, if a Celery client may have sent that.
     body: Call | None = None
+    #: As of `Message`.
+    celery: bool = False
     #: As of `Following`.
     context: contextvars.Context | None = None
 
@@ -92,6 +94,8 @@ class Following(NamedTuple):
     members: Sequence[Member] = ()
     #: The id of the call that these messages replace: their last task ends under it.
     replaces: str = ""
+    #: What Celery's clients see as the call's children; see `celery_results`.
+    children: Sequence[Any] = ()
     #: The context of the call, in which receivers of `task_sending` hear of these messages; None
     #: if there are no receivers.
     context: contextvars.Context | None = None
@@ -138,6 +142,8 @@ class Outcome(msgspec.Struct, frozen=True):
     failed: bool = False
     #: The id of the call, when it has notes on the broker.
     reported: str = ""
+    #: What Celery's clients see as calls that it has sent itself; see `celery_results`.
+    children: Sequence[Any] = ()
     #: About how many bytes it holds, when they are many: see `weighed`.
     size: int = 0
 
@@ -214,6 +220,8 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
     """The outcome of a delivery that has run: with its size, and with what it has reported."""
     if said:
         said.pop(delivery.message.id, None)
+    if sent_by and (made := sent_by.pop(delivery.message.id, None)):
+        outcome = replace(outcome, children=[*celery_children(made), *outcome.children])
     if progress.told and (reported := progress.over(delivery.message.id)):
         outcome = replace(outcome, reported=reported)
     # Only what may be long is weighed. Arguments are no longer than the message.
@@ -225,6 +233,23 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
     ):
         return weighed(outcome)
     return outcome
+
+
+def celery_children(made: Sequence[Message]) -> list[Any]:
+    """The children of a call that has sent these messages, its calls and groups, as Celery's
+    clients see them; see `celery_results`."""
+    found: list[Any] = []
+    groups: dict[str, list[Any]] = {}
+    for one in made:
+        child = [[one.id, None], None]
+        if one.group is None:
+            found.append(child)
+        elif one.group in groups:
+            groups[one.group].append(child)
+        else:
+            groups[one.group] = [child]
+            found.append([[one.group, None], groups[one.group]])
+    return found
 
 
 def origin(
@@ -601,10 +626,10 @@ def buried_types() -> set[str]:
 def already_ended(delivery: Delivery, unburied: str | None = None) -> Outcome:
     """The outcome of a call whose end an earlier delivery has recorded. ``unburied``: why the
     message is to be a dead letter, if that delivery did not get so far as to make it one."""
-    task_id = delivery.message.id
+    sent = delivery.message
     if unburied is None:
-        return Done(*origin(delivery), ended=task_id)
-    return Dead(*origin(delivery), ended=task_id, reason=unburied, raw=delivery.raw)
+        return Done(*origin(delivery), ended=sent.id, call=sent)
+    return Dead(*origin(delivery), ended=sent.id, call=sent, reason=unburied, raw=delivery.raw)
 
 
 def undecided(

@@ -42,7 +42,7 @@ from jobs.running.request import request_of
 from jobs.states import TERMINAL
 from jobs.timing import clock
 from jobs.worker.loops import AWAY, Backoff, vital
-from jobs.worker.record import joining
+from jobs.worker.record import celery_results, joining
 from jobs.worker.record.following import after_end
 from jobs.worker.record.metering import Meter
 from jobs.worker.record.outcome import (
@@ -128,6 +128,10 @@ class Recorder:
         self._writing = False
         self._care = Care()
         self._meter = Meter() if conf.get().metrics else None
+        #: Of which calls Celery's clients are told: see JOBS["CELERY_RESULTS"]; empty: of none.
+        self._celery = conf.get().celery_results.replace("none", "")
+        #: Whether the log says that the broker refuses Celery's keys.
+        self._celery_refused = False
         self._patience = Backoff(
             log,
             "the {what} is away; finished tasks wait to be recorded",
@@ -269,6 +273,10 @@ class Recorder:
             # end, and does the rest.
             batch = self._record(batch)
             # Before the acknowledgement, for the same reason.
+            if self._celery and (
+                self._celery == "all" or any(o.call is not None and o.call.celery for o in batch)
+            ):
+                self._tell_celery(batch)
             if slots := [slot for o in batch for slot in o.slots]:
                 self._tell_all(keeper.free, slots)
             if locks := [o.lock for o in batch if o.lock and isinstance(o, _ENDS)]:
@@ -288,6 +296,25 @@ class Recorder:
         if self._meter:
             self._meter.send(time.monotonic())
         self._writing = False
+
+    def _tell_celery(self, batch: Sequence[Outcome]) -> None:
+        """Store what has become of calls where Celery's clients read it."""
+        asked = celery_results.asked(batch, everything=self._celery == "all")
+        if not asked:
+            return
+        try:
+            kept = conf.get().celery_result_expires
+            # First: who hears of the body's end may look at these.
+            for group_id, parts in self._persist(celery_results.failed_chords, batch).items():
+                self._persist(broker.get().store_celery_parts, group_id, parts, kept)
+            results = self._persist(celery_results.told, asked)
+            self._persist(broker.get().store_celery_results, results, kept)
+        except (DatabaseError, QueueRefused) as error:
+            if not self._celery_refused:
+                log.error("Celery's clients can't be told of the ends of their calls: %s", error)
+            self._celery_refused = True
+        else:
+            self._celery_refused = False
 
     def _announce(self, batch: Sequence[Outcome]) -> None:
         """Tell receivers about calls that were revoked, and about dead letters."""

@@ -26,7 +26,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.dispatch import Signal
 from msgspec.structs import replace
 
-from jobs import conf, ledger, message, signals
+from jobs import broker, conf, ledger, message, signals
 from jobs.api.options import (
     check_again,
     check_asked,
@@ -36,6 +36,7 @@ from jobs.api.options import (
 from jobs.api.task import Task
 from jobs.control.metrics import FAILED, RETRIED, REVOKED, SUCCEEDED
 from jobs.exceptions import (
+    BrokerUnavailable,
     Ignore,
     Interrupted,
     JobsError,
@@ -62,7 +63,7 @@ from jobs.running.request import (
 )
 from jobs.states import State
 from jobs.worker.loops import vital
-from jobs.worker.record import joining
+from jobs.worker.record import celery_results, errbacks, joining
 from jobs.worker.record import outcome as rows
 from jobs.worker.record.following import (
     after_end,
@@ -104,6 +105,8 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     hooks = task.hooks
     attempt = Run(worker, time.time())
     current.set((sent, worker))
+    if sent.celery:
+        message.sent_by[sent.id] = []
     outcome = None
     try:
         try:
@@ -117,12 +120,14 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             soft = limits.soft(sent, task)
             if task.atomic:
                 outcome = _run_atomic(delivery, attempt, limits.timer, soft)
-            elif soft is None:
-                # What `Task.__call__` does.
-                result = (task if task.called else task.run)(*sent.args, **sent.kwargs)
             else:
-                with limits.timer.limit(soft):
-                    result = task(*sent.args, **sent.kwargs)
+                args = errbacks.arguments(sent, worker) if sent.errback else sent.args
+                if soft is None:
+                    # What `Task.__call__` does.
+                    result = (task if task.called else task.run)(*args, **sent.kwargs)
+                else:
+                    with limits.timer.limit(soft):
+                        result = task(*args, **sent.kwargs)
         except BaseException as error:  # noqa: BLE001  sys.exit() in a task is the task's failure
             isolation.after_task(sent)
             outcome = _raised(delivery, attempt, error)
@@ -146,6 +151,8 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
     current.set((sent, worker))
+    if sent.celery:
+        message.sent_by[sent.id] = []
     told: list[Callable[[], None]] = []
     signals.later.set(told)
     try:
@@ -158,10 +165,11 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             if "before_start" in task.hooks:
                 await sync_to_async(_before_start, thread_sensitive=False)(delivery)
             soft = limits.soft(sent, task)
+            args = errbacks.arguments(sent, worker) if sent.errback else sent.args
             if soft is None:
-                result = await task(*sent.args, **sent.kwargs)
+                result = await task(*args, **sent.kwargs)
             else:
-                result = await _within(soft, task(*sent.args, **sent.kwargs))
+                result = await _within(soft, task(*args, **sent.kwargs))
         except BaseException as error:  # noqa: BLE001  as in `run`
             outcome = _raised(delivery, attempt, error)
         else:
@@ -192,6 +200,16 @@ def _track_start(delivery: Delivery, attempt: Run) -> None:
     except DatabaseError as error:
         log.warning("that task %s has started can't be recorded: %s", row.id, error)
         connections[ledger.alias()].close()
+    asked = conf.get().celery_results
+    if asked == "all" or (asked == "clients" and delivery.message.celery):
+        try:
+            kept = conf.get().celery_result_expires
+            told = celery_results.started(row.id, row.worker)
+            broker.get().store_celery_results([told], kept)
+        except BrokerUnavailable as error:
+            log.warning(
+                "Celery's clients can't be told that task %s has started: %s", row.id, error
+            )
 
 
 async def _within(seconds: float, call: Any) -> Any:
@@ -213,13 +231,15 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
     """Commit the task's effects and its result in one transaction: both or neither, and once."""
     sent, task = delivery.message, delivery.task
     returned = False
+    after = NOTHING
     told: list[str] = []
     try:
         with transaction.atomic(using=ledger.alias()):
             connection = connections[ledger.alias()]
             depth = len(connection.atomic_blocks)
+            args = errbacks.arguments(sent, attempt.worker) if sent.errback else sent.args
             with timer.limit(soft):
-                result = task(*sent.args, **sent.kwargs)
+                result = task(*args, **sent.kwargs)
             if isolation.end_fork:
                 isolation.end_fork(False)  # before anything is recorded or committed
             if len(connection.atomic_blocks) != depth or connection.closed_in_transaction:
@@ -260,6 +280,7 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
         call=sent,
         began=attempt.started,
         over=time.time(),
+        children=after.children,
     )
 
 

@@ -16,6 +16,7 @@ import redis
 from jobs.broker.base import (
     About,
     Broker,
+    CeleryResult,
     Compare,
     Note,
     Outgoing,
@@ -118,6 +119,8 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "count": lambda b: b.count("mail", {"failed": 1}, {"shop.x": {"failed": 1}}),
     "counts": lambda b: b.counts([Span("mail", Resolution.EVER, 0)]),
     "task_counts": lambda b: b.task_counts([Span("mail", Resolution.EVER, 0)]),
+    "store_celery_results": lambda b: b.store_celery_results([CeleryResult("a", "{}", True)], 60),
+    "store_celery_parts": lambda b: b.store_celery_parts("a", [(0, "[]")], None),
     "subscribe": lambda b: b.subscribe("topic").__enter__(),
     "notify": lambda b: b.notify("topic"),
     "check_queues": lambda b: b.check_queues(["mail"]),

@@ -46,6 +46,8 @@ OTHERS: dict[str, Any] = {
     "held": True,
     "unique": "unique",
     "label": "label",
+    "celery": True,
+    "errback": True,
     "fair": "tenant",
     "shard_key": "key",
     "sensitive": frozenset({"0", "a"}),

@@ -1,0 +1,1 @@
+"""What runs in Celery's own environment: it can import nothing of this project."""

@@ -1,0 +1,120 @@
+"""Tasks for the tests in which Celery's clients send the calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jobs import Task, group, task
+from jobs.exceptions import Ignore, Reject
+from tests.models import Run
+
+
+@task
+def add(x: int, y: int = 0) -> int:
+    return x + y
+
+
+@task
+def total(numbers: list[Any]) -> Any:
+    return sum(sum(one) if isinstance(one, list) else one for one in numbers)
+
+
+@task
+def same(value: Any) -> Any:
+    return value
+
+
+@task
+def fail(*_args: Any, text: str = "no") -> None:
+    raise ValueError(text)
+
+
+@task(ignore_result=True)
+def forgetful() -> int:
+    return 1
+
+
+@task(track_started=True)
+def started_until(label: str) -> str:
+    """Runs until there is a row of this label."""
+    import time
+
+    while not Run.objects.filter(label=label).exists():
+        time.sleep(0.01)
+    return label
+
+
+@task(bind=True)
+def tell_until(self: Task[..., Any], label: str) -> str:
+    """Has a state of its own until there is a row of this label."""
+    self.update_state(state="PROGRESS", meta={"done": 1, "é": [None]})
+    started: str = started_until(label)
+    return started
+
+
+@task
+def note(label: str) -> str:
+    Run.objects.create(label=label)
+    return label
+
+
+@task
+def noted() -> list[str]:
+    return list(Run.objects.order_by("id").values_list("label", flat=True))
+
+
+@task(bind=True)
+def retry_until(self: Task[..., Any], label: str) -> int:
+    """Is tried again until there is a row of this label."""
+    if not Run.objects.filter(label=label).exists():
+        raise self.retry(exc=KeyError(label), countdown=0.2, max_retries=500)
+    return self.request.retries
+
+
+@task(bind=True, max_retries=0)
+def retry_in_vain(self: Task[..., Any]) -> None:
+    raise self.retry()
+
+
+@task
+def reject() -> None:
+    raise Reject("broken")
+
+
+@task
+def ignore() -> None:
+    raise Ignore
+
+
+@task(bind=True)
+def replace_by(self: Task[..., Any], call: dict[str, Any]) -> None:
+    self.replace(add.s(*call["args"]))
+
+
+@task
+def send_more() -> str:
+    """Sends a call and a group."""
+    add.delay(1, 1)
+    group(add.s(n, n) for n in range(2)).delay()
+    return "sent"
+
+
+@task(bind=True)
+def add_another(self: Task[..., Any], x: int) -> int:
+    """Adds a call to its own chord."""
+    self.add_to_chord(add.s(x, 100))
+    return x
+
+
+@task
+def note_error(request: Any, error: BaseException, traceback: Any) -> str:
+    """An errback of the new style."""
+    text = f"{request.id} {request.kwargs} {error!r} {'in fail' in str(traceback)}"
+    Run.objects.create(label=text)
+    return text
+
+
+@task(atomic=True)
+def note_whole(label: str) -> str:
+    Run.objects.create(label=label)
+    return label
