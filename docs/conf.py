@@ -47,9 +47,7 @@ release = version = os.environ.get("DOCS_VERSION") or jobs.__version__
 
 root_doc = INDEX
 include_patterns = [
-    "README*.md",
-    "CONTRIBUTING.md",
-    "CHANGELOG.md",
+    "*.md",
     "benchmarks/README.md",
     "docs/**",
 ]
