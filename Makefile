@@ -12,6 +12,7 @@ PARALLEL_POSTGRES ?= 2
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --durations=10
 INSTALLED := $(VENV)/.installed
+CELERY := $(VENV)/celery/.installed
 # Says which interpreter one is, inside of a virtual environment and outside.
 WHICH := import sys; print(sys.version, sys.base_prefix)
 # Checks and tests don't depend on a developer's own .env.
@@ -82,14 +83,14 @@ ON_MARIADB := $(addprefix integration/,admin/test_errors.py admin/test_result_fi
 EVERY_VERSION := unit integration e2e/test_beat.py e2e/test_processes.py e2e/test_project_fixture.py \
 	e2e/test_worker.py
 
-test: $(INSTALLED) ## Run all tests on SQLite, and beside them those that depend on the database on PostgreSQL
+test: $(INSTALLED) $(CELERY) ## Run all tests on SQLite, and beside them those that depend on the database on PostgreSQL
 	@$(BIN)/python -m tests.side_by_side $(MAKE) --no-print-directory test-postgres \
 		-- $(MAKE) --no-print-directory test-sqlite
 
-test-sqlite: $(INSTALLED) ## Run all tests on SQLite alone
+test-sqlite: $(INSTALLED) $(CELERY) ## Run all tests on SQLite alone
 	$(PYTEST) -n $(PARALLEL)
 
-test-postgres: $(INSTALLED) ## Run those that depend on the database on PostgreSQL alone
+test-postgres: $(INSTALLED) $(CELERY) ## Run those that depend on the database on PostgreSQL alone
 	$(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) -m "not one_database" \
 		$(addprefix --ignore=tests/,$(ONE_DATABASE))
 	PARTITIONED=1 $(BIN)/python -m tests.with_postgres $(PYTEST) -n $(PARALLEL_POSTGRES) \
@@ -100,7 +101,7 @@ test-mariadb: $(INSTALLED) ## Run what differs there on MariaDB, whose server mu
 	$(BIN)/python -m tests.with_mariadb $(PYTEST) -n $(PARALLEL_POSTGRES) -m "not one_database" \
 		$(addprefix tests/,$(ON_MARIADB))
 
-test-version: $(INSTALLED) ## Run those that depend on the version of Python or Django, on SQLite
+test-version: $(INSTALLED) $(CELERY) ## Run those that depend on the version of Python or Django, on SQLite
 	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))
 
 themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
@@ -154,7 +155,7 @@ clean: ## Remove what was installed and built; databases and .env stay
 	@cp .env.example .env
 	@echo "Made .env for development from .env.example."
 
-$(INSTALLED): requirements.txt requirements-dev.txt requirements-celery.txt
+$(INSTALLED): requirements.txt requirements-dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "Python 3.11 or newer is needed: make PYTHON=python3.13 ..."; exit 1; }
 	@echo "Setting up $(VENV) with $$($(PYTHON) --version) ..."
@@ -167,8 +168,11 @@ $(INSTALLED): requirements.txt requirements-dev.txt requirements-celery.txt
 	@$(BIN)/python -m pip install --quiet --no-input --disable-pip-version-check \
 		-r requirements-dev.txt > $(VENV)/pip.log 2>&1 || { \
 		cat $(VENV)/pip.log; echo "The installation failed."; exit 1; }
-	@{ $(BIN)/python -m venv $(VENV)/celery && $(VENV)/celery/bin/python -m pip install --quiet \
-		--no-input --disable-pip-version-check -r requirements-celery.txt; } \
-		> $(VENV)/pip.log 2>&1 || { \
-		cat $(VENV)/pip.log; echo "The installation of Celery failed."; exit 1; }
+	@touch $@
+
+# Celery has an environment of its own, as the clients have that the tests start.
+$(CELERY): requirements-celery.txt $(INSTALLED)
+	@$(BIN)/python -m venv $(VENV)/celery
+	@$(VENV)/celery/bin/python -m pip install --quiet --no-input --disable-pip-version-check \
+		-r requirements-celery.txt
 	@touch $@
