@@ -51,7 +51,7 @@ broker: $(INSTALLED) .env ## Start the embedded broker in this terminal
 ONE_DATABASE := unit browser integration/admin integration/broker integration/celery_guides \
 	integration/commands integration/demo \
 	integration/test_captured_commits.py integration/test_celery_canvas_guide.py \
-	integration/test_celery_forms.py integration/test_embedded.py \
+	integration/test_celery_control.py integration/test_celery_forms.py integration/test_embedded.py \
 	integration/test_every_call_ends.py integration/test_foreign_messages.py \
 	integration/test_inspecting.py integration/test_moving.py integration/test_moving_here.py \
 	integration/test_polling_page.py e2e/test_tutorial.py \
@@ -59,6 +59,7 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_routing.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_celery_clients.py \
+	e2e/test_celery_control.py \
 	e2e/test_control.py e2e/test_dev.py \
 	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_package.py \
 	e2e/test_processes.py e2e/test_release.py e2e/test_signals.py faults/test_batches.py \

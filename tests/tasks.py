@@ -22,6 +22,7 @@ from typing import Any
 from django.db import connection
 
 from jobs import Request, Task, shared_task, task
+from jobs.control import control_command
 from jobs.exceptions import Reject, Retry, SoftTimeLimitExceeded
 from tests import django_tasks, for_celery  # noqa: F401  workers are to know them as well
 from tests.models import Author, Run
@@ -536,3 +537,8 @@ def throttled(label: str) -> None:
 @task(debounce=0.2, unique_key=lambda pk: pk)
 def debounced(pk: int, label: str) -> None:
     Run.objects.create(label=label)
+
+
+@control_command
+def own_command_of_tests(state: Any, number: int = 3) -> dict[str, str]:
+    return {"ok": f"{state.hostname} {number}"}

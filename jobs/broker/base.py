@@ -19,8 +19,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
+from jobs.broker.celery import CeleryChannels
 from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
+from jobs.exceptions import ConfigurationError
 
 
 class Outgoing(NamedTuple):
@@ -546,6 +548,15 @@ class Broker(ABC):
         """`subscribe` to the end of a task, which `ack` announces. The thread may keep a connection
         for it."""
         return self.subscribe(ended(task_id))
+
+    def celery(self) -> CeleryChannels:
+        """Where Celery's clients control workers and watch them. Raises `ConfigurationError` on a
+        broker that Celery doesn't know."""
+        raise ConfigurationError(
+            "Celery's clients reach workers on one Redis server, or on one with Sentinels, but not "
+            f"on {self.address}: set JOBS['CELERY_CONTROL'] to 'none' and JOBS['CELERY_EVENTS'] to "
+            "False."
+        )
 
     def chord_size(self, group_id: str) -> int | None:
         """How many members a chord has that a Celery client sent; None when no client has stored

@@ -194,6 +194,8 @@ class Connections:
         #: Without user and password.
         self.address = str(where)
         self.host = where.host if where.hosts else ""
+        #: Its number on the server.
+        self.database = where.db
         self._kind, self._kwargs = client(where)
         self._sentinels = Sentinels(where) if where.kind is address.Kind.SENTINEL else None
         self._timeout = timeout

@@ -56,6 +56,8 @@ from jobs.broker.base import (
 )
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
+from jobs.broker.celery import CeleryChannels
+from jobs.broker.celery_redis import RedisCeleryChannels
 from jobs.broker.cluster import Cluster
 from jobs.broker.connection import IN_CLUSTER, Command, Connections, Ready, RedisSubscription, Run
 from jobs.broker.counting import OTHER, SECONDS, SENT, TASKS, Counts, Span
@@ -521,6 +523,11 @@ class RedisBroker(Broker):
 
     def notify(self, topic: str) -> None:
         self._redis.call("PUBLISH", self._channel(topic), 1)
+
+    def celery(self) -> CeleryChannels:
+        if isinstance(self._redis, Cluster):
+            return super().celery()
+        return RedisCeleryChannels(self._redis, self._prefix)
 
     def chord_size(self, group_id: str) -> int | None:
         key = f"celery-taskset-meta-{group_id}.s"

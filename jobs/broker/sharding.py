@@ -50,6 +50,7 @@ from jobs.broker.base import (
     Survey,
     Waiting,
 )
+from jobs.broker.celery import CeleryChannels
 from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
 from jobs.exceptions import BrokerUnavailable, QueueRefused
@@ -576,6 +577,9 @@ class Sharded(Broker):
 
     def listeners(self, topic: str) -> int | None:
         return self._behind.listeners(topic)
+
+    def celery(self) -> CeleryChannels:
+        return self._behind.celery()
 
     def chord_size(self, group_id: str) -> int | None:
         return self._behind.chord_size(group_id)

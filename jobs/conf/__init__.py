@@ -145,6 +145,11 @@ class Conf:
     celery_results: str = _setting(values.celery_results, "clients")
     #: How long, in seconds, they stay there; None: for ever.
     celery_result_expires: float | None = _setting(seconds_or_none, 86_400.0)
+    #: Whether workers answer Celery's clients: "none"; "inspect", the commands that change nothing;
+    #: or "all".
+    celery_control: str = _setting(values.celery_control, "none")
+    #: Whether workers send Celery's events while somebody listens, such as Flower.
+    celery_events: bool = _setting(values.yes_or_no, False)
     #: Largest message, in bytes.
     message_max_bytes: int = _setting(number(1024, whole=True), 1_048_576)
     #: Largest stored result, in bytes.
@@ -266,6 +271,14 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
         problems.append(
             f"JOBS['DEFAULT_QUEUE'] is {conf.default_queue!r}, which JOBS['QUEUES'] does not "
             f"declare.{nearest(conf.default_queue, conf.queues)}"
+        )
+    where = conf.broker_url
+    if where.startswith(("redis+cluster:", "rediss+cluster:")) and (
+        conf.celery_control != "none" or conf.celery_events
+    ):
+        problems.append(
+            "JOBS['CELERY_CONTROL'] and JOBS['CELERY_EVENTS'] are for one Redis server, with or "
+            "without Sentinels: Celery's clients can't use the Cluster of JOBS['BROKER_URL']."
         )
     return conf, problems
 

@@ -410,6 +410,16 @@ def celery_results(value: Any) -> str:
     return str(value)
 
 
+#: Values of CELERY_CONTROL.
+CELERY_CONTROL = ("none", "inspect", "all")
+
+
+def celery_control(value: Any) -> str:
+    if value not in CELERY_CONTROL:
+        raise ValueError(f'must be "none", "inspect" or "all", not {value!r}')
+    return str(value)
+
+
 def result_expires(value: Any) -> Mapping[str, float | None]:
     """One age for all final states, or one for some of them."""
     if not isinstance(value, Mapping):

@@ -46,6 +46,7 @@ from jobs.control.rates import (
     rate_limit,
     rate_limits,
 )
+from jobs.control.remote import control_command, inspect_command
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.ledger import publish, reopening
 from jobs.models import TaskAttempt, TaskResult
@@ -58,11 +59,13 @@ __all__ = [
     "RateOverride",
     "ask_again",
     "change_priority",
+    "control_command",
     "delete",
     "discard",
     "find",
     "hasten",
     "inspect",
+    "inspect_command",
     "move",
     "move_one",
     "pause",

@@ -62,6 +62,8 @@ class Call(NamedTuple):
     #: The number of its next or present attempt, from 1.
     attempt: int = 1
     label: str = ""
+    #: The time that its sender has set for it; None: none.
+    eta: dt.datetime | None = None
 
 
 class Running(NamedTuple):
@@ -142,7 +144,7 @@ def running(ids: Collection[str], queues: Collection[str]) -> dict[str, Running]
     if not ids:
         return {}
     chosen = [place for place in reported() if place.queue in queues]
-    return {one.call.id: one for one in _current(chosen) if one and one.call.id in ids}
+    return {one.call.id: one for one in current(chosen) if one and one.call.id in ids}
 
 
 def waiting(queue: str, count: int = 100) -> list[Call]:
@@ -223,10 +225,10 @@ def workers(*, lost: bool = False) -> list[Worker]:
         for name, text in said.reports.items():
             known.append((name, _readable(text), leased, ages.get(name)))
     running = [places(report.get("running")) for _, report, _, _ in known]
-    current = iter(_current(list(itertools.chain.from_iterable(running))))
+    current_ones = iter(current(list(itertools.chain.from_iterable(running))))
     found = []
     for (name, report, leased, age), own in zip(known, running, strict=True):
-        runs = [one for one in itertools.islice(current, len(own)) if one]
+        runs = [one for one in itertools.islice(current_ones, len(own)) if one]
         worker = _worker(name, report, runs, leased, age)
         if worker.leased or lost:
             found.append(worker)
@@ -388,17 +390,17 @@ def reported() -> list[Place]:
     return [place for text in texts for place in places(_readable(text).get("running"))]
 
 
-def _current(places: Sequence[Place]) -> list[Running | None]:
+def current(places: Sequence[Place]) -> list[Running | None]:
     """What runs at each of these places, in one round trip; None: it has ended since the report."""
     held = broker.get().held_by([(place.shard, place.consumer, [place.number]) for place in places])
     return [
-        None if raw is None else Running(_call(at.queue, raw), at.consumer, _moment(at.since))
+        None if raw is None else Running(call_of(at.queue, raw), at.consumer, _moment(at.since))
         for at, raw in zip(places, held, strict=True)
     ]
 
 
 def _listed(queue: str, found: Waiting) -> Call:
-    call = _call(queue, found.raw)
+    call = call_of(queue, found.raw)
     if found.due is None:
         return call
     if found.due >= PARKED:
@@ -406,7 +408,8 @@ def _listed(queue: str, found: Waiting) -> Call:
     return call._replace(due=_moment(found.due))
 
 
-def _call(queue: str, raw: bytes) -> Call:
+def call_of(queue: str, raw: bytes) -> Call:
+    """A message as far as it can be read."""
     try:
         # The signature doesn't matter: it is only shown.
         sent = message.decode(raw, queue, trusted=True)
@@ -424,6 +427,7 @@ def _call(queue: str, raw: bytes) -> Call:
         sent.priority,
         attempt=sent.attempt,
         label=sent.label,
+        eta=sent.eta,
     )
 
 

@@ -160,7 +160,7 @@ class Child:
         self.name = consumer
         self.options = options
         self.board = board
-        self.recorder = Recorder(consumer)
+        self.recorder = Recorder(consumer, tells_celery=conf.get().celery_events)
         timer: Timer = ThreadTimer() if options.threads else MainThreadTimer()
         limits = Limits(timer, soft=options.soft_time_limit, hard=options.time_limit)
         self.sync = SyncRunners(consumer, board, limits, self.recorder, batch=options.batch)

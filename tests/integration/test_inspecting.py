@@ -28,9 +28,9 @@ def test_what_waits() -> None:
     sent = add.apply_async((1,), {"b": 2}, priority=4)
     add.delay(5, 6)
     unreadable, first, second = inspect.waiting("default")
-    assert unreadable == ("default", "", "", "", "", 0, None, False, 1, "")
+    assert unreadable == ("default", "", "", "", "", 0, None, False, 1, "", None)
     assert first.args == "[5,6]"
-    assert second == ("default", sent.id, add.name, "[1]", '{"b":2}', 4, None, False, 1, "")
+    assert second == ("default", sent.id, add.name, "[1]", '{"b":2}', 4, None, False, 1, "", None)
     assert inspect.waiting("default", 1) == [unreadable]
     assert inspect.waiting("low") == []
     with pytest.raises(UnknownQueue):

@@ -97,6 +97,11 @@ class Command(BaseCommand):
         add("--reload", action="store_true", help="Restart the children when code changes.")
 
     def handle(self, **asked: Any) -> None:
+
+        def say(text: str) -> None:
+            if asked["verbosity"] > 0:
+                processes.say(self.stdout, text)
+
         called = not getattr(self, "_called_from_command_line", False)
         if called and processes.on_test_database():
             self._in_a_test(asked)
@@ -125,15 +130,11 @@ class Command(BaseCommand):
                 health_file=asked["health_file"],
                 verbose=asked["verbosity"] > 1,
             )
+            supervisor = Supervisor(chosen, starter, say)
         except (ConfigurationError, BrokerUnavailable) as error:
             starter.end()
             raise CommandError(str(error)) from error
-
-        def say(text: str) -> None:
-            if asked["verbosity"] > 0:
-                processes.say(self.stdout, text)
-
-        sys.exit(Supervisor(chosen, starter, say).run())
+        sys.exit(supervisor.run())
 
     def _in_a_test(self, asked: dict[str, Any]) -> None:
         """Work in this thread. Processes would start from the settings, and run the test's calls on

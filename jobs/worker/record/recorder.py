@@ -41,6 +41,7 @@ from jobs.running import notes
 from jobs.running.request import request_of
 from jobs.states import TERMINAL
 from jobs.timing import clock
+from jobs.worker.celery.events import Teller
 from jobs.worker.loops import AWAY, Backoff, vital
 from jobs.worker.record import celery_results, joining
 from jobs.worker.record.following import after_end
@@ -100,7 +101,8 @@ class _Waiting(NamedTuple):
 class Recorder:
     """A thread that writes down the outcomes of the runners."""
 
-    def __init__(self, consumer: str) -> None:
+    def __init__(self, consumer: str, *, tells_celery: bool = False) -> None:
+        """``tells_celery``: whether Celery's events are sent."""
         self._consumer = consumer
         self._outcomes: deque[Outcome] = deque()
         #: Outcomes that could not be written while others could, and when to try again (monotonic).
@@ -132,6 +134,7 @@ class Recorder:
         self._celery = conf.get().celery_results.replace("none", "")
         #: Whether the log says that the broker refuses Celery's keys.
         self._celery_refused = False
+        self._teller = Teller(consumer) if tells_celery else None
         self._patience = Backoff(
             log,
             "the {what} is away; finished tasks wait to be recorded",
@@ -292,6 +295,8 @@ class Recorder:
                 self._announce(batch)
             if self._meter:
                 self._meter.add(batch)
+            if self._teller:
+                self._teller.tell(batch)
             self._batch = []
         if self._meter:
             self._meter.send(time.monotonic())

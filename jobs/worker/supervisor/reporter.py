@@ -61,7 +61,7 @@ class Reporter:
             return False
         if self._gone or self.state != self._said_state:
             return True
-        return {place[1:3] for place in self._running()} != {place[1:3] for place in self._said}
+        return {place[1:3] for place in self.running()} != {place[1:3] for place in self._said}
 
     def child_ended(self, left: Left) -> None:
         """Remember a child that didn't just stop; the next report notes it."""
@@ -77,7 +77,7 @@ class Reporter:
 
     def report(self, queues: Sequence[str]) -> None:
         """``queues``: the one that has this worker's reports."""
-        self._said, self._said_at = self._running(), time.monotonic()
+        self._said, self._said_at = self.running(), time.monotonic()
         self._said_state = self.state
         options = self._options
         said = {
@@ -124,7 +124,8 @@ class Reporter:
                 broker.get().note_gone(queue, child.dumps())
             broker.get().note_gone(queue, ended.dumps(), name)
 
-    def _running(self) -> list[Place]:
+    def running(self) -> list[Place]:
+        """What runs at this moment. Other threads may ask."""
         # The boards have monotonic times.
         offset = time.time() - time.monotonic()
         return [

@@ -120,7 +120,10 @@ class Slot:
         """The deliveries (keys of the board) that its child runs, and since when (monotonic)."""
         if self.process is None or self._board is None:
             return []
-        return [(place.delivery, place.began) for place in self._board.running()]
+        try:
+            return [(place.delivery, place.began) for place in self._board.running()]
+        except ValueError:  # the child has ended, and the main thread has just closed its board
+            return []
 
     @property
     def ready(self) -> bool:

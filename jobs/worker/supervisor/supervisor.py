@@ -24,6 +24,8 @@ from jobs.broker.sharding import queue_of, shown
 from jobs.control.workers import ANSWER_KEPT, FEW_QUEUES, Act, Answer, Command, How
 from jobs.exceptions import BrokerUnavailable, QueueRefused
 from jobs.worker.board import scratch
+from jobs.worker.celery.listener import listener_of
+from jobs.worker.celery.state import WorkerState
 from jobs.worker.child import Options
 from jobs.worker.loops import Backoff
 from jobs.worker.supervisor import comparing, upkeep
@@ -74,6 +76,8 @@ class Supervisor:
         self._doubt_at = 0.0 if self._conf.recover else float("inf")
         self._health = Health(options.health_file)
         self._reporter = Reporter(options, self._slots)
+        #: Obeys Celery's clients, if it may.
+        self._listener = listener_of(WorkerState(options, self._slots, self._reporter))
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
@@ -112,6 +116,8 @@ class Supervisor:
         )
         self._health.remove()  # left by a worker that was killed
         self._relay.start()
+        if self._listener:
+            self._listener.start()
         while not self.step():
             links = [one.fileno() for one in (self._trial, self._starter.loading) if one]
             wakes = [wakeup, *(fd for fd in links if fd >= 0)]
@@ -122,6 +128,8 @@ class Supervisor:
         self._end_trial()
         self._starter.end()
         self._relay.stop()
+        if self._listener:
+            self._listener.stop()
         self._comparison.stop()
         why = self._why if self._stops else "the queues were empty"
         self._reporter.leave(How.KILLED if self._cut else How.STOPPED, why)
