@@ -451,6 +451,9 @@ def _message(
     trusted: bool,
 ) -> Message:
     args, kwargs, embed = _decode_body(envelope, headers, foreign=trusted)
+    body = envelope.body
+    if envelope.properties.body_encoding != "base64":
+        body = _base64(body.encode(), newline=False).decode()  # as it is sent again
     # Only what is most often given, since with all fields making it takes five times as long.
     made = Message(
         task=headers.task,
@@ -462,7 +465,7 @@ def _message(
         root_id=headers.root_id,
         origin=headers.origin,
         own_headers=None,
-        body=envelope.body,
+        body=body,
         wire_headers=wire_headers,
         wire=raw,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jobs import message
 from tests.unit.message.wire import (
     FROM_CELERY,
     a_message,
@@ -97,6 +98,9 @@ def test_less_than_celery_runs() -> None:
 def test_a_body_of_plain_text(encoding: dict[str, str]) -> None:
     found = received({**changed(body='[["č"], {}, {}]'), "properties": encoding})
     assert found.args == ["č"]
+    # So it is tried again, or run again by an operator.
+    again = message.decode(message.encode(message.first_attempt(found)), found.queue)
+    assert again.args == ["č"]
 
 
 @pytest.mark.parametrize(
