@@ -52,6 +52,9 @@ else:
 
 V = typing.TypeVar("V")
 
+#: Options whose values are further calls.
+_LINKS = frozenset({"link", "link_error"})
+
 
 class _Item(Generic[V]):
     """An item of the dict, as an attribute."""
@@ -181,12 +184,18 @@ class Signature(dict[str, Any], Generic[R]):
         if self.immutable:
             args, kwargs = (), None
         args, own = (*(args or ()), *self.args), {**own, **(kwargs or {})}
-        given = {**self.options, **options}
-        made = Signature(self.task, args, own, given, self.immutable)
+        made = Signature(self.task, args, own, self._options_with(options), self.immutable)
         made.subtask_type = self.subtask_type
         return made  # type: ignore[return-value]
 
     partial = clone
+
+    def _options_with(self, further: Mapping[str, Any]) -> dict[str, Any]:
+        """Its options and these, for a copy: calls that are linked to it are copied, too."""
+        own = dict(self.options)
+        for name in _LINKS & own.keys():
+            own[name] = [maybe_signature(call, clone=True) for call in several(own[name])]
+        return {**own, **further}
 
     def replace(
         self,
@@ -427,7 +436,7 @@ class chain(_Composition[R]):
     ) -> Self:
         calls = [call.clone(args, kwargs) for call in self._starts()]
         calls += [call.clone() for call in self.tasks[1:]]
-        return self._of(calls, {**self.options, **options})  # type: ignore[return-value]
+        return self._of(calls, self._options_with(options))  # type: ignore[return-value]
 
     def unchain_tasks(self) -> list[Signature]:
         """Copies of its calls, as they would be sent: with the errbacks of the chain, and the last
@@ -488,7 +497,7 @@ class group(_Composition[R]):
         **options: Any,
     ) -> Self:
         calls = [call.clone(args, kwargs) for call in self.tasks]
-        return group(calls, **{**self.options, **options})  # type: ignore[return-value]
+        return group(calls, **self._options_with(options))  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"group([{', '.join(map(repr, self.tasks))}])"
@@ -599,8 +608,8 @@ class chord(_Composition[R]):
         **options: Any,
     ) -> Self:
         body = None if self.body is None else self.body.clone()
-        given = {**self.options, **options}
-        return chord(self.header.clone(args, kwargs), body, **given)  # type: ignore[return-value]
+        header = self.header.clone(args, kwargs)
+        return chord(header, body, **self._options_with(options))  # type: ignore[return-value]
 
     def __repr__(self) -> str:
         return f"chord([{', '.join(map(repr, self.header))}], {self.body!r})"
@@ -632,14 +641,17 @@ def to_dict(call: Any, inside: tuple[int, ...] = ()) -> dict[str, Any]:
     def convert(part: Any) -> dict[str, Any]:
         return to_dict(part, (*inside, id(call)))
 
-    if isinstance(call, Signature):
-        made = call.form(convert)
-    elif isinstance(call, Mapping) and isinstance(call.get("task"), str):
-        made = _from_dict(call, convert)
-    else:
-        # Not repr() of anything: a mistaken call may hold secrets.
-        what = repr(call) if callable(call) or call is None else f"A {type(call).__name__}"
-        raise TypeError(f"{what} is no call; write task.s(…)")
+    try:
+        if isinstance(call, Signature):
+            made = call.form(convert)
+        elif isinstance(call, Mapping) and isinstance(call.get("task"), str):
+            made = _from_dict(call, convert)
+        else:
+            # Not repr() of anything: a mistaken call may hold secrets.
+            what = repr(call) if callable(call) or call is None else f"A {type(call).__name__}"
+            raise TypeError(f"{what} is no call; write task.s(…)")
+    except RecursionError:
+        raise WorkflowError("The calls are nested too deeply.") from None
     options = made.get("options") or {}
     return {**made, "options": {name: _plain(value, convert) for name, value in options.items()}}
 
@@ -674,7 +686,7 @@ def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, dt.timedelta):
             kept[name] = value.total_seconds()
         elif (
-            name in ("link", "link_error")
+            name in _LINKS
             and isinstance(value, Iterable)
             and not isinstance(value, Mapping | str | list | tuple)
         ):
@@ -682,21 +694,51 @@ def _kept(options: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
+#: The types of the items in a JSON form, which anybody may have written.
+_ITEMS: Mapping[str, Any] = {
+    "args": list | tuple,
+    "kwargs": Mapping,
+    "options": Mapping,
+    "subtask_type": str,
+}
+
+
 def _from_dict(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> dict[str, Any]:
+    _check_items(call, _ITEMS)
     try:
         what = workflow.kind(call)
+        options = workflow.options(call)
+        _check_items(options, {"chain": list | tuple})
+        if behind := options.get("chain"):
+            options = {**options, "chain": [convert(part) for part in behind]}
         if what == "task":
-            return dict(call)
+            return {**call, "options": options}
         if what == "chord":
-            header = [convert(part) for part in workflow.parts(workflow.header(call))]
-            of_header = workflow.options(workflow.header(call))
+            _check_items(call.get("kwargs") or {}, {"header": list | tuple | Mapping})
+            header = workflow.header(call)
+            parts = _parts_of(header, convert)
             body = convert(workflow.body(call))
-            return workflow.chord(workflow.group(header, of_header), body, workflow.options(call))
-        parts = [convert(part) for part in workflow.parts(call)]
+            return workflow.chord(workflow.group(parts, workflow.options(header)), body, options)
     except ValueError as error:
         raise WorkflowError(str(error)) from None
     made = workflow.chain if what == "chain" else workflow.group
-    return made(parts, workflow.options(call))
+    return made(_parts_of(call, convert), options)
+
+
+def _parts_of(call: Mapping[str, Any], convert: Callable[[Any], Any]) -> list[Any]:
+    _check_items(call, _ITEMS)
+    _check_items(call.get("kwargs") or {}, {"tasks": list | tuple})
+    return [convert(part) for part in workflow.parts(call)]
+
+
+def _check_items(items: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Raise `WorkflowError` for an item of another type. Not for None: Celery writes that."""
+    for name, kind in kinds.items():
+        value = items.get(name)
+        if value is not None and not isinstance(value, kind):
+            raise WorkflowError(
+                f"This is no JSON form of a call: its {name!r} is a {type(value).__name__}."
+            )
 
 
 def _plain(value: Any, convert: Callable[[Any], Any]) -> Any:
@@ -766,7 +808,8 @@ def signature(
     """A call, by the name of its task or from a JSON form (`Signature.as_dict`); that may also be a
     chain, a group or a chord. A `Signature` is copied. ``app`` is Celery's, and not read.
 
-    Raises `WorkflowError` for a dict that isn't the JSON form of a call.
+    Raises `WorkflowError` for a dict that isn't the JSON form of a call, and `TypeError` where a
+    call should be and something else is.
     """
     options = {**(options or {}), **more}
     if isinstance(task, str):

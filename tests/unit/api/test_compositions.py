@@ -122,6 +122,40 @@ def test_mistakes_are_told_at_the_call() -> None:
         add.message((1, 2), {}, link=add)
 
 
+def _within(kind: str, parts: Any) -> dict[str, Any]:
+    return {"task": f"celery.{kind}", "kwargs": parts, "subtask_type": kind}
+
+
+def _nested(times: int) -> dict[str, Any]:
+    form = add.s(1, 2).as_dict()
+    for _ in range(times):
+        form = _within("chain", {"tasks": [form]})
+    return form
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {"task": "a", "args": 5},
+        {"task": "a", "args": "five"},
+        {"task": "a", "kwargs": [1]},
+        {"task": "a", "options": ["queue"]},
+        {"task": "a", "subtask_type": {}},
+        {"task": "a", "options": {"chain": "b"}},
+        _within("chain", [1]),
+        _within("group", {"tasks": 7}),
+        _within("chord", -1),
+        _within("chord", {"header": 1, "body": {"task": "a"}}),
+        _within("chord", {"header": {"options": 3}, "body": {"task": "a"}}),
+        _nested(5000),
+    ],
+)
+def test_what_only_looks_like_a_json_form(form: dict[str, Any]) -> None:
+    with pytest.raises(WorkflowError, match=r"no JSON form of a call: its '|nested too deeply"):
+        signature(form)
+    assert signature(_nested(20)).delay  # which somebody may well write
+
+
 def test_what_follows_a_group_makes_a_chord() -> None:
     a, b, c = add.s(1, 2), add.s(3), add.s(4)
     assert (group(a, b) | c) == chord([a, b], c) == chord(group(a, b), c)
@@ -170,6 +204,9 @@ def test_the_same_with_other_arguments_and_options() -> None:
     assert (a | b).clone((5,)) == (add.s(5, 1) | b)
     assert group(a, b).clone((5,)) == group(add.s(5, 1), add.s(5, 2))
     assert chord([a], b).clone((5,)) == chord([add.s(5, 1)], b)
+    for call in (a, a | b, chord([a], b)):
+        call.on_error(add.s(3)).clone().stamp(of="the copy")
+        assert call.options["link_error"] == [add.s(3)]
     assert chord([a], b).set(queue="low").options == {"queue": "low"}
 
 
