@@ -182,6 +182,14 @@ class VerbAdmin(_ModelAdmin):
     def __init__(self, model: type[Model], admin_site: admin.AdminSite) -> None:
         self.actions = [*(self.actions or ()), *map(_action_of, self.verbs)]
         super().__init__(model, admin_site)
+        if LABEL != "jobs":
+            # Django looks for templates under the label that a project has given, and we have ours
+            # under "jobs".
+            folders = [f"{LABEL}/{self.opts.model_name}", LABEL, f"jobs/{self.opts.model_name}"]
+            for page in ("change_list", "change_form"):
+                places = [f"admin/{folder}/{page}.html" for folder in (*folders, "jobs")]
+                if getattr(self, f"{page}_template") is None:
+                    setattr(self, f"{page}_template", [*places, f"admin/{page}.html"])
 
     def get_urls(self) -> list[URLPattern]:
         return [

@@ -1,9 +1,11 @@
 from django.db import migrations, models
 
+from jobs.models import LABEL
+
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("jobs", "0013_mysql_words_and_indexes"),
+        (LABEL, "0013_mysql_words_and_indexes"),
     ]
 
     operations = [

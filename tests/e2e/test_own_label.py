@@ -82,6 +82,9 @@ for page in pages:
     answer = client.get(page)
     assert answer.status_code == 200, (page, answer.status_code)
     assert b"/admin/jobs/" not in answer.content, page
+    # What the app's own templates add to Django's.
+    own = page.startswith(("/admin/background/taskresult/", "/admin/background/schedule/"))
+    assert not own or b'class="jobs-tabs"' in answer.content, page
 assert control.retry(bad.id, by="operator")
 call_command("migrate", "background", "zero", verbosity=0)
 assert not any(name.startswith("background") for name in connection.introspection.table_names())
