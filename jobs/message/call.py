@@ -195,15 +195,16 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
         return self.own_headers
 
 
-#: Id of a call of Celery's clients that runs in this process → the calls that it has sent.
-sent_by: dict[str, list[Message]] = {}
+#: Id of a call of Celery's clients that runs in this process → the calls that it has sent: the id
+#: and the group of each. There may be many, so their messages are not kept.
+sent_by: dict[str, list[tuple[str, str | None]]] = {}
 
 
 def note_sent(messages: Sequence[Message]) -> None:
     """Note these messages with the calls in `sent_by` that have sent them."""
     for one in messages:
         if (made := sent_by.get(one.parent_id or "")) is not None:
-            made.append(one)
+            made.append((one.id, one.group))
 
 
 def next_attempt(

@@ -235,20 +235,20 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
     return outcome
 
 
-def celery_children(made: Sequence[Message]) -> list[Any]:
-    """The children of a call that has sent these messages, its calls and groups, as Celery's
-    clients see them; see `celery_results`."""
+def celery_children(made: Sequence[tuple[str, str | None]]) -> list[Any]:
+    """The children of a call that has sent calls with these ids and groups, as Celery's clients
+    see them; see `celery_results`."""
     found: list[Any] = []
     groups: dict[str, list[Any]] = {}
-    for one in made:
-        child = [[one.id, None], None]
-        if one.group is None:
+    for task_id, group_id in made:
+        child = [[task_id, None], None]
+        if group_id is None:
             found.append(child)
-        elif one.group in groups:
-            groups[one.group].append(child)
+        elif group_id in groups:
+            groups[group_id].append(child)
         else:
-            groups[one.group] = [child]
-            found.append([[one.group, None], groups[one.group]])
+            groups[group_id] = [child]
+            found.append([[group_id, None], groups[group_id]])
     return found
 
 
