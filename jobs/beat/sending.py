@@ -18,13 +18,14 @@ from jobs import (
     routing,
     serialization,
 )
-from jobs.api.sending import python_options
+from jobs.api.compositions import as_dicts
+from jobs.api.sending import check_linked, python_options
 from jobs.api.task import claim
 from jobs.broker.limiting import Lock
 from jobs.exceptions import NoRoute, SendError, UnknownQueue
 from jobs.ledger import publish
 from jobs.message import LONGEST, Message, id_at, new_id
-from jobs.message.call import OPTIONS, Send, end, new_message
+from jobs.message.call import SCHEDULED, Send, end, new_message
 from jobs.models import Schedule, TaskResult
 from jobs.models.schedules import ExpiresFrom
 from jobs.states import State
@@ -153,7 +154,7 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
             return one
     # The worker decides whether it can be run, since its code may be newer than what this process
     # has loaded. If it can't, the message becomes a dead letter there.
-    send = Send(task_id=task_id, headers=headers, eta=eta, expires=expires)
+    send = Send(task_id=task_id, headers=headers, eta=eta, expires=expires, **further)
     one = new_message(schedule.task, None, send)
     one.args, one.kwargs = schedule.args, schedule.kwargs
     try:
@@ -166,15 +167,26 @@ def _message(schedule: Schedule, task_id: str, due: dt.datetime | None) -> Messa
 
 
 def _options(schedule: Schedule) -> dict[str, Any]:
-    """Its further options. Those that can't be read are left out, since the call must be sent."""
+    """Its further options. Those that can't be used are left out, since the call must be sent."""
     if not isinstance(schedule.options, dict):
         return {}
     try:
         found = python_options(serialization.revived(schedule.options))
-        return {name: value for name, value in found.items() if name in OPTIONS}
-    except (TypeError, ValueError) as error:
+        if others := sorted(found.keys() - SCHEDULED):
+            log.error("schedule %r is sent without its options %s", schedule.name, others)
+        found = {k: v for k, v in found.items() if k in SCHEDULED and v is not None}
+        Send(**found).checked()
+        for name in ("link", "link_error"):
+            if name in found:
+                found[name] = as_dicts(found[name])
+        if schedule.task in registry.tasks:
+            check_linked(found)
+    except (TypeError, ValueError, SendError) as error:
         log.error("schedule %r is sent without its options: %s", schedule.name, error)
         return {}
+    if "eta" in found:
+        found["eta"] = clock.aware(found["eta"])
+    return found
 
 
 def _tenant(task: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:

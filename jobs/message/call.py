@@ -539,6 +539,13 @@ class Send:
 #: Names of `Send`'s options.
 OPTIONS = frozenset(field.name for field in dataclasses.fields(Send))
 
+#: Those that a schedule can have besides its fields: each of its runs has an id of its own, and
+#: none is part of a workflow.
+SCHEDULED = OPTIONS - {
+    *("queue", "exchange", "routing_key", "priority", "expires", "headers"),
+    *("task_id", "chain", "chord", "group_id", "group_index"),
+}
+
 #: No options: most calls are sent with these.
 PLAINLY = Send()
 

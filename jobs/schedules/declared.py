@@ -19,7 +19,7 @@ from jobs.api.sending import python_options
 from jobs.api.task import Task
 from jobs.exceptions import ConfigurationError
 from jobs.message import celery_names
-from jobs.message.call import OPTIONS, stamped
+from jobs.message.call import SCHEDULED, stamped
 from jobs.models import Schedule
 from jobs.schedules import merge
 from jobs.timing.celery import Crontab
@@ -31,10 +31,6 @@ from jobs.timing.periodic import (
 
 #: Options of a call that are fields of a schedule.
 _OPTIONS = ("queue", "exchange", "routing_key", "priority", "expires", "headers")
-#: Others that no schedule can have: its runs have ids of their own, and none is part of a workflow.
-_OF_ONE_CALL = ("task_id", "chain", "chord", "group_id", "group_index")
-#: Further ones, which are kept in its ``options``.
-_FURTHER = tuple(sorted(OPTIONS - {*_OPTIONS, *_OF_ONE_CALL}))
 #: What may stand beside them.
 _MORE = ("description", "enabled", "misfire", "misfire_window", "overlap", "jitter")
 _ENTRY = ("task", "schedule", "args", "kwargs", "options", *_MORE)
@@ -131,7 +127,7 @@ def add_periodic_task(
     try:
         options = celery_names.left_of(options, celery_names.CALL)
         options = dict(stamped(options))
-        _check_keys(options, (*_OPTIONS, *_MORE, *_FURTHER))
+        _check_keys(options, (*_OPTIONS, *_MORE, *sorted(SCHEDULED)))
         periodic = _periodic(schedule, args, kwargs, options)
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"add_periodic_task of {name!r}: {error}.") from error
@@ -154,7 +150,7 @@ def _check_keys(given: Mapping[str, Any], known: Sequence[str]) -> None:
 
 def _periodic(rule: Any, args: Any, kwargs: Any, options: Mapping[str, Any]) -> Periodic:
     given = {key: value for key, value in options.items() if value is not None}
-    further = {key: given.pop(key) for key in _FURTHER if key in given}
+    further = {key: given.pop(key) for key in SCHEDULED if key in given}
     return Periodic(rule, args, kwargs, options=further, **given)
 
 
@@ -203,7 +199,7 @@ def _of_settings(name: str, entry: Mapping[str, Any]) -> Declaration:
         if not isinstance(options, Mapping):
             raise TypeError(f"options must be a dict, not {options!r}")
         options = stamped(celery_names.left_of(options, celery_names.CALL))
-        _check_keys(options, (*_OPTIONS, *_FURTHER))
+        _check_keys(options, (*_OPTIONS, *sorted(SCHEDULED)))
         more = {key: entry[key] for key in _MORE if key in entry}
         args, kwargs = entry.get("args") or (), entry.get("kwargs") or {}
         periodic = _periodic(entry["schedule"], args, kwargs, {**options, **more})

@@ -155,6 +155,37 @@ class TestTrouble:
         sound.refresh_from_db()
         assert sound.next_run_at == NOON + MINUTE
 
+    @pytest.mark.parametrize(
+        ("options", "left"),
+        [
+            ({"countdown": "soon"}, {}),
+            ({"eta": 5, "time_limit": 60}, {}),
+            ({"link": 5}, {}),
+            ({"task_id": "mine", "queue": "low", "time_limit": 60}, {"timelimit": (60, None)}),
+            ({"eta": "2030-01-01T00:00"}, {"eta": dt.datetime(2030, 1, 1, tzinfo=dt.UTC)}),
+        ],
+    )
+    def test_options_that_no_call_takes_are_left_out(
+        self,
+        broker_url: str,
+        noted: Task[..., Any],
+        settings: Settings,
+        options: dict[str, Any],
+        left: dict[str, Any],
+    ) -> None:
+        """They keep neither a call from being sent nor the task's own options from applying."""
+        settings.TIME_ZONE = "UTC"
+        for name, task in (("known", noted.name), ("unknown", "tests.beat.unknown")):
+            scheduled(name, due=NOON, task=task, args=["hi"], options=options)
+        tick(NOON)
+        runs = TaskResult.objects.exclude(task="tests.beat.sound")
+        assert runs.count() == 2
+        for row in runs:
+            sent = message.decode(bytes(row.message), row.queue)
+            found = {"timelimit": sent.timelimit, "eta": sent.eta}
+            assert found == {"timelimit": (None, None), "eta": None} | left
+            assert sent.queue == ("high" if sent.task == noted.name else "default")
+
     def test_an_unknown_task_is_for_the_worker_to_refuse(self) -> None:
         scheduled("ghost", task="no.such.task")
         tick(NOON)

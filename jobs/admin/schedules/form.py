@@ -26,6 +26,7 @@ from jobs import conf, registry, timing
 from jobs.admin.schedules import rules
 from jobs.api.sending import python_options
 from jobs.exceptions import SendError
+from jobs.message.call import OPTIONS, SCHEDULED
 from jobs.models import Schedule
 from jobs.timing import clock
 
@@ -463,7 +464,12 @@ class ScheduleForm(_ModelForm):
         task = registry.tasks.get(self.cleaned_data.get("task") or self.instance.task)
         if options and task is not None:
             try:
-                task.check_options(python_options(options))
+                given = python_options(options)
+                task.check_options(given)
+                if others := sorted(given.keys() & (OPTIONS - SCHEDULED)):
+                    raise ValueError(
+                        f"Leave out {others[0]!r}: it has a field here, or each run has another."
+                    )
             except (TypeError, ValueError, SendError) as error:
                 raise ValidationError(str(error), code="options") from None
         return options or None

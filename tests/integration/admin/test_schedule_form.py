@@ -159,6 +159,7 @@ def test_a_task_that_is_unknown_now_stays(root: Client) -> None:
         ({"headers": "7"}, "headers", "JSON object"),
         ({"options": "7"}, "options", "JSON object"),
         ({"options": '{"time_limit": -1}'}, "options", "time_limit"),
+        ({"options": '{"queue": "low"}'}, "options", "Leave out 'queue'"),
         ({"options": '{"tme_limit": 1}'}, "options", "Did you mean 'time_limit'?"),
         ({"task": "no.such.task"}, "task", "valid choice"),
         ({"queue": "nowhere"}, "queue", "valid choice"),
