@@ -66,6 +66,11 @@ def note_error(request: Any, error: BaseException, traceback: str, label: str) -
 note_error_whole = task(note_error.run, name="note_error_whole", atomic=True)
 
 
+@task
+def fail_at_length(text: str) -> None:
+    raise ValueError(f"{len(text)} characters")
+
+
 @task(sensitive=["password"])
 def fail_secretly(password: str, text: str) -> None:
     fail.run(text)
@@ -149,6 +154,14 @@ def test_errbacks_that_take_the_error(atomic: bool) -> None:
     fail.apply_async(("boom",), link_error=note.si("its own alone"))
     work()
     assert notes()[1:] == ['["its own alone"]']
+
+
+def test_an_errback_of_a_call_that_is_nearly_too_large(settings: Settings) -> None:
+    """With the arguments beside the error, its own message would be too large to be sent."""
+    settings.JOBS = {**settings.JOBS, "MESSAGE_MAX_BYTES": 40_000}
+    large = fail_at_length.apply_async(("x" * 28_000,), link_error=note_error.s("told"))
+    work()
+    assert json.loads(notes()[0])[:2] == [large.id, []]
 
 
 def test_when_one_fails_the_rest_ends_as_it_did() -> None:

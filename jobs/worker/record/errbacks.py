@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs import serialization
+from jobs import conf, serialization
 from jobs.api.results import rebuild
 from jobs.message import Message
 from jobs.models import TaskResult
@@ -24,11 +24,13 @@ def to_wire(failed: Message, why: BaseException) -> list[Any]:
     """The first arguments of an errback after this call has failed, in JSON types."""
     told = describe(why)
     request = {name: getattr(failed, name) for name in _TOLD}
-    try:
-        request["args"] = serialization.plain(failed.shown_args)
-        request["kwargs"] = serialization.plain(failed.shown_kwargs)
-    except (TypeError, ValueError, RecursionError):
-        pass  # the task has put something else into its arguments
+    # Beside the error, those of a large call could make the errback too large to be sent.
+    if 2 * len(failed.body or "") <= conf.get().message_max_bytes:
+        try:
+            request["args"] = serialization.plain(failed.shown_args)
+            request["kwargs"] = serialization.plain(failed.shown_kwargs)
+        except (TypeError, ValueError, RecursionError):
+            pass  # the task has put something else into its arguments
     error = {"kind": told.kind, "text": told.text, "stored": told.stored}
     return [request, error, told.traceback]
 
