@@ -133,8 +133,8 @@ class Conf:
     #: How long, in seconds, a stopping worker lets running tasks finish.
     grace_seconds: float = _setting(number(0.0), 30.0)
     #: Longest wait, in seconds, before an idle worker looks at its queues again. Senders of this
-    #: program wake it at once; other senders don't, so workers listen at open queues, and look there
-    #: at least once a second.
+    #: program wake it at once; other senders don't, so workers listen at open queues, and look
+    #: there at least once a second.
     poll_seconds: float = _setting(number(0.05), 5.0)
     #: How long, in seconds, a committed message may stay unpublished before the relay sends it.
     relay_after_seconds: float = _setting(number(0.0), 5.0)
