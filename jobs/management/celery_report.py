@@ -349,10 +349,9 @@ class _Reader(ast.NodeVisitor):
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
         """Report a setting, if this is one."""
         if isinstance(target, ast.Name) and not self._in_function:
-            plain = Path(self.file).stem.startswith("celeryconfig")
-            if (target.id.startswith("CELERY") and target.id.isupper()) or (
-                plain and celery.new_name(target.id)
-            ):
+            of_django = target.id.startswith("CELERY") and target.id.isupper()
+            own_module = Path(self.file).stem.startswith("celeryconfig")
+            if of_django or (own_module and celery.new_name(target.id)):
                 self._setting(target, target.id, value)
             elif target.id == "INSTALLED_APPS" and isinstance(value, ast.List | ast.Tuple):
                 for one in value.elts:
