@@ -411,9 +411,9 @@ def is_module(origin: str) -> bool:
     }
 
 
-def _literal(node: ast.AST) -> tuple[bool, Any]:
+def _literal(node: ast.expr) -> tuple[bool, Any]:
     """Whether an expression is a literal, and its value."""
     try:
-        return True, ast.literal_eval(node)  # type: ignore[arg-type]
+        return True, ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return False, None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Callable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,11 @@ Exit status: 0 nothing has to be changed; 1 something has."""
             sys.exit(1)
 
     def _show(self, uses: list[celery_report.Use]) -> None:
-        styles = {"same": str, "other": self.style.NOTICE, "none": self.style.WARNING}
+        styles: dict[str, Callable[[str], str]] = {
+            "same": str,
+            "other": self.style.NOTICE,
+            "none": self.style.WARNING,
+        }
         for file, its in groupby(uses, key=lambda use: use.file):
             self.stdout.write(file)
             for use in its:
