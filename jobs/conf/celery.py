@@ -41,7 +41,6 @@ _CONNECTIONS = "each thread has a connection of its own"
 _JSON = "messages and results are JSON"
 _LEDGER = "results are in the ledger, in Django's database"
 _LOGGING = "Django's `LOGGING`, as in the web server"
-_EVENTS = "there are no events; see signals and metrics"
 _RECONNECT = "workers wait for Redis and go on; senders by `RETRY_POLICY`"
 _ADDRESS = "in `BROKER_URL`"
 _SIGNED = "messages are signed with `SECRET_KEY`"
@@ -127,7 +126,7 @@ SETTINGS: Mapping[str, Setting] = {
     "task_compression": _needless("messages are not compressed"),
     "task_serializer": _not_here(_JSON, "json"),
     "accept_content": _not_here(_JSON, ["json"], ("json",), ["application/json"], {"json"}),
-    "task_send_sent_event": _not_here(f"{_EVENTS}: `task_enqueued`", False),
+    "task_send_sent_event": _not_here("the signal `task_enqueued`", False),
     "imports": _not_here("tasks are in the module `tasks` of each app, or `TASK_MODULE`", (), []),
     "include": _not_here("tasks are in the module `tasks` of each app, or `TASK_MODULE`", (), []),
     # time
@@ -184,8 +183,8 @@ SETTINGS: Mapping[str, Setting] = {
         ],
         _needless(_STRAY),
     ),
-    "worker_send_task_events": _needless(_EVENTS),
-    "worker_enable_remote_control": _needless("the admin, the commands and `jobs.control` do it"),
+    "worker_send_task_events": _read("`CELERY_EVENTS`"),
+    "worker_enable_remote_control": _not_here("`CELERY_CONTROL`, which is off by itself", False),
     **dict.fromkeys(
         [
             *("worker_hijack_root_logger", "worker_log_color", "worker_log_datefmt"),
@@ -210,7 +209,8 @@ FAMILIES: Mapping[str, Setting] = {
         _needless(_LEDGER),
     ),
     "security_": _needless(_SIGNED),
-    **dict.fromkeys(["event_", "control_"], _needless(_EVENTS)),
+    "event_": _needless("`CELERY_EVENTS` says whether events are sent"),
+    "control_": _needless("`CELERY_CONTROL` says which commands are obeyed"),
 }
 
 #: Old names that no rule makes new ones of.
@@ -324,6 +324,7 @@ _PLAIN = {
     "task_always_eager": "ALWAYS_EAGER",
     "task_eager_propagates": "EAGER_PROPAGATES",
     "beat_schedule": "BEAT_SCHEDULE",
+    "worker_send_task_events": "CELERY_EVENTS",
     "worker_max_tasks_per_child": "MAX_TASKS_PER_CHILD",
     "worker_max_memory_per_child": "MAX_MEMORY_PER_CHILD",
 }

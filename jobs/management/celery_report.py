@@ -76,7 +76,7 @@ MODULES: Mapping[str, tuple[Verdict, str]] = {
     "celery.beat": ("none", "schedules are rows of `jobs.models.Schedule`"),
     "celery.backends": ("none", "results are rows of `jobs.models.TaskResult`"),
     "celery.worker": ("none", "hooks and signals of `jobs`"),
-    "celery.events": ("none", "signals of `jobs`"),
+    "celery.events": ("none", "signals of `jobs`; `CELERY_EVENTS` sends Celery's events"),
     "celery.app": ("none", _NO_APP),
     "celery": ("none", "it has no equal"),
     "kombu": ("none", "messages are JSON, queues are declared in `JOBS`"),
