@@ -51,6 +51,14 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             raise ImportError(f"{current.admin_queryset} is no function")
     except ImportError as error:
         found.append(Error(f"JOBS['ADMIN_QUERYSET']: {error}.", id="jobs.E001"))
+    found += [
+        Doubt(
+            f"JOBS['CELERY']: {note}",
+            hint="Take it out of JOBS['CELERY'] when you have decided about it.",
+            id="jobs.W017",
+        )
+        for note in conf.celery_notes()
+    ]
     empty = not problems and not current.broker_url
     if empty and not _debug():
         found.append(

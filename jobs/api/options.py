@@ -37,7 +37,7 @@ from jobs.timing.clock import growing_pause
 from jobs.timing.periodic import (
     Periodic,
     Rule,
-    check_rule,
+    read_rule,
 )
 
 #: Given an exception and the number of earlier attempts: the seconds before the next attempt, or
@@ -436,7 +436,7 @@ class Options(Retries):
         for name in ("time_limit", "soft_time_limit"):
             check_time_limit(name, getattr(self, name))
         if self.schedule is not None and not isinstance(self.schedule, Periodic):
-            check_rule(self.schedule)
+            object.__setattr__(self, "schedule", read_rule(self.schedule))
         if self.result_expires != "settings":
             try:
                 seconds_or_none(self.result_expires)

@@ -181,9 +181,12 @@ class Task(Generic[P, R_co]):
         place = functions.place_of(source)
         try:
             options, attributes = bases.split(self, Task, given)
+            options = _with_settings(options, options.get("name") or place, source)
             own = self.options = Options(**understood(options))
         except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"@task of {place}: {sentence(error)}") from error
+            settings_too = any(conf.options_of_task(given.get("name") or place))
+            more = " (JOBS['TASK_OPTIONS'] counts, too.)" if settings_too else ""
+            raise ConfigurationError(f"@task of {place}: {sentence(error)}{more}") from error
         if source is run:
             functions.check(run, named=bool(own.name), bind=own.bind)
         functools.update_wrapper(self, source, updated=())
@@ -1012,6 +1015,21 @@ def task_of(
     if base.__init__ is not Task.__init__:
         base.__init__(made)  # its own, which need not call that of Task
     return _registered(made)
+
+
+def _with_settings(given: dict[str, Any], name: str, source: Any) -> dict[str, Any]:
+    """The options of a task, with those of ``JOBS["TASK_OPTIONS"]``."""
+    if str(getattr(source, "__module__", "")).startswith("jobs."):
+        return given  # this app's own
+    for_all, for_it = conf.options_of_task(name)
+    both = {"acks", "acks_late"}  # one says what the other would
+    if both & for_it.keys():
+        given = {key: value for key, value in given.items() if key not in both}
+    given = {**given, **for_it}
+    dropped = both if both & given.keys() else set()
+    if given.get("atomic"):
+        dropped = both | {"ignore_result"}  # an atomic task can't have these
+    return {**{key: value for key, value in for_all.items() if key not in dropped}, **given}
 
 
 def register_task(task: T_Task | type[T_Task]) -> T_Task:

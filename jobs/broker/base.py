@@ -408,6 +408,14 @@ class Broker(ABC):
         """`wait` for one queue, then `claim` from it, also after a time-out."""
 
     @abstractmethod
+    def ring_for_foreign(self, queue: str, timeout: float) -> int:
+        """Sleep until a message of priority 0 waits on the queue, at most ``timeout`` seconds, then
+        wake idle consumers for all that waits there. How many messages do.
+
+        For open queues: foreign senders ring no bell. The messages stay where they are.
+        """
+
+    @abstractmethod
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:

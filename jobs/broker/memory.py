@@ -188,6 +188,15 @@ class MemoryBroker(Broker):
         self.wait([queue], timeout)
         return self.claim(queue, consumer, first, limit, lease)
 
+    def ring_for_foreign(self, queue: str, timeout: float) -> int:
+        with self._changed:
+            q = self._queues[queue]
+            self._changed.wait_for(lambda: q.lists[0], max(timeout, 0))
+            waiting = sum(len(messages) for messages in q.lists)
+            if "" not in q.paused:
+                self._ring(q, max(0, waiting - q.bells))
+            return waiting
+
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:

@@ -339,6 +339,16 @@ class RedisBroker(Broker):
         answer = self._redis.block(timeout, "BLPOP", self._keys(queue).bell, 0, then=run)
         return _claimed(answer, first)
 
+    def ring_for_foreign(self, queue: str, timeout: float) -> int:
+        keys = self._keys(queue)
+        first = keys.lists[0]
+        ring: Run = (scripts.RING_FOR_FOREIGN, (keys.bell, keys.paused, *keys.lists), ())
+        # Blocks until the list has an element, which it moves from its end to its end: it stays
+        # where it is, whatever happens to this process.
+        return int(
+            self._redis.block(timeout, "BLMOVE", first, first, "RIGHT", "RIGHT", 0, then=ring)
+        )
+
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:

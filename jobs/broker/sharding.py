@@ -436,6 +436,9 @@ class Sharded(Broker):
     ) -> Claim:
         return self._behind.wait_and_claim(queue, consumer, first, limit, lease, timeout)
 
+    def ring_for_foreign(self, queue: str, timeout: float) -> int:
+        return self._behind.ring_for_foreign(queue, timeout)
+
     def ack(
         self, queue: str, consumer: str, numbers: Sequence[int], ended: Sequence[str] = ()
     ) -> int:

@@ -18,7 +18,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.dispatch import receiver
 
-from jobs.conf import address, values
+from jobs.conf import address, celery, values
 from jobs.conf.values import (
     EXCHANGE_KINDS,
     SHARDS_MOST,
@@ -39,9 +39,11 @@ __all__ = [
     "Conf",
     "Queue",
     "RetryPolicy",
+    "celery_notes",
     "get",
     "nearest",
     "options_of",
+    "options_of_task",
     "parse",
     "peek",
     "seconds_or_none",
@@ -131,7 +133,8 @@ class Conf:
     #: How long, in seconds, a stopping worker lets running tasks finish.
     grace_seconds: float = _setting(number(0.0), 30.0)
     #: Longest wait, in seconds, before an idle worker looks at its queues again. Senders of this
-    #: program wake it at once; other senders don't, so for open queues it is at most 1.
+    #: program wake it at once; other senders don't, so workers listen at open queues, and look
+    #: there at least once a second.
     poll_seconds: float = _setting(number(0.05), 5.0)
     #: How long, in seconds, a committed message may stay unpublished before the relay sends it.
     relay_after_seconds: float = _setting(number(0.0), 5.0)
@@ -171,6 +174,9 @@ class Conf:
     #: How late, in seconds, a schedule's due time may be sent without being a missed one, which
     #: the schedule's policy decides about.
     misfire_grace_seconds: float = _setting(number(1.0), 30.0)
+    #: Options of tasks, as the decorator takes them, by the task's name: these count more than what
+    #: the decorator says. Under "*": those of all tasks whose decorator doesn't say otherwise.
+    task_options: Mapping[str, Mapping[str, Any]] = _setting(values.task_options, {})
     #: A child process is replaced after this many tasks; 0: never.
     max_tasks_per_child: int = _setting(number(0, whole=True), 0)
     #: A child process is replaced when it has more kilobytes than this in memory after a task; 0:
@@ -254,6 +260,11 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
     found: dict[str, Any] = {}
     problems: list[str] = []
     try:
+        raw = _with_celery(raw)
+    except (TypeError, ValueError) as error:
+        problems.append(values.sentence(f"JOBS['CELERY'] {error}"))
+        raw = {key: value for key, value in raw.items() if key != "CELERY"}
+    try:
         raw = values.with_plain_queues(raw)
     except (TypeError, ValueError) as error:
         problems.append(values.sentence(f"JOBS['QUEUES'] {error}"))
@@ -281,6 +292,50 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
             "without Sentinels: Celery's clients can't use the Cluster of JOBS['BROKER_URL']."
         )
     return conf, problems
+
+
+def _with_celery(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings, with this app's own in place of ``CELERY``. Where both say something, the own
+    ones count; of queues, exchanges and tasks they may add options to what Celery's say."""
+    if "CELERY" not in raw:
+        return raw
+    found = celery.read(raw["CELERY"]).jobs
+    own = {key: value for key, value in raw.items() if key != "CELERY"}
+    if "QUEUES" in own:
+        own = dict(values.with_plain_queues(own))
+    for key in ("QUEUES", "EXCHANGES", "TASK_OPTIONS"):
+        theirs, ours = found.get(key), own.get(key)
+        if isinstance(theirs, Mapping) and isinstance(ours, Mapping):
+            own[key] = {
+                **theirs,
+                **{name: _over(one, theirs.get(name)) for name, one in ours.items()},
+            }
+    return {**found, **own}
+
+
+def _over(own: Any, other: Any) -> Any:
+    both = isinstance(own, Mapping) and isinstance(other, Mapping)
+    return {**other, **own} if both else own
+
+
+def celery_notes() -> list[str]:
+    """A sentence for each of Celery's settings in ``JOBS["CELERY"]`` that has no equal here."""
+    raw = getattr(settings, "JOBS", {})
+    try:
+        return celery.read(raw["CELERY"]).notes if "CELERY" in raw else []
+    except (TypeError, ValueError):
+        return []  # `parse` says so
+
+
+def options_of_task(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What ``TASK_OPTIONS`` says of all tasks, and of the one of this name."""
+    if not settings.configured:  # a task that the settings themselves import
+        return {}, {}
+    try:
+        found = get().task_options
+    except ConfigurationError:  # `manage.py check` is to say so, once
+        found = peek().task_options
+    return found.get("*", {}), found.get(name, {})
 
 
 @receiver(setting_changed, dispatch_uid="jobs.conf")

@@ -400,6 +400,17 @@ def beat_schedule(value: Any) -> Mapping[str, Mapping[str, Any] | None]:
     return dict(value)
 
 
+def task_options(value: Any) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"must be a dict of task name → options, not {value!r}")
+    for name, options in value.items():
+        if not isinstance(name, str) or not isinstance(options, Mapping):
+            raise TypeError(f"has {options!r} for {name!r}, which must be a dict of options")
+        if "name" in options:
+            raise ValueError(f"has the option 'name' for {name!r}, which is the task's own")
+    return dict(value)
+
+
 #: Values of CELERY_RESULTS.
 CELERY_RESULTS = ("clients", "all", "none")
 

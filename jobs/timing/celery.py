@@ -11,6 +11,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from django.core.exceptions import ValidationError
 
@@ -112,6 +113,19 @@ def schedule(run_every: float | dt.timedelta, relative: bool = False) -> dt.time
     if isinstance(run_every, bool) or not isinstance(run_every, int | float):
         raise ConfigurationError(f"schedule({run_every!r}): write seconds or a timedelta.")
     return dt.timedelta(seconds=run_every)
+
+
+def of_celery(rule: Any) -> Any:
+    """The rule that an object of ``celery.schedules`` stands for; as it is, if none is known.
+
+    Raises `ConfigurationError` for one that can't be followed here.
+    """
+    if type(rule).__name__ == "crontab":
+        fields = ("minute", "hour", "day_of_week", "day_of_month", "month_of_year")
+        return crontab(*(getattr(rule, f"_orig_{name}") for name in fields))
+    if type(rule).__name__ == "schedule":
+        return schedule(rule.run_every, rule.relative)
+    return rule
 
 
 def _read(name: str, given: Field, kind: crontabs.Kind) -> crontabs.Field:

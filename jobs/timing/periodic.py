@@ -14,8 +14,8 @@ from jobs.conf.values import (
     place_name,
     seconds_ahead,
 )
-from jobs.exceptions import shown
-from jobs.timing.celery import Crontab
+from jobs.exceptions import ConfigurationError, shown
+from jobs.timing.celery import Crontab, of_celery
 
 #: Seconds or a span, `jobs.crontab`, or the text of a crontab.
 Rule = float | dt.timedelta | Crontab | str
@@ -55,7 +55,7 @@ class Periodic:
     jitter: Seconds | None = None
 
     def __post_init__(self) -> None:
-        check_rule(self.schedule)
+        object.__setattr__(self, "schedule", read_rule(self.schedule))
         for name in ("queue", "exchange", "routing_key"):
             object.__setattr__(self, name, place_name(getattr(self, name)))
             check_place(name, getattr(self, name))
@@ -79,19 +79,25 @@ class Periodic:
                     raise TypeError(f"{name} must have names that are text, not {shown(key)}")
 
 
-def check_rule(rule: object) -> None:
-    """Raises `TypeError` for what can't be a rule."""
+def read_rule(rule: Any) -> Rule:
+    """The rule; of a ``crontab`` or a ``schedule`` of Celery's, what these mean here.
+
+    Raises `TypeError` for what can't be a rule, and `ValueError` for a rule of Celery's that has no
+    equal.
+    """
+    if type(rule).__module__ == "celery.schedules":
+        try:
+            rule = of_celery(rule)
+        except ConfigurationError as error:
+            raise ValueError(str(error).rstrip(".")) from None
     if isinstance(rule, int | float | dt.timedelta):
         if not isinstance(rule, bool) and rule == rule:  # not NaN
-            return
+            return rule
     elif isinstance(rule, Crontab | str) and rule:
-        return
+        return rule
     told = f"schedule must be seconds, a timedelta or crontab(…), not {rule!r}"
-    if type(rule).__module__.startswith("celery."):
-        if type(rule).__name__ == "solar":
-            told += "; there are no schedules by the sun"
-        else:
-            told += "; import crontab from jobs, and write an interval as seconds"
+    if type(rule).__name__ == "solar":
+        told += "; there are no schedules by the sun"
     raise TypeError(told)
 
 

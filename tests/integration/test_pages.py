@@ -66,6 +66,7 @@ NOT_RUN = {
     "createsuperuser": "asks",
     "jobs_worker": "needs a worker that reports",
     "jobs_partition": "needs PostgreSQL",
+    "jobs_from_celery": "needs code that uses Celery",
     "jobs_import_celery_beat": "needs the tables of django-celery-beat",
 }
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
+import redis
 
 from jobs import broker, message
+from jobs.broker.sharding import Sharded
+from jobs.exceptions import BrokerUnavailable
 from jobs.message import Killed, Message
 from jobs.worker.board import key
 from jobs.worker.supervisor import upkeep
@@ -91,3 +96,45 @@ def test_what_cannot_be_read_comes_back_as_it_is() -> None:
     claim("gone")
     assert upkeep.return_deliveries(["default"], "gone", blamed="all") == 1
     assert claim("reader") == [(1, b"not json")]
+
+
+def test_foreign_messages_wake_consumers() -> None:
+    """Their senders ring no bell: of two consumers that wait, each gets one."""
+    ringer = upkeep.Ringer("default")
+    ringer.start()
+    try:
+        with ThreadPoolExecutor() as threads:
+            rang = [threads.submit(broker.get().wait, ["default"], 60) for _ in range(2)]
+            with redis.Redis.from_url(broker.get().address) as foreign:
+                foreign.lpush("default", "a", "b")
+            assert [one.result(timeout=30) for one in rang] == ["default", "default"]
+    finally:
+        ringer.stop()
+    assert [raw for _, raw in claim("w1")] == [b"a", b"b"]
+
+
+def test_the_rings_grow_rare_while_nobody_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    ringer = upkeep.Ringer("default")
+    monkeypatch.setattr(upkeep, "_LISTENS", 0.01)
+    assert ringer.step() == upkeep._RINGS[0]
+    put(b"a")
+    # Never shorter, whatever the machine does meanwhile.
+    assert max(ringer.step() for _ in range(50)) == upkeep._RINGS[1]
+    claim("w1")
+    assert ringer.step() == upkeep._RINGS[0]
+
+
+def test_a_ringer_without_a_broker(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def away(*_: object) -> int:
+        raise BrokerUnavailable("it is away")
+
+    ringer = upkeep.Ringer("default")
+    put(b"a")
+    with monkeypatch.context() as patch:
+        patch.setattr(Sharded, "ring_for_foreign", away)
+        assert 0 < ringer.step() <= 1
+        assert "can't wait for messages of foreign senders" in caplog.text
+    ringer.step()
+    assert "waits for messages of foreign senders on default again" in caplog.text

@@ -71,6 +71,9 @@ class Supervisor:
         #: What fails on which queue → the kind of its error.
         self._refused: dict[tuple[str, str], type[Exception]] = {}
         self._relay = upkeep.Relay()
+        # A burst doesn't wait for messages.
+        queues = () if options.burst else options.queues
+        self._ringers = [upkeep.Ringer(q) for q in queues if self._conf.queue(q).open]
         self._comparison = comparing.Comparison(options.name)
         #: When to ask next whether the broker may have lost messages (monotonic).
         self._doubt_at = 0.0 if self._conf.recover else float("inf")
@@ -118,6 +121,8 @@ class Supervisor:
         self._relay.start()
         if self._listener:
             self._listener.start()
+        for ringer in self._ringers:
+            ringer.start()
         while not self.step():
             links = [one.fileno() for one in (self._trial, self._starter.loading) if one]
             wakes = [wakeup, *(fd for fd in links if fd >= 0)]
@@ -130,6 +135,8 @@ class Supervisor:
         self._relay.stop()
         if self._listener:
             self._listener.stop()
+        for ringer in self._ringers:
+            ringer.stop()
         self._comparison.stop()
         why = self._why if self._stops else "the queues were empty"
         self._reporter.leave(How.KILLED if self._cut else How.STOPPED, why)

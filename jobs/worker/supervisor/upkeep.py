@@ -40,6 +40,10 @@ log = logging.getLogger("jobs.worker")
 _LATE = 20
 #: Seconds between two looks at how the broker keeps its data.
 _LOOK = 60.0
+#: The shortest and the longest pause between two rings for messages of foreign senders, in seconds.
+_RINGS = (0.005, 0.1)
+#: Seconds for which one wait for them lasts.
+_LISTENS = 5.0
 
 
 def return_deliveries(
@@ -152,6 +156,48 @@ def end_unsendable(row: TaskResult, error: Exception) -> None:
         )
     )
     recorder.step()
+
+
+class Ringer:
+    """A thread that wakes idle consumers for what foreign senders put on an open queue, since
+    these ring no bell."""
+
+    def __init__(self, queue: str) -> None:
+        self._queue = queue
+        self._stopping = threading.Event()
+        self._patience = Backoff(
+            log,
+            f"can't wait for messages of foreign senders on {queue}, for the {{what}} is away",
+            f"waits for messages of foreign senders on {queue} again",
+        )
+        self._pause = _RINGS[0]
+        self._thread = threading.Thread(target=self._loop, name="jobs-ringer", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _loop(self) -> None:
+        pause = 0.0
+        while not self._stopping.wait(pause):
+            pause = self.step()
+
+    def step(self) -> float:
+        """Wait for messages, and ring for them. Seconds until the next time."""
+        began = time.monotonic()
+        try:
+            waiting = broker.get().ring_for_foreign(self._queue, _LISTENS)
+        except AWAY as error:
+            return self._patience.away(error)
+        self._patience.back()
+        if time.monotonic() - began > _RINGS[0] or not waiting:
+            self._pause = _RINGS[0]
+        else:
+            # Messages waited already, so the consumers are busy and look by themselves.
+            self._pause = min(2 * self._pause, _RINGS[1])
+        return self._pause
 
 
 class Relay:

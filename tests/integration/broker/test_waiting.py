@@ -283,3 +283,21 @@ def test_nothing_comes_in_time(broker: Broker) -> None:
     found = broker.wait_and_claim("mail", "w1", 1, 10, LEASE, 0.01)
     assert found.messages == []
     assert found.next_due == pytest.approx(60, abs=5)
+
+
+def test_a_ring_for_what_came_without_one(broker: Broker, threads: ThreadPoolExecutor) -> None:
+    """And the messages stay where they are, in their order."""
+    assert broker.ring_for_foreign("mail", 0.01) == 0
+    rung = threads.submit(broker.ring_for_foreign, "mail", 20)
+    push(broker, b"a", b"b")
+    assert rung.result(timeout=10) in (1, 2)
+    while broker.wait(["mail"], 0) is not None:
+        pass  # as if their sender had rung no bell
+    push(broker, b"c", priority=9)
+    assert broker.ring_for_foreign("mail", 20) == 3
+    assert [broker.wait(["mail"], 0) for _ in range(4)] == ["mail", "mail", "mail", None]
+    broker.pause("mail", Pause("", "ada", "", dt.datetime.now(dt.UTC)))
+    assert broker.ring_for_foreign("mail", 20) == 3
+    assert broker.wait(["mail"], 0) is None
+    broker.resume("mail")
+    assert claim(broker) == [b"a", b"b", b"c"]

@@ -199,8 +199,9 @@ REFUSED = {
     ),
     "no option": Refused("{'options': {'quue': 'high'}}", "Did you mean 'queue'?"),
     "no key": Refused("{'shedule': 5}", "Did you mean 'schedule'?"),
-    "Celery's crontab": Refused("{'schedule': celery.crontab()}", "import crontab from jobs"),
-    "an interval": Refused("{'schedule': celery.schedule(10)}", "an interval as seconds"),
+    "a relative interval": Refused(
+        "{'schedule': celery.schedule(10, relative=True)}", "due times count from start_at"
+    ),
     "the sun": Refused("{'schedule': solar()}", "no schedules by the sun", guide=True),
 }
 

@@ -21,7 +21,7 @@ from jobs.api.task import Task, task_of
 from jobs.exceptions import ConfigurationError
 from jobs.models import Schedule
 from jobs.schedules import declared, merge
-from jobs.schedules.declared import add_periodic_task, problems
+from jobs.schedules.declared import add_periodic_task, find, problems
 from jobs.schedules.merge import edited
 from jobs.timing.celery import crontab
 from jobs.timing.periodic import Periodic
@@ -170,10 +170,20 @@ class TestSettings:
             f"The schedule 'morning', by JOBS['BEAT_SCHEDULE']: it has no '{key}'."
         ]
 
-    def test_celerys_own_crontab_is_told(self, greet: Any, declare: Any) -> None:
+    def test_celerys_own_rules_are_read(self, greet: Any, declare: Any) -> None:
         schedules = pytest.importorskip("celery.schedules", reason="Celery is not installed")
-        declare(a={"task": "greet", "schedule": schedules.crontab(), "args": ["you"]})
-        assert "import crontab from jobs" in problems()[0]
+        rules = {
+            "a": schedules.crontab(minute="*/5", hour=[7, 8], day_of_week="sat-mon"),
+            "b": schedules.schedule(90),
+            "c": schedules.schedule(90, relative=True),
+            "d": schedules.crontab(day_of_month=13, day_of_week="fri"),
+        }
+        declare(**{n: {"task": "greet", "schedule": r, "args": ["you"]} for n, r in rules.items()})
+        found = {one.name: one for one in find()}
+        assert found["a"].schedule().crontab == "*/5 7-8 * * 0-1,6"
+        assert found["b"].schedule().interval == dt.timedelta(seconds=90)
+        assert "due times count from start_at" in found["c"].problem
+        assert "Celery runs on days that are both" in found["d"].problem
 
 
 class TestDecorator:
