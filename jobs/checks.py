@@ -51,8 +51,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
             raise ImportError(f"{current.admin_queryset} is no function")
     except ImportError as error:
         found.append(Error(f"JOBS['ADMIN_QUERYSET']: {error}.", id="jobs.E001"))
-    empty = not problems and not current.broker_url
-    if empty and not _debug():
+    missing = not (problems or current.broker_url or current.always_eager)
+    if missing and not _debug():
         found.append(
             Error(
                 "JOBS['BROKER_URL'] is empty and DEBUG is off.",

@@ -165,6 +165,26 @@ class WithoutADatabase(JobsMixin, SimpleTestCase):
         self.assertNotEnqueued()
 
 
+class WithASetUpOfItsOwn(JobsMixin, SimpleTestCase):
+    def setUp(self) -> None:  # without super().setUp()
+        assert broker.get().stats("default").waiting == 0
+        assert not self.enqueued
+
+    def test_it_has_a_broker_in_memory(self) -> None:
+        assert isinstance(broker.by_shard(), MemoryBroker)
+
+    def tearDown(self) -> None:
+        assert isinstance(broker.by_shard(), MemoryBroker)
+
+
+@pytest.mark.parametrize("way", ["run", "debug"])
+def test_a_set_up_that_calls_no_other(way: str) -> None:
+    case = WithASetUpOfItsOwn("test_it_has_a_broker_in_memory")
+    result = getattr(case, way)()
+    assert result is None or result.wasSuccessful(), result.errors
+    assert not isinstance(broker.by_shard(), MemoryBroker), "the test's broker is gone with it"
+
+
 def test_a_worker_needs_what_other_threads_see(db: None) -> None:
     with pytest.raises(JobsError, match=r"Call run_jobs\(\)"), worker():
         pass
