@@ -14,7 +14,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from pytest_django import Settings
 
-from jobs import AsyncResult, Task, broker, chain, chord, group, task
+from jobs import AsyncResult, EagerResult, Task, broker, chain, chord, group, task
 from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import JobsError, TooManyCalls
 from jobs.management import processes
@@ -396,6 +396,7 @@ class TestEager:
 class TestApply:
     def test_its_result(self, broker_url: str) -> None:
         result = add.apply((1,), {"b": 2})
+        assert isinstance(result, EagerResult)
         assert (result.get(), result.state, result.ready()) == (3, "SUCCESS", True)
         assert TaskResult.objects.count() == 0
         assert echo.apply(((1, 2),)).get() == [1, 2], "through JSON"
