@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from jobs.api.compositions import xmap as xmap
     from jobs.api.compositions import xstarmap as xstarmap
     from jobs.api.results import AsyncResult as AsyncResult
+    from jobs.api.results import EagerResult as EagerResult
     from jobs.api.results import GroupResult as GroupResult
     from jobs.api.results import allow_join_result as allow_join_result
     from jobs.api.results import result_from_tuple as result_from_tuple
@@ -50,6 +51,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "AsyncResult": "jobs.api.results",
+    "EagerResult": "jobs.api.results",
     "GroupResult": "jobs.api.results",
     "Periodic": "jobs.timing.periodic",
     "Request": "jobs.running.request",

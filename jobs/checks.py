@@ -59,8 +59,8 @@ def check_settings(**_: Any) -> list[CheckMessage]:
         )
         for note in conf.celery_notes()
     ]
-    empty = not problems and not current.broker_url
-    if empty and not _debug():
+    missing = not (problems or current.broker_url or current.always_eager)
+    if missing and not _debug():
         found.append(
             Error(
                 "JOBS['BROKER_URL'] is empty and DEBUG is off.",

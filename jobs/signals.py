@@ -411,9 +411,11 @@ _LOGGING = "write Django's LOGGING, which workers obey"
 #: Celery's signals that are not sent here, and what to write instead.
 _NOT_SENT = {
     **dict.fromkeys(
-        ("celeryd_init", "celeryd_after_setup", "worker_init", "import_modules"),
+        ("celeryd_init", "worker_init", "import_modules"),
         "AppConfig.ready() of your app runs in each worker; or connect to worker_ready",
     ),
+    "celeryd_after_setup": "runworker --queues names a worker's queues, and AppConfig.ready() of "
+    "your app runs in each worker",
     **dict.fromkeys(
         ("worker_shutdown", "worker_shutting_down", "worker_before_create_process"), _IN_CHILDREN
     ),

@@ -288,9 +288,16 @@ class JobsMixin(unittest.TestCase):
     #: What the test has sent.
     enqueued: Enqueued
 
-    def setUp(self) -> None:
-        self.enqueued = self.enterContext(in_memory())
-        super().setUp()
+    # Around the whole test, since many a `setUp` doesn't call that of its parents, and such a test
+    # would send to the broker of the settings.
+
+    def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
+        with in_memory() as self.enqueued:
+            return super().run(result)
+
+    def debug(self) -> None:
+        with in_memory() as self.enqueued:
+            super().debug()
 
     def run_jobs(self, *queues: str, **options: Any) -> list[AsyncResult[Any]]:
         """As `run_jobs` of this module."""

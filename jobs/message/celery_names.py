@@ -153,11 +153,15 @@ CALLS: Mapping[str, str] = {
 _TIMES = "write seconds, a timedelta or jobs.crontab(…)"
 _SETTINGS = "queues and exchanges are declared in JOBS['QUEUES'] and JOBS['EXCHANGES']"
 
+_PERIODIC = "call jobs.add_periodic_task(…) in a module of tasks"
+
 #: What is imported from ``celery``, ``kombu`` and their parts.
 MODULE: Mapping[str, str] = {
     "Celery": f"{_NO_APP}; decorate functions by @jobs.task",
     "app": _NO_APP,
     "current_app": _NO_APP,
+    "on_after_configure": _PERIODIC,
+    "on_after_finalize": _PERIODIC,
     "get_logger": _LOGGER,
     "solar": f"there are no schedules by the sun; {_TIMES}",
     "Queue": _SETTINGS,

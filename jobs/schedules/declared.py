@@ -132,9 +132,11 @@ def add_periodic_task(
     except (TypeError, ValueError) as error:
         raise ConfigurationError(f"add_periodic_task of {name!r}: {error}.") from error
     added = Declaration(name, f"add_periodic_task of {task!r}", task, periodic)
-    if _added.setdefault(name, added) != added:
+    first = _added.setdefault(name, added)
+    if first != added:
         raise ConfigurationError(
-            f"add_periodic_task: two schedules are called {name!r}. Give one another name=."
+            f"add_periodic_task: two schedules are called {name!r}, of {first.task!r} and of "
+            f"{task!r}. Give one another name=."
         )
     return name
 

@@ -14,7 +14,7 @@ from django.db import IntegrityError, connection, transaction
 from django.test import SimpleTestCase, TestCase, TransactionTestCase
 from pytest_django import Settings
 
-from jobs import AsyncResult, Task, broker, chain, chord, group, task
+from jobs import AsyncResult, EagerResult, Task, broker, chain, chord, group, task
 from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import JobsError, TooManyCalls
 from jobs.management import processes
@@ -163,6 +163,26 @@ class WithoutATransaction(JobsMixin, TransactionTestCase):
 class WithoutADatabase(JobsMixin, SimpleTestCase):
     def test_what_was_sent_is_seen(self) -> None:
         self.assertNotEnqueued()
+
+
+class WithASetUpOfItsOwn(JobsMixin, SimpleTestCase):
+    def setUp(self) -> None:  # without super().setUp()
+        assert broker.get().stats("default").waiting == 0
+        assert not self.enqueued
+
+    def test_it_has_a_broker_in_memory(self) -> None:
+        assert isinstance(broker.by_shard(), MemoryBroker)
+
+    def tearDown(self) -> None:
+        assert isinstance(broker.by_shard(), MemoryBroker)
+
+
+@pytest.mark.parametrize("way", ["run", "debug"])
+def test_a_set_up_that_calls_no_other(way: str) -> None:
+    case = WithASetUpOfItsOwn("test_it_has_a_broker_in_memory")
+    result = getattr(case, way)()
+    assert result is None or result.wasSuccessful(), result.errors
+    assert not isinstance(broker.by_shard(), MemoryBroker), "the test's broker is gone with it"
 
 
 def test_a_worker_needs_what_other_threads_see(db: None) -> None:
@@ -376,6 +396,7 @@ class TestEager:
 class TestApply:
     def test_its_result(self, broker_url: str) -> None:
         result = add.apply((1,), {"b": 2})
+        assert isinstance(result, EagerResult)
         assert (result.get(), result.state, result.ready()) == (3, "SUCCESS", True)
         assert TaskResult.objects.count() == 0
         assert echo.apply(((1, 2),)).get() == [1, 2], "through JSON"

@@ -9,6 +9,7 @@ from typing import Any, assert_type
 
 from jobs import (
     AsyncResult,
+    EagerResult,
     GroupResult,
     Signature,
     Task,
@@ -102,6 +103,7 @@ def right() -> None:
     assert_type(add.delay(1), AsyncResult[int])
     assert_type(add.delay(1).get(timeout=3), int)
     assert_type(add.apply_async((1, 2), countdown=3), AsyncResult[int])
+    assert_type(add.apply((1, 2)), EagerResult[int])
     assert_type(add.apply((1, 2)).get(), int)
     assert_type(add.enqueue_many([(1,), {"a": 2}]), list[AsyncResult[int]])
     assert_type(bound.delay("x", loud=True), AsyncResult[str])

@@ -76,6 +76,9 @@ def test_no_broker_in_production(settings: Settings) -> None:
     settings.JOBS = {}
     settings.DEBUG = False
     assert [found_id for found_id, _ in found()] == ["jobs.E002"]
+    settings.JOBS = {"ALWAYS_EAGER": True}  # nothing is sent
+    assert found() == []
+    settings.JOBS = {}
     settings.DEBUG = True
     assert found() == []
 

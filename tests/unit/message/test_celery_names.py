@@ -74,3 +74,16 @@ def test_a_name_that_nobody_has() -> None:
     for one in (add, add.s(1, 2), AsyncResult("an-id"), jobs.GroupResult("an-id", []), jobs):
         with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
             one.nothing  # type: ignore[attr-defined]  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "instead"),
+    [
+        ("jobs", "Celery", "decorate functions by @jobs.task"),
+        ("jobs", "on_after_finalize", r"call jobs.add_periodic_task\(…\)"),
+        ("jobs.signals", "celeryd_after_setup", "runworker --queues names"),
+    ],
+)
+def test_an_import_says_what_to_write_instead(module: str, name: str, instead: str) -> None:
+    with pytest.raises(ImportError, match=f"'{name}' isn't .*{instead}"):
+        exec(f"from {module} import {name}", {})
