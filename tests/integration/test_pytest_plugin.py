@@ -89,7 +89,7 @@ def test_a_project_with_the_plugin(tmp_path: Path) -> None:
     ]
     env = {**os.environ, "PYTHONPATH": f"{ROOT}:{tmp_path}", "PYTEST_ADDOPTS": ""}
     ran = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "8 passed" in ran.stdout
@@ -100,7 +100,7 @@ def test_a_wrong_setting_of_the_plugin(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pytest", "-p", "jobs.contrib.pytest_plugin"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
-        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=60, check=False
+        command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 4
     assert "jobs_broker is 'redis'; it can be memory or settings." in ran.stderr
