@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import redis
+from django.db import transaction
 from pytest_django import Settings
 
 from jobs import broker, chain, control, message, task
@@ -19,7 +20,7 @@ from jobs.worker.record import celery_results
 from tests.celery_client import celery_call, celery_message
 from tests.models import Run
 from tests.tasks import add, echo, fail, trace
-from tests.workers import dead_letters, on_redis, put, work
+from tests.workers import dead_letters, on_redis, put, rolled_back, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
 
@@ -29,6 +30,14 @@ def echo_until_mended(before: int, value: int) -> int:
     if not Run.objects.filter(label="mended").exists():
         raise ValueError("not yet")
     return before + value
+
+
+@task
+def send_and_roll_back() -> str:
+    with rolled_back():
+        add.delay(1, 2)
+    with transaction.atomic():
+        return add.delay(3, 4).id
 
 
 @pytest.fixture(autouse=True)
@@ -66,6 +75,13 @@ def test_by_default_clients_of_celery_are_told_and_nobody_else(client: redis.Red
     assert [one.get() for one in ours] == [3, 7]
     assert states(client) == {"theirs": "SUCCESS"}
     assert told(client)["theirs"]["result"] == 3
+
+
+def test_calls_that_were_rolled_back_are_no_children(client: redis.Redis) -> None:
+    put(celery_message("theirs", send_and_roll_back.name, []), "foreign")
+    work()
+    sent = told(client)["theirs"]
+    assert sent["children"] == [[[sent["result"], None], None]]
 
 
 def test_none_are_told_or_all(client: redis.Redis, settings: Settings) -> None:
