@@ -6,13 +6,17 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
+from pytest_django import Settings
 
 from jobs import broker, message
 from jobs.broker.sharding import Sharded
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Killed, Message
 from jobs.worker.board import key
+from jobs.worker.child import Options
 from jobs.worker.supervisor import upkeep
+from jobs.worker.supervisor.starting import Starter
+from jobs.worker.supervisor.supervisor import Supervisor
 from tests.workers import put, put_message
 
 pytestmark = pytest.mark.usefixtures("broker_url")
@@ -138,3 +142,10 @@ def test_a_ringer_without_a_broker(
         assert "can't wait for messages of foreign senders" in caplog.text
     ringer.step()
     assert "waits for messages of foreign senders on default again" in caplog.text
+
+
+def test_a_worker_listens_at_its_open_queues_alone(settings: Settings) -> None:
+    settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {}, "foreign": {"open": True}}}
+    for burst, listens in ((False, ["foreign"]), (True, [])):
+        options = Options(queues=("default", "foreign"), name="w", burst=burst)
+        assert [one.queue for one in Supervisor(options, Starter())._ringers] == listens

@@ -163,7 +163,7 @@ class Ringer:
     these ring no bell."""
 
     def __init__(self, queue: str) -> None:
-        self._queue = queue
+        self.queue = queue
         self._stopping = threading.Event()
         self._patience = Backoff(
             log,
@@ -188,7 +188,7 @@ class Ringer:
         """Wait for messages, and ring for them. Seconds until the next time."""
         began = time.monotonic()
         try:
-            waiting = broker.get().ring_for_foreign(self._queue, _LISTENS)
+            waiting = broker.get().ring_for_foreign(self.queue, _LISTENS)
         except AWAY as error:
             return self._patience.away(error)
         self._patience.back()
