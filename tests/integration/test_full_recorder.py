@@ -51,8 +51,8 @@ def test_the_recorder_wakes_the_consumer_when_it_has_room(monkeypatch: pytest.Mo
     freed, runners, woken = Watched(), list[SyncRunners](), list[bool]()
 
     class Observed(Recorder):
-        def __init__(self, consumer: str) -> None:
-            super().__init__(consumer)
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
             self.freed = freed
 
         def step(self) -> None:

@@ -366,7 +366,7 @@ def check_valkey(block: Block, broker_url: str) -> None:
 
 
 @pytest.mark.postgres
-@pytest.mark.django_db(transaction=True)
+@pytest.mark.django_db
 def test_every_statement() -> None:
     blocks = [b for page in PAGES for b in blocks_of(page) if b.language == "sql" and not b.excuse]
     assert blocks

@@ -133,7 +133,7 @@ def test_options_of_the_call() -> None:
     ("args", "told"),
     [
         (["tests.tasks.ad"], "There is no task 'tests.tasks.ad'. Did you mean tests.tasks.add"),
-        (["add"], "Did you mean tests.django_tasks.add or tests.tasks.add? jobs_inspect"),
+        (["hold_interpreter"], "Did you mean tests.tasks.hold_interpreter? jobs_inspect"),
         (["???"], "There is no task '???'. jobs_inspect registered lists all."),
         ([add.name], "missing a required argument: 'a'"),
         ([add.name, "-a", "[1, 2, 3]"], "too many positional arguments"),
