@@ -27,10 +27,11 @@ PERMISSIVE = {
     *("0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "MIT", "MIT-0", "PSF-2.0"),
 }
 
-#: Packages that may have another licence. Only an extra asks for them, by name of the database, and
-#: they are the drivers that Django supports. The LGPL lets programs of any licence use an unchanged
-#: library.
+#: Packages that may have another licence, since programs of any licence may use them unchanged.
+#: Extras alone ask for them: that of PostgreSQL for the driver that Django supports, that of Sentry
+#: for the list of certificate authorities.
 EXCEPTIONS = {
+    "certifi": "MPL-2.0",
     "psycopg": "LGPL-3.0-only",
     "psycopg-binary": "LGPL-3.0-only",
 }
@@ -41,6 +42,7 @@ _CLASSIFIERS = {
     "License :: OSI Approved :: BSD License": "BSD-3-Clause",
     "License :: OSI Approved :: ISC License (ISCL)": "ISC",
     "License :: OSI Approved :: MIT License": "MIT",
+    "License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)": "MPL-2.0",
     "License :: OSI Approved :: Python Software Foundation License": "PSF-2.0",
 }
 

@@ -60,7 +60,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadSco
     """Give each test to the next process that is free, but those that share something dear to one:
     a Chromium, or a built package. (xdist's mark for that has no effect on pytest 9.2.)"""
     made = LoadScopeScheduling(config, log)
-    together = ("tests/browser/", "tests/e2e/test_package.py")
+    # The pages one by one take as long as all other tests in a browser: they get a second one.
+    together = ("tests/browser/test_every_page.py", "tests/browser/", "tests/e2e/test_package.py")
     made._split_scope = lambda test: next(filter(test.startswith, together), test)
     return made
 

@@ -47,7 +47,7 @@ def at_390(browser: Chrome) -> Iterator[None]:
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_page_on_a_desktop_is_light_fits_and_has_no_serious_finding(
     browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User], full: dict[str, str]
 ) -> None:
@@ -70,7 +70,7 @@ def test_a_page_on_a_desktop_is_light_fits_and_has_no_serious_finding(
     assert not found, "\n".join(found)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_dark_theme_has_contrast(
     browser: Chrome, live_server: LiveServer, sign_in: Callable[[], User], full: dict[str, str]
 ) -> None:
