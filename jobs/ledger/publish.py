@@ -116,10 +116,11 @@ def send(
             _push(outgoing, retry_policy or settings.retry_policy, settings.broker_wait_replicas)
         except NotReplicated as error:
             unsafe = error
-    if sent_by and connection.in_atomic_block:  # what is rolled back has not been sent
-        connection.on_commit(functools.partial(message.note_sent, messages))
-    elif sent_by:
-        message.note_sent(messages)
+    if sent_by and any(sent.parent_id in sent_by for sent in messages):
+        if connection.in_atomic_block:  # what is rolled back has not been sent
+            connection.on_commit(functools.partial(message.note_sent, messages))
+        else:
+            message.note_sent(messages)
     _announce(messages)
     if unsafe:
         unsafe.ids = tuple(sent.id for sent in messages)

@@ -18,6 +18,7 @@ from jobs.broker.base import About, Note
 from jobs.models import KnownError, Schedule, TaskAttempt, TaskResult
 from tests.browser.pages import see
 from tests.integration.admin.conftest import letter, row
+from tests.services import wait_for
 from tests.tasks import add, echo, fail, hourly
 from tests.workers import put, put_message, work
 
@@ -165,6 +166,8 @@ def _reports(running: str) -> None:
 
 def send(browser: Chrome, address: str, values: dict[str, Any]) -> None:
     """Send a form as a page of the admin would; it leads to a question."""
+    token = "[name=csrfmiddlewaretoken]"
+    wait_for(lambda: browser.find_elements("css selector", token), what="the page's token")
     browser.execute_script(
         """
         const [address, values] = arguments;

@@ -532,3 +532,15 @@ def test_sending_from_async_code(broker_url: str) -> None:
     result = async_to_sync(send)()
     work()
     assert result.get(timeout=0) == 5
+
+
+def test_it_is_one_push_while_a_call_of_a_celery_client_runs(
+    pushes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What such a call sends is noted for its client; other calls of the process are not."""
+    monkeypatch.setitem(message.sent_by, "theirs", [])
+    with transaction.atomic():
+        for n in range(100):
+            trace.delay(str(n))
+    assert pushes == [100]
+    assert message.sent_by["theirs"] == []

@@ -57,6 +57,7 @@ VERBS: dict[str, Callable[[Broker], object]] = {
     "noted": lambda b: b.noted("mail", "id-1", About.PROGRESS),
     "noted_of": lambda b: b.noted_of("mail", ["id-1"], About.PROGRESS),
     "forget_notes": lambda b: b.forget_notes("mail", ["id-1"], About.PROGRESS),
+    "ring_for_foreign": lambda b: b.ring_for_foreign("mail", 0.01),
     "hasten": lambda b: b.hasten("mail", b"a", 0),
     "scan": lambda b: list(b.scan("mail")),
     "leave": lambda b: b.leave("mail", "w1"),
