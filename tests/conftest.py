@@ -22,6 +22,9 @@ import signal
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
+# Its plug-in imports it after the last test. Once what is there is frozen (see
+# `pytest_collection_finish`), it takes what other packages give it for garbage, and warns.
+import hypothesis  # noqa: F401
 import pytest
 import redis.utils
 from django.conf import settings as django_settings
