@@ -194,7 +194,7 @@ def replica(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     if connection.vendor != "sqlite":
         pytest.skip("the same on every database")
     connection.ensure_connection()
-    with sqlite3.connect(tmp_path / "replica") as copy:
+    with contextlib.closing(sqlite3.connect(tmp_path / "replica")) as copy:
         connection.connection.backup(copy)
     settings.DATABASE_ROUTERS = [f"{__name__}.Reading"]
     databases = connections.databases

@@ -8,7 +8,7 @@ import re
 import threading
 
 import pytest
-from django.db import transaction
+from django.db import connections, transaction
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -250,7 +250,14 @@ def test_schedules_without_a_beat(broker_url: str) -> None:
     assert (status, wrong) == (1, attention.no_beat())
     assert json.loads(printed)["problems"] == [wrong]
     beat = Beat()
-    running = threading.Thread(target=beat.run)
+
+    def run_beat() -> None:
+        try:
+            beat.run()
+        finally:
+            connections.close_all()
+
+    running = threading.Thread(target=run_beat)
     running.start()
     try:
         wait_for(lambda: broker.get().listeners(SCHEDULES), what="beat")
