@@ -344,6 +344,18 @@ class Signature(dict[str, Any], Generic[R]):
 
 
 class _Composition(Signature[R]):
+    @property
+    def tasks(self) -> list[Signature]:
+        """The calls, in their order."""
+        return _values(self.kwargs, "tasks")
+
+    @tasks.setter
+    def tasks(self, calls: Iterable[Any]) -> None:
+        self.kwargs["tasks"] = _listed((calls,))
+
+    def _parts(self) -> list[Signature]:
+        return self.tasks
+
     def set_immutable(self, immutable: bool) -> None:
         for call in self._starts():
             call.set_immutable(immutable)
@@ -413,18 +425,6 @@ class chain(_Composition[R]):
         Signature.__init__(made, "celery.chain", (), kwargs, options, subtask_type="chain")
         return made
 
-    @property
-    def tasks(self) -> list[Signature]:
-        """The calls, in their order."""
-        return _values(self.kwargs, "tasks")
-
-    @tasks.setter
-    def tasks(self, calls: Iterable[Any]) -> None:
-        self.kwargs["tasks"] = _listed((calls,))
-
-    def _parts(self) -> list[Signature]:
-        return self.tasks
-
     def _starts(self) -> list[Signature]:
         return self.tasks[:1]
 
@@ -474,18 +474,6 @@ class group(_Composition[R]):
     def __init__(self, *calls: Any, **options: Any) -> None:
         kwargs = {"tasks": _listed(calls)}
         super().__init__("celery.group", (), kwargs, options, subtask_type="group")
-
-    @property
-    def tasks(self) -> list[Signature]:
-        """The calls, in their order."""
-        return _values(self.kwargs, "tasks")
-
-    @tasks.setter
-    def tasks(self, calls: Iterable[Any]) -> None:
-        self.kwargs["tasks"] = _listed((calls,))
-
-    def _parts(self) -> list[Signature]:
-        return self.tasks
 
     def _starts(self) -> list[Signature]:
         return self.tasks
