@@ -581,6 +581,16 @@ class AsyncResult(Generic[R]):
         return self._ended
 
 
+def handle(task_id: str, ignored: bool) -> AsyncResult[Any]:
+    """`AsyncResult` of an id that is known to be one, in half the time: a bulk makes thousands."""
+    made: AsyncResult[Any] = _new_handle(AsyncResult)
+    made.id, made._parent, made._ignored, made._ended = task_id, None, ignored, None
+    return made
+
+
+_new_handle = AsyncResult.__new__
+
+
 class EagerResult(AsyncResult[R]):
     """The handle of a call that was run where it was asked for, by `Task.apply`. It knows its end,
     which is recorded nowhere."""

@@ -160,6 +160,8 @@ class Task(Generic[P, R_co]):
     #: None: only binding can tell.
     _signature: inspect.Signature
     _arity: range | None
+    #: How many positional arguments are sent as they are given, without a further look.
+    _fitting: range
     #: Where calls go that name no queue, as long as the router is the same.
     _plan: Plan | None = None
     #: The message of a call without options, but for id and arguments; likewise.
@@ -259,6 +261,8 @@ class Task(Generic[P, R_co]):
             self.tenant_of = functools.partial(_tenant_of_items, starred)
         self.key = own.key and Key(signature, own.key, "key", self.name)
         self.shard_by = own.shard_by and Key(signature, own.shard_by, "shard_by", self.name)
+        looked_at = self.validation or self.tenant_of or self.shard_by
+        self._fitting = range(0) if looked_at or self._arity is None else self._arity
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
             signature, own.unique_key, "unique_key", self.name
@@ -549,8 +553,9 @@ class Task(Generic[P, R_co]):
         if self.uniqueness is not None and not send.chain:
             # The first call of a chain is not unique: were it dropped, the rest would never come.
             return self._send_unique((sent,), send)[0]
-        publish.send((sent,), durable=self.durable, using=send.using, retry_policy=send.policy())
-        return results.AsyncResult(sent.id, ignored=bool(sent.ignore_result))
+        policy = None if send is PLAINLY else send.policy()
+        publish.send((sent,), durable=self.durable, using=send.using, retry_policy=policy)
+        return results.handle(sent.id, bool(sent.ignore_result))
 
     apply_async_on_commit = apply_async
 
@@ -650,19 +655,20 @@ class Task(Generic[P, R_co]):
             raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
         send = self._send(options)
         empty = self._empty(send)
+        copy, fill = empty.__copy__, self._fill  # type: ignore[attr-defined]
         sent = []
         for call in calls:
             # Tuples first: to learn that one is no mapping takes longer than to copy the message.
             if type(call) is not tuple and isinstance(call, Mapping):
-                sent.append(self._fill(_copy(empty), (), call, send))
+                sent.append(fill(copy(), (), call, send))
             else:
-                sent.append(self._fill(_copy(empty), call, _NO_KWARGS, send))
+                sent.append(fill(copy(), call, _NO_KWARGS, send))
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
         ignored = bool(empty.ignore_result)
-        return [results.AsyncResult(message.id, ignored=ignored) for message in sent]
+        return [results.handle(message.id, ignored) for message in sent]
 
     def _send_unique(
         self, messages: Sequence[Message], send: Send, once: Hashable | None = None
@@ -746,16 +752,16 @@ class Task(Generic[P, R_co]):
 
     def _empty(self, send: Send) -> Message:
         """A message with all that the calls of one sending share: `_fill` adds id and arguments."""
+        running = current.get()
+        plainly = send is PLAINLY and running is None and self.expires is None
+        if plainly and (kept := self._plainly) is not None:
+            router, known = kept
+            if router is routing.get() and known.ignore_result is self.ignore_result:
+                return _copy(known)
         if send.link or send.link_error:
             link, link_error = as_dicts(send.link), as_dicts(send.link_error)
             check_linked({"link": link, "link_error": link_error})
             send = dataclasses.replace(send, link=link, link_error=link_error)
-        running = current.get()
-        plainly = send is PLAINLY and running is None and self.expires is None
-        if plainly and self._plainly is not None:
-            router, known = self._plainly
-            if router is routing.get() and known.ignore_result is self.ignore_result:
-                return _copy(known)
         address, priority = self._address(send)
         empty = new_message(
             self.name,
@@ -775,21 +781,29 @@ class Task(Generic[P, R_co]):
     def _fill(
         self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
     ) -> Message:
-        self.check_arguments(args, kwargs)
-        if self.validation is not None:
-            args, kwargs = self.validation.sent(args, kwargs)
         sent.id = send.task_id or new_id()
-        sent.args = list(args)
-        sent.kwargs = dict(kwargs) if kwargs else {}
-        if self.tenant_of is not None and send.fair is None:
-            sent.fair = self.tenant_of(args, kwargs)
-        if self.shard_by is not None and send.shard_key is None:
-            sent.shard_key = self.shard_by(args, kwargs)
+        if type(args) is tuple and not kwargs and len(args) in self._fitting:
+            sent.args, sent.kwargs = [*args], {}
+        else:
+            self._fill_in_arguments(sent, args, kwargs, send)
         if not sent.queue:  # the functions in JOBS["TASK_ROUTES"] decide
             given = {name: getattr(send, name) for name in OPTIONS}
             options = {name: value for name, value in given.items() if value is not None}
             routing.get().place(sent, options, self)
         return sent
+
+    def _fill_in_arguments(
+        self, sent: Message, args: Sequence[Any], kwargs: Mapping[str, Any], send: Send
+    ) -> None:
+        self.check_arguments(args, kwargs)
+        if self.validation is not None:
+            args, kwargs = self.validation.sent(args, kwargs)
+        sent.args = list(args)
+        sent.kwargs = dict(kwargs)
+        if self.tenant_of is not None and send.fair is None:
+            sent.fair = self.tenant_of(args, kwargs)
+        if self.shard_by is not None and send.shard_key is None:
+            sent.shard_key = self.shard_by(args, kwargs)
 
     def check_arguments(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise `TypeError` when the function can't be called with these."""

@@ -129,10 +129,10 @@ class Ready:
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
         self.keys = keys
-        self.head = packed([evalsha((script, keys, (b"",)))])[0].removesuffix(b"$0\r\n\r\n")
+        self.head = packed([evalsha((script, keys, (b"",)))])[0].removesuffix(b"0\r\n\r\n")
 
-    def packed(self, arg: bytes) -> _Packed:
-        return b"%b$%d\r\n%b\r\n" % (self.head, len(arg), arg), 1
+    def packed(self, arg: bytes) -> bytes:
+        return b"".join((self.head, b"%d\r\n" % len(arg), arg, b"\r\n"))
 
 
 class _Mine:
@@ -234,8 +234,10 @@ class Connections:
 
     def try_ready(self, ready: Ready, arg: bytes) -> Any:
         """`try_all` with one script, in less time."""
-        (answer,) = self._exchange((ready.packed(arg),))
-        return self._ran((ready.script, ready.keys, (arg,)), answer)
+        answer = self._ask(ready.packed(arg))
+        if isinstance(answer, Exception):
+            return self._ran((ready.script, ready.keys, (arg,)), answer)
+        return answer
 
     def everywhere(self, *commands: Command) -> list[list[Any]]:
         """The answers to commands without a key: a list for each server, of which there is one."""
@@ -476,6 +478,26 @@ class Connections:
     def _exchange(self, parts: Iterable[_Packed]) -> list[Any]:
         """The answers in order. Errors that the server answers are returned as values."""
         return self.collect(self.post(parts))
+
+    def _ask(self, packed: bytes) -> Any:
+        """The answer to one command: `_exchange` in half the time, for what every send does."""
+        local = self._threads.mine
+        if local.brief:
+            return self._exchange(((packed, 1),))[0]
+        connection = self._mine(local)
+        try:
+            write(connection, packed)
+            answer = answer_of(connection)
+        except (RedisError, OSError) as error:
+            raise self._gone(error) from error
+        except BaseException:
+            self.abandon()  # a time limit strikes anywhere
+            raise
+        local.used = time.monotonic()
+        self._silent_until = 0.0
+        if isinstance(answer, _MOVED):
+            self.abandon()
+        return answer
 
     def post(self, parts: Iterable[_Packed], *, going_on: bool = False) -> int:
         """Send commands. Returns how many: their answers must be read by `collect` before this

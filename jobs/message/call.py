@@ -93,59 +93,65 @@ NO_MARKS = Marks()
 class Message(msgspec.Struct, kw_only=True, gc=False):
     """One call of a task: what its sender said of it, and the marks it got on its way."""
 
+    # What many calls of a task have in common. `wire` reads these three parts as they stand here.
+
     task: str
-    id: str
     queue: str
-    args: list[Any] = []
-    kwargs: dict[str, Any] = {}
-    #: What follows the task, in Celery's terms: callbacks, errbacks, chain, chord.
-    embed: dict[str, Any] = {}
-    #: From 0, the most urgent, to 9, as Celery has it on Redis.
-    priority: int = 0
-    #: Not before.
-    eta: dt.datetime | None = None
-    #: Not after: it ends as REVOKED.
-    expires: dt.datetime | None = None
-    #: Attempts since it was sent, or last run again by a person; `max_retries` limits them.
-    retries: int = 0
-    #: Attempts before a person ran it again.
-    attempts_before: int = 0
-    ignore_result: bool | None = None
-    root_id: str | None = None
-    parent_id: str | None = None
-    group: str | None = None
-    group_index: int | None = None
-    #: Hard and soft, in seconds.
-    timelimit: tuple[float | None, float | None] = (None, None)
-    #: The caller's own; None: still within `wire_headers`, see `headers`.
-    own_headers: dict[str, Any] | None = {}
-    marks: Marks = NO_MARKS
-    #: The ledger has had a row of it since it was sent.
-    ledger: bool = False
-    #: A Celery client has sent it, or a call that it follows: its end is written into Celery's
-    #: keys, too.
-    celery: bool = False
-    #: An errback that takes ``(request, exc, traceback)``: its first three arguments stand for
-    #: these; see `jobs.worker.record.errbacks`.
-    errback: bool = False
     #: Where it was sent; the exchange is empty when a queue was named. Both are empty in a message
     #: that was claimed: it belongs to its queue.
     exchange: str = ""
     routing_key: str = ""
+    #: From 0, the most urgent, to 9, as Celery has it on Redis.
+    priority: int = 0
+    ignore_result: bool | None = None
+    #: A word of the caller's own, to find the call by; empty: none.
+    label: str = ""
+    #: The ledger has had a row of it since it was sent.
+    ledger: bool = False
+
+    # What each call has for itself.
+
+    id: str
+    args: list[Any] = []
+    kwargs: dict[str, Any] = {}
+    #: What follows the task, in Celery's terms: callbacks, errbacks, chain, chord.
+    embed: dict[str, Any] = {}
+    #: Arguments whose values are shown nowhere: their names and, as text, their positions.
+    sensitive: frozenset[str] = frozenset()
     #: Further queues that get it, each as a message of its own; see `spread`.
     copies: tuple[str, ...] = ()
     #: The broker keeps it until its eta, by the broker's clock.
     held: bool = False
+    #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
+    body: str | None = None
+    #: All headers, as they were received, and the whole wire form.
+    wire_headers: bytes = b""
+    wire: bytes = b""
+
+    # What most calls leave as it is.
+
+    #: Not before.
+    eta: dt.datetime | None = None
+    #: Not after: it ends as REVOKED.
+    expires: dt.datetime | None = None
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    group_index: int | None = None
+    #: Attempts since it was sent, or last run again by a person; `max_retries` limits them.
+    retries: int = 0
+    #: Attempts before a person ran it again.
+    attempts_before: int = 0
+    #: Hard and soft, in seconds.
+    timelimit: tuple[float | None, float | None] = (None, None)
+    #: The caller's own; None: still within `wire_headers`, see `headers`.
+    own_headers: dict[str, Any] | None = {}
     #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
-    #: A word of the caller's own, to find the call by; empty: none.
-    label: str = ""
     #: Whose call it is: tenants of a queue take turns. Empty: nobody's.
     fair: str = ""
     #: Calls with equal keys are on the same shard of a queue; empty: on any.
     shard_key: str = ""
-    #: Arguments whose values are shown nowhere: their names and, as text, their positions.
-    sensitive: frozenset[str] = frozenset()
     #: The name under which Celery's tools show it; empty: the task's.
     shadow: str = ""
     #: Texts that are shown in place of its arguments, all of which are hidden then; None: the
@@ -154,11 +160,13 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     kwargsrepr: str | None = None
     #: ``name@host`` of the sender.
     origin: str | None = None
-    #: The wire form of args, kwargs and embed, kept so that sending it again needs no encoding.
-    body: str | None = None
-    #: All headers, as they were received, and the whole wire form.
-    wire_headers: bytes = b""
-    wire: bytes = b""
+    marks: Marks = NO_MARKS
+    #: A Celery client has sent it, or a call that it follows: its end is written into Celery's
+    #: keys, too.
+    celery: bool = False
+    #: An errback that takes ``(request, exc, traceback)``: its first three arguments stand for
+    #: these; see `jobs.worker.record.errbacks`.
+    errback: bool = False
 
     @property
     def attempt(self) -> int:

@@ -9,13 +9,13 @@ import functools
 import hashlib
 import hmac
 import json
-import operator
 import os
 import socket
 from collections.abc import Iterable, Iterator
 from typing import Annotated, Any, NoReturn
 
 import msgspec
+from msgspec.structs import astuple
 
 from jobs import conf, serialization
 from jobs.conf.values import LONGEST_LABEL, LONGEST_TENANT, check_label
@@ -110,8 +110,11 @@ def encode(message: Message) -> bytes:
     if body is None:
         body = message.body = _encode_body(message)
     try:
-        usual = _particular(message) == _NOTHING_PARTICULAR
-        raw = _filled_in(message, body) if usual else _written(message, body)
+        fields = astuple(message)
+        if fields[_PARTICULAR:] == _NOTHING_PARTICULAR:
+            raw = _filled_in(message, body, fields[:_OWN])
+        else:
+            raw = _written(message, body)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotSerializable(
             f"The headers {message.headers!r} of task {message.task!r} can't be sent: {error}."
@@ -204,34 +207,29 @@ def _shown(message: Message) -> tuple[str, str]:
     """Positional arguments and keyword arguments as operators see them."""
     args, kwargs = message.argsrepr, message.kwargsrepr
     if args is None:
-        args = _short(tuple(message.shown_args if message.sensitive else message.args))
+        args = repr(tuple(message.shown_args if message.sensitive else message.args))
+        if len(args) > _REPR_MAX:
+            args = args[:_REPR_MAX] + "…"
     if kwargs is None:
-        kwargs = _short(message.shown_kwargs) if message.kwargs else "{}"
+        kwargs = repr(message.shown_kwargs) if message.kwargs else "{}"
+        if len(kwargs) > _REPR_MAX:
+            kwargs = kwargs[:_REPR_MAX] + "…"
     return args, kwargs
 
 
 # Most calls say nothing but their arguments. All that their messages have in common is written
 # once, with places for what differs: to fill these in takes two thirds of the time.
 
-#: What a usual call doesn't say, and what it says then.
-_particular = operator.attrgetter(
-    *("eta", "expires", "group", "group_index", "retries", "attempts_before", "timelimit"),
-    *("root_id", "parent_id", "unique", "fair", "shard_key", "origin", "own_headers", "marks"),
-    *("shadow", "argsrepr", "kwargsrepr"),
-    *("celery", "errback"),
-)
-_NOTHING_PARTICULAR = _particular(Message(task="", id="", queue=""))
-#: What the messages of many calls have in common.
-_COMMON = (
-    *("task", "queue", "exchange", "routing_key", "priority"),
-    *("ignore_result", "ledger", "label"),
-)
-_common = operator.attrgetter(*_COMMON)
+_FIELDS = Message.__struct_fields__
+#: Where the parts of a message begin: what each call has for itself, and what most leave as it is.
+_OWN, _PARTICULAR = _FIELDS.index("id"), _FIELDS.index("eta")
+_NOTHING_PARTICULAR = astuple(Message(task="", id="", queue=""))[_PARTICULAR:]
 
 
-def _filled_in(message: Message, body: str) -> bytes:
-    """`_written`, for a message that says nothing particular."""
-    headers_form, form = _forms(*_common(message))
+def _filled_in(message: Message, body: str, common: tuple[Any, ...]) -> bytes:
+    """`_written`, for a message that says nothing particular. ``common``: what it has in common
+    with others."""
+    headers_form, form = _forms(*common)
     args, kwargs = _shown(message)
     task_id = _plain(message.id)[1:-1]
     headers: bytes = headers_form % (task_id, task_id, _plain(args), _plain(kwargs))
@@ -245,7 +243,7 @@ def _forms(*common: Any) -> tuple[bytes, bytes]:
     """Headers and envelope of messages that have this in common, with a %b in each place that
     `_filled_in` fills."""
     task_id, args, kwargs, body, headers, signature = _PLACES
-    blank = Message(id=task_id, **dict(zip(_COMMON, common, strict=True)))
+    blank = Message(id=task_id, **dict(zip(_FIELDS[:_OWN], common, strict=True)))
     written = _headers(blank, args, kwargs), _envelope_of(blank, body, headers.encode(), signature)
     forms = [text.replace(b"%", b"%%") for text in written]
     for place in (f'"{args}"', f'"{kwargs}"', task_id, f'"{body}"', headers, signature):
@@ -311,11 +309,6 @@ def _calls(found: Any) -> Iterator[tuple[str, Iterable[Any], dict[str, Any]]]:
         yield from _calls(one)
     if isinstance(found, dict) and isinstance(found.get("task"), str):
         yield found["task"], found.get("args") or (), found.get("kwargs") or {}
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _REPR_MAX else text[:_REPR_MAX] + "…"
 
 
 # -------------------------------------------------------------------------- from the wire

@@ -11,4 +11,4 @@ from jobs.broker.scripts import PUSH
 def test_a_ready_script_is_packed_as_any_other(raw: bytes) -> None:
     keys = ("mail\x06\x163", "{mäil}:bell")
     whole = pack_command((b"EVALSHA", PUSH.sha, len(keys), *keys, raw))  # type: ignore[arg-type]
-    assert Ready(PUSH, keys).packed(raw) == (whole, 1)
+    assert Ready(PUSH, keys).packed(raw) == whole
