@@ -511,7 +511,8 @@ class Connections:
         connection = local.connection if going_on else self._mine(local)
         try:
             if local.brief:
-                connection.connect()
+                if connection._sock is None:
+                    connection.connect()
                 _set_timeout(connection, min(self._timeout, _BRIEF))
             count = 0
             for packed_, number in parts:

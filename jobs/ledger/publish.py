@@ -37,6 +37,7 @@ from jobs.broker.limiting import Lock
 from jobs.broker.sharding import queue_of
 from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, NotReplicated, QueueRefused
+from jobs.ledger import outcomes
 from jobs.ledger.outcomes import chunks, lock_rows
 from jobs.message import Message, sent_by
 from jobs.models import TaskResult
@@ -311,13 +312,15 @@ def _put_into_outbox(
         sent.ledger = durable
     outgoing = [outgoing_of(sent) for sent in messages]
     if durable:
+        now = dt.datetime.now(dt.UTC)
         rows = [
-            TaskResult(
+            outcomes.Pending(
                 id=sent.id,
                 task=sent.task,
                 queue=sent.queue,
                 args=serialization.dumps(sent.shown_args),
                 kwargs=serialization.dumps(sent.shown_kwargs),
+                created_at=now,
                 eta=sent.eta,
                 message=out.raw,
                 group_id=sent.group,
@@ -328,7 +331,7 @@ def _put_into_outbox(
             )
             for sent, out in zip(messages, outgoing, strict=True)
         ]
-        TaskResult.objects.using(connection.alias).bulk_create(rows, batch_size=_BATCH)
+        outcomes.insert(rows, connection)
     hook = _Publish(
         connection.alias,
         once,
@@ -433,7 +436,7 @@ def publish_committed(pending: Sequence[_Pending], alias: str) -> None:
         with broker.get().briefly(insist=any_not_durable):
             pending = _with_locks(_kept(pending, connections[alias]), alias)
             try:
-                _push([p.outgoing for p in pending], policy)
+                _push(tuple(p.outgoing for p in pending), policy)
                 _refusals.end(queue_of(p.outgoing.queue) for p in pending)
             except BrokerUnavailable as error:
                 unsent = range(len(pending)) if error.unsent is None else error.unsent

@@ -262,7 +262,7 @@ def _encode_body(message: Message) -> str:
     if (
         not embed
         and _PLAIN.issuperset(map(type, args))
-        and _PLAIN.issuperset(map(type, kwargs.values()))
+        and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
     ):
         try:  # `contextlib.suppress` would be a fifth of the whole
             return _base64(_plain((args, kwargs, _WRITTEN_NO_EMBED)), newline=False).decode()

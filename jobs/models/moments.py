@@ -55,9 +55,23 @@ class MomentField(_DateTimeField[_ST, _GT]):
         return [] if settings.USE_TZ else [_read]
 
 
-def stored(moment: dt.datetime, connection: BaseDatabaseWrapper) -> Any:
-    """An aware moment as this database takes it."""
-    if not settings.USE_TZ and connection.vendor != "postgresql":
+def stored(moment: dt.datetime | None, connection: BaseDatabaseWrapper) -> Any:
+    """An aware moment as this database takes it; None as it is."""
+    if connection.vendor == "sqlite":
+        return stored_in_sqlite(moment, connection)
+    if moment is not None and not settings.USE_TZ and connection.vendor != "postgresql":
+        moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
+    return connection.ops.adapt_datetimefield_value(moment)
+
+
+def stored_in_sqlite(moment: dt.datetime | None, connection: BaseDatabaseWrapper) -> Any:
+    """`stored`, for a connection that is known to be one of SQLite."""
+    if moment is None:
+        return None
+    # Django takes four microseconds to make a moment naive. Nearly all are in UTC, as stored.
+    if moment.tzinfo is dt.UTC and (not settings.USE_TZ or connection.timezone is dt.UTC):
+        return str(moment)[:-6]  # without +00:00
+    if not settings.USE_TZ:
         moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
     return connection.ops.adapt_datetimefield_value(moment)
 

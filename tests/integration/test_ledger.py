@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
+from django.db.transaction import TransactionManagementError
 from django.utils import timezone
 from django.utils.safestring import mark_safe
 
 from jobs import ledger, serialization
 from jobs.ledger import outcomes, reopening
-from jobs.ledger.outcomes import Record
+from jobs.ledger.outcomes import Pending, Record
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.record import outcome as rows
@@ -27,6 +28,12 @@ Write = Callable[[Sequence[Record]], int]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 NOW = dt.datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=dt.UTC)
+
+#: In zones such as there were before there were railways.
+ODD_MOMENTS = [
+    dt.datetime(2030, 1, 1, tzinfo=dt.timezone(dt.timedelta(minutes=19, seconds=32))),
+    dt.datetime(2030, 1, 1, tzinfo=dt.timezone(-dt.timedelta(seconds=30))),
+]
 
 
 def record_of(task_id: str, state: State, **changes: object) -> Record:
@@ -84,6 +91,48 @@ def test_every_column_arrives(write: Write) -> None:
     for name in Record._fields:
         value = getattr(row, name)
         assert (bytes(value) if name == "message" else value) == getattr(item, name), name
+
+
+def pending(task_id: str, **changes: object) -> Pending:
+    made = Pending(
+        id=task_id,
+        task="tests.tasks.add",
+        queue="default",
+        args='["é\\u0000"]',
+        kwargs='{"o\'b": "%s"}',
+        created_at=NOW,
+        eta=None,
+        message=b"raw \x00\xff",
+        group_id=None,
+        group_index=None,
+        parent_id=None,
+        root_id=None,
+        label="",
+    )
+    return made._replace(**changes)
+
+
+@pytest.mark.parametrize("eta", [None, NOW + dt.timedelta(hours=1), *ODD_MOMENTS], ids=str)
+def test_one_row_is_what_the_orm_would_write(write: Write, eta: dt.datetime | None) -> None:
+    of_group = {"group_id": "g", "group_index": 3, "parent_id": "p", "root_id": "r"}
+    for sent in (pending("a"), pending("b", eta=eta, label="l", **of_group)):
+        outcomes.insert([sent], connection)
+        row, made = TaskResult.objects.get(id=sent.id), TaskResult(**sent._asdict())
+        for field in TaskResult._meta.concrete_fields:
+            found, wanted = getattr(row, field.name), getattr(made, field.name)
+            assert (bytes(found) if field.name == "message" else found) == wanted, field.name
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_an_id_that_has_a_row_breaks_the_transaction(write: Write, rows: int) -> None:
+    outcomes.insert([pending("a")], connection)
+    with transaction.atomic():
+        with pytest.raises(IntegrityError):
+            outcomes.insert([pending("a"), pending("b")][:rows], connection)
+        with pytest.raises(TransactionManagementError):
+            TaskResult.objects.count()
+        transaction.set_rollback(True)
+    assert TaskResult.objects.count() == 1
 
 
 @pytest.mark.parametrize(("first", "second"), [("SUCCESS", "FAILURE"), ("FAILURE", "SUCCESS")])
@@ -229,9 +278,7 @@ def test_any_bytes_come_back_as_they_were(write: Write, message: bytes) -> None:
         dt.datetime(
             2030, 1, 1, 12, 0, 0, 5, tzinfo=dt.timezone(dt.timedelta(hours=-5, minutes=30))
         ),
-        # As zones had before there were railways.
-        dt.datetime(2030, 1, 1, tzinfo=dt.timezone(dt.timedelta(minutes=19, seconds=32))),
-        dt.datetime(2030, 1, 1, tzinfo=dt.timezone(-dt.timedelta(seconds=30))),
+        *ODD_MOMENTS,
     ],
     ids=str,
 )
