@@ -20,7 +20,6 @@ from collections.abc import (
     Sequence,
 )
 from typing import (
-    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -270,17 +269,6 @@ class Task(Generic[P, R_co]):
 
     def __repr__(self) -> str:
         return f"<Task: {getattr(self, 'name', type(self).__qualname__)}>"
-
-    if not TYPE_CHECKING:  # a type checker is to name what isn't there
-
-        def __getattr__(self, name: str) -> NoReturn:
-            if "options" not in self.__dict__ and not name.startswith("__"):
-                kind = type(self).__name__
-                raise AttributeError(
-                    f"{kind}() has no {name!r} before it is registered: {kind.lower()} = "
-                    f"jobs.register_task({kind}())."
-                )
-            raise AttributeError(celery_names.no_attribute(self, name, celery_names.TASK))
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """What the task does: the decorated function without ``self``, or what a subclass writes
@@ -944,6 +932,31 @@ class Task(Generic[P, R_co]):
         and what `Signature.apply_async` raises.
         """
         return add_to_chord(call)
+
+
+class _NotHere:
+    """An attribute that tasks don't have, at least not yet; to read it says what to write instead.
+
+    `__getattr__` could say it as well. But in a class that has one, Python takes ten times as long
+    to read any attribute, and a send reads a dozen of its task's.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, task: Task[..., Any] | None, kind: type[Task[..., Any]]) -> NoReturn:
+        name = self._name
+        if task is not None and "options" not in vars(task):
+            raise AttributeError(
+                f"{kind.__name__}() has no {name!r} before it is registered: "
+                f"{kind.__name__.lower()} = jobs.register_task({kind.__name__}())."
+            )
+        whose = kind if task is None else task
+        raise AttributeError(celery_names.no_attribute(whose, name, celery_names.TASK))
+
+
+for _name in (*celery_names.TASK, "name", "options", "expires"):  # the last: asked first
+    setattr(Task, _name, _NotHere(_name))
 
 
 def claim(task: Task[..., Any], sent: Message) -> Lock | None:

@@ -116,7 +116,7 @@ def test_every_public_name_is_in_the_reference_made_from_docstrings() -> None:
 
 @pytest.mark.parametrize("kind", [Task, AsyncResult, GroupResult, Request, Progress])
 def test_every_member_is_documented(kind: type[Any]) -> None:
-    own = {name for name in vars(kind) if not name.startswith("_")}
+    own = {name for name in vars(kind) if not name.startswith("_") and hasattr(kind, name)}
     if kind is Task:
         own -= {"run"}  # the bare function; calling the task is the way
         own -= {
