@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import datetime as dt
 import functools
@@ -643,14 +644,15 @@ class Task(Generic[P, R_co]):
             raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
         send = self._send(options)
         empty = self._empty(send)
-        copy, fill = empty.__copy__, self._fill  # type: ignore[attr-defined]
+        # `copy.copy` looks for this method, for longer than it takes.
+        anew, fill = empty.__copy__, self._fill  # type: ignore[attr-defined]
         sent = []
         for call in calls:
             # Tuples first: to learn that one is no mapping takes longer than to copy the message.
             if type(call) is not tuple and isinstance(call, Mapping):
-                sent.append(fill(copy(), (), call, send))
+                sent.append(fill(anew(), (), call, send))
             else:
-                sent.append(fill(copy(), call, _NO_KWARGS, send))
+                sent.append(fill(anew(), call, _NO_KWARGS, send))
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
@@ -745,7 +747,7 @@ class Task(Generic[P, R_co]):
         if plainly and (kept := self._plainly) is not None:
             router, known = kept
             if router is routing.get() and known.ignore_result is self.ignore_result:
-                return _copy(known)
+                return known.__copy__()  # type: ignore[attr-defined, no-any-return]
         if send.link or send.link_error:
             link, link_error = as_dicts(send.link), as_dicts(send.link_error)
             check_linked({"link": link, "link_error": link_error})
@@ -763,7 +765,7 @@ class Task(Generic[P, R_co]):
         if address and (address.exchange or address.routing_key != empty.queue):
             address.write(empty)
         if plainly:
-            self._plainly = routing.get(), _copy(empty)
+            self._plainly = routing.get(), copy.copy(empty)
         return empty
 
     def _fill(
@@ -990,12 +992,6 @@ def _tenant_of_items(starred: bool, args: Sequence[Any], kwargs: Mapping[str, An
         if len(tenants) > 1:
             return ""
     return "".join(tenants)
-
-
-def _copy(empty: Message) -> Message:
-    """What `copy.copy` returns, after a search for it that takes longer."""
-    copied: Message = empty.__copy__()  # type: ignore[attr-defined]
-    return copied
 
 
 def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
