@@ -33,7 +33,7 @@ from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Holding
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.machine import own_memory
-from jobs.worker.record.outcome import Delivery, Outcome, Run, each, weighed
+from jobs.worker.record.outcome import Delivery, Run, Traits, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, Runner, Runners
@@ -709,7 +709,8 @@ class Consumer:
         if not claim.messages:
             return 0
         run, searching = Run(self.name, now), self._size.searching
-        deliveries = []
+        deliveries: list[Delivery] = []
+        traits: dict[str, Traits] = {}
         for number, raw in claim.messages:
             one = admission.prepare(
                 cursor.shard,
@@ -719,8 +720,9 @@ class Consumer:
                 now=now,
                 claimed=claimed,
                 trusted=cursor.open,
+                traits=traits,
             )
-            if isinstance(one, Outcome):
+            if not isinstance(one, Delivery):
                 self._recorder.add(weighed(replace(one, claimed=claimed)))
             elif searching and self._size.full(one):
                 # Before it is given a permit or a slot, which it would only have to give back.
@@ -766,8 +768,9 @@ class Consumer:
             self._return(deliveries)
             return
         back: list[Delivery] = []
-        for runner in self._runners:
-            mine = [d for d in deliveries if self._runners.of(d) is runner]
+        awaited = [d for d in deliveries if d.traits.is_async]
+        plain = [d for d in deliveries if not d.traits.is_async] if awaited else deliveries
+        for runner, mine in ((self._runners.sync, plain), (self._runners.loop, awaited)):
             if mine and (left := runner.submit(mine)):
                 self._size.came_back(runner)
                 back += left

@@ -51,10 +51,10 @@ class Meter:
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Count these outcomes, which are recorded now."""
-        counts = Counter([(queue_of(o.queue), o.call and o.call.task, o.counts) for o in outcomes])
-        for (queue, task, what), count in counts.items():
+        counts = Counter([(o.queue, o.call and o.call.task, o.counts) for o in outcomes])
+        for (shard, task, what), count in counts.items():
             if what:
-                self._of(queue, task or OTHER)[what] += count
+                self._of(queue_of(shard), task or OTHER)[what] += count
         self._count += len(outcomes)
         step = 1 + max(self._count, self._count_before) // MEASURED
         first = random.randrange(step) if step > 1 else 0  # noqa: S311

@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,6 +42,46 @@ from jobs.states import State
 log = logging.getLogger("jobs.worker")
 
 
+class Traits(msgspec.Struct, frozen=True, gc=False):
+    """What a worker asks of a task for every call, read once a claim. To read an attribute of a
+    task takes ten times as long, since `Task` has ``__getattr__``."""
+
+    #: What `Task.__call__` does, where it does no more than to call the function.
+    call: Callable[..., Any]
+    is_async: bool
+    atomic: bool
+    batch: int
+    acks_early: bool
+    ignore_result: bool
+    #: None: as the settings say.
+    track_started: bool | None
+    #: Whether it has hooks.
+    hooked: bool
+    #: Whether it has a rate limit or a concurrency limit, and whether the latter.
+    limited: bool
+    concurrent: bool
+    #: Seconds; None: no limit of its own.
+    time_limit: float | None
+    soft_time_limit: float | None
+
+
+def traits_of(task: Task[..., Any]) -> Traits:
+    return Traits(
+        call=task if task.called else task.run,
+        is_async=task.is_async,
+        atomic=task.atomic,
+        batch=task.batch,
+        acks_early=task.acks_early,
+        ignore_result=task.ignore_result,
+        track_started=task.track_started,
+        hooked=bool(task.hooks),
+        limited=task.limited,
+        concurrent=task.concurrency is not None,
+        time_limit=task.time_limit,
+        soft_time_limit=task.soft_time_limit,
+    )
+
+
 class Delivery(msgspec.Struct, frozen=True):
     """One handing of a message to this worker, with its task."""
 
@@ -51,6 +91,7 @@ class Delivery(msgspec.Struct, frozen=True):
     raw: bytes
     message: Message
     task: Task[..., Any]
+    traits: Traits
     #: When it was claimed (monotonic seconds); infinite: just now.
     claimed: float = math.inf
     #: False: it was acknowledged before it ran.
@@ -256,14 +297,14 @@ def origin(
     delivery: Delivery,
 ) -> tuple[str, int, float, bool, tuple[Slot, ...], Lock | None]:
     """The first values of any outcome: those that come from its delivery."""
-    sent, task = delivery.message, delivery.task
+    sent = delivery.message
     return (
         delivery.queue,
         delivery.number,
         delivery.claimed,
         delivery.held,
-        delivery.slots if task.concurrency is None else slots_of(delivery),
-        lock_of(sent, task) if sent.unique else None,
+        slots_of(delivery) if delivery.traits.concurrent else delivery.slots,
+        lock_of(sent, delivery.task) if sent.unique else None,
     )
 
 
@@ -310,7 +351,7 @@ _UTC = dt.UTC
 _from_timestamp = dt.datetime.fromtimestamp
 
 
-class Run(NamedTuple):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """One attempt: by whom, and when it began (Unix seconds)."""
 
     worker: str
@@ -321,7 +362,7 @@ def ignores_result(sent: Message, task: Task[..., Any]) -> bool:
     return task.ignore_result if sent.ignore_result is None else sent.ignore_result
 
 
-def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
+def is_kept(sent: Message, task: Task[..., Any] | Traits | None) -> bool:
     """Whether the call has a row. A call that ignores its result and was sent outside a transaction
     has none."""
     if sent.ledger or (task is not None and task.atomic):
@@ -329,13 +370,13 @@ def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
     ignores = sent.ignore_result
     if ignores is None and task is not None:
         ignores = task.ignore_result
-    return not ignores or bool(sent.embed.get("chord"))  # a chord counts its members' ends
+    if not ignores:
+        return True
+    return bool(sent.embed and sent.embed.get("chord"))  # a chord counts its members' ends
 
 
-def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Record | None:
-    """Raises `ResultNotSerializable`."""
-    if not is_kept(sent, task):
-        return None
+def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Record:
+    """The row of a call that is kept (`is_kept`). Raises `ResultNotSerializable`."""
     text = None if ignores_result(sent, task) else result_text(result, task)
     return _record(sent, State.SUCCESS, run, message=b"", result=text)
 

@@ -436,7 +436,7 @@ class Recorder:
         letters here, but they are ours if the ledger's row for that id holds the same message."""
         found: dict[int, tuple[Dead, str]] = {}
         for n, o in enumerate(batch):
-            if o.record is None and isinstance(o, Dead) and o.raw:
+            if type(o) is Dead and o.record is None and o.raw:
                 with contextlib.suppress(MessageError):
                     found[n] = o, message.decode(o.raw, queue_of(o.queue), trusted=True).id
         if not found:
