@@ -355,9 +355,10 @@ class RedisBroker(Broker):
         key = (self._keys(queue).inflight(consumer),)
         if self._apart and len(ended) > _TOLD:
             ended = self._waited(ended)
-        runs: list[Run] = [
-            (self._ack, key, (self._ended, len(part), *part)) for part in _cut(numbers)
-        ]
+        runs: list[Run] = []
+        for part in _cut(numbers):
+            ranges = _ranges(part)
+            runs.append((self._ack, key, (self._ended, len(ranges) // 2, *ranges)))
         runs += [(self._ack, key, (self._ended, 0, *part)) for part in _cut(ended)]
         return sum(self._redis.run_all(runs))
 
@@ -1434,6 +1435,20 @@ def _member(priority: int, raw: bytes) -> bytes:
 
 def _pairs(flat: Sequence[Any]) -> Iterable[tuple[Any, Any]]:
     return zip(flat[::2], flat[1::2], strict=True)
+
+
+def _ranges(numbers: Iterable[int]) -> list[int]:
+    """First and last number of each range. What is settled together was mostly claimed together:
+    most of a batch is one range, while each number would be packed, sent and read by itself."""
+    ranges: list[int] = []
+    expected = None
+    for number in numbers:
+        if number == expected:
+            ranges[-1] = number
+        else:
+            ranges += (number, number)
+        expected = number + 1
+    return ranges
 
 
 def _cut(values: Sequence[Any], size: int = _CHUNK) -> Iterator[Sequence[Any]]:

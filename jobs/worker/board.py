@@ -27,13 +27,14 @@ from typing import NamedTuple
 
 from jobs.message import Killed
 
-_PLACE = struct.Struct("<qdqd")
+# Numbers as this machine writes them: the supervisor runs on the same one.
+_PLACE = struct.Struct("=qdqd")
 #: A place without its first value.
-_TIMES = struct.Struct("<dqd")
+_TIMES = struct.Struct("=dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
 #: finished its work (2: and is to be replaced); then, written by the supervisor, whether it is to
 #: claim nothing (the lowest bit) and how often the broker may have lost messages (the others).
-_WORD = struct.Struct("<q")
+_WORD = struct.Struct("=q")
 _READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
 
 #: Makes a child write the stacks of all its threads behind its board. Python's handler works even
@@ -78,7 +79,7 @@ class Board:
         self.fd = fd
         self.places = places
         self._size = size_of(places)
-        self._memory: mmap.mmap | bytearray = mmap.mmap(fd, self._size)
+        self._use(mmap.mmap(fd, self._size))
 
     @classmethod
     def make(cls, places: int) -> Board:
@@ -86,14 +87,22 @@ class Board:
         os.truncate(fd, size_of(places))
         return cls(fd, places)
 
+    def _use(self, memory: mmap.mmap | bytearray) -> None:
+        self._memory = memory
+        # The same as numbers of eight bytes each, of which `begin` and `end` write one at a time.
+        self._words = memoryview(memory).cast("q")
+        self._floats = memoryview(memory).cast("d")
+
     def close(self) -> None:
+        self._words.release()
+        self._floats.release()
         if isinstance(self._memory, mmap.mmap):
             self._memory.close()
         os.close(self.fd)
 
     def detach(self) -> None:
         """Share it no longer: a task forked this process, which is not the child."""
-        self._memory = bytearray(self._size)
+        self._use(bytearray(self._size))
 
     @property
     def ready(self) -> bool:
@@ -164,14 +173,15 @@ class Board:
         return found.decode(errors="replace")
 
     def begin(self, place: int, delivery: int, ends: float = math.inf, began: float = 0.0) -> None:
-        # The delivery last: `pack_into` writes zeros first, and the supervisor, which may read in
-        # between, would take the end of the time for long past, and kill the child.
-        where = place * _PLACE.size
-        _TIMES.pack_into(self._memory, where + _WORD.size, ends, 0, began)
-        _WORD.pack_into(self._memory, where, delivery)
+        # The delivery last: the supervisor may read in between.
+        first = place * 4
+        self._floats[first + 1] = ends
+        self._words[first + 2] = 0
+        self._floats[first + 3] = began
+        self._words[first] = delivery
 
     def end(self, place: int) -> None:
-        _WORD.pack_into(self._memory, place * _PLACE.size, 0)
+        self._words[place * 4] = 0
 
     def condemn(self, delivery: int, now: float) -> bool:
         """Have the child killed if it is running this delivery, which was revoked. False: it is

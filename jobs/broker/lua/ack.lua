@@ -1,11 +1,15 @@
 -- Remove finished deliveries and notify those who wait for results.
--- KEYS  inflight          ARGV  channel prefix, how many numbers, number, ..., task id, ...
+-- KEYS  inflight          ARGV  channel prefix, how many ranges of numbers,
+--       first number, last number, ..., task id, ...
 -- Returns how many of the deliveries were still held.
-local count = tonumber(ARGV[2])
-local held = 0
-if count > 0 then held = redis.call('HDEL', KEYS[1], unpack(ARGV, 3, 2 + count)) end
+local ids = 3 + 2 * ARGV[2]  -- the index of the first
+local numbers, held = {}, 0
+for i = 3, ids - 1, 2 do
+  for number = tonumber(ARGV[i]), tonumber(ARGV[i + 1]) do numbers[#numbers + 1] = number end
+end
+if #numbers > 0 then held = redis.call('HDEL', KEYS[1], unpack(numbers)) end
 local channels = {}
-for i = 3 + count, #ARGV do channels[#channels + 1] = ARGV[1] .. ARGV[i] end
+for i = ids, #ARGV do channels[#channels + 1] = ARGV[1] .. ARGV[i] end
 if #channels == 0 then return held end
 -- Hardly anybody waits. To ask who does costs a fraction of a notification for each. Subscribers of
 -- patterns are counted apart; and whoever may not ask (an error, not a number) notifies all.

@@ -84,7 +84,6 @@ def prepare(
     queue: str,
     number: int,
     raw: bytes,
-    *,
     worker: str,
     now: float,
     claimed: float = math.inf,
@@ -101,7 +100,7 @@ def prepare(
         trusted = conf.get().queue(queue_of(queue)).open
     try:
         try:
-            sent = message.decode(raw, queue_of(queue), trusted=trusted)
+            sent = message.decode(raw, queue_of(queue), trusted)
         except MessageError as error:
             if isinstance(error, MalformedMessage) and error.call is not None:
                 return dead_letter(queue, number, raw, error.call, Run(worker, now), error)
@@ -194,8 +193,8 @@ def admit(
             asked = [Parking(d.number, d.message.priority, d.task.name) for d in left]
             parked = broker.get().park(queue, run.worker, asked)
             left = [d for d in left if d.number not in parked]
-        # A list: a generator takes ten times as long.
-        if any([d.traits.limited or d.message.unique for d in left]):
+        # A list: `any` with a generator takes ten times as long.
+        if [d for d in left if d.traits.limited or d.message.unique]:
             left, ended = ask(left, run)
             outcomes += ended
         return Answer(left, outcomes)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import threading
 import time
@@ -271,7 +272,9 @@ class Recorder:
         if not self.full:
             self.freed.set()  # ends the consumer's wait
         if batch:
-            batch = self._with_own_ends(self._without_lost(batch))
+            batch = self._without_lost(batch)
+            if [o for o in batch if type(o) is Dead]:
+                batch = self._with_own_ends(batch)
             # First the ledger: when the process is killed after that, the next delivery finds the
             # end, and does the rest.
             batch = self._record(batch)
@@ -280,15 +283,16 @@ class Recorder:
                 self._celery == "all" or any(o.call is not None and o.call.celery for o in batch)
             ):
                 self._tell_celery(batch)
-            if slots := [slot for o in batch for slot in o.slots]:
+            unusual = [o for o in batch if type(o) is not Done or o.slots or o.lock or o.reported]
+            if slots := [slot for o in unusual for slot in o.slots]:
                 self._tell_all(keeper.free, slots)
-            if locks := [o.lock for o in batch if o.lock and isinstance(o, _ENDS)]:
+            if locks := [o.lock for o in unusual if o.lock and isinstance(o, _ENDS)]:
                 self._tell_all(broker.get().unlock, locks)
             self._settle(batch)
-            if waiting := [o.waits_for for o in batch if type(o) is Later and o.waits_for]:
+            if waiting := [o.waits_for for o in unusual if type(o) is Later and o.waits_for]:
                 # Now that their messages are among the due ones.
                 self._tell_all(broker.get().wait_for_slots, waiting)
-            for o in batch:
+            for o in unusual:
                 if o.reported and isinstance(o, _ENDS):
                     notes.forget(queue_of(o.queue), o.reported, failed=o.failed)
             if signals.task_revoked.receivers or signals.task_dead_lettered.receivers:
@@ -354,17 +358,15 @@ class Recorder:
             self._aside = []
         batch: list[Outcome] = []
         self._batch = batch
-        size = 0
-        while self._outcomes and len(batch) < FULL:
-            one = self._outcomes[0]
-            size += one.size
-            if size > FULL_BYTES and batch:
-                break
-            batch.append(one)
-            self._outcomes.popleft()
-        if size:
+        # At once, and in this order: see `_unwritten`. Only this thread takes from the left end.
+        batch.extend(itertools.islice(self._outcomes, FULL))
+        if self._bytes:  # some of them may be large
+            sizes = itertools.accumulate(o.size for o in batch)
+            del batch[max(1, sum(size <= FULL_BYTES for size in sizes)) :]
             with self._weighing:
                 self._bytes -= sum(o.size for o in batch)
+        for _ in batch:
+            self._outcomes.popleft()
         return batch
 
     def _persist(self, step: Callable[..., _T], *args: Any) -> _T:
@@ -399,8 +401,7 @@ class Recorder:
         asked: dict[str, list[int]] = defaultdict(list)
         for o in batch:
             # An outcome that goes on through the broker needs its delivery, however new.
-            goes_on = type(o) is Back or (type(o) is Later and o.attempt is not None)
-            if o.held and (o.claimed < since or goes_on):
+            if o.held and (o.claimed < since or (type(o) is not Done and _goes_on(o))):
                 asked[o.queue].append(o.number)
         #: (queue, number) of what is gone → whether it was taken away.
         gone: dict[tuple[str, int], bool] = {}
@@ -565,10 +566,8 @@ class Recorder:
     def _settle(self, batch: Sequence[Outcome]) -> None:
         """Settle the deliveries queue by queue, so that a queue that the broker refuses holds up no
         other."""
-        queues: dict[str, list[Outcome]] = defaultdict(list)
-        for outcome in batch:
-            queues[outcome.queue].append(outcome)
-        for queue, some in queues.items():
+        for queue in {o.queue: None for o in batch}:
+            some = [o for o in batch if o.queue == queue]
             left, error = self._settle_queue(queue, some)
             if error is None:
                 continue
@@ -602,7 +601,7 @@ class Recorder:
     ) -> tuple[list[Outcome], QueueRefused | None]:
         """Have the broker acknowledge, move or bury the deliveries of one queue. Returns the
         outcomes of those that it refuses, and its last refusal."""
-        done = [o for o in outcomes if isinstance(o, Done)]
+        done = [o for o in outcomes if type(o) is Done]
         ended = [o.ended for o in outcomes if o.ended]
         for o in outcomes:
             if o.told:
@@ -673,6 +672,10 @@ def _as_celery_says(revoked: Outcome, worker: str) -> dict[str, Any]:
         "signum": None,
         "expired": call.expires is not None and call.expires <= clock.now(),
     }
+
+
+def _goes_on(outcome: Outcome) -> bool:
+    return isinstance(outcome, Back) or (isinstance(outcome, Later) and outcome.attempt is not None)
 
 
 def write(outcomes: list[Outcome]) -> list[Outcome]:

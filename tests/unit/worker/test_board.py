@@ -11,7 +11,6 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.message import Killed
-from jobs.worker import board as board_module
 from jobs.worker.board import Board, Running, key
 
 
@@ -72,13 +71,15 @@ def test_the_supervisor_notes_losses(board: Board) -> None:
 def test_a_place_is_filled_before_it_counts(board: Board, monkeypatch: pytest.MonkeyPatch) -> None:
     """The supervisor may read at any moment."""
 
+    words = board._words
+
     class Interrupted:
-        size = board_module._WORD.size
+        def __setitem__(self, where: int, value: int) -> None:
+            if value == 7:
+                raise KeyboardInterrupt
+            words[where] = value
 
-        def pack_into(self, *_: object) -> None:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(board_module, "_WORD", Interrupted())
+    monkeypatch.setattr(board, "_words", Interrupted())
     with pytest.raises(KeyboardInterrupt):
         board.begin(0, 7, 123.0, 45.0)
     monkeypatch.undo()
