@@ -26,6 +26,14 @@ def test_acks_count_what_was_held(broker: Broker) -> None:
     assert broker.ack("mail", "w1", []) == 0
 
 
+@pytest.mark.parametrize("numbers", [[2, 3, 4, 7, 9], [9, 4, 3, 2, 7], [2, 2, 3, 4, 7, 9]])
+def test_acks_with_gaps_in_any_order(broker: Broker, numbers: list[int]) -> None:
+    push(broker, *numbered(9))
+    claim(broker, 9)
+    assert broker.ack("mail", "w1", numbers, ["id"]) == 5
+    assert broker.numbers_held(["mail"], "w1") == {"mail": {1, 5, 6, 8}}
+
+
 def test_thousands_of_acks_at_once(broker: Broker) -> None:
     push(broker, *numbered(2_500))
     for first in (1, 1001, 2001):
