@@ -26,7 +26,7 @@ from jobs.message import (
 from jobs.message.workflow import Counted
 from jobs.models import TaskAttempt, TaskGroup, TaskResult
 from jobs.models.groups import TaskGroupQuerySet
-from jobs.models.moments import stored, stored_in_sqlite
+from jobs.models.moments import keeps_utc, stored, stored_in_sqlite
 from jobs.models.results import TaskResultQuerySet
 from jobs.serialization import dumps
 from jobs.states import TERMINAL, State
@@ -526,7 +526,7 @@ def _sqlite_json(
     shared, rest = _by_column(records)
     for name in _MOMENT_NAMES:
         if name in rest:
-            rest[name] = [stored_in_sqlite(moment, connection) for moment in rest[name]]
+            rest[name] = _sqlite_moments(rest[name], connection)
         else:
             shared[name] = stored_in_sqlite(shared[name], connection)
     rows = _json(list(zip(*rest.values(), strict=True)))
@@ -537,6 +537,17 @@ def _sqlite_json(
     # "WHERE true" tells SQLite that ON is not the condition of a join.
     sql = _upsert(f"SELECT {values} FROM json_each(%s) WHERE true")  # noqa: S608  as above
     return sql, [*shared.values(), rows]
+
+
+def _sqlite_moments(
+    moments: Sequence[dt.datetime | None], connection: BaseDatabaseWrapper
+) -> list[Any]:
+    """`stored_in_sqlite` of each. The encoder writes a moment in a thirtieth of the time of `str`:
+    2026-11-28T07:31:05.123456Z."""
+    if not keeps_utc(connection) or {m.tzinfo for m in moments if m is not None} != {dt.UTC}:
+        return [stored_in_sqlite(moment, connection) for moment in moments]
+    text = _encode(moments).replace(b"T", b" ").replace(b"Z", b"")
+    return msgspec.json.decode(text, type=list[Any])
 
 
 def _write_by_orm(

@@ -69,11 +69,16 @@ def stored_in_sqlite(moment: dt.datetime | None, connection: BaseDatabaseWrapper
     if moment is None:
         return None
     # Django takes four microseconds to make a moment naive. Nearly all are in UTC, as stored.
-    if moment.tzinfo is dt.UTC and (not settings.USE_TZ or connection.timezone is dt.UTC):
+    if moment.tzinfo is dt.UTC and keeps_utc(connection):
         return str(moment)[:-6]  # without +00:00
     if not settings.USE_TZ:
         moment = moment.astimezone(dt.UTC).replace(tzinfo=None)
     return connection.ops.adapt_datetimefield_value(moment)
+
+
+def keeps_utc(connection: BaseDatabaseWrapper) -> bool:
+    """Whether this SQLite stores moments in UTC, and not in a time zone of its settings."""
+    return not settings.USE_TZ or connection.timezone is dt.UTC
 
 
 def _read(value: Any, _expression: Any, connection: BaseDatabaseWrapper) -> Any:

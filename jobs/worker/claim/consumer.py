@@ -9,6 +9,7 @@ others of its batch (`Gathering`), what runs alone (`Quarantine`), how much to c
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 import random
@@ -191,10 +192,14 @@ class Quarantine:
         #: One of them was started, and nothing since.
         self._alone = False
 
+    @functools.cached_property
+    def _needless(self) -> bool:
+        """Whether one task runs at a time: then each is alone as it is."""
+        return sum(runner.width for runner in self._runners if runner.wanted) == 1
+
     def hold(self, deliveries: list[Delivery]) -> list[Delivery]:
         """Hold those whose process died; the others are returned."""
-        # Where one task runs at a time, each is alone as it is.
-        if sum(runner.width for runner in self._runners if runner.wanted) == 1:
+        if self._needless:
             return deliveries
         self.held += [d for d in deliveries if d.message.marks.crashes]
         return [d for d in deliveries if not d.message.marks.crashes]
@@ -732,15 +737,19 @@ class Consumer:
         except BrokerUnavailable:
             self._returning += deliveries
             raise
-        finally:
-            self._care.between_tasks(time.monotonic())
-        for outcome in answer.outcomes:
-            self._recorder.add(weighed(outcome))
-        self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
+        idle = self._idling.idle
         deliveries = self._quarantine.hold(answer.deliveries)
         if self._gathering.wanted:
             deliveries = self._gathering.add(deliveries, claimed)
         self._submit(deliveries)
+        if idle and deliveries:
+            # The runner has been woken, and now needs the interpreter. It would get it when this
+            # thread waits next, a tenth of a millisecond of code later.
+            time.sleep(_YIELD)
+        for outcome in answer.outcomes:
+            self._recorder.add(weighed(outcome))
+        self._size.learn(run=len(answer.deliveries), ended=len(answer.outcomes))
+        self._care.between_tasks(time.monotonic())
         return kept
 
     def _ids_here(self) -> set[str]:
@@ -805,7 +814,6 @@ class Consumer:
             until = min(until, max(0.0, self._look_at - time.monotonic()))
         # While a server is away, only learn whether waiting works again.
         timeout = 0.0 if self._patience.missing else self._idling.for_bell(until)
-        idle = self._idling.idle
         # While this is true, `join` lets the process end without waiting for this thread. So it
         # must be false while there is something that this thread would have to give back.
         self.waiting = not self._idling.holds
@@ -850,11 +858,6 @@ class Consumer:
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
-        if idle and claim.messages:
-            # The runner has been woken, and now needs the interpreter. It would get it when this
-            # thread waits next, a tenth of a millisecond of code later.
-            time.sleep(_YIELD)
-
     def _hold_again(self) -> None:
         """Put what is held here back into flight, if the broker may have lost it, and give back
         what is in flight there and no longer here."""
