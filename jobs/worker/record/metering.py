@@ -51,7 +51,10 @@ class Meter:
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Count these outcomes, which are recorded now."""
-        counts = Counter([(o.queue, o.call and o.call.task, o.counts) for o in outcomes])
+        keys = [(o.queue, o.call and o.call.task, o.counts) for o in outcomes]
+        # Mostly all are alike, which takes a third of the time to see.
+        alike = bool(keys) and keys.count(keys[0]) == len(keys)
+        counts = {keys[0]: len(keys)} if alike else Counter(keys)
         for (shard, task, what), count in counts.items():
             if what:
                 self._of(queue_of(shard), task or OTHER)[what] += count
