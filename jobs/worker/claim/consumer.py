@@ -858,6 +858,7 @@ class Consumer:
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
+
     def _hold_again(self) -> None:
         """Put what is held here back into flight, if the broker may have lost it, and give back
         what is in flight there and no longer here."""

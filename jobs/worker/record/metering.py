@@ -51,13 +51,13 @@ class Meter:
 
     def add(self, outcomes: Sequence[Outcome]) -> None:
         """Count these outcomes, which are recorded now."""
-        keys = [(o.queue, o.call and o.call.task, o.counts) for o in outcomes]
+        keys = [(o.queue, o.call.task if o.call else OTHER, o.counts) for o in outcomes]
         # Mostly all are alike, which takes a third of the time to see.
         alike = bool(keys) and keys.count(keys[0]) == len(keys)
         counts = {keys[0]: len(keys)} if alike else Counter(keys)
         for (shard, task, what), count in counts.items():
             if what:
-                self._of(queue_of(shard), task or OTHER)[what] += count
+                self._of(queue_of(shard), task)[what] += count
         self._count += len(outcomes)
         step = 1 + max(self._count, self._count_before) // MEASURED
         first = random.randrange(step) if step > 1 else 0  # noqa: S311

@@ -7,7 +7,8 @@ import datetime as dt
 import pytest
 from django.db.backends.sqlite3.base import DatabaseWrapper
 
-from jobs.ledger.outcomes import _sqlite_moment, _sqlite_moments
+from jobs.ledger.outcomes import _sqlite_moments
+from jobs.models.moments import stored_in_sqlite
 
 NOW = dt.datetime(2026, 11, 28, 7, 31, 5, 123_456, tzinfo=dt.UTC)
 
@@ -30,7 +31,7 @@ def connection() -> DatabaseWrapper:
 def test_many_moments_are_written_like_single_ones(
     connection: DatabaseWrapper, moments: list[dt.datetime | None]
 ) -> None:
-    singly = [_sqlite_moment(moment, connection) for moment in moments]
+    singly = [stored_in_sqlite(moment, connection) for moment in moments]
     assert _sqlite_moments(moments, connection) == singly
 
 
