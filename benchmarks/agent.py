@@ -190,6 +190,11 @@ def replicated(module: Any, count: int) -> dict[str, float]:
     return answer
 
 
+def send_on(module: Any, queues: list[str], pause: float, log: str, until: str) -> None:
+    """Send ``stamp`` on several queues at once until a file is there; write down each send."""
+    module.send_on(queues, pause, log, until)
+
+
 def schedules(module: Any, verb: str, **options: Any) -> float:
     """Do something with the schedules of a beat (``benchmarks.beats``); when it was done."""
     getattr(module, verb)(**options)
@@ -222,6 +227,7 @@ ACTIONS = {
         overtaken,
         send_in_transactions,
         replicated,
+        send_on,
         schedules,
         compose,
     )

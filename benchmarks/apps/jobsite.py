@@ -5,6 +5,8 @@ import resource
 import statistics
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "benchmarks.settings")
 
@@ -27,6 +29,7 @@ from benchmarks.tasks import (  # noqa: E402 - needs the settings
 )
 from jobs import broker, chain, chord, group, message  # noqa: E402 - likewise
 from jobs.broker.base import Outgoing  # noqa: E402 - likewise
+from jobs.exceptions import BrokerUnavailable  # noqa: E402 - likewise
 
 #: Messages that wait while claims are measured, claims of each size, and the sizes.
 WAITING, CLAIMS, SIZES = 100_000, 300, (1, 100)
@@ -126,6 +129,27 @@ def send_limited(count: int) -> None:
 
 def send_stamp(at: int, delay: float | None, queue: str | None = None) -> None:
     stamp.apply_async((at,), countdown=delay, queue=queue)
+
+
+def send_on(queues: Sequence[str], pause: float, log: str, until: str) -> None:
+    """Send ``stamp`` on each of these queues, by a thread each, until the file ``until`` is there.
+    A line of ``log``: the place of the queue, and when a send that was accepted began and ended."""
+
+    def send(place: int) -> None:
+        while not Path(until).exists():
+            began = time.time_ns()
+            try:
+                stamp.apply_async((began * 10 + place,), queue=queues[place])
+            except BrokerUnavailable:
+                pass
+            else:
+                os.write(file, b"%d %d %d\n" % (place, began, time.time_ns()))
+            time.sleep(pause)
+
+    file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    with ThreadPoolExecutor(len(queues)) as pool:
+        list(pool.map(send, range(len(queues))))
+    os.close(file)
 
 
 def send_long() -> None:

@@ -84,6 +84,9 @@ SYSTEMS = [
         peer=False,
         shards=8,
     ),
+    # On servers of which one stands in for another: see `failover`.
+    Jobsite("jobsite-sentinels", APP, "jobsite", peer=False),
+    Jobsite("jobsite-cluster-replicas", APP, "jobsite", peer=False),
     Jobsite("jobsite-admin", APP, "jobsite", peer=False, settings=ADMIN),
     Jobsite("jobsite-admin-fresh", APP, "jobsite", peer=False, settings=ADMIN, preload=False),
 ]
