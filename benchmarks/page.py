@@ -39,6 +39,8 @@ LABELS = {
     "jobsite-postgres": "Jobsite, PostgreSQL",
     "jobsite-cluster": "Jobsite, Redis Cluster",
     "jobsite-cluster-shards": "Jobsite, Redis Cluster, 8 shards",
+    "jobsite-cluster-replicas": "Jobsite, Redis Cluster with replicas",
+    "jobsite-sentinels": "Jobsite, Redis with Sentinels",
     "jobsite-shards": "Jobsite, 8 shards",
     "jobsite-sqlite-shards": "Jobsite, SQLite, 8 shards",
     "jobsite-admin": "forked",

@@ -277,8 +277,8 @@ class StandingPair(Standing):
     sentinels: Sequence[Server] = ()
 
     def owner(self, queue: str) -> Server:
-        _, port = self.sentinels[0].client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", "bench")
-        return next(server for server in self.servers if server.port == int(port))
+        state = self.sentinels[0].client.sentinel_master("bench")
+        return next(server for server in self.servers if server.port == state["port"])
 
     def whole(self) -> bool:
         """Return whether the Sentinels also agree on the master, and would elect another."""

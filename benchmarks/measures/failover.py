@@ -1,46 +1,73 @@
 """How soon work goes on when a replica has taken over from a master."""
 
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
 import redis
 
-from ..bench import Bench, BenchmarkError, Workers, interpreter, start_workers, wait_until
+from ..bench import Bench, BenchmarkError, Workers, agent, interpreter, start_workers, wait_until
 from ..servers import Server, Standing, Valkey, standing_cluster, standing_pair
 from ..systems import System
 from ..work import read_stamps
 from .base import Column, Figures, Measure, percentile
 
-#: Failovers of each kind.
-TIMES = 6
-#: Seconds between two sends on a queue, and for which a failover may last.
-PAUSE, LONGEST = 0.02, 60.0
-#: Seconds for which work has to go on before the next failover.
-CALM = 1.0
+#: What happens to masters, in turn, and how often.
+KINDS, TIMES = ("killed", "frozen"), 6
+#: Seconds between two sends on a queue; for which a failover may last; and for which work has to go
+#: on before the next one.
+PAUSE, LONGEST, CALM = 0.02, 60.0, 1.0
+#: Queues that are declared, so that each node has one of them.
+DECLARED = 9
 
 #: The servers of each system.
 STANDING = {"jobsite-sentinels": standing_pair, "jobsite-cluster-replicas": standing_cluster}
-#: Declared beside "bench", so that each node has one of them.
-MORE = 8
 
 
 class Recovery(NamedTuple):
     """What a failover has taken, in seconds."""
 
-    #: From the election to the end of the first send that was accepted.
+    #: From the election to the end of the first send to the queue that was accepted.
     send: float
-    #: To the first start of any call on the queue, and of one that was sent after the election.
+    #: From there to the first start of a call on it that was sent after the election.
     start: float
-    new: float
-    #: The longest time without a start on any queue of another node, before and after.
+    #: The longest time without a start on any queue of another node.
     others: float
 
 
+@dataclass
+class Work:
+    """Calls that are sent and run all the time, on a queue of each node."""
+
+    queues: list[str]
+    #: The file in which the sender writes down what was accepted.
+    log: Path
+    bench: Bench
+    workers: Workers
+
+    def starts(self, since: float, place: int) -> list[tuple[int, int]]:
+        """Return when each call was sent and started that has started since; in nanoseconds.
+        ``place``: of its queue."""
+        stamps = read_stamps(self.bench.stamps)
+        return [(mark // 10, at) for mark, at in stamps if mark % 10 == place and at > since]
+
+    def accepted(self, since: float, place: int) -> list[int]:
+        """Return when sends were accepted since."""
+        lines = (map(int, line.split()) for line in self.log.read_text().splitlines())
+        return [end for where, _, end in lines if where == place and end > since]
+
+    def goes_on(self) -> bool:
+        """Return whether calls of all queues have just started."""
+        since = time.time_ns() - CALM * 1e9
+        return all(self.starts(since, place) for place in range(len(self.queues)))
+
+
 def run(system: System, bench: Bench) -> Figures:
-    """Kill masters, then freeze masters, while calls are sent and run on queues of all nodes."""
+    """Kill masters and freeze masters, while calls are sent and run on queues of all nodes."""
     with STANDING[system.name](bench.folder) as standing:
         own = replace(bench, valkey=Valkey(standing.url, standing.servers[0].client))
         system.prepare(own)
@@ -48,111 +75,83 @@ def run(system: System, bench: Bench) -> Figures:
 
 
 def _measured(system: System, bench: Bench, standing: Standing) -> Figures:
-    names = ["bench", *(f"bench-{n}" for n in range(1, MORE))]
-    by_server = {id(standing.owner(name)): name for name in reversed(names)}
-    queues = list(by_server.values())
-    log, until = bench.folder / "sent", bench.folder / "sent-all"
-    log.write_bytes(b"")
-    until.unlink(missing_ok=True)
-    env = {**system.environment(bench), "BENCH_QUEUES": str(MORE)}
+    names = ["bench", *(f"bench-{n}" for n in range(1, DECLARED))]
+    queues = list({id(standing.owner(name)): name for name in names}.values())
+    env = {**system.environment(bench), "BENCH_QUEUES": str(DECLARED)}
     command = ["manage.py", "runworker", "--processes", "2", "--queues", ",".join(queues)]
-    workers = start_workers(bench, interpreter(), [command], env)
-    bench.stamps.write_bytes(b"")
+    log, until = bench.folder / "sent", bench.folder / "sent-all"
+    for file in (log, bench.stamps):
+        file.write_bytes(b"")
     options = {"queues": queues, "pause": PAUSE, "log": str(log), "until": str(until)}
-    found: dict[str, list[Recovery]] = {"killed": [], "frozen": []}
+    work = Work(queues, log, bench, start_workers(bench, interpreter(), [command], env))
+    found: dict[str, list[Recovery]] = {kind: [] for kind in KINDS}
     with ThreadPoolExecutor(1) as pool:
-        sending = pool.submit(_send, system, bench, env, options)
+        sending = pool.submit(agent, bench, interpreter(), system.app, "send_on", env, **options)
         try:
-            for n in range(TIMES):
-                for kind, recoveries in found.items():
-                    place = n % len(queues)
-                    _await_calm(bench, standing, queues, workers)
-                    recoveries.append(
-                        _fail_over(kind, place, queues, bench, standing, workers, log)
-                    )
-                    print(kind, *(f"{one:.2f}" for one in recoveries[-1]), flush=True)
+            for n in range(TIMES * len(KINDS)):
+                kind = KINDS[n % len(KINDS)]
+                found[kind].append(_fail_over(kind, n // len(KINDS) % len(queues), work, standing))
+                print(f"{kind}: {found[kind][-1]}", file=sys.stderr, flush=True)
         finally:
             until.touch()
-            workers.stop()
+            work.workers.stop()
             sending.result()
+            until.unlink()
     figures: Figures = {}
     for kind, recoveries in found.items():
-        for figure in Recovery._fields:
-            seconds = [getattr(one, figure) for one in recoveries]
-            figures[f"{kind}_{figure}"] = percentile(seconds, 0.5)
-            figures[f"{kind}_{figure}_most"] = max(seconds)
+        starts = [one.start for one in recoveries]
+        figures |= {
+            f"{kind}_send": percentile([one.send for one in recoveries], 0.5),
+            f"{kind}_start": percentile(starts, 0.5),
+            f"{kind}_start_most": max(starts),
+            f"{kind}_others": max(one.others for one in recoveries),
+        }
     return figures
 
 
-def _send(system: System, bench: Bench, env: dict[str, str], options: dict[str, object]) -> None:
-    from ..bench import agent
-
-    agent(bench, interpreter(), system.app, "send_on", env, **options)
-
-
-def _await_calm(bench: Bench, standing: Standing, queues: list[str], workers: Workers) -> None:
+def _fail_over(kind: str, place: int, work: Work, standing: Standing) -> Recovery:
     def is_calm() -> bool:
         try:
-            if not standing.whole():
-                return False
+            return standing.whole() and work.goes_on()
         except redis.RedisError:
             return False
-        since = time.time_ns() - CALM * 1e9
-        return {m % 10 for m, at in read_stamps(bench.stamps) if at > since} == set(range(len(queues)))
 
-    wait_until(is_calm, "all servers and work on all queues", LONGEST, workers, every=0.2)
+    wait_until(is_calm, "all servers and all queues", LONGEST, work.workers, every=0.2)
     time.sleep(CALM)
-
-
-def _fail_over(
-    kind: str,
-    place: int,
-    queues: list[str],
-    bench: Bench,
-    standing: Standing,
-    workers: Workers,
-    log: Path,
-) -> Recovery:
-    master = standing.owner(queues[place])
+    master = standing.owner(work.queues[place])
     replicas = [server for server in standing.servers if server.role() == "slave"]
     began = time.time_ns()
-    master.kill() if kind == "killed" else master.freeze()
-    elected = _elected(replicas)
-    found: dict[str, int] = {}
-
-    def goes_on() -> bool:
-        sent = [tuple(map(int, line.split())) for line in log.read_text().splitlines()]
-        stamps = read_stamps(bench.stamps)
-        mine = [(mark // 10, at) for mark, at in stamps if mark % 10 == place and at > elected]
-        moments = {
-            "send": [end for where, _, end in sent if where == place and end > elected],
-            "start": [at for _, at in mine],
-            "new": [at for sent_at, at in mine if sent_at > elected],
-        }
-        found.update({what: min(at) for what, at in moments.items() if at})
-        return len(found) == len(moments)
-
+    if kind == "killed":
+        master.kill()
+    else:
+        master.freeze()
     try:
-        wait_until(goes_on, f"work to go on after a master was {kind}", LONGEST, workers)
+        elected = _elected(replicas)
+
+        def new_starts() -> list[int]:
+            return [at for sent, at in work.starts(elected, place) if sent > elected]
+
+        wait_until(
+            lambda: bool(new_starts() and work.accepted(elected, place)),
+            f"work to go on after a master was {kind}",
+            LONGEST,
+            work.workers,
+        )
     finally:
-        standing.bring_back(master) if kind == "killed" else master.thaw()
-    over = max(found.values())
-    others = [
-        at
-        for mark, at in read_stamps(bench.stamps)
-        if mark % 10 != place and began - CALM * 1e9 < at < over + CALM * 1e9
-    ]
-    pauses = []
-    for other in {mark % 10 for mark, _ in read_stamps(bench.stamps)} - {place}:
-        its = [at for mark, at in read_stamps(bench.stamps) if mark % 10 == other and began - CALM * 1e9 < at]
-        edges = [at for at in its if at < over + CALM * 1e9]
-        pauses += [later - one for one, later in zip(edges, [*edges[1:], over], strict=True)]
-    since = {what: (at - elected) / 1e9 for what, at in found.items()}
-    return Recovery(**since, others=max(pauses, default=0.0) / 1e9)
+        if kind == "killed":
+            standing.bring_back(master)
+        else:
+            master.thaw()
+    send, start = min(work.accepted(elected, place)), min(new_starts())
+    pauses = [0]
+    for other in set(range(len(work.queues))) - {place}:
+        starts = sorted(at for _, at in work.starts(began - CALM * 1e9, other) if at < start)
+        pauses += [later - earlier for earlier, later in pairwise([*starts, start])]
+    return Recovery((send - elected) / 1e9, (start - elected) / 1e9, max(pauses) / 1e9)
 
 
 def _elected(replicas: list[Server]) -> int:
-    """When one of these said that it is a master (nanoseconds)."""
+    """Return when one of these said that it is a master, in nanoseconds."""
     deadline = time.monotonic() + LONGEST
     while time.monotonic() < deadline:
         if any(replica.role() == "master" for replica in replicas):
@@ -163,18 +162,17 @@ def _elected(replicas: list[Server]) -> int:
 
 MEASURE = Measure(
     name="failover",
-    title="seconds from the election of a replica until work goes on",
+    title=f"Seconds from the election of a replica, in {TIMES} failovers of each kind",
     run=run,
     columns=tuple(
-        Column(f"{kind}_{figure}{most}", f"{kind}: {title}{', most' if most else ''}", 2)
-        for kind in ("killed", "frozen")
+        Column(f"{kind}_{figure}", f"{kind}: {title}", 2)
+        for kind in KINDS
         for figure, title in (
             ("send", "send"),
             ("start", "start"),
-            ("new", "of a new call"),
-            ("others", "others pause"),
+            ("start_most", "most"),
+            ("others", "others"),
         )
-        for most in ("", "_most")
     ),
     systems=("jobsite-sentinels", "jobsite-cluster-replicas"),
 )

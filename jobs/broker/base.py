@@ -371,6 +371,12 @@ class Broker(ABC):
         """
         return contextlib.nullcontext()
 
+    def passing_over(self) -> contextlib.AbstractContextManager[None]:
+        """Within this context the thread passes over a node of a Cluster that doesn't answer within
+        a second: for some seconds every verb about its queues raises `BrokerUnavailable` at once,
+        so that queues of other nodes don't wait for it. Does nothing where there is one server."""
+        return contextlib.nullcontext()
+
     # ------------------------------------------------------------------ consumers
 
     @abstractmethod

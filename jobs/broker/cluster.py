@@ -6,7 +6,7 @@ answer is read. redis-py finds the nodes and their slots.
 
 A node answers MOVED or ASK when it no longer has a slot, and has done nothing then: the command is
 sent to the node that it names. When a node is away, the slots are asked for again before the next
-call: another node may have them by then.
+call: another node may have them by then. While a node is silent, they are asked for now and then.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ from jobs.broker.connection import (
     Arg,
     Command,
     Connections,
+    Hastes,
     Ready,
     Run,
     answer_of,
@@ -60,9 +61,11 @@ _HOPS = 5
 _FOUND, _NOT_FOUND = 0.2, 0.5
 #: Seconds that one node has to answer in such a search.
 _SEARCH = 1.0
+#: Seconds for which a node that was away is asked only if no other one answers.
+_AVOIDED = 10.0
 
 #: Most lists that a thread waits for, each on a connection of its own; others are looked at once
-#: in so many seconds.
+#: in so many seconds, and so are the nodes.
 _BELLS, _LOOK = 32, 1.0
 
 #: Answers after which a command is sent once more, and nothing has been done.
@@ -101,6 +104,9 @@ class Cluster:
         self._where = where
         self._timeout = timeout
         self._nodes: dict[tuple[str, int], Connections] = {}
+        self._hastes = Hastes()
+        #: Nodes that were away → until when to ask others first (monotonic).
+        self._avoided: dict[tuple[str, int], float] = {}
         #: Slot → its node; empty before the first use.
         self._slots: _Nodes = []
         #: The nodes that have slots; perhaps one that has none any more.
@@ -137,7 +143,7 @@ class Cluster:
         try:
             answers = node.try_all(runs)
         except BrokerUnavailable as error:
-            self._note_away(error)
+            self._note_away(error, node)
             raise
         return self._exchange([_asked(runs)]) if isinstance(answers[0], AskError) else answers
 
@@ -146,7 +152,7 @@ class Cluster:
         try:
             answer = node.try_ready(ready, arg)
         except BrokerUnavailable as error:
-            self._note_away(error)
+            self._note_away(error, node)
             raise
         if isinstance(answer, AskError):
             return self.try_all([(ready.script, ready.keys, (arg,))])[0]
@@ -199,16 +205,15 @@ class Cluster:
         clocks = [milliseconds(self._checked(answer)) for answer in answers[len(keys) :]]
         return answers[: len(keys)], clocks
 
-    @contextlib.contextmanager
-    def briefly(self, *, insist: bool) -> Iterator[None]:
-        with contextlib.ExitStack() as entered:
-            for node in list(self._nodes.values()):
-                entered.enter_context(node.briefly(insist=insist))
-            yield
+    def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
+        return self._hastes.briefly(insist=insist)
+
+    def passing_over(self) -> contextlib.AbstractContextManager[None]:
+        return self._hastes.briefly(insist=False)
 
     def block(self, timeout: float, *command: Arg, then: Run | None = None) -> Any:
         node = self._node(str(command[1]))
-        with self._watched():
+        with self._watched(node):
             first, *others = node.try_block(timeout, command, then)
         if isinstance(first, AskError):
             self._moved(first, node)
@@ -238,11 +243,12 @@ class Cluster:
         try:
             with self._watched():
                 for node, its_keys in by_node.items():
-                    for n, key in enumerate(its_keys):
-                        connection = node.waiting(n)
-                        waiting.append((node, connection))
-                        write(connection, packed([("BLPOP", key, 0)])[0])
-                rang = set(self._await([one for _, one in waiting], keys[_BELLS:], timeout))
+                    with self._watched(node):
+                        for n, key in enumerate(its_keys):
+                            connection = node.waiting(n)
+                            waiting.append((node, connection))
+                            write(connection, packed([("BLPOP", key, 0)])[0])
+                rang = set(self._await(waiting, keys[_BELLS:], timeout))
                 for node in by_node:
                     node.unblock([connection for one, connection in waiting if one is node])
                 answers = [answer_of(connection) for _node, connection in waiting]
@@ -263,13 +269,15 @@ class Cluster:
         return [key for key in keys if key in rang]
 
     def _await(
-        self, connections: Sequence[Any], others: Sequence[str], timeout: float
+        self, waiting: Sequence[tuple[Connections, Any]], others: Sequence[str], timeout: float
     ) -> list[str]:
-        """Wait until an answer has come on one of these connections, or one of the other lists has
-        an element, which is popped. The keys of these."""
+        """Wait until an answer has come on one of these nodes' connections, or one of the other
+        lists has an element, which is popped. The keys of these."""
         asked = select.poll()
-        for connection in connections:
+        for _node, connection in waiting:
             asked.register(connection._sock, select.POLLIN)
+        # One of each node.
+        by_node = dict(waiting)
         ends = time.monotonic() + max(timeout, 0.0)
         while True:
             if others:
@@ -277,9 +285,12 @@ class Cluster:
                 if rang := [key for key, one in zip(others, found, strict=True) if one]:
                     return rang
             left = max(0.0, ends - time.monotonic())
-            pause = min(left, _LOOK) if others else left
+            pause = min(left, _LOOK)
             if asked.poll(pause * 1000) or pause == left:
                 return []
+            for node, connection in by_node.items():
+                with self._watched(node):
+                    node.give_sign(connection)
 
     def subscribe(self, channels: Sequence[str]) -> Any:
         with self._watched():
@@ -365,11 +376,13 @@ class Cluster:
                             node.post((packed(its_commands),), going_on=node in going_on)
                         except BrokerUnavailable as error:
                             away[node] = error
+                            self._avoid(node)
             for node, its_places in places.items():
                 try:
                     said = iter(() if node in away else node.collect(_sum(its_places)))
                 except BrokerUnavailable as error:
                     away[node] = error
+                    self._avoid(node)
                 for place, number in its_places:
                     if node in away:
                         answers[place] = _cause(away[node])
@@ -418,18 +431,33 @@ class Cluster:
         return masters[os.getpid() % len(masters)]
 
     @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """If a node is away in this block, look for the nodes before the next call."""
+    def _watched(self, node: Connections | None = None) -> Iterator[None]:
+        """If a node is away in this block, look for the nodes before the next call. ``node``: the
+        one that is asked."""
         try:
             yield
         except (BrokerUnavailable, RedisError, OSError) as error:
-            self._note_away(error)
+            self._note_away(error, node)
             raise
 
-    def _note_away(self, error: Exception) -> None:
+    def _note_away(self, error: Exception, node: Connections | None = None) -> None:
         self._stale = True
+        if node is not None:
+            self._avoid(node)
         if isinstance(error, BrokerUnavailable):
             error.partly = True
+
+    def _avoid(self, node: Connections) -> None:
+        self._avoided[node.host, node.port] = time.monotonic() + _AVOIDED
+
+    def _is_replaced(self, connection: Any) -> bool:
+        """Whether the node of a connection, which is silent, has no slots any more."""
+        node = self._at(connection.host, connection.port)
+        self._avoid(node)
+        self._stale = True
+        with contextlib.suppress(BrokerUnavailable):
+            self._search()
+        return bool(self._having) and node not in self._having
 
     def _moved(self, answer: AskError, asked: Connections) -> Connections:
         """The node that an answer names; to MOVED, it has the slot from now on."""
@@ -446,7 +474,10 @@ class Cluster:
         if node is None:
             scheme = "rediss" if self._where.tls else "redis"
             where = replace(self._where, scheme=scheme, hosts=((host, port),))
-            node = self._nodes.setdefault((host, port), Connections(where, self._timeout))
+            made = Connections(
+                where, self._timeout, replaced=self._is_replaced, hastes=self._hastes
+            )
+            node = self._nodes.setdefault((host, port), made)
         return node
 
     def _search(self) -> None:
@@ -479,8 +510,25 @@ class Cluster:
         del options["host"], options["port"]
         seconds = min(self._timeout, _SEARCH)
         known = dict.fromkeys([*self._nodes, *self._where.hosts])
+        now = time.monotonic()
+        there = [one for one in known if self._avoided.get(one, 0.0) <= now]
+        try:
+            return self._slots_by(there or list(known), kind, options, seconds)
+        except (RedisClusterException, RedisError, OSError):
+            if not there or len(there) == len(known):
+                raise
+            return self._slots_by(list(known), kind, options, seconds)
+
+    def _slots_by(
+        self,
+        hosts: Sequence[tuple[str, int]],
+        kind: type[Any],
+        options: dict[str, Any],
+        seconds: float,
+    ) -> _Nodes:
+        """Slot → its node, as one of these says. ``seconds``: for each of them."""
         manager = NodesManager(
-            [ClusterNode(host, port) for host, port in known],  # type: ignore[no-untyped-call]
+            [ClusterNode(host, port) for host, port in hosts],  # type: ignore[no-untyped-call]
             from_url=True,
             connection_pool_class=redis.ConnectionPool,
             connection_class=kind,

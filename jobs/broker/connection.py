@@ -60,6 +60,14 @@ _BRIEF = 1.0
 #: Seconds for which such callers don't ask a server that has just failed to answer.
 _SILENT = 3.0
 
+#: Where another server may take over: seconds without an answer after which it is asked again and
+#: again whether one has. A server that is cut off resets no connection.
+_DOUBT = 0.5
+#: Likewise, while a blocking command lasts: seconds after which its server is asked for a sign.
+_SIGN = 1.0
+#: As `_SILENT`, where it may be another server by then.
+_SILENT_MASTER = 1.0
+
 #: Most bytes that are read from a connection at once.
 _READ = 65_536
 
@@ -135,15 +143,45 @@ class Ready:
         return b"".join((self.head, b"%d\r\n" % len(arg), arg, b"\r\n"))
 
 
+class _Haste:
+    """Whether a thread is inside `Connections.briefly`, and asks a server there that has just
+    failed to answer."""
+
+    __slots__ = ("brief", "insists")
+
+    def __init__(self) -> None:
+        self.brief = False
+        self.insists = False
+
+
+class Hastes(threading.local):
+    """That of each thread; the nodes of a Cluster share it."""
+
+    def __init__(self) -> None:
+        self.mine = _Haste()
+
+    @contextlib.contextmanager
+    def briefly(self, *, insist: bool) -> Iterator[None]:
+        """As `Broker.briefly`."""
+        haste = self.mine
+        before = haste.brief, haste.insists
+        haste.brief, haste.insists = True, insist
+        try:
+            yield
+        finally:
+            haste.brief, haste.insists = before
+
+
 class _Mine:
     """What one thread has of its own."""
 
     __slots__ = (
-        *("connection", "pid", "used", "blocked", "blocked_pid", "brief", "insists"),
+        *("connection", "pid", "used", "blocked", "blocked_pid", "haste"),
         *("listening", "listening_pid", "listened", "waiting", "waiting_pid"),
     )
 
-    def __init__(self) -> None:
+    def __init__(self, haste: _Haste) -> None:
+        self.haste = haste
         self.connection: Any = None
         self.pid = 0
         self.used = 0.0
@@ -156,16 +194,13 @@ class _Mine:
         self.listening: Any = None
         self.listening_pid = 0
         self.listened = 0.0
-        #: Whether it is inside `briefly`, and asks a server there that has just failed to answer.
-        self.brief = False
-        self.insists = False
 
 
 class _Threads(threading.local):
     """One object for each thread: to reach it takes ten times as long as to use it."""
 
-    def __init__(self) -> None:
-        self.mine = _Mine()
+    def __init__(self, hastes: Hastes) -> None:
+        self.mine = _Mine(hastes.mine)
 
 
 #: The id of this process. To ask the system for it takes a call of the kernel.
@@ -188,19 +223,28 @@ class Connections:
         url: str | address.Address,
         timeout: float,
         revive: Callable[[], object] | None = None,
+        *,
+        replaced: Callable[[Any], bool] | None = None,
+        hastes: Hastes | None = None,
     ) -> None:
-        """``revive``: called before each new connection; starts a server that may have gone."""
+        """``revive``: called before each new connection; starts a server that may have gone.
+        ``replaced``: tells whether another server has taken over from that of a connection.
+        ``hastes``: shared with others that are used together."""
         where = read(url) if isinstance(url, str) else url
         #: Without user and password.
         self.address = str(where)
         self.host = where.host if where.hosts else ""
+        self.port = where.port if where.hosts else 0
         #: Its number on the server.
         self.database = where.db
         self._kind, self._kwargs = client(where)
         self._sentinels = Sentinels(where) if where.kind is address.Kind.SENTINEL else None
+        self._replaced = self._has_successor if self._sentinels else replaced
+        self._silence = _SILENT_MASTER if self._sentinels else _SILENT
         self._timeout = timeout
         self._revive = revive
-        self._threads = _Threads()
+        self._hastes = hastes or Hastes()
+        self._threads = _Threads(self._hastes)
         #: Until when the server counts as silent (`time.monotonic`).
         self._silent_until = 0.0
 
@@ -253,16 +297,13 @@ class Connections:
         *answers, time_ = self.try_calls([*commands, ("TIME",)])
         return answers, [milliseconds(self._checked(time_))] * len(answers)
 
-    @contextlib.contextmanager
-    def briefly(self, *, insist: bool) -> Iterator[None]:
+    def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
         """As `Broker.briefly`."""
-        local = self._threads.mine
-        before = local.brief, local.insists
-        local.brief, local.insists = True, insist
-        try:
-            yield
-        finally:
-            local.brief, local.insists = before
+        return self._hastes.briefly(insist=insist)
+
+    def passing_over(self) -> contextlib.AbstractContextManager[None]:
+        """As `Broker.passing_over`: there is one server, and so nothing else to do meanwhile."""
+        return contextlib.nullcontext()
 
     def try_parts(self, parts: Iterable[Sequence[Run]], then: Command = ()) -> list[Any]:
         """The answers of all scripts; each part is sent as soon as it is made. Errors that the
@@ -312,10 +353,11 @@ class Connections:
         connection = self._blocked()
         try:
             write(connection, packed(commands)[0])
-            if not _is_readable(connection._sock, timeout):
+            if not self._is_answered(connection, timeout):
                 self._unblock(connection)
             first, *others = [answer_of(connection) for _ in commands]
         except (RedisError, OSError, BrokerUnavailable) as error:
+            self._doubt(connection)
             connection.disconnect()
             self._threads.mine.blocked = None
             raise self.translated(error) from error
@@ -327,6 +369,22 @@ class Connections:
             connection.disconnect()
             self._threads.mine.blocked = None
         return [first, *others]
+
+    def _is_answered(self, connection: Any, timeout: float) -> bool:
+        """Whether a blocking command is answered within ``timeout`` seconds. Raises redis-py's
+        errors and `BrokerUnavailable` if another server has taken over, or its own is gone."""
+        ends = time.monotonic() + timeout
+        while self._replaced and ends - time.monotonic() > _SIGN:
+            if _is_readable(connection._sock, _SIGN):
+                return True
+            self.give_sign(connection)
+        return _is_readable(connection._sock, ends - time.monotonic())
+
+    def give_sign(self, connection: Any) -> None:
+        """Raise an error unless the server of a blocked connection answers."""
+        self.try_calls([("PING",)])
+        if not _is_same(self.current, connection):
+            raise redis.ConnectionError("another server has taken over")
 
     def popped(self, keys: Sequence[str], timeout: float) -> list[str]:
         """Wait until one of these lists has an element, and pop that. The list's key; none if
@@ -393,9 +451,10 @@ class Connections:
     def _new_blocked(self) -> Any:
         connection = self._new()
         try:
-            connection.send_command("CLIENT", "ID")
-            connection.client_number = int(connection.read_response())
+            write(connection, _pack(("CLIENT", "ID")))
+            connection.client_number = int(_said(connection))
         except (RedisError, OSError) as error:
+            self._doubt(connection)
             connection.disconnect()
             raise self.translated(error) from error
         return connection
@@ -406,12 +465,13 @@ class Connections:
         connection = self._new()
         try:
             if channels:
-                connection.send_command("SUBSCRIBE", *channels)
+                write(connection, _pack(("SUBSCRIBE", *channels)))
                 for _ in channels:
-                    connection.read_response()
+                    _said(connection)
             else:
-                connection.connect()
+                connect(connection)
         except (RedisError, OSError) as error:
+            self._doubt(connection)
             connection.disconnect()
             raise self.translated(error) from error
         return connection
@@ -447,9 +507,9 @@ class Connections:
                 connection.disconnect()
                 return None
             while connection.can_read(timeout=0):
-                connection.read_response()
+                _said(connection)
             _send(connection, "SUBSCRIBE", channel)
-            while connection.read_response()[:2] != [b"subscribe", channel.encode()]:
+            while _said(connection)[:2] != [b"subscribe", channel.encode()]:
                 pass
         except (RedisError, OSError) as error:
             connection.disconnect()
@@ -482,7 +542,7 @@ class Connections:
     def _ask(self, packed: bytes) -> Any:
         """The answer to one command: `_exchange` in half the time, for what every send does."""
         local = self._threads.mine
-        if local.brief:
+        if local.haste.brief:
             return self._exchange(((packed, 1),))[0]
         connection = self._mine(local)
         try:
@@ -506,13 +566,14 @@ class Connections:
         ``going_on``: whether there are such answers already, to commands sent a moment ago.
         """
         local = self._threads.mine
-        if local.brief and not local.insists and time.monotonic() < self._silent_until:
+        haste = local.haste
+        if haste.brief and not haste.insists and time.monotonic() < self._silent_until:
             raise BrokerUnavailable(f"Redis at {self.address} did not answer a moment ago")
         connection = local.connection if going_on else self._mine(local)
         try:
-            if local.brief:
+            if haste.brief:
                 if connection._sock is None:
-                    connection.connect()
+                    connect(connection)
                 _set_timeout(connection, min(self._timeout, _BRIEF))
             count = 0
             for packed_, number in parts:
@@ -532,7 +593,7 @@ class Connections:
         connection = local.connection
         try:
             answers = [answer_of(connection) for _ in range(count)]
-            if local.brief:
+            if local.haste.brief:
                 _set_timeout(connection, self._timeout)
         except (RedisError, OSError) as error:
             raise self._gone(error) from error
@@ -550,10 +611,9 @@ class Connections:
         """Disconnect: an unread answer may be left."""
         local = self._threads.mine
         if local.connection is not None and local.pid == _pid:
+            self._doubt(local.connection)
             local.connection.disconnect()
         local.connection = None
-        if self._sentinels:
-            self._sentinels.doubt()
 
     @property
     def current(self) -> Any:
@@ -564,8 +624,8 @@ class Connections:
         """What is to be raised when the server can't be reached."""
         self.abandon()
         if isinstance(error, redis.TimeoutError):
-            self._silent_until = time.monotonic() + _SILENT
-            self._threads.mine.insists = False
+            self._silent_until = time.monotonic() + self._silence
+            self._threads.mine.haste.insists = False
         return self.translated(error)
 
     def _checked(self, answer: Any) -> Any:
@@ -586,10 +646,29 @@ class Connections:
     def _new(self) -> Any:
         if self._revive:
             self._revive()
-        seconds = min(self._timeout, _BRIEF) if self._threads.mine.brief else self._timeout
+        seconds = min(self._timeout, _BRIEF) if self._threads.mine.haste.brief else self._timeout
         where = self._sentinels.master(seconds) if self._sentinels else {}
-        timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
-        return self._kind(**{**self._kwargs, **where}, **timeouts, protocol=2)
+        once = min(seconds, _DOUBT) if self._replaced else seconds
+        timeouts = {"socket_timeout": once, "socket_connect_timeout": once}
+        connection = self._kind(**{**self._kwargs, **where}, **timeouts, protocol=2)
+        # Of ours, for `_is_over`: seconds for an answer in all, and whom to ask in between.
+        connection.patience, connection.replaced = seconds, self._replaced
+        return connection
+
+    def _doubt(self, connection: Any) -> None:
+        """Note that the server of this connection may not be the master any more."""
+        if self._sentinels:
+            self._sentinels.doubt(connection.host, connection.port)
+
+    def _has_successor(self, connection: Any) -> bool:
+        """Whether a Sentinel names another master than the server of this connection."""
+        assert self._sentinels is not None
+        self._doubt(connection)
+        try:
+            master = self._sentinels.master(_DOUBT)
+        except BrokerUnavailable:
+            return False  # nobody knows
+        return (master["host"], master["port"]) != (connection.host, connection.port)
 
     def translated(self, error: Exception) -> Exception:
         """An error of the client, in our words: `BrokerUnavailable` if a later try may succeed."""
@@ -643,7 +722,11 @@ def client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:
 
 
 def _set_timeout(connection: Any, seconds: float) -> None:
-    """Change a connection's time-out, which redis-py keeps in three private places."""
+    """Change how long a connection waits for an answer. Its time-out is kept by redis-py in three
+    private places."""
+    connection.patience = seconds
+    if connection.replaced is not None:
+        return  # it waits for a part of that at a time
     connection.socket_timeout = connection._parser._socket_timeout = seconds
     connection._sock.settimeout(seconds)
 
@@ -666,13 +749,22 @@ def _send(connection: Any, *command: Arg) -> None:
 def write(connection: Any, packed: bytes) -> None:
     """Send packed commands. Raises redis-py's errors; the caller disconnects then."""
     if connection._sock is None:
-        connection.connect()
-    try:
-        connection._sock.sendall(packed)
-    except TimeoutError as error:
-        raise redis.TimeoutError("Timeout writing to socket") from error
-    except OSError as error:
-        raise redis.ConnectionError(f"Error while writing to socket: {error}") from error
+        connect(connection)
+    waited = 0.0
+    rest: bytes | memoryview = packed
+    while True:
+        try:
+            sent = connection._sock.send(rest)
+        except TimeoutError as error:
+            waited += connection.socket_timeout
+            if _is_over(connection, waited):
+                raise redis.TimeoutError("Timeout writing to socket") from error
+            continue
+        except OSError as error:
+            raise redis.ConnectionError(f"Error while writing to socket: {error}") from error
+        if sent == len(rest):
+            return
+        rest, waited = memoryview(rest)[sent:], 0.0
 
 
 def answer_of(connection: Any) -> Any:
@@ -681,11 +773,15 @@ def answer_of(connection: Any) -> Any:
     reader = connection._parser._reader
     if reader is None:
         raise redis.ConnectionError("The connection was closed.")
+    waited = 0.0
     while (answer := reader.gets()) is NOT_ENOUGH_DATA:
         try:
             read = connection._sock.recv(_READ)
         except TimeoutError as error:
-            raise redis.TimeoutError("Timeout reading from socket") from error
+            waited += connection.socket_timeout
+            if _is_over(connection, waited):
+                raise redis.TimeoutError("Timeout reading from socket") from error
+            continue
         except OSError as error:
             raise redis.ConnectionError(f"Error while reading from socket: {error}") from error
         if not read:
@@ -697,6 +793,43 @@ def answer_of(connection: Any) -> Any:
         if str(answer).startswith("Protocol error"):  # the server hangs up after it
             raise redis.ConnectionError(str(answer)) from answer
     return answer
+
+
+def _said(connection: Any) -> Any:
+    """As `answer_of`, but errors that the server answers are raised."""
+    answer = answer_of(connection)
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
+
+
+def connect(connection: Any) -> None:
+    """Connect, if it isn't connected. Raises redis-py's errors."""
+    waited = 0.0
+    while True:
+        try:
+            connection.connect()
+        except redis.TimeoutError:
+            waited += connection.socket_timeout
+            if _is_over(connection, waited):
+                raise
+        else:
+            return
+
+
+def _is_over(connection: Any, waited: float) -> bool:
+    """Whether the server of a connection, which hasn't answered for so many seconds, has had its
+    time. Raises redis-py's `ConnectionError` if another server has taken over."""
+    if connection.replaced is not None and connection.replaced(connection):
+        raise redis.ConnectionError("another server has taken over")
+    return bool(waited >= connection.patience)
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether both connections lead to the same server."""
+    if one is None or other is None:
+        return False
+    return bool((one.host, one.port) == (other.host, other.port))
 
 
 def milliseconds(told: Sequence[bytes]) -> int:

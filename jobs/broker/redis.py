@@ -308,6 +308,9 @@ class RedisBroker(Broker):
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
         return self._redis.briefly(insist=insist)
 
+    def passing_over(self) -> contextlib.AbstractContextManager[None]:
+        return self._redis.passing_over()
+
     # ------------------------------------------------------------------ consumers
 
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:

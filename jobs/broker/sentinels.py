@@ -1,7 +1,9 @@
 """Which server is the master now: asked of Sentinels before each new connection.
 
-After a failover the old master is gone, or answers that it is read-only. Either drops the
-connection, and the next one leads to the new master. So an answer of a Sentinel is used once.
+After a failover the old master is gone, or answers nothing, or that it is read-only. Each of these
+drops the connection, and the next one leads to the new master. So an answer of a Sentinel is used
+once. Sentinels hear of a new master one after the other: where one still names the server that has
+just failed, the others are asked as well.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ class Sentinels:
         self._service = where.service
         #: The one to be asked first comes first.
         self._hosts = deque(where.hosts)
+        #: The server that has failed last; named by all Sentinels, it counts as the master again.
+        self._doubted: dict[str, Any] | None = None
         self._kind = redis.SSLConnection if where.tls else redis.Connection
         self._kwargs: dict[str, Any] = {
             **where.options,
@@ -34,16 +38,16 @@ class Sentinels:
             "password": where.sentinel_password or None,
         }
 
-    def doubt(self) -> None:
-        """Ask another Sentinel first the next time: what this one said may be out of date."""
-        self._hosts.rotate(-1)
+    def doubt(self, host: str, port: int) -> None:
+        """Note that this server may be the master no more."""
+        self._doubted = {"host": host, "port": port}
 
     def master(self, timeout: float) -> dict[str, Any]:
         """``host`` and ``port`` of the master. ``timeout``: seconds for each Sentinel.
 
         Raises `BrokerUnavailable` when none knows it.
         """
-        problems = []
+        problems, still = [], None
         for host, port in tuple(self._hosts):
             at = address.shown(host, port)
             try:
@@ -56,10 +60,19 @@ class Sentinels:
                 problems.append(f"{at} is no Sentinel" if unknown else f"{at}: {error}")
             except (RedisError, OSError) as error:
                 problems.append(f"{at}: {error}")
+                if self._hosts[0] == (host, port):
+                    self._hosts.rotate(-1)
             else:
-                if found:
-                    return {"host": found[0].decode(), "port": int(found[1])}
-                problems.append(f"{at} doesn't know the service {self._service!r}")
+                if not found:
+                    problems.append(f"{at} doesn't know the service {self._service!r}")
+                    continue
+                named = {"host": found[0].decode(), "port": int(found[1])}
+                if named != self._doubted:
+                    return named
+                still = named
+        if still is not None:
+            self._doubted = None
+            return still
         raise BrokerUnavailable(
             f"Redis at {self._address} can't be used: no Sentinel names the master: "
             f"{'; '.join(problems)}"

@@ -422,6 +422,9 @@ class Sharded(Broker):
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
         return self._behind.briefly(insist=insist)
 
+    def passing_over(self) -> contextlib.AbstractContextManager[None]:
+        return self._behind.passing_over()
+
     def claim(self, queue: str, consumer: str, first: int, limit: int, lease: float) -> Claim:
         return self._behind.claim(queue, consumer, first, limit, lease)
 

@@ -86,7 +86,7 @@ class _Recorder(Recorder):
         super().__init__(consumer)
         self._care = _Careless()
 
-    def _persist(self, step: Callable[..., _T], *args: Any) -> _T:
+    def _persist(self, step: Callable[..., _T], *args: Any, of_queue: bool = False) -> _T:
         return step(*args)
 
     def _tell(self, told: list[signals.Announcement]) -> None:

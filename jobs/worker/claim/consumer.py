@@ -65,6 +65,9 @@ _YIELD = 0.0001
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
+#: The longest pause, in seconds, while the broker is away, or while a part of it is: a new master
+#: serves within a second of its election.
+_PAUSE, _PARTLY = 0.5, 0.5
 
 #: A consumer looks at how many shards its queues have once in so many times `POLL_SECONDS`.
 _SHARDS = 2
@@ -345,8 +348,11 @@ class Cursor:
         self.open = conf.get().queue(queue).open
         #: The number of the next delivery. A claim whose answer was lost is repeated with it.
         self.number = 1
-        #: While the broker refuses this queue: when to ask again (monotonic). 0.0: not refused.
-        self.refused_until = 0.0
+        #: While the broker refuses this queue, or its node is away: when to ask again (monotonic).
+        #: 0.0: it can be asked.
+        self.out_until = 0.0
+        #: Whether its node is away, and others may not be.
+        self.away = False
         #: Whether it may have messages. One that gave less than it was asked for is empty, and is
         #: asked no more until something shows from outside that this has changed.
         self.awake = True
@@ -357,7 +363,7 @@ class Cursor:
 
     def wanted(self, now: float) -> bool:
         """Whether to ask it (``now``: monotonic)."""
-        return self.refused_until <= now and (self.awake or self.due <= now)
+        return self.out_until <= now and (self.awake or self.due <= now)
 
 
 class Shards:
@@ -446,7 +452,17 @@ class Consumer:
         self._losses = board.losses
         self._holding = Holding(name, self._here, recorder)
         self._patience = Backoff(
-            log, f"{name}: the {{what}} is away; trying again", f"{name}: the {{what}} is back"
+            log,
+            f"{name}: the {{what}} is away; trying again",
+            f"{name}: the {{what}} is back",
+            longest=_PAUSE,
+        )
+        #: The same of a part of the broker.
+        self._partly = Backoff(
+            log,
+            f"{name}: a part of the {{what}} is away; its queues wait, the others go on",
+            f"{name}: all of the {{what}} is back",
+            longest=_PARTLY,
         )
         #: Whether the broker has answered during this step.
         self._answered = False
@@ -483,6 +499,11 @@ class Consumer:
         return list(self._cursors)
 
     def run(self) -> None:
+        # A node of a Cluster that doesn't answer must not hold up the queues of the others.
+        with broker.get().passing_over():
+            self._run()
+
+    def _run(self) -> None:
         while not self._stopping:
             try:
                 self.step()
@@ -537,6 +558,7 @@ class Consumer:
             self._overrides.look(time.monotonic())
             # Asked before the claim: what just ends may send more.
             over = self._burst and self._idling.idle and self._recorder.idle
+            over = over and not any(cursor.away for cursor in self._cursors.values())
             if not self._empty and self._claim(room):
                 return
             if over and self._until_due() > _AT_ONCE:
@@ -557,7 +579,13 @@ class Consumer:
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + 1.0
-            self._hold_again()
+            try:
+                self._hold_again()
+            except BrokerUnavailable as error:
+                if not (error.partly and len(self._cursors) > 1):
+                    raise
+                # What is away has lost nothing that can be put back now: the next look does that.
+                log.debug("%s: can't look for what the broker has lost: %s", self.name, error)
             self._terminate_revoked(now)
 
     def _is_spent(self, finished: int) -> bool:
@@ -632,14 +660,11 @@ class Consumer:
                         # reaches what stands behind it.
                         if not (searching and count) or kept or claimed >= room:
                             break
-                except QueueRefused as error:
-                    self._refuse(cursor, error)
+                except BrokerUnavailable as error:
+                    self._leave_out(cursor, error)
                 else:
-                    if cursor.refused_until:
-                        cursor.refused_until = 0.0
-                        log.warning(
-                            "%s: queue %s can be used again", self.name, shown(cursor.shard)
-                        )
+                    if cursor.out_until:
+                        self._take_in(cursor)
                 if kept >= room:
                     break
             if asked:
@@ -664,7 +689,7 @@ class Consumer:
         if self._rang:
             self._rang = False
             return
-        asleep = [one for one in self._cursors.values() if not (one.awake or one.refused_until)]
+        asleep = [one for one in self._cursors.values() if not (one.awake or one.out_until)]
         if now >= self._look_at:
             poll = self._idling.poll
             self._look_at = now + (poll if self._idling.idle else min(_LOOK_AGAIN, poll))
@@ -688,20 +713,38 @@ class Consumer:
         open_ = [
             one.due
             for one in self._cursors.values()
-            if not (one.refused_until or self._recorder.stuck(one.shard))
+            if not (one.out_until or self._recorder.stuck(one.shard))
         ]
         return max(0.0, min(open_, default=math.inf) - time.monotonic())
 
-    def _refuse(self, cursor: Cursor, error: QueueRefused) -> None:
-        """Leave a queue out for a while, if there are others; else raise the error."""
-        if len(self._cursors) == 1:
+    def _leave_out(self, cursor: Cursor, error: BrokerUnavailable) -> None:
+        """Leave a queue out for a while that the broker refuses, or whose node is away, if there
+        are others; else raise the error."""
+        refused = isinstance(error, QueueRefused)
+        if len(self._cursors) == 1 or not (refused or error.partly):
             raise error
-        if not cursor.refused_until:
-            text = "%s: queue %s is left out until the broker accepts it again: %s"
-            log.error(text, self.name, shown(cursor.shard), error)
-        cursor.refused_until = time.monotonic() + _ASK_AGAIN
+        if refused:
+            if not cursor.out_until:
+                text = "%s: queue %s is left out until the broker accepts it again: %s"
+                log.error(text, self.name, shown(cursor.shard), error)
+            pause = _ASK_AGAIN
+            self._answered = True
+        else:
+            pause = self._partly.away(error)
+        cursor.away = not refused
+        cursor.out_until = time.monotonic() + pause
         cursor.awake = True  # asked then
-        self._answered = True
+        if all(one.away for one in self._cursors.values()):
+            raise error
+
+    def _take_in(self, cursor: Cursor) -> None:
+        """Note that a queue that was left out can be asked again."""
+        cursor.out_until = 0.0
+        if not cursor.away:
+            log.warning("%s: queue %s can be used again", self.name, shown(cursor.shard))
+        cursor.away = False
+        if self._partly.missing and not any(one.away for one in self._cursors.values()):
+            self._partly.back()
 
     def _take(self, cursor: Cursor, claim: Claim) -> int:
         """Have what was claimed run, or end. Returns how many messages didn't go back at once."""
@@ -795,8 +838,8 @@ class Consumer:
             self._cursors[queue].awake = True
             try:
                 broker.get().release(queue, self.name, some)
-            except QueueRefused as error:
-                self._refuse(self._cursors[queue], error)
+            except BrokerUnavailable as error:
+                self._leave_out(self._cursors[queue], error)
                 stay.add(queue)
             self._answered = True
         # Had the broker been away, all would have stayed for the next step to try again.
@@ -821,13 +864,16 @@ class Consumer:
             if self._stopping:
                 return
             if len(self._cursors) > 1 or self._burst:
-                queues = [c.shard for c in self._cursors.values() if not c.refused_until]
+                queues = [c.shard for c in self._cursors.values() if not c.out_until]
                 if len(queues) < len(self._cursors):
-                    timeout = min(timeout, _ASK_AGAIN)
+                    until = min(c.out_until for c in self._cursors.values() if c.out_until)
+                    timeout = min(timeout, max(0.0, until - time.monotonic()))
                 # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
                 # time limit is short.
                 if queues:
                     rang = broker.get().wait(queues, timeout)
+                    if self._partly.missing and len(queues) == len(self._cursors):
+                        self._partly.back()
                     if rang is not None and self._lets_sleep:
                         self._rang = True
                         self._wake(self._cursors[rang])
@@ -847,6 +893,15 @@ class Consumer:
             # The broker refuses one of the bells, or to wait at all: ask the queues now and then.
             log.debug("%s: can't wait for the bells: %s", self.name, error)
             time.sleep(min(timeout, _ASK_AGAIN))
+            return
+        except BrokerUnavailable as error:
+            if len(self._cursors) == 1 or not error.partly:
+                raise
+            # The next step finds out whose node is away.
+            for cursor in self._cursors.values():
+                if not cursor.out_until:
+                    self._wake(cursor)
+            time.sleep(self._partly.away(error))
             return
         finally:
             self.waiting = False
@@ -883,8 +938,8 @@ class Consumer:
                 continue
             try:
                 said = broker.get().revoked(queue, [d.message.id for d in mine])
-            except QueueRefused as error:
-                self._refuse(cursor, error)
+            except BrokerUnavailable as error:
+                self._leave_out(cursor, error)
                 continue
             self._answered = True
             for delivery, revocation in zip(mine, said, strict=True):

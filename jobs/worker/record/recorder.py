@@ -80,7 +80,9 @@ LINGER = 0.02
 _ASIDE = 2.0
 #: Seconds until another try at a queue that the broker refuses: at first, and at most.
 _REFUSED, _REFUSED_MOST = 1.0, 30.0
-#: When more outcomes wait because the broker refuses their queue, the queue is not claimed from;
+#: Likewise while the queue's node of a Cluster is away.
+_AWAY, _AWAY_MOST = 0.2, 1.0
+#: When more outcomes wait because the broker doesn't take them, their queue is not claimed from;
 #: when ten times as many of all queues wait, none is.
 _REFUSED_FULL = 1000
 
@@ -91,7 +93,7 @@ _ENDS = (Done, Dead)
 
 
 class _Waiting(NamedTuple):
-    """Recorded outcomes of a queue that the broker refuses."""
+    """Recorded outcomes of a queue that the broker refuses, or whose node is away."""
 
     outcomes: list[Outcome]
     #: When to try again (monotonic), and how long after the last try that is.
@@ -140,7 +142,7 @@ class Recorder:
             log,
             "the {what} is away; finished tasks wait to be recorded",
             "the {what} is back; finished tasks are recorded",
-            longest=2.0,
+            longest=1.0,
         )
         self._thread = threading.Thread(target=vital(self._loop), name="jobs-recorder", daemon=True)
 
@@ -218,14 +220,20 @@ class Recorder:
         self._wake.set()
 
     def _loop(self) -> None:
+        # As the consumer does.
+        with broker.get().passing_over():
+            self._run()
+
+    def _run(self) -> None:
         while self.backlog or not self._stopping:
             self._wait()
             self.step()
         self._settle_refused(now=True)
         for queue, waiting in self._refused.items():
             log.error(
-                "%d finished tasks of queue %s are recorded, but stay on the broker, which refuses "
-                "the queue; a worker that claims them later only acknowledges them",
+                "%d finished tasks of queue %s are recorded, but stay on the broker, which doesn't "
+                "take their acknowledgements; a worker that claims them later only acknowledges "
+                "them",
                 len(waiting.outcomes),
                 queue,
             )
@@ -369,11 +377,12 @@ class Recorder:
             self._outcomes.popleft()
         return batch
 
-    def _persist(self, step: Callable[..., _T], *args: Any) -> _T:
+    def _persist(self, step: Callable[..., _T], *args: Any, of_queue: bool = False) -> _T:
         """Repeat a step that is safe to repeat until it succeeds.
 
         Raises what another try may never end: `QueueRefused`, which must not hold up other queues,
-        and what the database refuses.
+        and what the database refuses. ``of_queue``: the step is about one queue, so that it raises
+        `BrokerUnavailable` when the queue's node of a Cluster is away, for the same reason.
         """
         while True:
             try:
@@ -381,6 +390,8 @@ class Recorder:
             except QueueRefused:
                 raise
             except AWAY as error:
+                if of_queue and isinstance(error, BrokerUnavailable) and error.partly:
+                    raise
                 connections.close_all()
                 if is_refusal(error):
                     raise
@@ -405,13 +416,30 @@ class Recorder:
                 asked[o.queue].append(o.number)
         #: (queue, number) of what is gone → whether it was taken away.
         gone: dict[tuple[str, int], bool] = {}
+        away: dict[str, BrokerUnavailable] = {}
         for queue, numbers in asked.items():
-            # While the broker refuses the queue nobody can tell: the ledger takes the first end.
-            with contextlib.suppress(QueueRefused):
-                held = self._persist(broker.get().held, queue, self._consumer, numbers)
+            try:
+                held = self._persist(
+                    broker.get().held, queue, self._consumer, numbers, of_queue=True
+                )
                 if missing := set(numbers) - held:
-                    was_taken = self._persist(broker.get().taken, queue, self._consumer)
+                    was_taken = self._persist(
+                        broker.get().taken, queue, self._consumer, of_queue=True
+                    )
                     gone |= {(queue, number): was_taken for number in missing}
+            except QueueRefused:
+                # Nobody can tell, and that may last: the ledger takes the first end.
+                continue
+            except BrokerUnavailable as error:
+                if not error.partly:
+                    raise
+                away[queue] = error
+        if away:
+            unknown = {(queue, number) for queue in away for number in asked[queue]}
+            for o in batch:
+                if (o.queue, o.number) in unknown:
+                    self._put_aside(o, away[o.queue])
+            batch = [o for o in batch if (o.queue, o.number) not in unknown]
         if not gone:
             return batch
         kept = []
@@ -574,17 +602,21 @@ class Recorder:
             if (waiting := self._refused.get(queue)) is not None:
                 waiting.outcomes.extend(left)
                 continue
-            log.error(
-                "the broker refuses queue %s: %d finished tasks are recorded, but not acknowledged "
-                "yet; trying again: %s",
+            refused = isinstance(error, QueueRefused)
+            log.log(
+                logging.ERROR if refused else logging.WARNING,
+                "the broker %s queue %s: %d finished tasks are recorded, but not acknowledged yet; "
+                "trying again: %s",
+                "refuses" if refused else "has nobody to answer for",
                 queue,
                 len(left),
                 error,
             )
-            self._refused[queue] = _Waiting(left, time.monotonic() + _REFUSED, _REFUSED)
+            pause = _REFUSED if refused else _AWAY
+            self._refused[queue] = _Waiting(left, time.monotonic() + pause, pause)
 
     def _settle_refused(self, *, now: bool = False) -> None:
-        """Try again with the queues that were refused."""
+        """Try again with the queues that were refused, or whose node was away."""
         for queue, (outcomes, until, pause) in list(self._refused.items()):
             if not now and time.monotonic() < until:
                 continue
@@ -593,14 +625,15 @@ class Recorder:
                 del self._refused[queue]
                 log.warning("the broker takes acknowledgements of queue %s again", queue)
             else:
-                pause = min(2 * pause, _REFUSED_MOST)
+                most = _REFUSED_MOST if isinstance(error, QueueRefused) else _AWAY_MOST
+                pause = min(2 * pause, most)
                 self._refused[queue] = _Waiting(left, time.monotonic() + pause, pause)
 
     def _settle_queue(
         self, queue: str, outcomes: Sequence[Outcome]
-    ) -> tuple[list[Outcome], QueueRefused | None]:
+    ) -> tuple[list[Outcome], BrokerUnavailable | None]:
         """Have the broker acknowledge, move or bury the deliveries of one queue. Returns the
-        outcomes of those that it refuses, and its last refusal."""
+        outcomes of those that it refuses or can't take now, and its last error."""
         done = [o for o in outcomes if type(o) is Done]
         ended = [o.ended for o in outcomes if o.ended]
         for o in outcomes:
@@ -623,11 +656,13 @@ class Recorder:
                 if isinstance(o, Back | Dead) or (isinstance(o, Later) and (o.to or not o.held))
             ]
         left: list[Outcome] = []
-        refused: QueueRefused | None = None
+        refused: BrokerUnavailable | None = None
         for some, step in steps:
             try:
-                self._persist(step)
-            except QueueRefused as error:
+                self._persist(step, of_queue=True)
+            except BrokerUnavailable as error:
+                if not (error.partly or isinstance(error, QueueRefused)):
+                    raise
                 refused = error
                 # They are recorded already: what waits keeps only what the broker needs.
                 left += [_reduced(o, None, NOTHING) for o in some]
