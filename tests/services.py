@@ -173,8 +173,13 @@ class SentinelTrio:
         self._sentinels = [Sentinel(folder / f"sentinel-{n}", monitored, 2) for n in range(3)]
 
     @property
+    def ports(self) -> list[int]:
+        """Those of the Sentinels."""
+        return [one.port for one in self._sentinels]
+
+    @property
     def url(self) -> str:
-        hosts = ",".join(f"127.0.0.1:{one.port}" for one in self._sentinels)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in self.ports)
         return f"redis+sentinel://{hosts}/{self.service}/0"
 
     @property
@@ -313,6 +318,8 @@ class ValkeyCluster:
             # Short, so that a replica takes over soon; longer than a busy machine's pauses.
             "cluster-node-timeout": "1000",
             "cluster-replica-validity-factor": "0",
+            # The other masters serve on while one is away.
+            "cluster-require-full-coverage": "no",
             "repl-diskless-sync-delay": "0",
         }
         self.nodes = [

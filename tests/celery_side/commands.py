@@ -1,8 +1,8 @@
 """Celery's own command line, which reads commands from its standard input.
 
-`python commands.py REDIS_URL`: each line is a list of arguments in JSON, as after `celery -A proj`.
-The answer is a line with the exit status and what was printed. One process for many commands, since
-each start takes a second.
+`python commands.py URL SERVICE`, the service being that of Sentinels, or empty. Each line is a list
+of arguments in JSON, as after `celery -A proj`. The answer is a line with the exit status and what
+was printed. One process for many commands, since each start takes a second.
 """
 
 from __future__ import annotations
@@ -15,7 +15,10 @@ from celery.bin.celery import celery as command_line
 from celery.worker.control import control_command
 from click.testing import CliRunner
 
-app = Celery("proj", broker=sys.argv[1], set_as_current=True)
+url, service = sys.argv[1:]
+app = Celery("proj", broker=url, set_as_current=True)
+if service:
+    app.conf.broker_transport_options = {"master_name": service}
 
 
 @control_command(args=[("number", int)], signature="[N=3]")

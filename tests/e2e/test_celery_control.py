@@ -37,11 +37,15 @@ HOSTNAME = "celery@w"
 class CommandLine:
     """`celery -A proj`, for many commands."""
 
-    def __init__(self, project: Project) -> None:
+    def __init__(self, project: Project, url: str = "", service: str = "") -> None:
+        """``url``: of the broker, if it isn't the project's. ``service``: that Sentinels know."""
         if not PYTHON.exists():
             missing("Celery's own environment is not installed (`make` installs it)")
         self._process = subprocess.Popen(
-            [PYTHON, ROOT / "tests" / "celery_side" / "commands.py", project.redis_url],
+            [
+                *(PYTHON, ROOT / "tests" / "celery_side" / "commands.py"),
+                *(url or project.redis_url, service),
+            ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -65,6 +69,10 @@ class CommandLine:
         answers = json.loads(said)
         (one,) = answers if isinstance(answers, list) else [answers]
         return one[HOSTNAME]
+
+    def answers(self, kind: str, *args: str) -> bool:
+        """Whether our worker answers now."""
+        return self.run(kind, "-j", "-t", "5", "-d", HOSTNAME, *args)[0] == 0
 
     def close(self) -> None:
         self._process.communicate(timeout=60)

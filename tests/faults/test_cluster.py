@@ -21,7 +21,7 @@ from jobs.worker.supervisor.supervisor import Supervisor
 from tests.integration.admin.conftest import staff
 from tests.models import Run
 from tests.project import Project
-from tests.services import Valkey, ValkeyCluster, slots_of, valkey_cluster, wait_for
+from tests.services import Valkey, ValkeyCluster, ask, slots_of, valkey_cluster, wait_for
 from tests.starter import Starter
 from tests.tasks import add, trace
 from tests.workers import own_jobs, ready_worker, settled
@@ -99,7 +99,7 @@ def test_a_master_is_killed(project: Project, own_cluster: ValkeyCluster) -> Non
         return {port for _first, _last, (_host, port, *_), *_ in slots_of(node)}
 
     # A child that has nothing of that node at the moment may say so before the election.
-    worker.wait_for_output("the broker is back")
+    worker.wait_for_output("broker is back")
     wait_for(
         lambda: all(killed.port not in masters(node) for node in own_cluster.live),
         what="the replica to take over",
@@ -112,6 +112,42 @@ def test_a_master_is_killed(project: Project, own_cluster: ValkeyCluster) -> Non
     wait_for(lambda: set(Run.objects.values_list("label", flat=True)) == set(labels))
     assert not TaskResult.objects.exclude(state=State.SUCCESS).exists()
     assert broker.get().stats("mail").in_flight == 0
+    assert "Traceback" not in worker.output()
+    assert worker.stop() == 0
+
+
+def test_a_frozen_master_holds_up_its_own_queue_alone(
+    project: Project, own_cluster: ValkeyCluster
+) -> None:
+    """And nobody takes over from it."""
+    for node in own_cluster.nodes:
+        ask(node, "CONFIG", "SET", "cluster-node-timeout", 120_000)
+    args = ("--processes", "1", "--queues", ",".join(QUEUES))
+    worker = ready_worker(project, *args, jobs={**JOBS, "LEASE_SECONDS": 120})
+    assert add.apply_async((1, 2), queue="mail").get(timeout=60) == 3
+    waiting = add.apply_async((2, 3), queue="mail")
+    with own_cluster.owner("{mail}").frozen():
+        for _ in range(3):
+            for queue in QUEUES[1:]:
+                assert add.apply_async((1, 2), queue=queue).get(timeout=60) == 3
+        worker.wait_for_output("a part of the broker is away")
+    assert waiting.get(timeout=60) == 5
+    assert add.apply_async((1, 2), queue="mail").get(timeout=60) == 3
+    assert "Traceback" not in worker.output()
+    assert worker.stop() == 0
+
+
+def test_a_frozen_master_is_given_up_when_another_takes_over(
+    project: Project, own_cluster: ValkeyCluster, settings: Settings
+) -> None:
+    """However long an answer may take, and although nothing tells that it is gone."""
+    patient = {**JOBS, "SOCKET_TIMEOUT": 600.0, "POLL_SECONDS": 600.0, "LEASE_SECONDS": 600.0}
+    settings.JOBS = {**settings.JOBS, **patient}
+    worker = ready_worker(project, "--processes", "1", "--queues", "mail", jobs=patient)
+    assert add.apply_async((1, 2), queue="mail").get(timeout=60) == 3
+    with own_cluster.owner("{mail}").frozen():
+        sent = add.apply_async((2, 3), queue="mail")  # to whoever is the master by then
+        wait_for(lambda: sent.ready(), what="a call that the new master has")
     assert "Traceback" not in worker.output()
     assert worker.stop() == 0
 

@@ -15,6 +15,7 @@ from jobs import broker
 from jobs.exceptions import BrokerUnavailable
 from jobs.models import TaskResult
 from jobs.states import State
+from tests.e2e.test_celery_control import ALL, CommandLine
 from tests.models import Run
 from tests.project import Project
 from tests.services import SentinelTrio, sentinels, wait_for
@@ -68,6 +69,38 @@ def test_the_master_is_killed_under_load(project: Project, trio: SentinelTrio) -
     for worker in workers:
         assert "Traceback" not in worker.output()
         assert worker.stop() == 0
+
+
+def test_a_frozen_master_is_given_up_when_another_takes_over(
+    project: Project, trio: SentinelTrio, settings: Settings
+) -> None:
+    """However long an answer may take, and although nothing tells that it is gone."""
+    patient = {"SOCKET_TIMEOUT": 600.0, "POLL_SECONDS": 600.0, "LEASE_SECONDS": 600.0}
+    settings.JOBS = {**settings.JOBS, **patient}
+    args = ("--processes", "1", "--queues", "default")
+    worker = ready_worker(project, *args, jobs=patient)
+    assert add.delay(1, 2).get(timeout=60) == 3
+    with trio.master.frozen():
+        sent = add.delay(2, 3)  # to whoever is the master by then
+        wait_for(lambda: sent.ready(), what="a call that the new master has")
+    assert "Traceback" not in worker.output()
+    assert worker.stop() == 0
+
+
+def test_celery_s_clients_reach_workers_by_sentinels(project: Project, trio: SentinelTrio) -> None:
+    args = ("--processes", "1", "--queues", "default", "--name", "w")
+    worker = ready_worker(project, *args, jobs=ALL)
+    hosts = ";".join(f"sentinel://127.0.0.1:{port}" for port in trio.ports)
+    celery = CommandLine(project, hosts, trio.service)
+    try:
+        assert celery.ask("inspect", "ping") == {"ok": "pong"}
+        trio.kill_master()
+        worker.wait_for_output("Celery's clients are answered again")
+        wait_for(lambda: celery.answers("inspect", "ping"), what="an answer by the new master")
+        assert celery.ask("inspect", "active") == []
+    finally:
+        celery.close()
+    assert worker.stop() == 0
 
 
 def ended() -> int:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from jobs import broker, message, task
 from jobs.broker.base import Outgoing
 from jobs.broker.limiting import Lock
-from jobs.exceptions import Reject
+from jobs.exceptions import BrokerUnavailable, Reject
 from jobs.models import TaskResult
 from jobs.states import State
 from jobs.worker.claim import admission
@@ -124,6 +124,49 @@ def test_a_refused_queue_holds_up_no_other(
     stats = broker.get().stats("high")
     assert (stats.in_flight, stats.due, stats.dead) == (0, 1, 1)
     assert len(dead_letters("high")) == 1
+
+
+def test_a_node_that_is_away_holds_up_the_ends_of_its_own_queues_alone(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = [add.name, fails_and_waits.name, rejects.name]
+    bad, good = outcomes("high", *names), outcomes("default", *names)
+    port = broker.by_shard()
+
+    def away(verb: Callable[..., Any]) -> Callable[..., Any]:
+        def asked(queue: str, *args: Any) -> Any:
+            if queue == "high":
+                error = BrokerUnavailable("away")
+                error.partly = True
+                raise error
+            return verb(queue, *args)
+
+        return asked
+
+    monkeypatch.setattr(recorder, "_ASIDE", 0.0)
+    with monkeypatch.context() as patch:
+        for name in ("ack", "held", "retry_all", "dead_letter"):
+            patch.setattr(port, name, away(getattr(port, name)))
+        made = Recorder("w")
+        for outcome in (*bad, *good, *outcomes("low", add.name)):
+            made.add(outcome)
+        for _ in range(3):
+            made.step()
+        # Of the retry nobody knows whether it is still this worker's.
+        assert len(made._aside) == 1
+        states = sorted(TaskResult.objects.values_list("state", flat=True))
+        assert states == ["FAILURE"] * 2 + ["RETRY"] + ["SUCCESS"] * 3
+        stats = broker.get().stats("default")
+        assert (stats.in_flight, stats.due, stats.dead) == (0, 1, 1)
+        assert on_redis("low") == (0, 0)
+        made._settle_refused(now=True)
+        assert caplog.text.count("the broker has nobody to answer for queue high") == 1
+        assert made._refused["high"].pause < 1.0
+    made.step()
+    made._settle_refused(now=True)
+    assert not made.backlog
+    stats = broker.get().stats("high")
+    assert (stats.in_flight, stats.due, stats.dead) == (0, 1, 1)
 
 
 def test_so_much_waits_that_no_more_is_claimed(

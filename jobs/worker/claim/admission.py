@@ -68,6 +68,8 @@ _COPY_AGAIN = 2.0
 _LETTERS = 1000
 #: Seconds between two looks at the overrides, at least.
 _EVERY = 3.0
+#: Seconds between two tries while they can't be read.
+_ASK_AGAIN = 1.0
 
 
 class Answer(NamedTuple):
@@ -447,7 +449,13 @@ class Overrides:
         """
         if now < self._next:
             return
-        texts = broker.get().rates()
+        try:
+            texts = broker.get().rates()
+        except BrokerUnavailable as error:
+            if not error.partly or self._next == float("-inf"):
+                raise
+            self._next = now + _ASK_AGAIN  # the node that has them is away; queues are on others
+            return
         if texts != self._texts:
             said = rates.rate_limits()
             for name in sorted(self._known.keys() | said.keys()):

@@ -558,9 +558,9 @@ class Consumer:
             self._overrides.look(time.monotonic())
             # Asked before the claim: what just ends may send more.
             over = self._burst and self._idling.idle and self._recorder.idle
-            over = over and not any(cursor.away for cursor in self._cursors.values())
             if not self._empty and self._claim(room):
                 return
+            over = over and not any(cursor.away for cursor in self._cursors.values())
             if over and self._until_due() > _AT_ONCE:
                 self._stop()
                 return
@@ -699,9 +699,15 @@ class Consumer:
         asked = [one for one in asleep if not (one.awake or one.paused)]
         if asked:
             due = {one.shard for one in asked if one.due == math.inf}
-            for shard in broker.get().stirring([one.shard for one in asked], due):
-                self._wake(self._cursors[shard])
-            self._answered = True
+            try:
+                for shard in broker.get().stirring([one.shard for one in asked], due):
+                    self._wake(self._cursors[shard])
+                self._answered = True
+            except BrokerUnavailable as error:
+                if not error.partly:
+                    raise
+                for cursor in asked:  # each by itself: then it shows whose node is away
+                    self._wake(cursor)
 
     def _wake(self, cursor: Cursor) -> None:
         cursor.awake = True

@@ -324,7 +324,7 @@ def test_an_address_of_one_node_of_a_cluster(
 def test_both_kinds_of_connections_do_the_same() -> None:
     """The broker calls them without knowing which it has."""
     of_nodes = {"waiting", "forget_waiting", "unblock", "post", "collect", "abandon", "read"}
-    of_nodes |= {"try_block", "current"}
+    of_nodes |= {"try_block", "current", "give_sign"}
     public = [
         {name for name in dir(kind) if not name.startswith("_")} for kind in (Connections, Cluster)
     ]

@@ -443,3 +443,115 @@ def test_all_queues_are_looked_at_after_a_time_without_claims(
         consumer.step()
     consumer.step()
     wait_for(lambda: house.started == [1])
+
+
+class PartlyAway(MemoryBroker):
+    """On several nodes, of which those of these queues are away."""
+
+    def __init__(self, *queues: str) -> None:
+        super().__init__()
+        self.away = set(queues)
+        self.waited_for: list[list[str]] = []
+
+    def _ask(self, *queues: str) -> None:
+        if self.away & set(queues):
+            error = BrokerUnavailable("away")
+            error.partly = True
+            raise error
+
+    def claim(self, queue: str, *args: Any) -> Claim:
+        self._ask(queue)
+        return super().claim(queue, *args)
+
+    def release(self, queue: str, *args: Any) -> int:
+        self._ask(queue)
+        return super().release(queue, *args)
+
+    def wait(self, queues: Sequence[str], timeout: float) -> str | None:
+        self._ask(*queues)
+        self.waited_for.append(list(queues))
+        return super().wait(queues, 0.0)
+
+
+def consumer_of(
+    queues: list[str], house: House, board: Board, *, burst: bool = False
+) -> tuple[Consumer, list[str]]:
+    """The second one: gets an element when the consumer wants its child to stop."""
+    stopped: list[str] = []
+    made = Consumer(
+        "w",
+        Order(queues, []),
+        house.runners,
+        house.recorder,
+        board,
+        burst=burst,
+        stop=lambda: stopped.append("stop"),
+    )
+    return made, stopped
+
+
+def test_a_node_that_is_away_holds_up_its_own_queues_alone(
+    house: House,
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    port = PartlyAway("high")
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer, _ = consumer_of(["high", "default", "low"], house, board)
+    for number, queue in enumerate(["high", "default", "low"]):
+        port.push([Outgoing(queue, message.encode(house.delivery(number, 0).message))])
+    consumer._returning = [house.delivery(7, 0)]  # of the queue default
+
+    def stepped(condition: Any) -> bool:
+        consumer.step()
+        return bool(condition())
+
+    wait_for(lambda: stepped(lambda: sorted(house.started) == [1, 2]), what="the other queues")
+    assert not consumer._returning
+    house.go.release(2)
+    wait_for(lambda: stepped(lambda: port.waited_for), what="a wait for the bells")
+    assert port.waited_for[0] == ["default", "low"]
+    port.away.clear()
+    wait_for(lambda: stepped(lambda: 0 in house.started), what="the queue that was away")
+    assert caplog.text.count("a part of the broker is away") == 1
+    assert caplog.text.count("all of the broker is back") == 1
+    wait_for(lambda: stepped(lambda: len(port.waited_for[-1]) == 3), what="all bells")
+
+
+def test_all_nodes_away_is_an_outage(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = PartlyAway("default", "low")
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer, _ = consumer_of(["default", "low"], house, board)
+    consumer.step()  # it has only waited for the bells
+    with pytest.raises(BrokerUnavailable):
+        consumer.step()
+
+
+def test_a_node_that_can_t_be_waited_at_is_found_by_a_claim(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = PartlyAway()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer, _ = consumer_of(["default", "low"], house, board)
+    while not port.waited_for:
+        consumer.step()
+    port.away.add("low")
+    while port.waited_for[-1] != ["default"]:
+        consumer.step()
+
+
+def test_a_burst_waits_for_a_node_that_is_away(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = PartlyAway("low")
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer, stopped = consumer_of(["default", "low"], house, board, burst=True)
+    for _ in range(5):
+        consumer.step()
+    assert not stopped
+    port.away.clear()
+    while not stopped:
+        consumer.step()
