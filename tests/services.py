@@ -221,7 +221,10 @@ class SentinelTrio:
 
     def whole(self) -> bool:
         """Whether the replica could take over at once, with everything that the master has."""
-        return self.knows_all() and sorted(map(role, self.servers)) == ["master", "slave"]
+        try:
+            return self.knows_all() and sorted(map(role, self.servers)) == ["master", "slave"]
+        except redis.ConnectionError:
+            return False  # a Sentinel cuts a server's connections when it makes it a replica
 
     def kill_master(self) -> Valkey:
         """kill -9 for the master, and wait until another is elected; the one that was killed."""
