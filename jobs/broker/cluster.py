@@ -451,13 +451,16 @@ class Cluster:
         self._avoided[node.host, node.port] = time.monotonic() + _AVOIDED
 
     def _is_replaced(self, connection: Any) -> bool:
-        """Whether the node of a connection, which is silent, has no slots any more."""
+        """Whether another node has the slots of the one that this connection leads to, which is
+        silent."""
         node = self._at(connection.host, connection.port)
+        if node not in self._slots:
+            return True  # another thread has found out
+        slot = self._slots.index(node)
         self._avoid(node)
         self._stale = True
-        with contextlib.suppress(BrokerUnavailable):
-            self._search()
-        return bool(self._having) and node not in self._having
+        self._search()
+        return self._slots[slot] not in (node, None)
 
     def _moved(self, answer: AskError, asked: Connections) -> Connections:
         """The node that an answer names; to MOVED, it has the slot from now on."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.broker.base import About
-from jobs.broker.cluster import slot_of
+from jobs.broker.cluster import Cluster, slot_of
+from jobs.broker.connection import Connections
 from jobs.broker.redis import RedisBroker, _Keys
+from jobs.conf import address
 from jobs.exceptions import ConfigurationError
 
 names = st.text(st.sampled_from("{}:%am"), min_size=1, max_size=6) | st.text(min_size=1)
@@ -41,3 +47,41 @@ def test_a_prefix_that_would_hide_the_names() -> None:
     with pytest.raises(ConfigurationError, match=r"KEY_PREFIX'\] has a \{"):
         RedisBroker("redis+cluster://127.0.0.1:1", prefix="{}")
     RedisBroker("redis://127.0.0.1:1", prefix="{}")
+
+
+class Nodes(Cluster):
+    """A Cluster of the nodes a and b, which have a half of the slots each."""
+
+    def __init__(self) -> None:
+        super().__init__(address.parse("redis+cluster://a:1,b:1"), 1.0)
+        self.owners: list[str] = ["a", "b"]
+        self.asked: list[list[str]] = []
+
+    def _slots_by(self, hosts: Sequence[tuple[str, int]], *_: Any) -> list[Connections | None]:
+        self.asked.append([host for host, _ in hosts])
+        self._search_at = 0.0
+        return [self._at(owner, 1) if owner else None for owner in self.owners for _ in range(8192)]
+
+    def _search(self) -> None:
+        self._search_at = 0.0
+        super()._search()
+
+
+def test_whether_another_node_has_taken_over() -> None:
+    nodes, silent = Nodes(), SimpleNamespace(host="a", port=1)
+    nodes._search()
+    assert not nodes._is_replaced(silent)
+    nodes.owners[0] = ""  # nobody has its slots
+    assert not nodes._is_replaced(silent)
+    nodes.owners[0] = "a"
+    nodes._search()
+    nodes.owners[0] = "c"
+    assert nodes._is_replaced(silent)
+    assert nodes._is_replaced(silent)
+
+
+def test_a_silent_node_is_not_asked_about_itself() -> None:
+    nodes = Nodes()
+    nodes._search()
+    nodes._is_replaced(SimpleNamespace(host="a", port=1))
+    assert nodes.asked == [["a", "b"], ["b"]]
