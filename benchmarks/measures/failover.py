@@ -35,8 +35,8 @@ class Recovery(NamedTuple):
     send: float
     #: From there to the first start of a call on it that was sent after the election.
     start: float
-    #: The longest time without a start on any queue of another node.
-    others: float
+    #: The longest time without a start on any queue of another node; None if there is none.
+    others: float | None
 
 
 @dataclass
@@ -104,7 +104,7 @@ def _measured(system: System, bench: Bench, standing: Standing) -> Figures:
             f"{kind}_send": percentile([one.send for one in recoveries], 0.5),
             f"{kind}_start": percentile(starts, 0.5),
             f"{kind}_start_most": max(starts),
-            f"{kind}_others": max(one.others for one in recoveries),
+            f"{kind}_others": max((one.others for one in recoveries if one.others), default=None),
         }
     return figures
 
@@ -143,11 +143,12 @@ def _fail_over(kind: str, place: int, work: Work, standing: Standing) -> Recover
         else:
             master.thaw()
     send, start = min(work.accepted(elected, place)), min(new_starts())
-    pauses = [0]
+    pauses = []
     for other in set(range(len(work.queues))) - {place}:
         starts = sorted(at for _, at in work.starts(began - CALM * 1e9, other) if at < start)
         pauses += [later - earlier for earlier, later in pairwise([*starts, start])]
-    return Recovery((send - elected) / 1e9, (start - elected) / 1e9, max(pauses) / 1e9)
+    longest = max(pauses) / 1e9 if pauses else None
+    return Recovery((send - elected) / 1e9, (start - elected) / 1e9, longest)
 
 
 def _elected(replicas: list[Server]) -> int:
