@@ -847,7 +847,8 @@ class Consumer:
             except BrokerUnavailable as error:
                 self._leave_out(self._cursors[queue], error)
                 stay.add(queue)
-            self._answered = True
+            else:
+                self._answered = True
         # Had the broker been away, all would have stayed for the next step to try again.
         returned = [d for d in self._returning if d.queue not in stay]
         self._returning = [d for d in self._returning if d.queue in stay]

@@ -602,17 +602,11 @@ class Recorder:
             if (waiting := self._refused.get(queue)) is not None:
                 waiting.outcomes.extend(left)
                 continue
-            refused = isinstance(error, QueueRefused)
-            log.log(
-                logging.ERROR if refused else logging.WARNING,
-                "the broker %s queue %s: %d finished tasks are recorded, but not acknowledged yet; "
-                "trying again: %s",
-                "refuses" if refused else "has nobody to answer for",
-                queue,
-                len(left),
-                error,
-            )
-            pause = _REFUSED if refused else _AWAY
+            level, pause, why = logging.WARNING, _AWAY, f"the node of queue {queue} is away"
+            if isinstance(error, QueueRefused):
+                level, pause, why = logging.ERROR, _REFUSED, f"the broker refuses queue {queue}"
+            text = "%s: %d finished tasks are recorded, but not acknowledged yet; trying again: %s"
+            log.log(level, text, why, len(left), error)
             self._refused[queue] = _Waiting(left, time.monotonic() + pause, pause)
 
     def _settle_refused(self, *, now: bool = False) -> None:
