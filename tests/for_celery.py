@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jobs import Task, group, task
+from jobs import Task, chain, group, task
 from jobs.exceptions import Ignore, Reject
 from tests.models import Run
 
@@ -76,6 +76,14 @@ def retry_in_vain(self: Task[..., Any]) -> None:
     raise self.retry()
 
 
+@task(bind=True)
+def retry_by(self: Task[..., Any], x: int, y: int = 0, *, how: dict[str, Any]) -> list[int]:
+    """Is tried once more, with these arguments of `retry`."""
+    if not self.request.retries:
+        raise self.retry(countdown=0, **how)
+    return [x, y]
+
+
 @task
 def reject() -> None:
     raise Reject("broken")
@@ -89,6 +97,21 @@ def ignore() -> None:
 @task(bind=True)
 def replace_by(self: Task[..., Any], call: dict[str, Any]) -> None:
     self.replace(add.s(*call["args"]))
+
+
+@task(bind=True)
+def replace_times(self: Task[..., Any], count: int, before: list[int]) -> list[int]:
+    """Replaces itself so many times; how often it had been replaced at each run."""
+    found = [*before, self.request.replaced_task_nesting]
+    if count == 0:
+        return found
+    self.replace(replace_times.s(count - 1, found) | same.s())
+    return []  # `replace` has raised
+
+
+@task(bind=True)
+def replace_by_nothing(self: Task[..., Any]) -> None:
+    self.replace(chain())
 
 
 @task

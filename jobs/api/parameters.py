@@ -102,6 +102,36 @@ def _given(
     return {name: bound.arguments[name] for name in names}
 
 
+def given_anew(
+    signature: inspect.Signature,
+    before: tuple[Sequence[Any], Mapping[str, Any]],
+    args: Sequence[Any] | None,
+    kwargs: Mapping[str, Any] | None,
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """The arguments of a call's next attempt, for which ``args``, ``kwargs`` or both are given. The
+    other parameters keep their values from ``before``, even if they are passed by name now and were
+    passed by place, or the other way round. Both given: just these."""
+    old_args, old_kwargs = before
+    if args is not None:
+        if kwargs is None:
+            replaced = {p.name for p in _by_place(signature)[: len(args)] if p.kind is _BY_BOTH}
+            kwargs = {name: old for name, old in old_kwargs.items() if name not in replaced}
+        return args, kwargs
+    kept, left = list(old_args), dict(kwargs or {})
+    for place, p in enumerate(_by_place(signature)[: len(kept)]):
+        if p.kind is _BY_BOTH and p.name in left:
+            kept[place] = left.pop(p.name)
+    return kept, left
+
+
+_BY_BOTH = inspect.Parameter.POSITIONAL_OR_KEYWORD
+
+
+def _by_place(signature: inspect.Signature) -> list[inspect.Parameter]:
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, _BY_BOTH)
+    return [p for p in signature.parameters.values() if p.kind in kinds]
+
+
 #: Longer keys are replaced by a digest.
 _KEY_MAX = 200
 

@@ -56,6 +56,7 @@ from jobs.api.parameters import (
     ANY,
     Key,
     Tenant,
+    given_anew,
     places_of,
     shown,
     signature_of,
@@ -458,6 +459,9 @@ class Task(Generic[P, R_co]):
             last = why or no_attempt_left(self.name, request.id, request.retries)
             said[request.id] = last
             raise last from _other(handled, last)
+        if args is not None or kwargs is not None:
+            before = request.args, request.kwargs
+            args, kwargs = given_anew(self._signature, before, args, kwargs)
         asked = Retry(
             exc=why,
             countdown=countdown,

@@ -148,6 +148,8 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
     own_headers: dict[str, Any] | None = {}
     #: The name of its unique lock; empty: it is not unique.
     unique: str = ""
+    #: How often a call has been replaced by `Task.replace` until this one took its place.
+    replaced: int = 0
     #: Whose call it is: tenants of a queue take turns. Empty: nobody's.
     fair: str = ""
     #: Calls with equal keys are on the same shard of a queue; empty: on any.

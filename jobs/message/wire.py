@@ -61,6 +61,7 @@ class _SentHeaders(msgspec.Struct, omit_defaults=True, gc=False):
     kwargsrepr: str
     origin: str
     ignore_result: bool | None
+    replaced_task_nesting: int = 0
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: str = ""
@@ -184,6 +185,7 @@ def _headers(message: Message, args: str, kwargs: str) -> bytes:
         kwargs,
         message.origin or _ORIGIN,
         message.ignore_result,
+        message.replaced,
         message.ledger,
         message.unique,
         message.label,
@@ -341,6 +343,7 @@ class _Headers(msgspec.Struct, gc=False):
     parent_id: _Other | None = None
     origin: str | None = None
     ignore_result: bool | None = None
+    replaced_task_nesting: _Count | None = None
     jobs_ledger: bool = False
     jobs_unique: str = ""
     jobs_label: _Label = ""
@@ -491,6 +494,8 @@ def _message(
         made.shard_key = headers.jobs_shard
     if headers.shadow:
         made.shadow = headers.shadow
+    if headers.replaced_task_nesting:
+        made.replaced = headers.replaced_task_nesting
     if headers.jobs_shown:
         texts = msgspec.json.decode(wire_headers, type=_Texts)
         if headers.jobs_shown & 1:

@@ -363,7 +363,8 @@ def member(call: Call, group_id: str, index: int, of_chord: Call | None = None) 
 
 def tasks_in_place(call: Call) -> Iterator[Call]:
     """Every task of a frozen call that will not be sent, in the order in which they would start,
-    each as the member of the group that it would have been sent in.
+    each as the member of the group that it would have been sent in. Also of a call as a Celery
+    client has frozen it, where what follows a group can be in the group's options.
 
     A chord within the call has not begun to count, so none of them is its member: only the chord
     that the whole call belongs to waits for them.
@@ -377,7 +378,7 @@ def tasks_in_place(call: Call) -> Iterator[Call]:
         headers = [member(part, group_id, n) if group_id else part for n, part in members]
         inner = (*headers, body(call))
     elif what == "group":
-        inner = _members(call)
+        inner = (*_members(call), *reversed(options(call).get("chain") or ()))
     else:
         inner = parts(call)
     for part in inner:

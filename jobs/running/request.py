@@ -163,8 +163,8 @@ class Request:
 
     @property
     def replaced_task_nesting(self) -> int:
-        """As a Celery client counts it."""
-        return int(self._header("replaced_task_nesting") or 0)
+        """How often a call was replaced by `Task.replace` until this one took its place."""
+        return 0 if self.message is None else self.message.replaced
 
     @property
     def callbacks(self) -> list[dict[str, Any]] | None:

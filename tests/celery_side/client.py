@@ -19,6 +19,7 @@ from celery import Celery, chain, chord, group, states
 from celery.canvas import chunks, xmap, xstarmap
 from celery.exceptions import (
     ChordError,
+    ImproperlyConfigured,
     MaxRetriesExceededError,
     Reject,
     TaskRevokedError,
@@ -153,6 +154,12 @@ def check_a_state_of_its_own() -> None:
     assert result.state == states.SUCCESS
 
 
+def check_retries_with_other_arguments() -> None:
+    """What `retry` isn't given stays, by name or by place."""
+    assert get(send(s("retry_by", x=1, y=2, how={"args": [5]}))) == [5, 2]
+    assert get(send(s("retry_by", 1, 2, how={"kwargs": {"x": 5, "how": None}}))) == [5, 2]
+
+
 def check_no_attempt_left() -> None:
     raised(MaxRetriesExceededError, lambda: get(send(s("retry_in_vain"))))
 
@@ -188,6 +195,14 @@ def check_a_countdown() -> None:
 def check_a_replaced_call() -> None:
     result = send(s("replace_by", {"args": [4, 5]}))
     assert get(result) == 9
+
+
+def check_how_often_a_call_was_replaced() -> None:
+    assert get(send(s("replace_times", 2, []))) == [0, 1, 2]
+
+
+def check_a_call_replaced_by_nothing() -> None:
+    raised(ImproperlyConfigured, lambda: get(send(s("replace_by_nothing"))))
 
 
 def check_calls_of_a_task_are_its_children() -> None:
@@ -408,6 +423,12 @@ def check_a_group_as_body_of_a_failed_chord() -> None:
     result = send(chord([s("add", 1, 1), s("fail")], group(s("total"), s("same"))))
     for one in result.results:
         assert isinstance(error_of(AsyncResult(one.id)), ValueError)
+
+
+def check_a_chord_behind_the_group_of_a_failed_chord() -> None:
+    first = chord([s("add", 1, 1), s("fail")], group(s("total"), s("total")))
+    result = send(chain(first, chord([s("add", 1), s("add", 2)], s("total"))))
+    assert isinstance(error_of(AsyncResult(result.id)), ValueError)
 
 
 def check_a_call_added_to_a_chord() -> None:

@@ -36,6 +36,7 @@ _ERRORS = {
     "Reject": ("celery.exceptions", "Reject"),
     "Retry": ("celery.exceptions", "Retry"),
     "MalformedMessage": ("celery.exceptions", "InvalidTaskError"),
+    "ConfigurationError": ("celery.exceptions", "ImproperlyConfigured"),
     "SoftTimeLimitExceeded": ("billiard.exceptions", "SoftTimeLimitExceeded"),
     "TimeLimitExceeded": ("billiard.exceptions", "TimeLimitExceeded"),
     "WorkerLost": ("billiard.exceptions", "WorkerLostError"),

@@ -180,10 +180,15 @@ def dead_letter(
 
 def after_replacing(sent: Message, call: Call) -> Following:
     """The start of a call's replacement, which is sent instead. Raises `SendError`."""
+    replaced = sent.replaced + 1
+    if workflow.kind(call) == "chain":
+        said = {"replaced_task_nesting": replaced}
+        call = workflow.chain([workflow.with_options(p, **said) for p in workflow.parts(call)])
     start = workflow.start(call)
     # Their parent is that of the replaced call, whose id the last task of the replacement gets.
     messages = [message_of(one, sent.parent_id, _root(sent), sent.celery) for one in start.calls]
     for one in messages:
+        one.replaced = replaced
         message.encode(one)
     return Following(messages, start.chords, replaces=sent.id, context=_context())
 
@@ -370,9 +375,15 @@ def message_of(call: Call, parent_id: str | None, root_id: str, celery: bool = F
     sent = new_message(name, tasks.get(name), send, parent_id=parent_id, root_id=root_id)
     sent.args, sent.kwargs = list(call["args"]), dict(call["kwargs"])
     sent.celery = celery
+    sent.replaced = _replaced(options)
     sent.fair = _tenant(sent, options)
     sent.shard_key = _shard_key(sent, options)
     return _placed(sent, options)
+
+
+def _replaced(options: Mapping[str, Any]) -> int:
+    count = options.get("replaced_task_nesting")
+    return count if isinstance(count, int) and 0 <= count <= 1_000_000 else 0
 
 
 def _text(options: Mapping[str, Any], name: str) -> str | None:

@@ -48,6 +48,7 @@ OTHERS: dict[str, Any] = {
     "label": "label",
     "celery": True,
     "errback": True,
+    "replaced": 2,
     "fair": "tenant",
     "shard_key": "key",
     "sensitive": frozenset({"0", "a"}),

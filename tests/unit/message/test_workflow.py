@@ -151,3 +151,9 @@ def test_the_forms_of_celery() -> None:
     start = started(form, 1)
     assert (start.calls[0]["task"], start.calls[0]["args"]) == ("a", [1])
     assert workflow.kind({"task": "celery.map", "subtask_type": "xmap"}) == "task"
+
+
+def test_what_follows_a_group_in_its_options_is_found() -> None:
+    """Celery's clients write so of a chord's body that is a group."""
+    form = workflow.group([call("a"), call("b")], {"task_id": "g", "chain": [call("d"), call("c")]})
+    assert names(workflow.tasks_in_place(form)) == ["a", "b", "c", "d"]
