@@ -129,6 +129,21 @@ def last(call: Call) -> Call:
     return last(behind[0]) if behind else call
 
 
+def that_fail(call: Call) -> Iterator[Call]:
+    """The tasks of a frozen call whose errbacks are told that it couldn't be sent: of a chain the
+    first one, of a chord that of its body, of a group those of all members."""
+    what = kind(call)
+    if what == "chain":
+        yield from that_fail(parts(call)[0])
+    elif what == "chord":
+        yield from that_fail(body(call))
+    elif what == "group":
+        for part in parts(call):
+            yield from that_fail(part)
+    else:
+        yield call
+
+
 def freeze(call: Call, new_id: Callable[[], str]) -> dict[str, Any]:
     """The same call with an id for each of its tasks and groups. Ids that it has stay.
 

@@ -419,6 +419,16 @@ def check_a_group_as_body() -> None:
     assert get(result) == [6, [2, 4]]
 
 
+def check_errbacks_of_a_chord_in_the_body_of_a_failed_chord() -> None:
+    names = label(), label()
+    inner = chord([s("add", 1), s("add", 2)], s("total").on_error(si("note", names[0])))
+    bodies = inner, group(inner, s("total").on_error(si("note", names[1])))
+    for body in bodies:
+        send(chord([s("add", 1, 1), s("fail")], body))
+    expected = [names[0], names[0], names[1]]
+    until(lambda: sorted(expected) == sorted(n for n in get(send(s("noted"))) if n in names))
+
+
 def check_a_group_as_body_of_a_failed_chord() -> None:
     result = send(chord([s("add", 1, 1), s("fail")], group(s("total"), s("same"))))
     for one in result.results:

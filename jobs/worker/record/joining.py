@@ -251,9 +251,10 @@ def _failed(body: workflow.Call, last: Member, error: Exception) -> Following:
             ended = ended._replace(**own)
     ends, members = unsent(body, ended, celery=last.celery)
     ends = [one._replace(traceback=ended.traceback) for one in ends]
-    for first in firsts:
-        errbacks = workflow.listed(workflow.options(first).get("link_error"))
-        failed = message_of(first, last.id, last.root_id, last.celery)
+    for one in workflow.that_fail(body):
+        errbacks = workflow.listed(workflow.options(one).get("link_error"))
+        own = {"args": one.get("args") or (), "kwargs": one.get("kwargs") or {}}
+        failed = message_of({**one, **own}, last.id, last.root_id, last.celery)
         after = told(failed, errbacks, error)
         send([after._replace(context=last.context)])
         ends += after.ends

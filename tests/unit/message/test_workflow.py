@@ -157,3 +157,10 @@ def test_what_follows_a_group_in_its_options_is_found() -> None:
     """Celery's clients write so of a chord's body that is a group."""
     form = workflow.group([call("a"), call("b")], {"task_id": "g", "chain": [call("d"), call("c")]})
     assert names(workflow.tasks_in_place(form)) == ["a", "b", "c", "d"]
+
+
+def test_whose_errbacks_are_told_of_what_could_not_be_sent() -> None:
+    header = workflow.group([call("x"), call("y")])
+    chord = workflow.chord(header, workflow.chord(header, call("a")))
+    form = workflow.group([chord, workflow.chain([call("b"), call("z")]), call("c")])
+    assert names(workflow.that_fail(workflow.freeze(form, ids()))) == ["a", "b", "c"]
