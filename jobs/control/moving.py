@@ -66,6 +66,31 @@ def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     return count
 
 
+def hand_over(queue: str) -> int:
+    """Put what is due later on a queue where Celery's workers take it: on the list of what waits.
+    They wait for its time themselves. How many messages.
+
+    Workers of this program that serve the queue would take them back, so stop these first. The
+    ledger doesn't hear of the ends of calls that Celery's workers run.
+    """
+    goal = broker.get().stats(registry.queue(queue)).due
+    count = 0
+    while count < goal:
+        page = list(
+            itertools.islice(broker.get().browse(queue, due=True), min(_PAGE, goal - count))
+        )
+        if not page:
+            break
+        # With ``jobs_due``, a worker of this program would trust that its time has come.
+        raws = [message.mark(found.raw, jobs_due=False) for found in page]
+        sent = [Outgoing(queue, raw, one.priority) for raw, one in zip(raws, page, strict=True)]
+        broker.get().push(sent)
+        broker.get().withdraw(queue, page)
+        count += len(page)
+    log.warning("%d messages of queue %s are handed over to Celery's workers", count, queue)
+    return count
+
+
 def move(queue: str, to: str, *, task_id: str = "") -> int:
     """Move what waits on a queue now to another one, in the same order; with ``task_id``, only that
     message, even if it is due later. How many messages.

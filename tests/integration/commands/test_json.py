@@ -73,6 +73,9 @@ def test_moving_and_purging() -> None:
     sent = [trace.delay(text) for text in "abc"]
     moving = {"queue": "default", "to": "low", "found": 3}
     assert told("jobs_move", "default", "low", "--dry-run") == {**moving, "moved": 0}
+    handed = {"queue": "default", "found": 0, "handed_over": 0}
+    assert told("jobs_hand_over", "default", "--dry-run") == handed
+    assert told("jobs_hand_over", "default") == handed
     assert told("jobs_move", "default", "low") == {**moving, "moved": 3}
     changed = {"id": sent[0].id, "queue": "low", "priority": 0, "changed": True}
     assert told("jobs_priority", "low", sent[0].id, "0") == changed

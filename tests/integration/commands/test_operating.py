@@ -1,9 +1,10 @@
-"""`manage.py jobs_pause`, `jobs_resume`, `jobs_purge`, `jobs_move`, `jobs_priority`,
-`jobs_rate_limit` and `jobs_inspect`."""
+"""`manage.py jobs_pause`, `jobs_resume`, `jobs_purge`, `jobs_move`, `jobs_hand_over`,
+`jobs_priority`, `jobs_rate_limit` and `jobs_inspect`."""
 
 from __future__ import annotations
 
 import builtins
+import datetime as dt
 import getpass
 import json
 
@@ -12,9 +13,10 @@ from django.db import transaction
 
 from jobs import broker, control
 from jobs.models import TaskResult
+from jobs.timing import clock
 from tests.integration.commands.helpers import fail, run
 from tests.tasks import add, trace
-from tests.workers import on_redis
+from tests.workers import on_redis, work
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("broker_url")]
 
@@ -62,6 +64,7 @@ def test_pausing_and_resuming_tasks() -> None:
         (("jobs_move", "default", "nowhere"), "not declared"),
         (("jobs_move", "default", "default"), "already"),
         (("jobs_move", "default", "low", "--id", "x"), "doesn't wait on queue default"),
+        (("jobs_hand_over", "nowhere"), "not declared"),
         (("jobs_priority", "default", "x", "3"), "doesn't wait on queue default"),
         (("jobs_inspect", "waiting", "nowhere"), "not declared"),
         (("jobs_rate_limit", "nothing"), "No task 'nothing' is known"),
@@ -105,6 +108,26 @@ def test_moving() -> None:
     assert run(*one) == "1 message moved.\n"
     assert run("jobs_move", "default", "low") == "2 messages moved.\n"
     assert (on_redis(), on_redis("low")) == ((0, 0), (3, 0))
+
+
+def test_handing_over() -> None:
+    """Urgent ones on the list of urgent ones, with the time that Celery's workers wait for."""
+    sent = trace.apply_async(("now",))
+    later = [trace.apply_async((str(n),), countdown=900, priority=3 * n) for n in range(2)]
+    assert run("jobs_hand_over", "default", "--dry-run") == "2 messages are due later.\n"
+    assert run("jobs_hand_over", "default") == "2 messages handed over.\n"
+    assert broker.get().stats("default")[:3] == (3, 0, 0)
+    found = [
+        (json.loads(one.raw), one.priority) for one in broker.get().browse("default", due=False)
+    ]
+    ids = {made["headers"]["id"]: (made["headers"]["eta"], steps) for made, steps in found}
+    assert ids[sent.id] == (None, 0)
+    assert [ids[one.id][1] for one in later] == [0, 3]
+    assert all(dt.datetime.fromisoformat(ids[one.id][0]) > clock.now() for one in later)
+    # A worker of this program that comes by knows that they are not due.
+    work()
+    assert broker.get().stats("default")[:3] == (0, 0, 2)
+    assert run("jobs_hand_over", "low") == "0 messages handed over.\n"
 
 
 def test_another_priority() -> None:
