@@ -20,7 +20,7 @@ from msgspec.structs import astuple
 from jobs import conf, serialization
 from jobs.conf.values import LONGEST_LABEL, LONGEST_TENANT, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
-from jobs.message import behind
+from jobs.message import behind, foreign
 from jobs.message.behind import Behind
 from jobs.message.call import HEADERS, Marks, Message, is_name
 
@@ -390,8 +390,11 @@ def decode(raw: bytes, queue: str, trusted: bool = False) -> Message:
     """
     try:
         envelope = _envelope.decode(raw)
-        headers = _read_headers.decode(envelope.headers)
         wire_headers = bytes(envelope.headers)
+        if trusted and not envelope.properties.jobs_sig and _is_of_another_form(wire_headers):
+            envelope = _in_this_form(envelope, wire_headers)
+            wire_headers = bytes(envelope.headers)
+        headers = _read_headers.decode(envelope.headers)
         if not trusted and not verify(envelope.properties.jobs_sig, wire_headers, envelope.body):
             raise BadSignature(
                 f"Not signed with this project's SECRET_KEY (queue {queue!r}). Was it sent with "
@@ -411,6 +414,29 @@ def decode(raw: bytes, queue: str, trusted: bool = False) -> Message:
         malformed = MalformedMessage(f"Not a message in Celery's format: {error}.")
         malformed.call = _call_of_malformed(raw, queue, trusted)
         raise malformed from error
+
+
+def _is_of_another_form(headers: bytes) -> bool:
+    return headers.find(b'"task"') < 0 or headers.find(b'"compression"') >= 0
+
+
+def _in_this_form(envelope: _Envelope, headers: bytes) -> _Envelope:
+    """What a Celery client has written, not compressed, and in version 2 of the protocol. Raises
+    `ValueError`."""
+    others = msgspec.json.decode(headers, type=dict[str, Any])
+    body = envelope.body.encode()
+    if envelope.properties.body_encoding == "base64":
+        body = binascii.a2b_base64(body, strict_mode=True)
+    if method := others.pop("compression", None):
+        body = foreign.uncompressed(body, method, conf.get().message_max_bytes)
+    if "task" not in others and body[:1] == b"{":
+        others, body = foreign.to_version_2(others, body)
+    return msgspec.structs.replace(
+        envelope,
+        headers=msgspec.Raw(_plain(others)),
+        body=_base64(body, newline=False).decode(),
+        properties=msgspec.structs.replace(envelope.properties, body_encoding="base64"),
+    )
 
 
 def task_of(raw: bytes, queue: str) -> str:

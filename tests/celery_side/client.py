@@ -77,6 +77,36 @@ def label() -> str:
     return uuid.uuid4().hex
 
 
+# ------------------------------------------------------------------------------- forms of messages
+
+
+def check_compressed_messages() -> None:
+    for method in ("zlib", "gzip"):
+        result = send(chain(s("same", "é" * 100_000), s("same")), compression=method)
+        assert get(result) == "é" * 100_000
+    done = label()
+    retried = send(s("retry_until", done), compression="zlib")
+    until(lambda: retried.state == states.RETRY)
+    get(send(s("note", done)))
+    assert get(retried) >= 1
+
+
+def check_version_1_of_the_protocol() -> None:
+    app.conf.task_protocol = 1
+    try:
+        assert get(send(s("add", 1, y=2), countdown=0.1)) == 3
+        assert get(send(chord([s("add", 1, 1), s("add", 2, 2)], s("total")))) == 6
+        result = send(s("add", 1, 2), link=s("add", 10))
+        get(result)
+        assert get(result.children[0]) == 13
+        error = send(s("fail"), link_error=s("same"))
+        assert isinstance(error_of(error), ValueError)
+        past = datetime.now(UTC) - timedelta(seconds=1)
+        raised(TaskRevokedError, lambda: get(send(s("add", 1, 2), expires=past)))
+    finally:
+        app.conf.task_protocol = 2
+
+
 # ------------------------------------------------------------------------------ results of calls
 
 

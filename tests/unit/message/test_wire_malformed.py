@@ -60,12 +60,17 @@ CASES: dict[str, tuple[Any, str]] = {
         changed(body=body('[[{"__type__": "uuid", "__value__": {"hex": 5}}], {}, {}]')),
         "not a known tagged value",
     ),
-    "protocol 1": (
-        {
-            **changed(headers={}),
-            "body": body('{"task": "a", "id": "b", "args": [], "kwargs": {}, "retries": 0}'),
-        },
-        "task",
+    "protocol 1 without an id": (
+        changed(headers={}, body=body('{"task": "a", "args": [], "kwargs": {}}')),
+        "id",
+    ),
+    "protocol 1 with an id that is a number": (
+        changed(headers={}, body=body('{"task": "a", "id": 5, "args": [], "kwargs": {}}')),
+        "id",
+    ),
+    "protocol 1 with arguments that are none": (
+        changed(headers={}, body=body('{"task": "a", "id": "b", "args": 5, "kwargs": {}}')),
+        "body",
     ),
     "another serializer": (changed(**{"content-type": "application/x-yaml"}), "x-yaml"),
     "pickle": (
@@ -73,7 +78,9 @@ CASES: dict[str, tuple[Any, str]] = {
         "x-python-serialize",
     ),
     "an unknown content type": (changed(**{"content-type": "no/such"}), "no/such"),
-    "compressed": (changed("headers", compression="application/x-gzip"), "ompress"),
+    "said to be compressed": (changed("headers", compression="application/x-gzip"), "ompress"),
+    "compressed by what is not read": (changed("headers", compression="application/zstd"), "zstd"),
+    "compression a number": (changed("headers", compression=5), "ompress"),
     "no task": (without("task", "headers"), "task"),
     "no id": (without("id", "headers"), "id"),
     "task a number": (changed("headers", task=5), "task"),
