@@ -118,7 +118,11 @@ def test_celery_inspects_and_controls_our_worker(
     }
     assert celery.ask("inspect", "reserved") == []
     assert add.name in celery.ask("inspect", "registered")
-    assert [one["name"] for one in celery.ask("inspect", "active_queues")] == ["default"]
+    (queue,) = celery.ask("inspect", "active_queues")
+    assert (queue["name"], queue["routing_key"]) == ("default", "default")
+    # All that kombu says of an exchange.
+    assert queue["exchange"].items() >= {"name": "default", "passive": False}.items()
+    assert {"arguments", "no_declare", "delivery_mode"} < queue["exchange"].keys()
     stats = celery.ask("inspect", "stats")
     assert stats["pid"] == worker.pid
     assert stats["pool"]["processes"] == gate.processes()

@@ -187,6 +187,7 @@ def active_queues(state: WorkerState) -> list[_Answer]:
         )
     )
     exchange = {"type": "direct", "durable": True, "auto_delete": False, "delivery_mode": None}
+    exchange |= {"arguments": None, "no_declare": False, "passive": False}
     return [
         {
             **nothing,
