@@ -84,6 +84,36 @@ def test_calls_that_were_rolled_back_are_no_children(client: redis.Redis) -> Non
     assert sent["children"] == [[[sent["result"], None], None]]
 
 
+def test_the_result_is_there_before_what_follows_is_sent(
+    client: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A callback may ask a Celery backend for the result of the call that it follows."""
+    seen = []
+    push = type(broker.get()).push
+
+    def watched(self: Any, messages: Any) -> Any:
+        messages = list(messages)
+        seen.extend((message.decode(one.raw, "x").id, states(client)) for one in messages)
+        return push(self, messages)
+
+    put(
+        celery_message("ok", add.name, [1, 2], embed={"chain": [celery_call(echo.name, "after")]}),
+        "foreign",
+    )
+    put(
+        celery_message(
+            "bad", fail.name, ["no"], embed={"errbacks": [celery_call(echo.name, "why")]}
+        ),
+        "foreign",
+    )
+    monkeypatch.setattr(type(broker.get()), "push", watched)
+    work()
+    before = dict(seen)
+    assert before["after"]["ok"] == "SUCCESS"
+    assert before["why"]["bad"] == "FAILURE"
+    assert client.get("celery-task-meta-ok") is not None
+
+
 def test_none_are_told_or_all(client: redis.Redis, settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "CELERY_RESULTS": "none"}
     put(celery_message("theirs", add.name, [1, 2]), "foreign")

@@ -137,9 +137,9 @@ def test_a_batch_that_is_refused_is_halved(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def _counting(call: Any, calls: list[Any]) -> Any:
-    def counted(given: Any) -> Any:
+    def counted(given: Any, *more: Any) -> Any:
         calls.append(given)
-        return call(given)
+        return call(given, *more)
 
     return counted
 
@@ -227,11 +227,11 @@ def test_the_database_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     write_part, ended = recorder.write, ledger.ended
 
-    def try_to_write(part: Any) -> Any:
+    def try_to_write(part: Any, *more: Any) -> Any:
         if len(tried) < 6:
             away(part)
         sizes.append(len(part))
-        return write_part(part)
+        return write_part(part, *more)
 
     monkeypatch.setattr(recorder, "write", try_to_write)
     monkeypatch.setattr(ledger, "ended", lambda ids: away(ids) if len(tried) < 6 else ended(ids))

@@ -135,6 +135,8 @@ class Recorder:
         self._meter = Meter() if conf.get().metrics else None
         #: Of which calls Celery's clients are told: see JOBS["CELERY_RESULTS"]; empty: of none.
         self._celery = conf.get().celery_results.replace("none", "")
+        #: The calls of the present batch of which they have been told.
+        self._told_celery: set[str] = set()
         #: Whether the log says that the broker refuses Celery's keys.
         self._celery_refused = False
         self._teller = Teller(consumer) if tells_celery else None
@@ -290,7 +292,9 @@ class Recorder:
             if self._celery and (
                 self._celery == "all" or any(o.call is not None and o.call.celery for o in batch)
             ):
-                self._tell_celery(batch)
+                told = self._told_celery
+                self._tell_celery([o for o in batch if o.call and o.call.id not in told])
+                told.clear()
             unusual = [o for o in batch if type(o) is not Done or o.slots or o.lock or o.reported]
             if slots := [slot for o in unusual for slot in o.slots]:
                 self._tell_all(keeper.free, slots)
@@ -313,6 +317,14 @@ class Recorder:
         if self._meter:
             self._meter.send(time.monotonic())
         self._writing = False
+
+    def _tell_celery_first(self, outcomes: Sequence[Outcome]) -> None:
+        """`_tell_celery` of what follows these outcomes, before it is sent: a callback or errback
+        may ask for the result of the call that it follows."""
+        followed = [o for o in outcomes if o.following.messages and o.call and o.call.celery]
+        if followed:
+            self._tell_celery(followed)
+            self._told_celery.update(o.call.id for o in followed if o.call)
 
     def _tell_celery(self, batch: Sequence[Outcome]) -> None:
         """Store what has become of calls where Celery's clients read it."""
@@ -530,7 +542,7 @@ class Recorder:
         again = False
         while True:
             try:
-                written = write(part)
+                written = write(part, self._tell_celery_first if self._celery else None)
             except Exception as error:  # noqa: BLE001  judged by `is_refusal`
                 if again or is_cut(error) or (len(part) > 1 and is_refusal(error)):
                     return error
@@ -707,9 +719,14 @@ def _goes_on(outcome: Outcome) -> bool:
     return isinstance(outcome, Back) or (isinstance(outcome, Later) and outcome.attempt is not None)
 
 
-def write(outcomes: list[Outcome]) -> list[Outcome]:
+def write(
+    outcomes: list[Outcome], before_sending: Callable[[list[Outcome]], object] | None = None
+) -> list[Outcome]:
     """Write outcomes and what follows them in one transaction. Returns them; ``told`` of those with
-    followers has the ids of other calls that have ended by this."""
+    followers has the ids of other calls that have ended by this.
+
+    ``before_sending``: called with the outcomes after the commit, before what follows is sent.
+    """
     records = [o.record for o in outcomes if o.record is not None]
     attempts = [o.attempt for o in outcomes if type(o) is Later and o.attempt is not None]
     followed = [o for o in outcomes if o.following is not NOTHING]
@@ -723,6 +740,10 @@ def write(outcomes: list[Outcome]) -> list[Outcome]:
     sending = [o for o in followed if o.following.messages]
     joined: list[str] = []
     with transaction.atomic(using=ledger.alias()):
+        if sending and before_sending is not None:
+            # Hooks run in their order, and `publish.send` adds its own below.
+            tell = functools.partial(before_sending, outcomes)
+            transaction.on_commit(tell, using=ledger.alias())
         newly: set[str] = set()
         if members or sending:
             newly = ledger.record_ends(records)
