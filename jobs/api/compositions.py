@@ -195,7 +195,7 @@ class Signature(dict[str, Any], Generic[R]):
         own = dict(self.options)
         for name in _LINKS & own.keys():
             own[name] = [maybe_signature(call, clone=True) for call in several(own[name])]
-        return {**own, **further}
+        return workflow.merged(own, further)
 
     def replace(
         self,
@@ -248,7 +248,7 @@ class Signature(dict[str, Any], Generic[R]):
         self, visitor: StampingVisitor | None = None, append_stamps: bool = False, **stamps: Any
     ) -> Self:
         """Mark all of its calls, and those linked to them, and return it: the tasks find the stamps
-        in ``self.request.headers["stamps"]``, as lists. A value is one or a list of them.
+        in ``self.request.stamps``. A value is one or a list of them.
 
         ``visitor``: an object that chooses stamps for each call, a `jobs.StampingVisitor`.
         ``append_stamps``: add to values that a call has under the same names; by default they stay

@@ -388,6 +388,19 @@ class AsyncResult(Generic[R]):
             refuse_others(celerys, celery_names.REVOKE, "revoke()")
         control.revoke(self.id, terminate=terminate)
 
+    def revoke_by_stamped_headers(
+        self,
+        headers: Mapping[str, Any] | Sequence[str],
+        *,
+        terminate: bool = False,
+        **celerys: Any,
+    ) -> None:
+        """Have all calls with these stamps end as REVOKED, whether or not this call has them: see
+        `jobs.control.revoke_by_stamped_headers`."""
+        if celerys:
+            refuse_others(celerys, celery_names.REVOKE, "revoke_by_stamped_headers()")
+        control.revoke_by_stamped_headers(headers, terminate=terminate)
+
     # ------------------------------------------------------------------ waiting
 
     def get(

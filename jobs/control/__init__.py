@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, transaction
@@ -50,6 +52,7 @@ from jobs.control.rates import (
 from jobs.control.remote import control_command, inspect_command
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.ledger import publish, reopening
+from jobs.message import stamps
 from jobs.models import TaskAttempt, TaskResult
 from jobs.states import State
 from jobs.timing import clock
@@ -83,6 +86,7 @@ __all__ = [
     "retry",
     "retry_now",
     "revoke",
+    "revoke_by_stamped_headers",
     "workers",
 ]
 
@@ -149,6 +153,30 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
         row = rows.first()
         if row is not None and row.message and row.queue in conf.get().queues:
             _hasten(row)
+
+
+def revoke_by_stamped_headers(
+    headers: Mapping[str, Any] | Sequence[str],
+    *,
+    terminate: bool = False,
+    remember: float = 86_400.0,
+    by: str = "",
+) -> None:
+    """`revoke` all calls that have one of these stamps, also those that are sent while the
+    revocation is remembered.
+
+    ``headers``: name → value or list of values, or texts ``name=value``. Numbers are the same as
+    their texts. ``by``: who does it, for the log. Calls end as REVOKED when a worker claims them:
+    those that are due later, when they are due. A call that is run again by hand ends likewise.
+    Raises `ValueError` for what names no stamps.
+    """
+    said = stamps.listed(headers)
+    marks = [stamps.mark_of(name, value) for name, value in said]
+    for queue in conf.get().queues:
+        for mark in marks:
+            broker.get().revoke(queue, mark, remember, terminate=terminate)
+    shown = ", ".join(f"{name}={value}" for name, value in said)
+    log.warning("calls with the stamps %.500r are revoked by %s", shown, by or "somebody")
 
 
 def retry(task_id: str, by: str = "") -> bool:

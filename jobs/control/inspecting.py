@@ -31,6 +31,7 @@ from jobs.broker.base import (
 from jobs.broker.sharding import queue_of
 from jobs.control.workers import FEW_QUEUES, Act, answered, ask, read
 from jobs.exceptions import MessageError
+from jobs.message.stamps import read_mark
 
 _T = TypeVar("_T")
 
@@ -43,6 +44,18 @@ _LOOK = 0.05
 #: Most characters of a text in a report, and most members of a list: nobody checks what is written
 #: there.
 _MOST = 1000
+
+
+class RevokedStamp(NamedTuple):
+    """A stamp whose calls must not start."""
+
+    name: str
+    #: As text.
+    value: str
+    #: Whether they must not go on either.
+    terminate: bool
+    #: Unix seconds until which the revocation is remembered.
+    until: float
 
 
 class Call(NamedTuple):
@@ -168,9 +181,20 @@ def due(queue: str, count: int = 100) -> list[Call]:
 
 def revoked(count: int = 100) -> list[Revoked]:
     """Up to ``count`` revoked calls, those remembered longest first."""
+    return [one for one in _revocations(count) if not read_mark(one.id)][:count]
+
+
+def revoked_stamps(count: int = 100) -> list[RevokedStamp]:
+    """Up to ``count`` stamps whose calls are revoked, those remembered longest first."""
+    said = [(read_mark(one.id), one) for one in _revocations(count)]
+    found = [RevokedStamp(*stamp, one.terminate, one.until) for stamp, one in said if stamp]
+    return found[:count]
+
+
+def _revocations(count: int) -> list[Revoked]:
     # A call is revoked on every queue, since nobody knows on which one it is.
     said = {r.id: r for q in conf.get().queues for r in broker.get().revocations(q, count)}
-    return sorted(said.values(), key=lambda one: -one.until)[:count]
+    return sorted(said.values(), key=lambda one: -one.until)
 
 
 def registered() -> list[str]:

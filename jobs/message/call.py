@@ -570,13 +570,14 @@ def end(expires: When) -> dt.datetime:
 
 def stamped(options: Mapping[str, Any]) -> Mapping[str, Any]:
     """The options with stamps among the headers: in Celery's form of a call they are options of
-    their own, whose names are in ``stamped_headers``."""
+    their own, whose names are in ``stamped_headers``. Values stay as they are given, as in Celery;
+    sets become lists."""
     names = options.get("stamped_headers")
     if not isinstance(names, list | tuple | set | frozenset) or not names:
         return {k: v for k, v in options.items() if k != "stamped_headers"}
     left = {k: v for k, v in options.items() if k != "stamped_headers" and k not in names}
     stamps = {
-        name: list(value) if isinstance(value := options.get(name), list | tuple) else [value]
+        name: list(value) if isinstance(value := options[name], set | frozenset | tuple) else value
         for name in names
         if name in options
     }

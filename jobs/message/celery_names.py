@@ -86,7 +86,6 @@ _AT_THE_CALL = "write link= at the call, or a chain"
 RESULT: Mapping[str, str] = {
     "then": _AT_THE_CALL,
     "add_pending_result": _AT_THE_CALL,
-    "revoke_by_stamped_headers": "keep the ids, and revoke those",
     "backend": "results are rows of the ledger, jobs.models.TaskResult",
     "app": "there is no app; see jobs.conf",
     "supports_native_join": "write result.get()",

@@ -218,12 +218,23 @@ _PLACE = ("group_id", "group_index", "chord")
 
 
 def spread(call: Call, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The call with further options; callbacks are added to those that it has."""
-    own = dict(options(call))
-    for name, value in given.items():
-        adds = name in ("link", "link_error")
-        own[name] = [*listed(own.get(name)), *listed(value)] if adds else value
-    return {**call, "options": own}
+    """The call with further options; callbacks and stamps are added to those that it has."""
+    own = options(call)
+    together = merged(own, given)
+    for name in given.keys() & {"link", "link_error"}:
+        together[name] = [*listed(own.get(name)), *listed(given[name])]
+    return {**call, "options": together}
+
+
+def merged(own: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """A call's options with further ones, which come first. But stamps that it has keep their
+    values, as in Celery."""
+    names = own.get("stamped_headers")
+    if not isinstance(names, list | tuple | set | frozenset) or not names:
+        return {**own, **given}
+    new = [name for name in listed(given.get("stamped_headers")) if name not in names]
+    further = {name: value for name, value in given.items() if name not in names}
+    return {**own, **further, "stamped_headers": [*names, *new]}
 
 
 def _split(given: Mapping[str, Any], *names: str) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -151,8 +151,10 @@ class Request:
 
     @property
     def stamps(self) -> dict[str, Any] | None:
-        """The stamps that a Celery client gave it."""
-        found: dict[str, Any] | None = self._header("stamps")
+        """Its stamps, by their names: see `jobs.Signature.stamp`."""
+        if self.message is None:
+            return None
+        found: dict[str, Any] = self._header("stamps") or {}
         return found
 
     @property

@@ -102,7 +102,7 @@ def test_celery_inspects_and_controls_our_worker(
 
     eta = dt.datetime.now(dt.UTC) + dt.timedelta(hours=1)
     later = add.apply_async((1, 2), eta=eta)
-    running = wait_at.delay(gate.path)
+    running = wait_at.s(gate.path).stamp(customer="acme").delay()
     gate.wait_for()
     (one,) = celery.ask("inspect", "active")
     assert (one["id"], one["name"], one["args"]) == (running.id, wait_at.name, [gate.path])
@@ -142,6 +142,15 @@ def test_celery_inspects_and_controls_our_worker(
     assert "Invalid" in celery.ask("control", "rate_limit", add.name, "often")["error"]
     assert "queues of a worker" in celery.ask("control", "add_consumer", "other")["error"]
     assert "in its code" in celery.ask("control", "time_limit", add.name, "1", "2")["error"]
+    stamped = add.s(1, 2).stamp(customer="acme").delay()
+    asked = ("revoke_by_stamped_headers", "customer=acme")
+    assert "flagged as revoked" in celery.ask("control", *asked)["ok"]
+    control.revoke_by_stamped_headers({"customer": "acme"}, terminate=True)
+    for result in (running, stamped):
+        wait_for(TaskResult.objects.filter(id=result.id, state=State.REVOKED).exists)
+    gate = Gate(tmp_path / "second gate")
+    running = wait_at.delay(gate.path)
+    gate.wait_for()
     assert "ok" in celery.ask("control", "terminate", "KILL", running.id)
     wait_for(lambda: TaskResult.objects.filter(id=running.id, state=State.REVOKED).exists())
     assert "stops" in celery.ask("control", "shutdown")["ok"]

@@ -128,7 +128,7 @@ def test_what_it_can_not_obey_stops_nothing(
     assert "TypeError" in ask("query_task", {"no": 1})["error"]
     assert "ValueError" in ask("revoke", {"task_id": ["x" * 300]})["error"]
     assert "TypeError" in ask("revoke", {"task_id": 5})["error"]
-    assert "stamps" in ask("revoke_by_stamped_headers", {"headers": {"a": "b"}})["error"]
+    assert "ValueError" in ask("revoke_by_stamped_headers", {"headers": "a=b"})["error"]
     assert "UnknownWorker" not in str(ask("shutdown"))  # a sentence: it has not reported
     # A key's name is made of what a client calls itself.
     strange = {"routing_key": "default", "exchange": "reply.celery.pidbox"}

@@ -149,7 +149,7 @@ def test_stamps_and_texts_stay_at_the_next_attempt() -> None:
     read = message.decode(message.encode(again), "default")
     assert (read.argsrepr, read.kwargsrepr, read.shadow) == ("(…)", None, "sum")
     assert read.shown_args == ["…", "…"]
-    assert read.headers == {"stamped_headers": ["a"], "stamps": {"a": ["b"]}}
+    assert read.headers == {"stamped_headers": ["a"], "stamps": {"a": "b"}}
 
 
 def test_the_message_on_redis() -> None:

@@ -101,7 +101,7 @@ def test_all_that_celerys_request_has() -> None:
         "shadow": None,
         "soft_time_limit": 20.0,
         "stamped_headers": None,
-        "stamps": None,
+        "stamps": {},
         "task": asks.name,
         "time_limit": 30.0,
         "timelimit": (30.0, 20.0),

@@ -15,12 +15,13 @@ from jobs.broker.base import Revoked
 from jobs.control import inspect
 from jobs.control.inspecting import (
     Call,
+    RevokedStamp,
     Running,
     Worker,
 )
 from jobs.management.operating import OperatorCommand, time_of
 
-_LOOKS = ("active", "waiting", "due", "revoked", "registered", "workers")
+_LOOKS = ("active", "waiting", "due", "revoked", "stamps", "registered", "workers")
 
 #: Workers that are named on one line.
 _NAMED = 5
@@ -34,6 +35,7 @@ active      what runs now, the longest first: since when, where, which call
 waiting     what waits on the queues, the next first
 due         what waits for its time, or for its task to be resumed
 revoked     calls that are not to start, and until when that is remembered
+stamps      stamps whose calls are not to start, likewise
 registered  names of the tasks that the workers know, who are asked, and where they differ
 workers     every worker: where, since when, how many tasks it has run, what it runs"""
 
@@ -70,6 +72,8 @@ workers     every worker: where, since when, how many tasks it has run, what it 
                 found = [call for queue in queues for call in inspect.due(queue, count)]
             case "revoked":
                 found = inspect.revoked(count)
+            case "stamps":
+                found = inspect.revoked_stamps(count)
             case "registered":
                 known = inspect.registered_by_worker(options["timeout"], queues)
                 self._show_tasks(known, as_json=options["json"])
@@ -142,9 +146,10 @@ def _line(item: Any) -> str:
             return " ".join(part for part in (item.queue, when, name, *arguments) if part)
         case Running():
             return " ".join([time_of(item.since), item.consumer, _line(item.call)])
-        case Revoked():
+        case Revoked() | RevokedStamp():
             until = time_of(dt.datetime.fromtimestamp(item.until, dt.UTC))
-            parts = [item.id, until, _("terminate") if item.terminate else ""]
+            what = item.id if isinstance(item, Revoked) else f"{item.name}={item.value}"
+            parts = [what, until, _("terminate") if item.terminate else ""]
             return " ".join(part for part in parts if part)
         case Worker():
             own = _("%(name)s: process %(pid)d on %(host)s since %(at)s, %(n)d tasks run") % {

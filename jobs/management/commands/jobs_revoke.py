@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control, ledger
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, user
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
 from jobs.timing import clock
@@ -22,14 +22,31 @@ class Command(OperatorCommand):
 Have calls end as REVOKED instead of being run, wherever they wait.
 
 One that runs already goes on, unless --terminate is given: then the process that runs it is killed,
-and whatever else that process was running is run again."""
+and whatever else that process was running is run again.
+
+With --stamp, all calls end so that have this stamp, also those that are sent within a day."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("id", nargs="+", help=_("id of the call, as delay() returned it"))
+        parser.add_argument("id", nargs="*", help=_("id of the call, as delay() returned it"))
+        parser.add_argument(
+            "--stamp",
+            action="append",
+            default=[],
+            metavar="NAME=VALUE",
+            help=_("calls that were stamped so; may be repeated"),
+        )
         parser.add_argument("--terminate", action="store_true", help=_("also if it runs"))
         self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
+        if not options["id"] and not options["stamp"]:
+            raise CommandError(_("Name calls by their ids, or by a --stamp."))
+        if options["stamp"]:
+            control.revoke_by_stamped_headers(
+                options["stamp"], terminate=options["terminate"], by=user()
+            )
+            for stamp in () if options["json"] else options["stamp"]:
+                self.stdout.write(_("Calls with the stamp %s are revoked.") % stamp)
         rows = TaskResult.objects.using(ledger.alias()).filter(id__in=options["id"])
         known = {row.id: row for row in rows.only("id", "state", "eta")}
         #: Each call, and the state in which it had ended already; "": it is revoked.
@@ -52,4 +69,4 @@ and whatever else that process was running is run again."""
                 self.stdout.write(_("%s is revoked.") % task_id)
         if options["json"]:
             calls = [{"id": i, "revoked": not s, "ended": s or None} for i, s in ended.items()]
-            self.print_json({"calls": calls})
+            self.print_json({"calls": calls, "stamps": options["stamp"]})

@@ -12,7 +12,7 @@ import platform
 import resource
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import django
@@ -300,6 +300,19 @@ def terminate(state: WorkerState, signal: str, task_id: str | Iterable[str], **_
 
 
 @control_command
+def revoke_by_stamped_headers(
+    state: WorkerState,
+    headers: Mapping[str, Any] | Sequence[str],
+    terminate: bool = False,
+    **_: Any,
+) -> _Answer:
+    """Running calls are killed within a second, wherever they run."""
+    control.revoke_by_stamped_headers(headers, terminate=terminate is True, by=BY)
+    end = "revoked and terminated" if terminate is True else "flagged as revoked"
+    return _ok(f"headers {headers} {end}")
+
+
+@control_command
 def rate_limit(
     state: WorkerState, task_name: str, rate_limit: str | float | None, **_: Any
 ) -> _Answer:
@@ -348,8 +361,6 @@ _QUEUES = (
 _PROCESSES = "A worker has the processes it was started with: start runworker with others."
 
 for _name, _text in {
-    "revoke_by_stamped_headers": "Calls have no stamps here: revoke them by their ids, or by their "
-    "label in the admin.",
     "time_limit": "The time limits of a task are in its code, or given at the call.",
     "add_consumer": _QUEUES,
     "cancel_consumer": _QUEUES,

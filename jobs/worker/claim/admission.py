@@ -9,6 +9,7 @@ their queue. Last come locks, slots and permits, which only limited and unique t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import math
 import time
@@ -19,7 +20,7 @@ from msgspec.structs import replace
 
 from jobs import broker, conf, ledger, limits, message
 from jobs.api.task import Task, use_rate
-from jobs.broker.base import Claim, Parking
+from jobs.broker.base import Claim, Parking, Revocation
 from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
 from jobs.broker.sharding import queue_of
 from jobs.control import rates
@@ -38,7 +39,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import unique
 from jobs.ledger.refusals import is_refusal
-from jobs.message import NO_MARKS, Message
+from jobs.message import NO_MARKS, Message, stamps
 from jobs.registry import tasks
 from jobs.worker.record.following import dead_letter, end_of
 from jobs.worker.record.outcome import (
@@ -185,7 +186,7 @@ def admit(
     try:
         left, outcomes = _without_ended(deliveries, queue, run, here)
         if left and claim.revocations:
-            said = broker.get().revoked(queue, [d.message.id for d in left])
+            said = revocations(queue, left)
             revoked = {d.number for d, found in zip(left, said, strict=True) if found}
             gone = [d for d in left if d.number in revoked]
             outcomes += [end_of(d, run, TaskRevoked("revoked")) for d in gone]
@@ -211,6 +212,13 @@ def admit(
         [d for answer in answers for d in answer.deliveries],
         [outcome for answer in answers for outcome in answer.outcomes],
     )
+
+
+def revocations(queue: str, deliveries: Sequence[Delivery]) -> list[Revocation]:
+    """Whether each of these calls is revoked, by its id or by one of its stamps."""
+    marks = [[d.message.id, *stamps.marks_of(d.message)] for d in deliveries]
+    said = iter(broker.get().revoked(queue, [*itertools.chain.from_iterable(marks)]))
+    return [max(itertools.islice(said, len(some))) for some in marks]
 
 
 def _without_ended(

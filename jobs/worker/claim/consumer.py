@@ -944,7 +944,7 @@ class Consumer:
             if not mine:
                 continue
             try:
-                said = broker.get().revoked(queue, [d.message.id for d in mine])
+                said = admission.revocations(queue, mine)
             except BrokerUnavailable as error:
                 self._leave_out(cursor, error)
                 continue

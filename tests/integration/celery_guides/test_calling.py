@@ -38,7 +38,7 @@ def error_handler(task_id: str) -> None:
 
 @task(name="guide.calling.seen_stamps", bind=True)
 def seen_stamps(self: Any) -> Any:
-    return self.request.headers["stamps"]
+    return self.request.stamps
 
 
 @task(name="guide.calling.parent")
@@ -203,7 +203,7 @@ WORKS = {
     ),
     "stamps": Block(
         "r = seen_stamps.apply_async((), stamped_headers=['a'], a='b')",
-        {"r.get()": {"a": ["b"]}},
+        {"r.get()": {"a": "b"}},
     ),
     "add_to_parent": Block("r = parent.delay()\nr.get()", {"len(r.children)": 1}),
     "root_id": Block(

@@ -61,7 +61,7 @@ def log_error_of_a_request(request: Any, exc: Any, traceback: Any) -> None: ...
 
 @task(name="guide.canvas.stamps", bind=True)
 def stamps(self: Any) -> Any:
-    return self.request.headers["stamps"]
+    return self.request.stamps
 
 
 @task(name="guide.canvas.runs", bind=True)
@@ -282,7 +282,7 @@ WORKS = {
         "c = chain(stamps.si(), group(stamps.si(), stamps.si()))\n"
         "c.stamp(visitor=MonitoringIdStampingVisitor(), header='value')\n"
         "r = c().get()",
-        {"r": [{"header": ["value"], "monitoring_id": ["abc"]}] * 2},
+        {"r": [{"header": "value", "monitoring_id": "abc"}] * 2},
     ),
     "stamps of callbacks": Block(
         "class CustomStampingVisitor(StampingVisitor):\n"
@@ -295,7 +295,7 @@ WORKS = {
         "my_sig = add.s(2, 2)\nmy_sig.link(stamps.si())\n"
         "my_sig.stamp(visitor=CustomStampingVisitor())\n"
         "r = my_sig.apply_async()\nr.get()",
-        {"r.children[0].get()": {"header": ["value"], "on_callback": [True]}},
+        {"r.children[0].get()": {"header": "value", "on_callback": True}},
     ),
     "graph": Block(
         "import io\n"

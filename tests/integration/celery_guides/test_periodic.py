@@ -178,7 +178,7 @@ def test_any_option_of_a_call(settings: Settings) -> None:
     assert (sent.shadow, sent.timelimit, sent.label) == ("sum", (60, None), "x")
     assert sent.eta == due + dt.timedelta(seconds=5)
     assert sent.embed["callbacks"] == [later.as_dict()]
-    assert sent.headers["stamps"] == {"a": ["b"]}
+    assert sent.headers["stamps"] == {"a": "b"}
 
 
 def _solar() -> Any:
