@@ -57,6 +57,7 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_polling_page.py e2e/test_tutorial.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py integration/test_stamps.py \
+	integration/test_time_limit_overrides.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_celery_clients.py \
 	e2e/test_celery_control.py e2e/test_moving_from_celery.py \

@@ -844,7 +844,7 @@ class Broker(ABC):
     # ------------------------------------------------------------------ limits
     # Each verb deals with several limits in one round trip. All are safe to repeat but `permits`:
     # a permit is lost if its answer is. The broker drops what it knows of a limit as soon as that
-    # no longer matters; only an operator's rates stay until they are removed.
+    # no longer matters; only an operator's overrides stay until they are removed.
 
     @abstractmethod
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
@@ -852,13 +852,13 @@ class Broker(ABC):
         taken and reserved so far are counted in its shorter intervals."""
 
     @abstractmethod
-    def set_rate(self, task: str, text: bytes | None) -> bool:
-        """Store an operator's rate of a task for every worker; None deletes it. Whether there was
-        one."""
+    def set_override(self, name: str, text: bytes | None) -> bool:
+        """Store for every worker what an operator has set in place of the code, under this name;
+        None deletes it. Whether there was one. The name of a task has its rate."""
 
     @abstractmethod
-    def rates(self) -> Mapping[str, bytes]:
-        """Task → the rate stored by `set_rate`."""
+    def overrides(self) -> Mapping[str, bytes]:
+        """Name → what `set_override` has stored."""
 
     @abstractmethod
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:

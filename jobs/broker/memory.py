@@ -96,7 +96,7 @@ class MemoryBroker(Broker):
         self._dead_numbers = itertools.count(1)
         self._buckets: defaultdict[str, Bucket] = defaultdict(Bucket)
         #: Task → the rate that an operator has set.
-        self._rates: dict[str, bytes] = {}
+        self._overrides: dict[str, bytes] = {}
         self._slots: defaultdict[str, _Slots] = defaultdict(_Slots)
         #: Name → the call, whether it has released the lock, and until when this is kept.
         self._locks: dict[str, tuple[str, bool, float]] = {}
@@ -699,16 +699,16 @@ class MemoryBroker(Broker):
                 answers.append(given)
         return answers
 
-    def set_rate(self, task: str, text: bytes | None) -> bool:
+    def set_override(self, name: str, text: bytes | None) -> bool:
         with self._changed:
-            was = self._rates.pop(task, None)
+            was = self._overrides.pop(name, None)
             if text is not None:
-                self._rates[task] = text
+                self._overrides[name] = text
             return was is not None
 
-    def rates(self) -> Mapping[str, bytes]:
+    def overrides(self) -> Mapping[str, bytes]:
         with self._changed:
-            return dict(self._rates)
+            return dict(self._overrides)
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         with self._changed:

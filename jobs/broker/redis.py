@@ -966,13 +966,13 @@ class RedisBroker(Broker):
             for now, *answers in self._redis.run_all(runs)
         ]
 
-    def set_rate(self, task: str, text: bytes | None) -> bool:
+    def set_override(self, name: str, text: bytes | None) -> bool:
         key = f"{self._prefix}{{limits}}:rates"
         if text is None:
-            return bool(self._redis.call("HDEL", key, task))
-        return not self._redis.call("HSET", key, task, text)
+            return bool(self._redis.call("HDEL", key, name))
+        return not self._redis.call("HSET", key, name, text)
 
-    def rates(self) -> Mapping[str, bytes]:
+    def overrides(self) -> Mapping[str, bytes]:
         flat = self._redis.call("HGETALL", f"{self._prefix}{{limits}}:rates")
         return {_text(name): text for name, text in _pairs(flat)}
 

@@ -631,11 +631,11 @@ class Sharded(Broker):
     def permits(self, wishes: Sequence[Wish]) -> list[list[Permit]]:
         return self._behind.permits(wishes)
 
-    def set_rate(self, task: str, text: bytes | None) -> bool:
-        return self._behind.set_rate(task, text)
+    def set_override(self, name: str, text: bytes | None) -> bool:
+        return self._behind.set_override(name, text)
 
-    def rates(self) -> Mapping[str, bytes]:
-        return self._behind.rates()
+    def overrides(self) -> Mapping[str, bytes]:
+        return self._behind.overrides()
 
     def take_slots(self, slots: Sequence[Slot]) -> list[float]:
         return self._behind.take_slots(slots)

@@ -1,7 +1,8 @@
 """What an operator does: the verbs of the admin and the command line.
 
-This file has those for single calls; `pausing`, `moving` and `rates` have those for queues and
-tasks, and `workers` those for workers. `inspecting`, here ``control.inspect``, only looks.
+This file has those for single calls; `pausing`, `moving`, `rates` and `time_overrides` have those
+for queues and tasks, and `workers` those for workers. `inspecting`, here ``control.inspect``, only
+looks.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from jobs.control.rates import (
     rate_limits,
 )
 from jobs.control.remote import control_command, inspect_command
+from jobs.control.time_overrides import TimeLimitOverride, time_limit, time_limits
 from jobs.exceptions import BrokerUnavailable, MessageError
 from jobs.ledger import publish, reopening
 from jobs.message import stamps
@@ -61,6 +63,7 @@ __all__ = [
     "UNLIMITED",
     "Pause",
     "RateOverride",
+    "TimeLimitOverride",
     "ask_again",
     "change_priority",
     "control_command",
@@ -87,6 +90,8 @@ __all__ = [
     "retry_now",
     "revoke",
     "revoke_by_stamped_headers",
+    "time_limit",
+    "time_limits",
     "workers",
 ]
 

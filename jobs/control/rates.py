@@ -7,7 +7,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from jobs import (
@@ -62,7 +62,7 @@ def rate_limit(
     if rate is None or rate == "":
         if burst is not None:
             raise ValueError("burst is for a rate, and there is none: the code's holds again.")
-        if broker.get().set_rate(task, None):
+        if broker.get().set_override(task, None):
             log.warning("task %s has the rate of its code again", task)
         else:  # only now: a task that the code no longer has may still have a rate
             registry.find(task)
@@ -83,15 +83,20 @@ def rate_limit(
             "the code says."
         ) from None
     text = {"rate": said.rate, "burst": burst, "by": by, "at": said.at.isoformat()}
-    broker.get().set_rate(task, json.dumps(text).encode())
+    broker.get().set_override(task, json.dumps(text).encode())
     log.warning("task %s has the rate %s, set by %s", task, said, by or "somebody")
 
 
 def rate_limits() -> dict[str, RateOverride]:
     """Task → the rate set by `rate_limit`. One that another version has set and that can't be read
     is left out."""
+    return read_rates(broker.get().overrides())
+
+
+def read_rates(texts: Mapping[str, bytes]) -> dict[str, RateOverride]:
+    """The rates among all overrides."""
     found = {}
-    for task, text in sorted(broker.get().rates().items()):
+    for task, text in sorted(texts.items()):
         with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             said = read(text)
             at = dt.datetime.fromisoformat(said["at"])

@@ -141,7 +141,11 @@ def test_celery_inspects_and_controls_our_worker(
     assert celery.ask("control", "rate_limit", "no.such", "7/m") == {"error": "unknown task"}
     assert "Invalid" in celery.ask("control", "rate_limit", add.name, "often")["error"]
     assert "queues of a worker" in celery.ask("control", "add_consumer", "other")["error"]
-    assert "in its code" in celery.ask("control", "time_limit", add.name, "1", "2")["error"]
+    assert celery.ask("control", "time_limit", add.name, "1", "2") == {
+        "ok": "time limits set successfully"
+    }
+    assert str(control.time_limits()[add.name]) == "soft 1 s, hard 2 s"
+    assert celery.ask("control", "time_limit", "no.such", "1") == {"error": "unknown task"}
     stamped = add.s(1, 2).stamp(customer="acme").delay()
     asked = ("revoke_by_stamped_headers", "customer=acme")
     assert "flagged as revoked" in celery.ask("control", *asked)["ok"]

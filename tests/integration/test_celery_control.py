@@ -129,6 +129,14 @@ def test_what_it_can_not_obey_stops_nothing(
     assert "ValueError" in ask("revoke", {"task_id": ["x" * 300]})["error"]
     assert "TypeError" in ask("revoke", {"task_id": 5})["error"]
     assert "ValueError" in ask("revoke_by_stamped_headers", {"headers": "a=b"})["error"]
+    assert "seconds" in ask("time_limit", {"task_name": add.name, "soft": "often"})["error"]
+    assert ask("time_limit", {"task_name": add.name, "soft": 1.5}) == {
+        "ok": "time limits set successfully"
+    }
+    items = {"taskinfoitems": ["soft_time_limit", "time_limit"]}
+    assert f"{add.name} [soft_time_limit=1.5]" in ask("registered", items)
+    assert "ok" in ask("time_limit", {"task_name": add.name, "soft": 0})
+    assert add.name in ask("registered", items)
     assert "UnknownWorker" not in str(ask("shutdown"))  # a sentence: it has not reported
     # A key's name is made of what a client calls itself.
     strange = {"routing_key": "default", "exchange": "reply.celery.pidbox"}

@@ -154,13 +154,13 @@ def test_what_is_set_is_told_with_who_and_when() -> None:
     ],
 )
 def test_what_cannot_be_read_changes_nothing(text: bytes, overrides: Overrides) -> None:
-    broker.get().set_rate(trace.name, text)
+    broker.get().set_override(trace.name, text)
     control.rate_limit("tests.tasks.echo", "1/h")
     assert list(control.rate_limits()) == [echo.name]
     overrides.look(0.0)
     assert (trace.limited, echo.limited) == (False, True)
     control.rate_limit(trace.name, "")
-    assert list(broker.get().rates()) == [echo.name]
+    assert list(broker.get().overrides()) == [echo.name]
 
 
 def test_what_there_is_not() -> None:
@@ -171,9 +171,9 @@ def test_what_there_is_not() -> None:
     with pytest.raises(UnknownTask):
         control.ask_again("tests.tasks.tracee")
     # One that the code no longer has may be set still.
-    broker.get().set_rate("tests.tasks.gone", b"{}")
+    broker.get().set_override("tests.tasks.gone", b"{}")
     control.rate_limit("tests.tasks.gone", "")
-    assert broker.get().rates() == {}
+    assert broker.get().overrides() == {}
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_it_logs_what_begins_and_ends_to_count(
 
 def test_a_task_of_other_workers(overrides: Overrides) -> None:
     said = b'{"rate": "1/h", "burst": null, "by": "", "at": "2026-03-01T00:00:00+00:00"}'
-    broker.get().set_rate("shop.tasks.elsewhere", said)
+    broker.get().set_override("shop.tasks.elsewhere", said)
     overrides.look(0.0)
     overrides.end()
     assert isinstance(control.rate_limits()["shop.tasks.elsewhere"], RateOverride)
@@ -241,14 +241,14 @@ def test_the_broker_is_away_at_the_look(
 ) -> None:
     control.rate_limit(trace.name, "1/h")
     port = broker.get()
-    rates, away = port.rates, [BrokerUnavailable()]
+    overridden, away = port.overrides, [BrokerUnavailable()]
 
     def ask() -> Any:
         if away:
             raise away.pop()
-        return rates()
+        return overridden()
 
-    monkeypatch.setattr(port, "rates", ask)
+    monkeypatch.setattr(port, "overrides", ask)
     with pytest.raises(BrokerUnavailable):
         overrides.look(0.0)
     overrides.look(0.0)

@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 from django.http import HttpRequest
 
-from jobs import conf, control, ledger, registry
+from jobs import broker, conf, control, ledger, registry
 from jobs.admin import words
 from jobs.admin.verbs import TROUBLE
-from jobs.control import Pause, RateOverride, metrics, selecting
+from jobs.control import Pause, RateOverride, TimeLimitOverride, metrics, selecting
 from jobs.control.metrics import Numbers, Range
+from jobs.control.rates import read_rates
+from jobs.control.time_overrides import read_time_limits
 from jobs.routing import Address
 from jobs.states import State
 from jobs.timing import clock
@@ -73,6 +75,7 @@ class TaskRow(NamedTuple):
     pause: Pause | None = None
     override: RateOverride | None = None
     failure: Failure | None = None
+    limits: TimeLimitOverride | None = None
 
     @property
     def name(self) -> str:
@@ -136,6 +139,10 @@ class TaskRow(NamedTuple):
     @property
     def rate_at(self) -> str:
         return words.moment(self.override.at) if self.override else ""
+
+    @property
+    def limited_at(self) -> str:
+        return words.moment(self.limits.at) if self.limits else ""
 
     @property
     def in_hour(self) -> int:
@@ -220,13 +227,15 @@ def listed(request: HttpRequest, names: Sequence[str]) -> dict[str, Any]:
     day: Mapping[str, Numbers] = {}
     pauses: Mapping[str, Pause] = {}
     overrides: Mapping[str, RateOverride] = {}
+    limits: Mapping[str, TimeLimitOverride] = {}
     try:
         if conf.get().metrics:
             hour = metrics.by_task(
                 Range.HOUR, tasks=names, fields=(metrics.SUCCEEDED, metrics.FAILED)
             )
             day = metrics.by_task(Range.DAY, tasks=names)
-        pauses, overrides = control.paused_tasks(), control.rate_limits()
+        pauses, texts = control.paused_tasks(), broker.get().overrides()
+        overrides, limits = read_rates(texts), read_time_limits(texts)
     except TROUBLE as error:
         problem = str(error)
     failures = last_failures(request)
@@ -238,6 +247,7 @@ def listed(request: HttpRequest, names: Sequence[str]) -> dict[str, Any]:
             pauses.get(name),
             overrides.get(name),
             failures.get(name),
+            limits.get(name),
         )
         for name in names
     ]

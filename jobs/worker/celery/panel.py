@@ -95,19 +95,22 @@ def registered(
         for item in taskinfoitems or ("rate_limit",)
         if isinstance(item, str) and not item.startswith("_")
     ]
-    rates = {name: override.rate for name, override in control.rate_limits().items()}
+    set_now: dict[str, dict[str, Any]] = {}
+    for name, rate in control.rate_limits().items():
+        set_now.setdefault(name, {})["rate_limit"] = rate.rate
+    for name, limits in control.time_limits().items():
+        both = {"soft_time_limit": limits.soft, "time_limit": limits.hard}
+        set_now.setdefault(name, {}).update(both)
     return [
-        _described(name, items, rates.get(name))
+        _described(name, items, set_now.get(name, {}))
         for name in sorted(registry.tasks)
         if builtins or not name.startswith(("celery.", "jobs."))
     ]
 
 
-def _described(name: str, items: Iterable[str], rate: str | float | None) -> str:
+def _described(name: str, items: Iterable[str], set_now: Mapping[str, Any]) -> str:
     options = getattr(registry.tasks[name], "options", None)
-    values = {item: getattr(options, item, None) for item in items}
-    if rate is not None and "rate_limit" in values:
-        values["rate_limit"] = rate
+    values = {item: set_now.get(item, getattr(options, item, None)) for item in items}
     said = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
     return f"{name} [{said}]" if said else name
 
@@ -328,6 +331,24 @@ def rate_limit(
 
 
 @control_command
+def time_limit(
+    state: WorkerState,
+    task_name: str,
+    hard: float | None = None,
+    soft: float | None = None,
+    **_: Any,
+) -> _Answer:
+    """For the whole fleet, and until it is taken back: by neither, or by 0."""
+    try:
+        control.time_limit(task_name, soft=soft or None, hard=hard or None, by=BY)
+    except UnknownTask:
+        return _error("unknown task")
+    except (TypeError, ValueError) as error:
+        return _error(str(error))
+    return _ok("time limits set successfully")
+
+
+@control_command
 def shutdown(state: WorkerState, **_: Any) -> _Answer:
     return _commanded(state, Act.STOP, "the worker stops, and what runs may finish")
 
@@ -361,7 +382,6 @@ _QUEUES = (
 _PROCESSES = "A worker has the processes it was started with: start runworker with others."
 
 for _name, _text in {
-    "time_limit": "The time limits of a task are in its code, or given at the call.",
     "add_consumer": _QUEUES,
     "cancel_consumer": _QUEUES,
     "pool_grow": _PROCESSES,

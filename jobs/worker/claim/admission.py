@@ -23,9 +23,10 @@ from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking, Revocation
 from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
 from jobs.broker.sharding import queue_of
-from jobs.control import rates
+from jobs.control import rates, time_overrides
 from jobs.control.metrics import FAILED
 from jobs.control.rates import RateOverride
+from jobs.control.time_overrides import TimeLimitOverride
 from jobs.exceptions import (
     BrokerUnavailable,
     MalformedMessage,
@@ -441,47 +442,75 @@ def return_permits(deliveries: Sequence[Delivery]) -> None:
 
 
 class Overrides:
-    """The rates that operators have set, as one child knows them. It looks before a claim, so that
-    no message waits for the look."""
+    """The rates and time limits that operators have set, as one child knows them. It looks before a
+    claim, so that no message waits for the look."""
 
     def __init__(self) -> None:
         #: What the broker said last: read anew only when it says something else.
         self._texts: Mapping[str, bytes] = {}
         self._known: Mapping[str, RateOverride] = {}
+        self._limits: Mapping[str, TimeLimitOverride] = {}
         self._next = float("-inf")
 
     def look(self, now: float) -> None:
-        """Have the tasks ask for permits of the rates that are set now, if it is time for a look.
+        """Have the tasks ask for permits of the rates that are set now, and run within the time
+        limits, if it is time for a look.
 
         ``now``: monotonic seconds. Raises `BrokerUnavailable`.
         """
         if now < self._next:
             return
         try:
-            texts = broker.get().rates()
+            texts = broker.get().overrides()
         except BrokerUnavailable as error:
             if not error.partly or self._next == float("-inf"):
                 raise
             self._next = now + _ASK_AGAIN  # the node that has them is away; queues are on others
             return
         if texts != self._texts:
-            said = rates.rate_limits()
-            for name in sorted(self._known.keys() | said.keys()):
-                task, override = tasks.get(name), said.get(name)
-                if task is None or override == self._known.get(name):
-                    continue  # other workers have the task, or nothing has changed
-                if override is None:
-                    use_rate(task, task.options.rate())
-                    log.info("task %s: the rate of its code counts again", name)
-                else:
-                    use_rate(task, override.parsed())
-                    by = override.by or "somebody"
-                    log.info("task %s: the rate %s counts, set by %s", name, override, by)
-            self._texts, self._known = texts, said
+            self._use_rates(rates.read_rates(texts))
+            self._use_time_limits(time_overrides.read_time_limits(texts))
+            self._texts = texts
         self._next = now + _EVERY
 
+    def _use_rates(self, said: Mapping[str, RateOverride]) -> None:
+        for name in sorted(self._known.keys() | said.keys()):
+            task, override = tasks.get(name), said.get(name)
+            if task is None or override == self._known.get(name):
+                continue  # other workers have the task, or nothing has changed
+            if override is None:
+                use_rate(task, task.options.rate())
+                log.info("task %s: the rate of its code counts again", name)
+            else:
+                use_rate(task, override.parsed())
+                by = override.by or "somebody"
+                log.info("task %s: the rate %s counts, set by %s", name, override, by)
+        self._known = said
+
+    def _use_time_limits(self, said: Mapping[str, TimeLimitOverride]) -> None:
+        for name in sorted(self._limits.keys() | said.keys()):
+            task, override = tasks.get(name), said.get(name)
+            if task is None or override == self._limits.get(name):
+                continue
+            if override is None:
+                _use_own_time_limits(task)
+                log.info("task %s: the time limits of its code count again", name)
+            else:
+                task.soft_time_limit, task.time_limit = override.soft, override.hard
+                by = override.by or "somebody"
+                log.info("task %s: the time limits %s count, set by %s", name, override, by)
+        self._limits = said
+
     def end(self) -> None:
-        """The tasks have the rates of their code again."""
+        """The tasks have the rates and time limits of their code again."""
         for task in map(tasks.get, self._known):
             if task:
                 use_rate(task, task.options.rate())
+        for task in map(tasks.get, self._limits):
+            if task:
+                _use_own_time_limits(task)
+
+
+def _use_own_time_limits(task: Task[..., Any]) -> None:
+    task.soft_time_limit = task.options.soft_time_limit
+    task.time_limit = task.options.time_limit

@@ -78,14 +78,14 @@ def test_who_is_called_early_gets_no_more_than_his_permit(broker: Broker) -> Non
 
 
 def test_what_is_said_of_rates_is_kept(broker: Broker) -> None:
-    assert broker.rates() == {}
-    assert broker.set_rate("shop.x", b"first") is False
-    assert broker.set_rate("shop.x", b"second") is True
-    assert broker.set_rate("shop.é", b"\xff") is False
-    assert broker.rates() == {"shop.x": b"second", "shop.é": b"\xff"}
-    assert broker.set_rate("shop.x", None) is True
-    assert broker.set_rate("shop.x", None) is False
-    assert list(broker.rates()) == ["shop.é"]
+    assert broker.overrides() == {}
+    assert broker.set_override("shop.x", b"first") is False
+    assert broker.set_override("shop.x", b"second") is True
+    assert broker.set_override("shop.é", b"\xff") is False
+    assert broker.overrides() == {"shop.x": b"second", "shop.é": b"\xff"}
+    assert broker.set_override("shop.x", None) is True
+    assert broker.set_override("shop.x", None) is False
+    assert list(broker.overrides()) == ["shop.é"]
 
 
 def test_nobody_is_asked(broker: Broker) -> None:

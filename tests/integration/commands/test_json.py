@@ -103,6 +103,7 @@ def test_rates() -> None:
     asked = {"task": hundredth.name, "asking_again": 0}
     assert told("jobs_rate_limit", hundredth.name, "--ask-again") == asked
     assert told("jobs_rate_limit", hundredth.name, "--reset") == {"rates": {}}
+    assert told("jobs_time_limit") == {"time_limits": {}}
 
 
 def test_revoking() -> None:
@@ -112,7 +113,8 @@ def test_revoking() -> None:
         "calls": [
             {"id": first.id, "revoked": True, "ended": None},
             {"id": "ended", "revoked": False, "ended": "SUCCESS"},
-        ]
+        ],
+        "stamps": [],
     }
     work()
     assert (first.state, second.state) == ("REVOKED", "SUCCESS")
