@@ -14,7 +14,7 @@ import logging
 import secrets
 from typing import Any, NamedTuple
 
-from jobs import broker, conf
+from jobs import broker, conf, registry
 from jobs.exceptions import UnknownWorker
 from jobs.timing import clock
 
@@ -59,6 +59,10 @@ class Act(enum.StrEnum):
     STOP = "stop"
     #: Restart the children one by one with new code, like after SIGHUP.
     RESTART = "restart"
+    #: Claim from a further queue, until it is restarted.
+    ADD_QUEUE = "add-queue"
+    #: Claim no longer from one of its queues, until it is restarted.
+    CANCEL_QUEUE = "cancel-queue"
     #: Tell what all threads are doing.
     STACK = "stack"
     #: Tell which tasks it knows: their names, a line each.
@@ -70,6 +74,8 @@ class Command(NamedTuple):
     act: Act
     #: Who asked, for the worker's log.
     by: str
+    #: Of `Act.ADD_QUEUE` and `Act.CANCEL_QUEUE`.
+    queue: str = ""
 
     def dumps(self) -> bytes:
         return json.dumps(self._asdict()).encode()
@@ -79,8 +85,9 @@ class Command(NamedTuple):
         """None for one that another version has sent and that can't be read."""
         try:
             said = read(text)
-            return cls(str(said["id"]), Act(said["act"]), str(said["by"]))
-        except (ValueError, TypeError, KeyError):
+            queue = str(said.get("queue", ""))
+            return cls(str(said["id"]), Act(said["act"]), str(said["by"]), queue)
+        except (ValueError, TypeError, KeyError, AttributeError):
             return None
 
 
@@ -136,22 +143,27 @@ class Gone(NamedTuple):
             return None
 
 
-def command(worker: str, act: Act, *, by: str = "") -> tuple[str, str]:
+def command(worker: str, act: Act, *, by: str = "", queue: str = "") -> tuple[str, str]:
     """Ask something of a worker. The queue and the id under which `answered` finds its answer.
 
-    Raises `UnknownWorker` when no worker of this name reports.
+    ``queue``: the one that `Act.ADD_QUEUE` and `Act.CANCEL_QUEUE` are about. Raises `UnknownWorker`
+    when no worker of this name reports, and for these acts `UnknownQueue`.
     """
-    queue = queue_of(worker)
-    command_id = ask(queue, worker, act, by=by)
-    log.warning("worker %s is to %s, asked by %s", worker, act, by or "somebody")
-    return queue, command_id
+    if act in (Act.ADD_QUEUE, Act.CANCEL_QUEUE):
+        registry.queue(queue)
+    where = queue_of(worker)
+    command_id = ask(where, worker, act, by=by, queue=queue)
+    asked = f"{act} {queue}".rstrip()
+    log.warning("worker %s is to %s, asked by %s", worker, asked, by or "somebody")
+    return where, command_id
 
 
-def ask(queue: str, worker: str, act: Act, *, by: str = "") -> str:
-    """Ask something of a worker that reports on this queue. The id for `answered`."""
+def ask(where: str, worker: str, act: Act, *, by: str = "", queue: str = "") -> str:
+    """Ask something of a worker that reports on the queue ``where``. The id for `answered`.
+    ``queue``: as of `command`."""
     # Its time comes first: see `is_late`.
-    asked = Command(f"{int(clock.now().timestamp()):08x}{secrets.token_hex(4)}", act, by)
-    broker.get().command(queue, worker, asked.dumps(), TAKEN_WITHIN)
+    asked = Command(f"{int(clock.now().timestamp()):08x}{secrets.token_hex(4)}", act, by, queue)
+    broker.get().command(where, worker, asked.dumps(), TAKEN_WITHIN)
     return asked.id
 
 

@@ -4,8 +4,8 @@ The child writes; the supervisor reads which deliveries were running when the ch
 are to blame), since when each has run, and until when it may. A place has 32 bytes: an id of the
 delivery (0: idle), the end of its time (monotonic seconds; infinity: none), why the child is to be
 killed then, and when it began (monotonic seconds). Behind the places stands what the child says of
-itself, and what its supervisor says to it: whether to claim, and that the broker may have lost what
-the child holds.
+itself, and what its supervisor says to it: whether to claim, that the broker may have lost what the
+child holds, and which queues to take on or to give up.
 
 What lies behind that in the file is not mapped. The child writes there the names of the tasks that
 it knows, before it is ready, and later its stacks.
@@ -14,6 +14,7 @@ it knows, before it is ready, and later its stacks.
 from __future__ import annotations
 
 import functools
+import json
 import math
 import mmap
 import os
@@ -33,9 +34,15 @@ _PLACE = struct.Struct("=qdqd")
 _TIMES = struct.Struct("=dqd")
 #: Whether the child is ready, how many tasks it has run, how many of them failed, whether it has
 #: finished its work (2: and is to be replaced); then, written by the supervisor, whether it is to
-#: claim nothing (the lowest bit) and how often the broker may have lost messages (the others).
+#: claim nothing (the lowest bit) and how often the broker may have lost messages (the others), how
+#: often its queues have changed (odd while a change is written), and how many bytes name them.
 _WORD = struct.Struct("=q")
-_READY, _PROCESSED, _FAILED, _OVER, _QUIET = range(5)
+_READY, _PROCESSED, _FAILED, _OVER, _QUIET, _CHANGES, _NAMED = range(7)
+#: Bytes for the names of queues that a child takes on or gives up: of `MOST_CHANGES`, whatever
+#: their characters are.
+_NAMES = 65_536
+#: Most queues that a worker may take on or give up while it runs.
+MOST_CHANGES = 50
 
 #: Makes a child write the stacks of all its threads behind its board. Python's handler works even
 #: while a task holds the interpreter.
@@ -154,6 +161,30 @@ class Board:
     def note_loss(self) -> None:
         self._say(_QUIET, self._word(_QUIET) + 2)
 
+    @property
+    def changes(self) -> int:
+        """It is another number when the queues have changed."""
+        return self._word(_CHANGES)
+
+    def change_queues(self, added: Sequence[str], given_up: Sequence[str]) -> None:
+        """Have the child claim from these queues as well, and no longer from those; both compared
+        with what it was started with."""
+        text = json.dumps([added, given_up], ensure_ascii=False).encode()
+        begin = self._size - _NAMES
+        self._say(_CHANGES, self.changes + 1)
+        self._memory[begin : begin + len(text)] = text
+        self._say(_NAMED, len(text))
+        self._say(_CHANGES, self.changes + 1)
+
+    def queues(self) -> tuple[int, list[str], list[str]] | None:
+        """`changes`, and what `change_queues` was last given. None while that is being written."""
+        changes, begin = self.changes, self._size - _NAMES
+        text = bytes(self._memory[begin : begin + self._word(_NAMED)])
+        if changes % 2 or changes != self.changes:
+            return None
+        added, given_up = json.loads(text)
+        return changes, added, given_up
+
     def note_tasks(self, names: Sequence[str]) -> None:
         """Leave the names of the tasks that the child knows."""
         # This leaves the file's position where it is: see `take_stacks`.
@@ -212,7 +243,7 @@ class Board:
 
 def size_of(places: int) -> int:
     """Bytes of a board with so many places."""
-    return places * _PLACE.size + 5 * _WORD.size
+    return places * _PLACE.size + 7 * _WORD.size + _NAMES
 
 
 def scratch() -> int:

@@ -140,7 +140,16 @@ def test_celery_inspects_and_controls_our_worker(
     assert f"{add.name} [rate_limit=7/m]" in celery.ask("inspect", "registered")
     assert celery.ask("control", "rate_limit", "no.such", "7/m") == {"error": "unknown task"}
     assert "Invalid" in celery.ask("control", "rate_limit", add.name, "often")["error"]
-    assert "queues of a worker" in celery.ask("control", "add_consumer", "other")["error"]
+    assert celery.ask("control", "add_consumer", "low") == {"ok": "add consumer low"}
+    found = celery.ask("inspect", "active_queues")
+    assert [one["name"] for one in found] == ["default", "low"]
+    assert "not declared" in celery.ask("control", "add_consumer", "other")["error"]
+    assert "no longer" in celery.ask("control", "cancel_consumer", "low")["ok"]
+    assert celery.ask("control", "pool_grow") == {"ok": "pool will grow"}
+    wait_for(lambda: len(celery.ask("inspect", "stats")["pool"]["processes"]) == 2)
+    assert celery.ask("control", "pool_shrink", "1") == {"ok": "pool will shrink"}
+    wait_for(lambda: celery.ask("inspect", "stats")["pool"]["processes"] == gate.processes())
+    assert "from 1 to 10" in celery.ask("control", "pool_shrink")["error"]
     assert celery.ask("control", "time_limit", add.name, "1", "2") == {
         "ok": "time limits set successfully"
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs import control
+from jobs import broker, control
 from jobs.control import inspect
 from jobs.control.inspecting import Worker
 from jobs.control.workers import Act, Answer, How
@@ -40,9 +40,9 @@ def start(project: Project, name: str = "w", *args: str, jobs: dict[str, Any] = 
     return worker
 
 
-def ask(act: Act, worker: str = "w", by: str = "ada") -> Answer:
-    """Command a worker, and wait for its answer."""
-    queue, command_id = control.workers.command(worker, act, by=by)
+def ask(act: Act, worker: str = "w", by: str = "ada", about: str = "") -> Answer:
+    """Command a worker, and wait for its answer. ``about``: a queue."""
+    queue, command_id = control.workers.command(worker, act, by=by, queue=about)
     return wait_for(lambda: control.workers.answered(queue, command_id), what=f"the answer: {act}")
 
 
@@ -125,6 +125,34 @@ def test_a_drain_can_be_called_off(project: Project, gate: Gate) -> None:
     gate.open()
     assert running.get(timeout=60)
     assert add.delay(1, 2).get(timeout=60) == 3
+
+
+def test_it_takes_on_a_queue_and_gives_up_another(project: Project, gate: Gate) -> None:
+    worker = start(project, jobs=SHORT)
+    assert ask(Act.ADD_QUEUE, about="low") == Answer(True)
+    assert "already" in ask(Act.ADD_QUEUE, about="low").text
+    assert add.apply_async((1, 2), queue="low").get(timeout=60) == 3
+    running = wait_at.delay(gate.path)
+    gate.wait_for()
+    assert ask(Act.CANCEL_QUEUE, about="default") == Answer(True)
+    wait_for(lambda: (one := told()) and list(one.queues) == ["low"])
+    # The child keeps its lease for what it runs.
+    (held,) = broker.get().consumers("default")
+    wait_for(lambda: broker.get().consumers("default")[0].lease > 0)
+    gate.open()
+    assert running.get(timeout=60)
+    wait_for(lambda: broker.get().consumers("default") == [], what="the end of its lease")
+    waiting = add.delay(1, 2)
+    # The next child as well claims from what is served now.
+    killed = kill_one_child(worker)
+    wait_for(lambda: (found := children(worker)) and killed not in found)
+    assert add.apply_async((3, 4), queue="low").get(timeout=60) == 7
+    assert on_redis() == (1, 0)
+    assert "the only one" in ask(Act.CANCEL_QUEUE, about="low").text
+    assert ask(Act.ADD_QUEUE, about="default").done
+    assert waiting.get(timeout=60) == 3
+    assert held.name not in {one.name for one in broker.get().consumers("default")}
+    assert worker.stop() == 0
 
 
 def test_a_worker_is_stopped(project: Project) -> None:

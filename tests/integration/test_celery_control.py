@@ -28,6 +28,7 @@ from jobs.worker.celery.listener import Listener, listener_of
 from jobs.worker.celery.state import WorkerState
 from jobs.worker.child import Options
 from jobs.worker.record.outcome import Done
+from jobs.worker.supervisor.queues import Queues, Size
 from jobs.worker.supervisor.reporter import Reporter
 from tests.services import Valkey, wait_for
 from tests.tasks import add
@@ -52,7 +53,9 @@ def listening(own_valkey: Valkey, settings: Settings) -> Iterator[Callable[..., 
     def start(*slots: Any, **jobs: Any) -> Listener:
         settings.JOBS = {**settings.JOBS, **jobs}
         options = Options(queues=("default",), name="w")
-        made = listener_of(WorkerState(options, slots, Reporter(options, slots)))
+        queues = Queues(options, slots)
+        reporter = Reporter(options, slots, queues)
+        made = listener_of(WorkerState(options, slots, reporter, queues, Size(1)))
         assert made is not None
         started.append(made)
         made.start()
@@ -137,6 +140,15 @@ def test_what_it_can_not_obey_stops_nothing(
     assert f"{add.name} [soft_time_limit=1.5]" in ask("registered", items)
     assert "ok" in ask("time_limit", {"task_name": add.name, "soft": 0})
     assert add.name in ask("registered", items)
+    assert "not declared" in ask("add_consumer", {"queue": "no-such"})["error"]
+    assert "TypeError" in ask("add_consumer", {"queue": ["low"]})["error"]
+    assert "already" in ask("add_consumer", {"queue": "default"})["ok"]
+    assert "not consuming" in ask("cancel_consumer", {"queue": "low"})["ok"]
+    assert "the only one" in ask("cancel_consumer", {"queue": "default"})["error"]
+    assert "from 1 to 10" in ask("pool_grow", {"n": 10})["error"]
+    assert "from 1 to 10" in ask("pool_shrink")["error"]
+    assert "TypeError" in ask("pool_grow", {"n": "1"})["error"]
+    assert "as it is told" in ask("autoscale", {"max": 3, "min": 1})["error"]
     assert "UnknownWorker" not in str(ask("shutdown"))  # a sentence: it has not reported
     # A key's name is made of what a client calls itself.
     strange = {"routing_key": "default", "exchange": "reply.celery.pidbox"}

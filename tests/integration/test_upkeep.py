@@ -148,4 +148,18 @@ def test_a_worker_listens_at_its_open_queues_alone(settings: Settings) -> None:
     settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {}, "foreign": {"open": True}}}
     for burst, listens in ((False, ["foreign"]), (True, [])):
         options = Options(queues=("default", "foreign"), name="w", burst=burst)
-        assert [one.queue for one in Supervisor(options, Starter())._ringers] == listens
+        supervisor = Supervisor(options, Starter())
+        supervisor._ring()
+        ringers = supervisor._ringers
+        assert list(ringers) == listens
+        for ringer in ringers.values():
+            ringer.stop()
+
+
+def test_it_listens_at_those_that_it_takes_on(settings: Settings) -> None:
+    settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {}, "foreign": {"open": True}}}
+    supervisor = Supervisor(Options(queues=("default",), name="w"), Starter())
+    for change, listens in (("take_on", ["foreign"]), ("give_up", [])):
+        assert getattr(supervisor._queues, change)("foreign")
+        supervisor._ring()
+        assert list(supervisor._ringers) == listens

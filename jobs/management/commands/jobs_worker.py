@@ -25,12 +25,17 @@ resume   claim again, also after quiet and drain
 drain    claim nothing more, and stop when nothing runs any more
 stop     stop as after SIGTERM
 restart  replace the children one by one with new code, as after SIGHUP
+add-queue, cancel-queue
+         claim from a further queue, or no longer from one, until it is restarted
 stack    print what all its threads are doing
 tasks    print the names of the tasks that it knows"""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("act", choices=[act.value for act in Act])
         parser.add_argument("worker", help=_("its name, as jobs_inspect workers shows it"))
+        parser.add_argument(
+            "queue", nargs="?", default="", help=_("of add-queue and cancel-queue: its name")
+        )
         parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
         parser.add_argument(
             "--timeout",
@@ -43,7 +48,12 @@ tasks    print the names of the tasks that it knows"""
 
     def operate(self, **options: Any) -> None:
         worker, act = options["worker"], Act(options["act"])
-        place = control.workers.command(worker, act, by=options["by"] or user())
+        about_queue = act in (Act.ADD_QUEUE, Act.CANCEL_QUEUE)
+        if about_queue != bool(options["queue"]):
+            raise CommandError(_("Name a queue for add-queue and cancel-queue, and for no other."))
+        place = control.workers.command(
+            worker, act, by=options["by"] or user(), queue=options["queue"]
+        )
         ends = time.monotonic() + options["timeout"]
         while (answer := control.workers.answered(*place)) is None:
             if time.monotonic() >= ends:

@@ -222,7 +222,7 @@ def stats(state: WorkerState, **_: Any) -> _Answer:
         "uptime": round(time.monotonic() - state.started),
         "pool": {
             "implementation": "jobs.worker",
-            "max-concurrency": options.processes * max(1, options.threads),
+            "max-concurrency": state.size.wanted * max(1, options.threads),
             "processes": list(state.pids().values()),
             "max-tasks-per-child": conf.get().max_tasks_per_child or "N/A",
             "put-guarded-by-semaphore": False,
@@ -349,6 +349,47 @@ def time_limit(
 
 
 @control_command
+def add_consumer(state: WorkerState, queue: str, **_: Any) -> _Answer:
+    """Until the worker is restarted. The exchange and key that a client names are left out: the
+    settings say which queues there are, and where they are bound."""
+    try:
+        changed = state.changing.take_on(queue)
+    except JobsError as error:
+        return _error(str(error))
+    return _ok(f"add consumer {queue}" if changed else f"already consuming from {queue!r}")
+
+
+@control_command
+def cancel_consumer(state: WorkerState, queue: str, **_: Any) -> _Answer:
+    """Until the worker is restarted."""
+    try:
+        changed = state.changing.give_up(queue)
+    except JobsError as error:
+        return _error(str(error))
+    return _ok(f"no longer consuming from {queue}" if changed else f"not consuming from {queue!r}")
+
+
+@control_command
+def pool_grow(state: WorkerState, n: int = 1, **_: Any) -> _Answer:
+    """Until the worker is restarted."""
+    return _resized(state, n, "pool will grow")
+
+
+@control_command
+def pool_shrink(state: WorkerState, n: int = 1, **_: Any) -> _Answer:
+    """Until the worker is restarted. Those that go finish what they run."""
+    return _resized(state, -n, "pool will shrink")
+
+
+def _resized(state: WorkerState, by: int, text: str) -> _Answer:
+    try:
+        state.size.change(by)
+    except JobsError as error:
+        return _error(str(error))
+    return _ok(text)
+
+
+@control_command
 def shutdown(state: WorkerState, **_: Any) -> _Answer:
     return _commanded(state, Act.STOP, "the worker stops, and what runs may finish")
 
@@ -367,28 +408,9 @@ def _commanded(state: WorkerState, act: Act, text: str) -> _Answer:
     return _ok(text)
 
 
-def _refused(name: str, text: str) -> None:
-    def refuse(state: WorkerState, *_: Any, **__: Any) -> _Answer:
-        return _error(text)
-
-    refuse.__qualname__ = name
-    control_command(name=name)(refuse)
-
-
-_QUEUES = (
-    "The queues of a worker are those it was started with: start runworker with others, or pause a "
-    "queue for all workers by manage.py jobs_pause."
-)
-_PROCESSES = "A worker has the processes it was started with: start runworker with others."
-
-for _name, _text in {
-    "add_consumer": _QUEUES,
-    "cancel_consumer": _QUEUES,
-    "pool_grow": _PROCESSES,
-    "pool_shrink": _PROCESSES,
-    "autoscale": _PROCESSES,
-}.items():
-    _refused(_name, _text)
+@control_command
+def autoscale(state: WorkerState, *_: Any, **__: Any) -> _Answer:
+    return _error("A worker has as many processes as it is told: see pool_grow and pool_shrink.")
 
 
 # ------------------------------------------------------------------------------- parts of answers

@@ -12,6 +12,7 @@ from jobs.control import inspecting
 from jobs.control.inspecting import Place
 from jobs.worker.celery.events import hostname_of
 from jobs.worker.child import Options
+from jobs.worker.supervisor.queues import Queues, Size
 from jobs.worker.supervisor.reporter import Reporter
 from jobs.worker.supervisor.slot import Slot
 
@@ -27,14 +28,24 @@ class Active(NamedTuple):
 class WorkerState:
     """One worker. Commands get it as their first argument."""
 
-    def __init__(self, options: Options, slots: Sequence[Slot], reporter: Reporter) -> None:
+    def __init__(
+        self,
+        options: Options,
+        slots: Sequence[Slot],
+        reporter: Reporter,
+        changing: Queues,
+        size: Size,
+    ) -> None:
         self.options = options
         self.slots = slots
         self._reporter = reporter
         #: The worker's own name, and that for Celery's clients.
         self.worker = options.name
         self.hostname = hostname_of(options.name)
-        self.queues = options.queues
+        #: Takes queues on and gives them up.
+        self.changing = changing
+        #: How many children it is to have.
+        self.size = size
         self.pid = os.getpid()
         #: When it started (monotonic).
         self.started = time.monotonic()
@@ -42,6 +53,11 @@ class WorkerState:
         self.clock = 0
         #: Set to have a heartbeat sent at once.
         self.beat = threading.Event()
+
+    @property
+    def queues(self) -> tuple[str, ...]:
+        """What it claims from."""
+        return self.changing.served
 
     def forward(self) -> int:
         """The clock of the next thing that is told."""

@@ -16,7 +16,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from django.db import Error as DatabaseError
 from django.db import connections
@@ -100,6 +100,14 @@ class Order:
         if not self._weights:
             return self.queues
         return sorted(self._marks, key=self._marks.__getitem__)  # equal ones: as they were given
+
+    def use(self, queues: Sequence[str]) -> None:
+        """Ask these queues from now on. New ones have a weight of 1, and begin like one that was
+        empty."""
+        self.queues = queues
+        if self._weights:
+            self._weights = {queue: self._weights.get(queue, 1) for queue in queues}
+            self._marks = {queue: self._marks.get(queue, self._now) for queue in queues}
 
     def asked(self, queue: str, count: int, *, got: int) -> None:
         """Note that a queue was asked for so many messages, and gave so many."""
@@ -360,6 +368,8 @@ class Cursor:
         self.due = math.inf
         #: Whether it was paused then.
         self.paused = False
+        #: Whether nothing more is to be claimed from it. What was claimed goes on.
+        self.given_up = False
 
     def wanted(self, now: float) -> bool:
         """Whether to ask it (``now``: monotonic)."""
@@ -413,6 +423,8 @@ class Consumer:
         self._shards = {queue: Shards(queue) for queue in order.queues}
         #: Shard → its cursor.
         self._cursors: dict[str, Cursor] = {}
+        #: The queues that it was started with, and `Board.changes` when they last were changed.
+        self._first, self._changes = order.queues, 0
         for queue, shards in self._shards.items():
             self._cursors |= {cursor.shard: cursor for cursor in shards.grow([queue])}
         #: When to look at how many shards there are (monotonic); 0.0: it hasn't looked yet.
@@ -531,6 +543,8 @@ class Consumer:
         self._answered = False
         if self._returning:
             self._return()
+        if self._board.changes != self._changes:
+            self._change_queues()
         if (now := time.monotonic()) >= self._grow_at:
             self._grow()
             self._grow_at = now + _SHARDS * self._conf.poll_seconds
@@ -560,7 +574,7 @@ class Consumer:
             over = self._burst and self._idling.idle and self._recorder.idle
             if not self._empty and self._claim(room):
                 return
-            over = over and not any(cursor.away for cursor in self._cursors.values())
+            over = over and not any(cursor.away for cursor in self._served())
             if over and self._until_due() > _AT_ONCE:
                 self._stop()
                 return
@@ -617,20 +631,47 @@ class Consumer:
 
     # ------------------------------------------------------------------ claiming
 
+    def _change_queues(self) -> None:
+        """Take on and give up the queues that the supervisor has named. What was claimed and isn't
+        started goes back."""
+        said = self._board.queues()
+        if said is None:
+            return  # the next step finds it written
+        self._changes, added, given_up = said
+        for queue in added:
+            self._shards.setdefault(queue, Shards(queue))
+            if self._conf.queue(queue).open:
+                self._idling.poll = min(self._idling.poll, 1.0)
+        self._order.use([one for one in (*self._first, *added) if one not in given_up])
+        for cursor in self._cursors.values():
+            cursor.given_up = cursor.queue not in self._order.queues
+            cursor.awake = True
+        self._add({queue: [queue] for queue in added})
+        self._grow_at, self._empty = 0.0, False
+        self._returning += each(self._unstarted())  # the next step returns them
+
+    def _served(self) -> Iterator[Cursor]:
+        """The shards that it claims from."""
+        return (cursor for cursor in self._cursors.values() if not cursor.given_up)
+
     def _grow(self) -> None:
         """Find out which shards the queues have."""
-        names = broker.get().all_shards(list(self._shards))
+        new = self._add(broker.get().all_shards(list(self._order.queues)))
+        if new and self._grow_at:
+            said = ", ".join(shown(cursor.shard) for cursor in new)
+            log.warning("%s: claims from new shards of its queues: %s", self.name, said)
+
+    def _add(self, names: Mapping[str, Sequence[str]]) -> list[Cursor]:
+        """Claim from these shards of the queues as well; those that are new."""
         new = [cursor for queue, some in names.items() for cursor in self._shards[queue].grow(some)]
         if not new:
-            return
+            return []
         self._cursors |= {cursor.shard: cursor for cursor in new}
         self._lets_sleep = len(self._cursors) > 1 and not self._burst
         self._empty = False
         for cursor in new:
             cursor.awake = not self._lets_sleep
-        if self._grow_at:
-            said = ", ".join(shown(cursor.shard) for cursor in new)
-            log.warning("%s: claims from new shards of its queues: %s", self.name, said)
+        return new
 
     def _claim(self, room: int) -> bool:
         """Claim from one queue after the other. Returns whether to claim again before waiting."""
@@ -689,7 +730,7 @@ class Consumer:
         if self._rang:
             self._rang = False
             return
-        asleep = [one for one in self._cursors.values() if not (one.awake or one.out_until)]
+        asleep = [one for one in self._served() if not (one.awake or one.out_until)]
         if now >= self._look_at:
             poll = self._idling.poll
             self._look_at = now + (poll if self._idling.idle else min(_LOOK_AGAIN, poll))
@@ -718,7 +759,7 @@ class Consumer:
         known."""
         open_ = [
             one.due
-            for one in self._cursors.values()
+            for one in self._served()
             if not (one.out_until or self._recorder.stuck(one.shard))
         ]
         return max(0.0, min(open_, default=math.inf) - time.monotonic())
@@ -740,7 +781,7 @@ class Consumer:
         cursor.away = not refused
         cursor.out_until = time.monotonic() + pause
         cursor.awake = True  # asked then
-        if all(one.away for one in self._cursors.values()):
+        if all(one.away for one in self._served()):
             raise error
 
     def _take_in(self, cursor: Cursor) -> None:
@@ -749,7 +790,7 @@ class Consumer:
         if not cursor.away:
             log.warning("%s: queue %s can be used again", self.name, shown(cursor.shard))
         cursor.away = False
-        if self._partly.missing and not any(one.away for one in self._cursors.values()):
+        if self._partly.missing and not any(one.away for one in self._served()):
             self._partly.back()
 
     def _take(self, cursor: Cursor, claim: Claim) -> int:
@@ -790,7 +831,10 @@ class Consumer:
         deliveries = self._quarantine.hold(answer.deliveries)
         if self._gathering.wanted:
             deliveries = self._gathering.add(deliveries, claimed)
-        self._submit(deliveries)
+        if cursor.given_up:
+            self._returning += each(deliveries)
+        else:
+            self._submit(deliveries)
         if idle and deliveries:
             # The runner has been woken, and now needs the interpreter. It would get it when this
             # thread waits next, a tenth of a millisecond of code later.
@@ -871,15 +915,16 @@ class Consumer:
             if self._stopping:
                 return
             if len(self._cursors) > 1 or self._burst:
-                queues = [c.shard for c in self._cursors.values() if not c.out_until]
-                if len(queues) < len(self._cursors):
-                    until = min(c.out_until for c in self._cursors.values() if c.out_until)
+                served = list(self._served())
+                queues = [c.shard for c in served if not c.out_until]
+                if len(queues) < len(served):
+                    until = min(c.out_until for c in served if c.out_until)
                     timeout = min(timeout, max(0.0, until - time.monotonic()))
                 # Ended by senders, who ring the bell. In a burst the recorder doesn't, so the
                 # time limit is short.
                 if queues:
                     rang = broker.get().wait(queues, timeout)
-                    if self._partly.missing and len(queues) == len(self._cursors):
+                    if self._partly.missing and len(queues) == len(served):
                         self._partly.back()
                     if rang is not None and self._lets_sleep:
                         self._rang = True
@@ -905,18 +950,23 @@ class Consumer:
             if len(self._cursors) == 1 or not error.partly:
                 raise
             # The next step finds out whose node is away.
-            for cursor in self._cursors.values():
+            for cursor in self._served():
                 if not cursor.out_until:
                     self._wake(cursor)
             time.sleep(self._partly.away(error))
             return
         finally:
             self.waiting = False
+        if self._board.changes != self._changes:
+            self._change_queues()  # it may have given up the one that it waited for
         self._take(cursor, claim)
         # It gave less than was asked for: to claim again at once would bring nothing, and only
         # compete with the task that was handed over just now. (Foreign senders ring no bell.)
         short = len(claim.messages) < min(room, CLAIM_MOST)
-        self._empty = short and claim.resume is None and not (cursor.open and claim.messages)
+        alone = len(self._cursors) == 1  # it may have taken on another meanwhile
+        self._empty = (
+            short and alone and claim.resume is None and not (cursor.open and claim.messages)
+        )
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()

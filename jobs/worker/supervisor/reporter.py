@@ -20,6 +20,7 @@ from jobs.timing import clock
 from jobs.worker.board import place_of
 from jobs.worker.child import Options
 from jobs.worker.machine import memory_of
+from jobs.worker.supervisor.queues import Queues
 from jobs.worker.supervisor.slot import Left, Slot
 
 #: Seconds between two reports at least.
@@ -39,17 +40,20 @@ class Reporter:
     renewal and, once a second at most, when other tasks run than before.
     """
 
-    def __init__(self, options: Options, slots: Sequence[Slot]) -> None:
+    def __init__(self, options: Options, slots: Sequence[Slot], queues: Queues) -> None:
         self._options = options
         self._slots = slots
+        self._queues = queues
         self._started = time.time()
         #: What the children may claim from.
         self.shards: Sequence[str] = options.queues
         #: What the worker is doing: see `jobs.control.inspecting.Worker.state`.
         self.state = "running"
-        #: What ran at the last report, in which state, and when that was (monotonic).
+        #: What ran at the last report, in which state, of which queues, and when that was
+        #: (monotonic).
         self._said: list[Place] = []
         self._said_state = ""
+        self._said_queues: Sequence[str] = ()
         self._said_at = 0.0
         #: Children that have ended, and aren't noted yet.
         self._gone: list[Gone] = []
@@ -60,6 +64,8 @@ class Reporter:
         if now - self._said_at < _REPORT_PAUSE:
             return False
         if self._gone or self.state != self._said_state:
+            return True
+        if self._queues.served != self._said_queues:
             return True
         return {place[1:3] for place in self.running()} != {place[1:3] for place in self._said}
 
@@ -78,15 +84,16 @@ class Reporter:
     def report(self, queues: Sequence[str]) -> None:
         """``queues``: the one that has this worker's reports."""
         self._said, self._said_at = self.running(), time.monotonic()
-        self._said_state = self.state
+        self._said_state, self._said_queues = self.state, self._queues.served
         options = self._options
+        processes = sum(not slot.retired for slot in self._slots)
         said = {
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "started": self._started,
-            "queues": options.queues,
-            "processes": options.processes,
-            "capacity": options.processes * max(1, options.threads),
+            "queues": self._said_queues,
+            "processes": processes,
+            "capacity": processes * max(1, options.threads),
             "processed": sum(slot.processed for slot in self._slots),
             "failed": sum(slot.failures for slot in self._slots),
             "consumers": [slot.consumer for slot in self._slots if slot.process],
@@ -117,7 +124,7 @@ class Reporter:
     def leave(self, how: How, why: str) -> None:
         """Replace the report by a note of how this worker ended. Should the broker be away, readers
         can tell by the ended leases."""
-        name, queue = self._options.name, self._options.queues[0]
+        name, queue = self._options.name, self._queues.home
         ended = Gone(name, how, why, clock.now(), socket.gethostname(), os.getpid())
         with contextlib.suppress(BrokerUnavailable):
             for child in self._gone:

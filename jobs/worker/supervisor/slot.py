@@ -8,6 +8,7 @@ import logging
 import os
 import secrets
 import signal
+import threading
 import time
 from typing import NamedTuple
 
@@ -46,6 +47,10 @@ class Slot:
     def __init__(self, number: int, options: Options, starter: Starter) -> None:
         self.number = number
         self._options = options
+        #: Of the options: those that the child was started with.
+        self._queues: tuple[str, ...] = options.queues
+        #: Held while a child is started, and while its queues change.
+        self._lock = threading.Lock()
         self._starter = starter
         self.consumer = ""
         self.process: Process | None = None
@@ -70,6 +75,8 @@ class Slot:
         self.failed = ""
         #: Names of the tasks that the child knows, once it was asked.
         self._tasks: list[str] | None = None
+        #: Whether there is to be no other child.
+        self.retired = False
         #: Whether the last child has done all its work, and didn't end only to be replaced.
         self.done = False
 
@@ -90,6 +97,16 @@ class Slot:
         self._quiet = quiet
         if self.process and self._board:
             self._board.quiet = quiet
+
+    def use(self, options: Options) -> None:
+        """Have the child, and those that follow it, claim from the queues of these options. Other
+        threads may ask for it."""
+        with self._lock:
+            self._options = options
+            if self.process and self._board:
+                added = [one for one in options.queues if one not in self._queues]
+                given_up = [one for one in self._queues if one not in options.queues]
+                self._board.change_queues(added, given_up)
 
     def note_loss(self) -> None:
         """Tell the child that the broker may have lost what it holds."""
@@ -139,7 +156,8 @@ class Slot:
         self._killed, self._sent, self._leaves = {}, set(), float("inf")
         self.failed, self.done, self._tasks = "", False, None
         try:
-            with contextlib.ExitStack() as undo:
+            with self._lock, contextlib.ExitStack() as undo:
+                self._queues = self._options.queues
                 board = self._board = Board.make(self._options.places)
                 undo.callback(board.close)
                 board.quiet = self._quiet
@@ -175,7 +193,8 @@ class Slot:
         assert self._board is not None
         pid, code = self.process.pid, self.process.wait()
         os.close(self._tie)
-        self.process = None
+        with self._lock:
+            self.process = None
         board = self._board
         running = frozenset(place.delivery for place in board.running())
         self._processed += board.processed

@@ -22,13 +22,14 @@ from types import FrameType
 from jobs import broker, conf
 from jobs.broker.sharding import queue_of, shown
 from jobs.control.workers import ANSWER_KEPT, FEW_QUEUES, Act, Answer, Command, How
-from jobs.exceptions import BrokerUnavailable, QueueRefused
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused, UnknownQueue
 from jobs.worker.board import scratch
 from jobs.worker.celery.listener import listener_of
 from jobs.worker.celery.state import WorkerState
 from jobs.worker.child import Options
 from jobs.worker.loops import Backoff
 from jobs.worker.supervisor import comparing, upkeep
+from jobs.worker.supervisor.queues import Queues, Size
 from jobs.worker.supervisor.reload import Health, Watch
 from jobs.worker.supervisor.reporter import Reporter
 from jobs.worker.supervisor.slot import Left, Slot
@@ -57,6 +58,8 @@ class Supervisor:
         self._conf = conf.get()
         self._starter = starter
         self._slots = [Slot(number, options, starter) for number in range(1, options.processes + 1)]
+        self._queues = Queues(options, self._slots)
+        self._size = Size(options.processes)
         #: Ended children whose messages could not be given back yet.
         self._left: list[Left] = []
         #: Slots and their children that are still to be replaced by children with the new code.
@@ -71,16 +74,18 @@ class Supervisor:
         #: What fails on which queue → the kind of its error.
         self._refused: dict[tuple[str, str], type[Exception]] = {}
         self._relay = upkeep.Relay()
-        # A burst doesn't wait for messages.
-        queues = () if options.burst else options.queues
-        self._ringers = [upkeep.Ringer(q) for q in queues if self._conf.queue(q).open]
+        #: Open queue → what waits for its messages; and the queues for which that was looked up.
+        self._ringers: dict[str, upkeep.Ringer] = {}
+        self._rung: tuple[str, ...] = ()
         self._comparison = comparing.Comparison(options.name)
         #: When to ask next whether the broker may have lost messages (monotonic).
         self._doubt_at = 0.0 if self._conf.recover else float("inf")
         self._health = Health(options.health_file)
-        self._reporter = Reporter(options, self._slots)
+        self._reporter = Reporter(options, self._slots, self._queues)
         #: Obeys Celery's clients, if it may.
-        self._listener = listener_of(WorkerState(options, self._slots, self._reporter))
+        self._listener = listener_of(
+            WorkerState(options, self._slots, self._reporter, self._queues, self._size)
+        )
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
@@ -121,8 +126,6 @@ class Supervisor:
         self._relay.start()
         if self._listener:
             self._listener.start()
-        for ringer in self._ringers:
-            ringer.start()
         while not self.step():
             links = [one.fileno() for one in (self._trial, self._starter.loading) if one]
             wakes = [wakeup, *(fd for fd in links if fd >= 0)]
@@ -135,7 +138,7 @@ class Supervisor:
         self._relay.stop()
         if self._listener:
             self._listener.stop()
-        for ringer in self._ringers:
+        for ringer in self._ringers.values():
             ringer.stop()
         self._comparison.stop()
         why = self._why if self._stops else "the queues were empty"
@@ -192,13 +195,48 @@ class Supervisor:
         if not self._was_ready and all(slot.ready for slot in self._slots):
             self._was_ready = True
             self._tell(f"worker {self.options.name} is ready")
+        self._ring()
+        self._resize()
         self._keep_order()
         if any(slot.process for slot in self._slots):
             return False
         return bool(self._stops) or all(self._is_over(slot) for slot in self._slots)
 
+    def _ring(self) -> None:
+        """Wait for the messages of foreign senders on the open queues that are served now. A burst
+        doesn't wait for messages."""
+        served = () if self.options.burst else self._queues.served
+        if served == self._rung:
+            return
+        self._rung = served
+        for queue in self._ringers.keys() - {*served}:
+            self._ringers.pop(queue).stop()
+        for queue in served:
+            if queue not in self._ringers and self._conf.queue(queue).open:
+                self._ringers[queue] = upkeep.Ringer(queue)
+                self._ringers[queue].start()
+
+    def _resize(self) -> None:
+        """Have as many children as are wanted now. Those that are too many finish what they run."""
+        wanted = self._size.wanted
+        if wanted == sum(not slot.retired for slot in self._slots):
+            return
+        for number in range(len(self._slots) + 1, wanted + 1):
+            slot = Slot(number, self._queues.options, self._starter)
+            slot.set_quiet(self._quiet)
+            self._slots.append(slot)
+            slot.use(self._queues.options)  # it may just have changed
+        for slot in self._slots:
+            slot.retired = slot.number > wanted
+            if slot.retired:
+                slot.signal(signal.SIGTERM)
+        log.warning("worker %s has %d processes now", self.options.name, wanted)
+
     def _is_over(self, slot: Slot) -> bool:
-        """Whether it starts no other child: with ``burst``, unless the last one died at work."""
+        """Whether it starts no other child: when it is retired and, with ``burst``, unless the last
+        one died at work."""
+        if slot.retired:
+            return True
         return self.options.burst and (slot.done or bool(slot.failed))
 
     def _pause(self) -> float:
@@ -267,7 +305,7 @@ class Supervisor:
         if not self._outdated:
             return
         slot, consumer = self._outdated[0]
-        if slot.ready and slot.consumer != consumer:
+        if slot.retired or (slot.ready and slot.consumer != consumer):
             self._outdated.pop(0)
             if self._outdated:
                 self._outdated[0][0].signal(signal.SIGTERM)
@@ -291,7 +329,7 @@ class Supervisor:
         news = bool(self._left) or self._reporter.has_news(now)
         if not renewing and (self._patience.missing or not (news or listening)):
             return
-        first = self.options.queues[:1]
+        first = [self._queues.home]
         try:
             for left in list(self._left):
                 return_deliveries = functools.partial(
@@ -322,11 +360,11 @@ class Supervisor:
     def _renew(self) -> None:
         lease = self._conf.lease_seconds
         alive = [slot.consumer for slot in self._slots if slot.process]
-        queues, shards = self.options.queues, self._shards()
+        queues, shards = self._queues.served, self._shards()
         self._reporter.shards = shards
         # With many queues, the children have leases on the first, and where they hold something: a
         # claim gives them one. Then only queues with consumers need any care.
-        always = set(queues if len(queues) <= FEW_QUEUES else queues[:1])
+        always = set(queues if len(queues) <= FEW_QUEUES else [self._queues.home])
         others = [shard for shard in shards if shard not in always]
         attended = set(broker.get().attended(others)) if others else set()
 
@@ -343,7 +381,7 @@ class Supervisor:
         self._each_queue("renew leases", renew, where)
         self._each_queue("look for shards without use", self._forget_unused)
         # So that operators find them.
-        undeclared = [queue for queue in self.options.queues if queue not in self._conf.queues]
+        undeclared = [queue for queue in queues if queue not in self._conf.queues]
         self._each_queue("be seen", broker.get().remember_queues, undeclared)
         if any(slot.ready for slot in self._slots):
             self._health.touch()
@@ -353,7 +391,7 @@ class Supervisor:
     def _doubt(self) -> None:
         """If the broker may have lost messages, put back what the children hold, and send again
         what is missing. A burst is over when its queues are empty, and waits for nothing."""
-        queues = comparing.doubtful(self.options.queues)
+        queues = comparing.doubtful(self._queues.attended)
         if queues:
             for slot in self._slots:
                 slot.note_loss()
@@ -362,8 +400,8 @@ class Supervisor:
         self._doubt_at = time.monotonic() + comparing.look_seconds()
 
     def _shards(self) -> list[str]:
-        """The shards of this worker's queues."""
-        found = broker.get().all_shards(self.options.queues)
+        """The shards of this worker's queues, and of those that it has given up."""
+        found = broker.get().all_shards(self._queues.attended)
         return list(itertools.chain.from_iterable(found.values()))
 
     def _forget_unused(self, queues: Sequence[str]) -> None:
@@ -384,7 +422,7 @@ class Supervisor:
         the other nodes of a Cluster, leases have to be renewed all the same.
         """
         failed = False
-        for queue in self.options.queues if queues is None else queues:
+        for queue in self._queues.attended if queues is None else queues:
             try:
                 # A node that has not answered isn't waited for again, queue by queue.
                 with broker.get().briefly(insist=False) if self._away else contextlib.nullcontext():
@@ -439,7 +477,8 @@ class Supervisor:
         if command.act is Act.TASKS:
             self._answer_tasks(command.id)
             return
-        log.warning("worker %s is to %s, asked by %s", self.options.name, command.act, who)
+        asked = f"{command.act} {command.queue}".rstrip()
+        log.warning("worker %s is to %s, asked by %s", self.options.name, asked, who)
         if self._stops and command.act is not Act.STACK:
             self._answer(command.id, Answer(False, "It is stopping."))
             return
@@ -456,6 +495,9 @@ class Supervisor:
             case Act.STOP:
                 self._why = f"asked by {who}"
                 self._stops = 1
+            case Act.ADD_QUEUE | Act.CANCEL_QUEUE:
+                self._answer(command.id, self._change_queues(command))
+                return
             case Act.RESTART:
                 self._reload_asked, self._reload_command = True, command.id
                 return
@@ -466,6 +508,18 @@ class Supervisor:
                     slot.ask_for_stacks()
                 return
         self._answer(command.id, Answer(True))
+
+    def _change_queues(self, command: Command) -> Answer:
+        take_on = command.act is Act.ADD_QUEUE
+        change = self._queues.take_on if take_on else self._queues.give_up
+        try:
+            changed = change(command.queue)
+        except (UnknownQueue, ConfigurationError) as error:
+            return Answer(False, str(error))
+        if changed:
+            return Answer(True)
+        claims = "claims from it already" if take_on else "doesn't claim from it"
+        return Answer(False, f"Queue {command.queue!r}: worker {self.options.name!r} {claims}.")
 
     def _answer_tasks(self, command_id: str) -> None:
         """Tell which tasks the child knows that was started last."""
@@ -500,7 +554,7 @@ class Supervisor:
 
     def _answer(self, command_id: str, answer: Answer) -> None:
         try:
-            broker.get().answer(self.options.queues[0], command_id, answer.dumps(), ANSWER_KEPT)
+            broker.get().answer(self._queues.home, command_id, answer.dumps(), ANSWER_KEPT)
         except BrokerUnavailable as error:
             log.warning("the answer to an operator is lost, for the broker is away: %s", error)
 

@@ -41,11 +41,29 @@ def answers() -> Iterator[list[Answer]]:
     thread.join()
 
 
-@pytest.mark.parametrize("act", [act for act in Act if act not in (Act.STACK, Act.TASKS)])
+ABOUT_QUEUES = (Act.ADD_QUEUE, Act.CANCEL_QUEUE)
+
+
+@pytest.mark.parametrize(
+    "act", [act for act in Act if act not in (Act.STACK, Act.TASKS, *ABOUT_QUEUES)]
+)
 def test_it_does_what_was_asked(answers: list[Answer], act: Act) -> None:
     answers.append(Answer(True))
     assert run("jobs_worker", act, "w", "--by", "ada") == "Worker w does what was asked.\n"
     assert answers == []
+
+
+@pytest.mark.parametrize("act", ABOUT_QUEUES)
+def test_its_queues_change(answers: list[Answer], act: Act) -> None:
+    answers.append(Answer(True))
+    printed = run("jobs_worker", act, "w", "low", "--by", "ada")
+    assert printed == "Worker w does what was asked.\n"
+    with pytest.raises(CommandError, match="Name a queue"):
+        run("jobs_worker", act, "w")
+    with pytest.raises(CommandError, match="Name a queue"):
+        run("jobs_worker", "quiet", "w", "low")
+    with pytest.raises(CommandError, match=r"'lo' is not declared .* 'low'"):
+        run("jobs_worker", act, "w", "lo")
 
 
 def test_stacks_are_printed(answers: list[Answer]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.message import Killed
+from jobs.worker import board as board_module
 from jobs.worker.board import Board, Running, key
 
 
@@ -146,3 +147,21 @@ def test_keys_tell_deliveries_apart() -> None:
         board.begin(0, key("mail", number))
         assert [place.delivery for place in board.running()] == [key("mail", number)]
         board.close()
+
+
+def test_queues_that_change(board: Board) -> None:
+    first = board.changes
+    board.change_queues(["low"], ["default", "é"])
+    changes, added, given_up = board.queues() or (0, [], [])
+    assert changes == board.changes != first
+    assert (added, given_up) == (["low"], ["default", "é"])
+    longest = [chr(0x10000 + n) * 255 for n in range(board_module.MOST_CHANGES)]
+    board.change_queues(longest, [])
+    assert board.queues() == (board.changes, longest, [])
+    assert board.running() == []
+
+
+def test_queues_that_are_being_written(board: Board) -> None:
+    board.change_queues(["low"], [])
+    board._say(board_module._CHANGES, board.changes + 1)
+    assert board.queues() is None

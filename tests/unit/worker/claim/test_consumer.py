@@ -333,6 +333,20 @@ def test_where_one_at_a_time_is_run_nobody_waits(board: Board) -> None:
     assert not house.quarantine.busy
 
 
+def test_an_order_of_other_queues() -> None:
+    strict = Order(["high", "low"], [])
+    strict.use(["low", "new"])
+    assert list(strict.next()) == ["low", "new"]
+    turns = Order(list(WEIGHTS), list(WEIGHTS.values()))
+    passes(turns, busy(), 100)
+    turns.use(["high", "low", "new"])
+    asked = passes(turns, busy(high=100, low=100, new=100), 80)
+    found = totals(asked)
+    # New ones weigh as much as `low`.
+    for queue, count in (("high", 60), ("low", 10), ("new", 10)):
+        assert abs(found[queue] - count) <= 1
+
+
 # ------------------------------------------------------------------------------ the whole consumer
 
 
@@ -555,3 +569,84 @@ def test_a_burst_waits_for_a_node_that_is_away(
     port.away.clear()
     while not stopped:
         consumer.step()
+
+
+def test_queues_that_are_taken_on_and_given_up(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = MemoryBroker()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    monkeypatch.setattr(port, "all_shards", lambda queues: {one: [one] for one in queues})
+    consumer = Consumer(
+        "w",
+        Order(["default"], []),
+        house.runners,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    monkeypatch.setattr(consumer._idling, "for_bell", lambda until: 0.0)
+
+    def send(queue: str, number: int) -> None:
+        port.push([Outgoing(queue, message.encode(house.delivery(number, 0).message))])
+
+    def claimed() -> set[int]:
+        for _ in range(4):
+            consumer.step()
+        return set(house.started)
+
+    send("low", 1)
+    assert claimed() == set()
+    board.change_queues(["low"], [])
+    wait_for(lambda: claimed() == {1})
+    board.change_queues([], ["default"])
+    send("default", 2)
+    send("low", 3)
+    assert claimed() == {1}  # the board says all that has changed: `low` is given up, too
+    assert [port.stats(queue).waiting for queue in ("default", "low")] == [1, 1]
+    board.change_queues(["low"], ["default"])
+    wait_for(lambda: claimed() == {1, 3})
+    board.change_queues([], [])
+    wait_for(lambda: claimed() == {1, 2, 3})
+    house.go.release(3)
+
+
+class Changed(MemoryBroker):
+    """While the consumer waits for the bell of its only queue, this happens, and the bell rings."""
+
+    change: Any
+
+    def wait_and_claim(self, queue: str, *args: Any) -> Claim:
+        self.change()
+        return super().claim(queue, *args[:-1])
+
+
+def test_queues_that_change_while_it_waits_for_the_bell(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = Changed()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    monkeypatch.setattr(port, "all_shards", lambda queues: {one: [one] for one in queues})
+    consumer = Consumer(
+        "w",
+        Order(["default"], []),
+        house.runners,
+        Recorder("w"),
+        board,
+        burst=False,
+        stop=lambda: None,
+    )
+    monkeypatch.setattr(consumer._idling, "for_bell", lambda until: 0.0)
+
+    def change() -> None:
+        board.change_queues(["low"], ["default"])
+        for number, queue in ((1, "default"), (2, "low")):
+            port.push([Outgoing(queue, message.encode(house.delivery(number, 0).message))])
+
+    port.change = change
+    for _ in range(4):
+        consumer.step()
+    wait_for(lambda: house.started == [2])
+    assert [port.stats(queue).waiting for queue in ("default", "low")] == [1, 0]
+    assert port.stats("default").in_flight == 0
