@@ -25,6 +25,7 @@ from typing import (
     cast,
 )
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections
 from django.db.models import QuerySet
 
@@ -693,6 +694,13 @@ def refuse_others(
 
 def _recorded(row: TaskResult | None) -> str:
     return str(row.state) if row else str(State.PENDING)
+
+
+def row_of(task_id: str) -> TaskResult | None:
+    """The row of a call, if it has one that can be asked for here: in async code it can't."""
+    with contextlib.suppress(SynchronousOnlyOperation):
+        return _rows().filter(id=task_id).defer("message", "result", "traceback").first()
+    return None
 
 
 def _rows() -> QuerySet[TaskResult]:

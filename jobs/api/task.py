@@ -384,11 +384,20 @@ class Task(Generic[P, R_co]):
         """Give the running call a state of its own until it ends, and JSON that says more.
 
         It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are kept until the task raises
-        `Ignore`: then that is its end, and ``meta`` its result. ``task_id`` is Celery's, and can
-        only be the running call's. Raises `ValueError` for another call's id and for a state that
-        only the worker can give, `NotSerializable`, `MessageTooLarge`.
+        `Ignore`: then that is its end, and ``meta`` its result.
+
+        ``task_id``: of another call, which needs not be of this task, from anywhere. It is sent at
+        once; a call that has ended, or that ends, isn't changed, and its own worker's word
+        replaces it. Raises `ValueError` for a state that only the worker can give, of another call
+        that is also each end; `NotSerializable`, `MessageTooLarge`, and for another call
+        `BrokerUnavailable`.
         """
-        progress.update_state(state, meta, task_id)
+        running = current.get()
+        if task_id is None or (running is not None and running[0].id == task_id):
+            progress.update_state(state, meta)
+        else:
+            check_text("task_id", task_id)
+            progress.update_state_of(task_id, results.row_of, state, meta)
 
     def iterate(
         self,

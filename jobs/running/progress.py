@@ -9,7 +9,7 @@ import datetime as dt
 import functools
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from jobs import (
     conf,
     serialization,
 )
-from jobs.broker.base import About
+from jobs.broker.base import About, CeleryResult, Note
 from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
 from jobs.message import Message
 from jobs.running import notes
@@ -106,38 +106,67 @@ def count(done: int, total: int | None) -> None:
         _say(running[0], done=done, total=total)
 
 
-def update_state(state: str | None = None, meta: Any = None, task_id: str | None = None) -> None:
+def update_state(state: str | None = None, meta: Any = None) -> None:
     """Report a state of the current call's own, with ``meta`` for details.
 
     A final state becomes that of the call, with ``meta`` as its result, if the task then raises
     `Ignore`.
     """
+    _check_state(state)
+    running = current.get()
+    if running is None:
+        return
+    sent = running[0]
+    of_task = f"task {sent.task!r}"
+    if state in TERMINAL:
+        _meta(of_task, meta)  # raises if it could not be kept
+        said[sent.id] = Ended(str(state), meta)
+        return
+    said.pop(sent.id, None)
+    changes: dict[str, Any] = {} if meta is None else {"meta": _meta(of_task, meta)}
+    _say(sent, **changes, **({} if state is None else {"state": _plain(state)}))
+    if state is not None and sent.celery and conf.get().celery_results != "none":
+        text = _for_celery(sent.id, state, changes.get("meta"))
+        notes.sender.put((sent.queue, sent.id, About.CELERY_STATE), lambda: text)
+
+
+def update_state_of(
+    task_id: str, find: Callable[[str], Any], state: str | None = None, meta: Any = None
+) -> None:
+    """Report a state of another call, at once. ``find``: its `TaskResult`, or None. One that has
+    ended keeps its end."""
+    if state in TERMINAL:
+        raise ValueError(
+            f"{state} is an end, which only a call's own worker gives it: revoke the call "
+            f"{task_id!r} by jobs.control.revoke, or choose another state."
+        )
+    _check_state(state)
+    text = _meta(f"the call {task_id}", meta)
+    row = find(task_id)
+    if row is not None and row.state in TERMINAL:
+        return
+    # Whoever has no row is searched on every queue.
+    queue = row.queue if row is not None else conf.get().default_queue
+    attempt = row.attempts + (row.state != State.STARTED) if row is not None else 1
+    now = _Said(_plain(state or State.STARTED), meta=text, at=time.time(), attempt=attempt)
+    note = Note(task_id, About.PROGRESS, _encode(now))
+    broker.get().note(queue, [note], notes.KEPT[About.PROGRESS])
+    running, wanted = current.get(), conf.get().celery_results
+    if wanted == "all" or (wanted == "clients" and running is not None and running[0].celery):
+        for_celery = _for_celery(task_id, now.state, text).decode()
+        result = CeleryResult(task_id, for_celery, ended=False)
+        broker.get().store_celery_results([result], conf.get().celery_result_expires)
+
+
+def _check_state(state: str | None) -> None:
     if state is not None and (not isinstance(state, str) or not state or state in _NOT_ITS_OWN):
         raise ValueError(
             f"A task's own state can't be {state!r}: it is text, and none of "
             f"{', '.join(_NOT_ITS_OWN)}."
         )
-    running = current.get()
-    if running is None:
-        return
-    sent = running[0]
-    if task_id is not None and task_id != sent.id:
-        raise ValueError(
-            f"Task {sent.task!r}[{sent.id}] can't give a state to the call {task_id!r}."
-        )
-    if state in TERMINAL:
-        _meta(sent, meta)  # raises if it could not be kept
-        said[sent.id] = Ended(str(state), meta)
-        return
-    said.pop(sent.id, None)
-    changes: dict[str, Any] = {} if meta is None else {"meta": _meta(sent, meta)}
-    _say(sent, **changes, **({} if state is None else {"state": _plain(state)}))
-    if state is not None and sent.celery and conf.get().celery_results != "none":
-        text = _for_celery(sent, state, changes.get("meta"))
-        notes.sender.put((sent.queue, sent.id, About.CELERY_STATE), lambda: text)
 
 
-def _for_celery(sent: Message, state: str, meta: msgspec.Raw | None) -> bytes:
+def _for_celery(task_id: str, state: str, meta: msgspec.Raw | None) -> bytes:
     """What Celery's clients are told of a state of the call's own, in Celery's form."""
     about: dict[str, Any] = {
         "status": state,
@@ -145,7 +174,7 @@ def _for_celery(sent: Message, state: str, meta: msgspec.Raw | None) -> bytes:
         "traceback": None,
         "children": [],
         "date_done": None,
-        "task_id": sent.id,
+        "task_id": task_id,
     }
     return json.dumps(about).encode()
 
@@ -162,17 +191,17 @@ def _plain(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _meta(sent: Message, meta: Any) -> msgspec.Raw:
+def _meta(of_what: str, meta: Any) -> msgspec.Raw:
     try:
         text = serialization.dumps(meta)
     except (TypeError, ValueError, RecursionError) as error:
         raise NotSerializable(
-            f"The meta of task {sent.task!r}, a {type(meta).__name__}, can't be sent: {error}."
+            f"The meta of {of_what}, a {type(meta).__name__}, can't be sent: {error}."
         ) from error
     limit = conf.get().result_max_bytes
     if len(text) > limit:
         raise MessageTooLarge(
-            f"The meta of task {sent.task!r} has {len(text):,} bytes; JOBS['RESULT_MAX_BYTES'] "
+            f"The meta of {of_what} has {len(text):,} bytes; JOBS['RESULT_MAX_BYTES'] "
             f"allows {limit:,}. Store the data and tell its key."
         )
     return msgspec.Raw(text.encode())

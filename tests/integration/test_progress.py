@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
+import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,19 +12,20 @@ from typing import Any
 
 import pytest
 import redis
-from django.db import close_old_connections, connections
+from django.db import close_old_connections, connections, transaction
 from django.utils import timezone
+from pytest_django import Settings
 
-from jobs import AsyncResult, broker
+from jobs import AsyncResult, Task, broker, control, task
 from jobs.broker.base import About, Note
 from jobs.exceptions import MessageTooLarge, NotSerializable
 from jobs.models import TaskResult
-from jobs.running import progress
+from jobs.running import progress, request
 from jobs.running.notes import Sender
 from jobs.running.request import current
 from jobs.states import State
 from tests.services import Valkey, wait_for
-from tests.tasks import async_tell, fail, tell, tell_state
+from tests.tasks import add, async_tell, fail, tell, tell_state
 from tests.workers import Gate, work
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -197,3 +200,87 @@ def test_a_state_that_cannot_be_is_an_error_at_the_call(
 def test_progress_is_told_in_numbers(done: Any) -> None:
     with pytest.raises(TypeError, match="numbers"):
         fail.progress(1, done)
+
+
+# ------------------------------------------------------------------------------ of another call
+
+
+@task(name="progress.of_another", bind=True)
+def of_another(self: Task[..., Any], task_id: str, state: str) -> None:
+    self.update_state(task_id=task_id, state=state, meta={"by": self.request.id})
+
+
+def test_a_state_of_another_call(broker_url: str) -> None:
+    with transaction.atomic():
+        in_transaction = add.apply_async((1, 2), queue="low")  # has a row
+    outside = add.apply_async((3, 4), queue="high")  # has none
+    for queue in ("low", "high"):
+        control.pause(queue)
+    teller = of_another.delay(in_transaction.id, "PACKING")
+    of_another.update_state(outside.id, "WRAPPING", {"box": 3})
+    work()
+    assert (in_transaction.state, in_transaction.info) == ("PACKING", {"by": teller.id})
+    assert (outside.state, outside.info) == ("WRAPPING", {"box": 3})
+    for queue in ("low", "high"):
+        control.resume(queue)
+    work()
+    assert [(one.state, one.result) for one in (in_transaction, outside)] == [
+        ("SUCCESS", 3),
+        ("SUCCESS", 7),
+    ]
+    # The end is not changed.
+    add.update_state(task_id=outside.id, state="LATE", meta="late")
+    assert (AsyncResult(outside.id).state, AsyncResult(outside.id).info) == ("SUCCESS", 7)
+
+
+@task(name="progress.fail_once", max_retries=1, autoretry_for=[ValueError], default_retry_delay=600)
+def fail_once() -> None:
+    raise ValueError
+
+
+def test_of_an_attempt_that_is_over(broker_url: str) -> None:
+    result = fail_once.apply_async((), queue="low")
+    add.update_state(task_id=result.id, state="FIRST")
+    work()
+    assert result.state == State.RETRY
+    add.update_state(task_id=result.id, state="SECOND")
+    assert result.state == "SECOND"
+
+
+def test_its_own_id(broker_url: str) -> None:
+    token = current.set((fail.message(("x",), {}, task_id="own"), "w/1"))
+    try:
+        fail.update_state("own", "SUCCESS", 5)
+        assert request.said.pop("own").state == State.SUCCESS
+    finally:
+        current.reset(token)
+
+
+@pytest.mark.parametrize(
+    ("state", "match"),
+    [("SUCCESS", "jobs.control.revoke"), ("REVOKED", "is an end"), ("RETRY", "none of PENDING")],
+)
+def test_an_end_of_another_call(broker_url: str, state: str, match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        add.update_state(task_id="another", state=state)
+    with pytest.raises(NotSerializable, match="the call another"):
+        add.update_state(task_id="another", state="X", meta=object())
+    with pytest.raises(TypeError):
+        add.update_state(task_id=5, state="X")  # type: ignore[arg-type]
+    assert AsyncResult("another").state == State.PENDING
+
+
+def test_from_async_code(broker_url: str) -> None:
+    async def tell() -> None:
+        add.update_state(task_id="another", state="HERE")
+
+    asyncio.run(tell())
+    assert AsyncResult("another").state == "HERE"
+
+
+def test_celerys_clients_are_told(broker_url: str, settings: Settings) -> None:
+    settings.JOBS = {**settings.JOBS, "CELERY_RESULTS": "all"}
+    add.update_state(task_id="another", state="HERE", meta=[1])
+    with redis.Redis.from_url(broker_url) as client:
+        told = json.loads(client.get("celery-task-meta-another") or b"{}")
+    assert (told["status"], told["result"]) == ("HERE", [1])
