@@ -9,6 +9,7 @@ import redis
 from pytest_django import Settings
 
 from jobs import broker, message
+from jobs.broker.base import Outgoing
 from jobs.broker.sharding import Sharded
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Killed, Message
@@ -126,6 +127,30 @@ def test_the_rings_grow_rare_while_nobody_is_free(monkeypatch: pytest.MonkeyPatc
     assert max(ringer.step() for _ in range(50)) == upkeep._RINGS[1]
     claim("w1")
     assert ringer.step() == upkeep._RINGS[0]
+
+
+def test_a_ringer_looks_closely_while_less_urgent_messages_come(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(upkeep, "_LISTENS", 0.02)
+    asked: list[float] = []
+    ring = Sharded.ring_for_foreign
+
+    def note(self: Sharded, queue: str, timeout: float) -> int:
+        asked.append(timeout)
+        return ring(self, queue, timeout)
+
+    monkeypatch.setattr(Sharded, "ring_for_foreign", note)
+    ringer = upkeep.Ringer("default")
+    ringer.step()
+    broker.get().push([Outgoing("default", b"a", 9)])
+    ringer.step()
+    ringer.step()
+    monkeypatch.setattr(upkeep, "_CLOSELY", 0.0)
+    ringer.step()
+    monkeypatch.setattr(ringer, "_closely_until", 0.0)
+    ringer.step()
+    assert asked == [0.02, 0.02, upkeep._LISTENS_CLOSELY, upkeep._LISTENS_CLOSELY, 0.02]
 
 
 def test_a_ringer_without_a_broker(

@@ -42,8 +42,11 @@ _LATE = 20
 _LOOK = 60.0
 #: The shortest and the longest pause between two rings for messages of foreign senders, in seconds.
 _RINGS = (0.005, 0.1)
-#: Seconds for which one wait for them lasts.
-_LISTENS = 5.0
+#: Seconds for which one wait for them lasts. It ends when a message of the most urgent list comes;
+#: the other lists are looked at then. So it is shorter for a while after something was found there.
+_LISTENS, _LISTENS_CLOSELY = 0.5, 0.1
+#: Seconds of that while.
+_CLOSELY = 30.0
 
 
 def return_deliveries(
@@ -171,6 +174,8 @@ class Ringer:
             f"waits for messages of foreign senders on {queue} again",
         )
         self._pause = _RINGS[0]
+        #: Until when less urgent messages are expected (monotonic).
+        self._closely_until = 0.0
         self._thread = threading.Thread(target=self._loop, name="jobs-ringer", daemon=True)
 
     def start(self) -> None:
@@ -187,11 +192,14 @@ class Ringer:
     def step(self) -> float:
         """Wait for messages, and ring for them. Seconds until the next time."""
         began = time.monotonic()
+        listens = _LISTENS_CLOSELY if began < self._closely_until else _LISTENS
         try:
-            waiting = broker.get().ring_for_foreign(self.queue, _LISTENS)
+            waiting = broker.get().ring_for_foreign(self.queue, listens)
         except AWAY as error:
             return self._patience.away(error)
         self._patience.back()
+        if waiting and time.monotonic() - began >= listens:
+            self._closely_until = time.monotonic() + _CLOSELY
         if time.monotonic() - began > _RINGS[0] or not waiting:
             self._pause = _RINGS[0]
         else:
