@@ -252,7 +252,7 @@ class CelerysOptions(TypedDict, total=False):
 
     acks_late: bool | None
     reject_on_worker_lost: bool | None
-    base: Any
+    base: None  # any other has signatures of its own, since a class may know further options
     serializer: str | None
     trail: bool
     send_events: bool

@@ -21,6 +21,7 @@ from collections.abc import (
     Sequence,
 )
 from typing import (
+    TYPE_CHECKING,
     Any,
     Concatenate,
     Generic,
@@ -1016,8 +1017,33 @@ def use_rate(task: Task[..., Any], rate: Rate | None) -> None:
 # ------------------------------------------------------------------------- the decorator
 
 
+if TYPE_CHECKING:
+
+    class BasedTask(Task[P, R_co]):
+        """A task of another class than `Task`: it has the function's arguments and result, and the
+        class's attributes. Python has no type that is both, so these are `Any`."""
+
+        def __getattr__(self, name: str) -> Any: ...
+
+
 @overload
 def task(run: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *, base: type[Task[..., Any]], batch: int, **options: Any
+) -> Callable[[Callable[..., Any]], BasedTask[..., Any]]: ...
+@overload
+def task(
+    *, base: type[Task[..., Any]], bind: Literal[True], batch: None = None, **options: Any
+) -> Callable[[Callable[Concatenate[Any, P], R]], BasedTask[P, R]]: ...
+@overload
+def task(
+    *,
+    base: type[Task[..., Any]],
+    bind: Literal[False] = False,
+    batch: None = None,
+    **options: Any,
+) -> Callable[[Callable[P, R]], BasedTask[P, R]]: ...
 @overload
 def task(
     *, bind: Literal[True], **options: Unpack[CommonOptions]

@@ -59,6 +59,9 @@ class Reported(Task[..., Any]):
     queue = "low"
     autoretry_for = (ConnectionError, OSError)
     throws = (KeyError,)
+    channel = "mail"
+
+    def report(self, text: str) -> None: ...
 
     def before_start(self, task_id: str, args: Any, kwargs: Any) -> None: ...
 
@@ -89,7 +92,12 @@ def based(a: int) -> int:
 
 @task(base=Reported, bind=True)
 def based_and_bound(self: Reported, a: int) -> int:
+    self.report(self.channel)
     return a
+
+
+@task(base=Reported, batch=10, channel="chat")
+def based_batch(requests: list[Any]) -> None: ...
 
 
 def right() -> None:
@@ -97,6 +105,10 @@ def right() -> None:
     charge.delay(1, twice=True)
     assert_type(based.delay(1), AsyncResult[int])
     assert_type(based_and_bound(1), int)
+    assert_type(based_and_bound.delay(1), AsyncResult[int])
+    assert_type(based.channel, Any)
+    based.report("sent")
+    based_batch.delay(1, 2)
     assert_type(add.AsyncResult("id"), AsyncResult[Any])
     assert_type(add.signature((1, 2), countdown=3), Signature)
     assert_type(add(1, b=2), int)
