@@ -6,10 +6,12 @@ import contextlib
 import datetime as dt
 import getpass
 import json
+import re
+import select
 import sys
 import time
 from argparse import RawDescriptionHelpFormatter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from django.core.management.base import (
@@ -23,14 +25,68 @@ from django.utils.translation import gettext as _
 
 from jobs.control import Pause
 from jobs.exceptions import JobsError
-from jobs.management.processes import refuse_memory
+from jobs.management.processes import refuse_memory, to_nowhere
 
 #: Seconds between two lines of progress.
 TELL = 0.2
 
 
+#: What a terminal would obey instead of showing it, line breaks and tabs aside.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """The text with control characters escaped, as in ``\\x1b``: names, arguments and errors are
+    anybody's, and a terminal must not obey them."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+
+
+class Output(OutputWrapper):
+    """Standard output or error of a command, to which everything goes `printable`."""
+
+    def write(  # type: ignore[override]  # as in Django
+        self,
+        msg: str = "",
+        style_func: Callable[[str], str] | None = None,
+        ending: str | None = None,
+    ) -> None:
+        super().write(printable(str(msg)), style_func, ending)
+
+
+#: Exit status of a program whose reader has gone, as shells have it: 128 and SIGPIPE.
+READER_GONE = 141
+
+
 class JobsCommand(BaseCommand):
-    """A command whose help keeps its line breaks."""
+    """A command whose help keeps its line breaks, and whose output obeys nobody. It ends quietly
+    when nobody reads its output any more, as with ``| head``."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("stdout", "stderr"):
+            given = getattr(self, name)
+            made = Output(given._out)
+            made.style_func = given.style_func
+            setattr(self, name, made)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        for name in ("stdout", "stderr"):
+            if options.get(name):
+                setattr(self, name, Output(options[name]))
+                options[name] = None  # or it would be replaced
+        return super().execute(*args, **options)
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        try:
+            try:
+                super().run_from_argv(argv)
+            finally:
+                sys.stdout.flush()
+        except BrokenPipeError:
+            if not _reader_gone():
+                raise
+            to_nowhere(sys.stdout.fileno())
+            sys.exit(READER_GONE)
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> Any:
         kwargs["formatter_class"] = RawDescriptionHelpFormatter
@@ -42,6 +98,16 @@ class JobsCommand(BaseCommand):
 
     def print_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(plain(value), indent=2))
+
+
+def _reader_gone() -> bool:
+    """Whether standard output is a pipe that nobody reads."""
+    look = select.poll()
+    try:
+        look.register(sys.stdout.fileno(), 0)
+    except (OSError, ValueError):  # it is something else
+        return False
+    return any(event & select.POLLERR for _, event in look.poll(0))
 
 
 class OperatorCommand(JobsCommand):
@@ -76,7 +142,7 @@ class Progress:
     """A line on a terminal's standard error that says how far a command is; nothing elsewhere."""
 
     def __init__(self, out: OutputWrapper) -> None:
-        self._out = out
+        self._out: Any = out
         self._shown = out.isatty()
         self._next = time.monotonic() + TELL
         self._width = 0
@@ -85,7 +151,7 @@ class Progress:
         """Show this line, if the last one has stood for a moment."""
         if self._shown and time.monotonic() >= self._next:
             self._next = time.monotonic() + TELL
-            self._write(line)
+            self._write(printable(line))
 
     def clear(self) -> None:
         if self._width:
@@ -93,7 +159,7 @@ class Progress:
 
     def _write(self, line: str) -> None:
         text = "\r" + line.ljust(self._width) + ("" if line else "\r")
-        self._out.write(text, style_func=str, ending="")
+        self._out._out.write(text)  # past `Output`, which would escape the \\r
         self._out.flush()
         self._width = len(line)
 

@@ -54,17 +54,22 @@ def ignore(signum: int, frame: FrameType | None) -> None:
     """A handler that does nothing. Unlike SIG_IGN, other programs don't inherit it."""
 
 
+def to_nowhere(fd: int) -> None:
+    """Have nothing more come of what is written there. Python writes the rest of its buffer when it
+    ends, which would fail again."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, fd)
+    os.close(null)
+
+
 def say(out: OutputWrapper, text: str) -> None:
     """Write a line, and go on without an error when nobody reads it any more."""
     try:
         out.write(text)
         out.flush()
     except (OSError, ValueError):
-        # Python writes the rest of the buffer at its end, which would fail again.
         with contextlib.suppress(OSError):
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.close(null)
+            to_nowhere(1)
 
 
 #: Alias → the name of its database as the settings have it.

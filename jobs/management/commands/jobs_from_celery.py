@@ -64,4 +64,4 @@ Exit status: 0 nothing has to be changed; 1 something has."""
                 mark = {"same": "=", "other": "~", "none": "!"}[use.verdict]
                 told = f": {use.told.replace('`', '')}" if use.told else ""
                 line = f"  {mark} {use.line:>4}  {use.kind:<9} {use.what}{told}"
-                self.stdout.write(styles[use.verdict](line))
+                self.stdout.write(line, styles[use.verdict])

@@ -81,11 +81,11 @@ beat first, since it would send the same tasks. Its tables stay as they are."""
         if one.known:
             self.stdout.write(f"= {one.name}: {one.notes[0]}")
         elif schedule is None:
-            self.stdout.write(self.style.WARNING(f"- {one.name}: {' '.join(one.notes)}"))
+            self.stdout.write(f"- {one.name}: {' '.join(one.notes)}", self.style.WARNING)
         else:
             self.stdout.write(f"+ {one.name}: {schedule.task}, {_rule(schedule)}")
             for note in one.notes:
-                self.stdout.write(self.style.WARNING(f"    {note}"))
+                self.stdout.write(f"    {note}", self.style.WARNING)
 
 
 def _rule(schedule: Schedule) -> str:

@@ -128,7 +128,7 @@ workers     every worker: where, since when, how many tasks it has run, what it 
             self._warn(text % differ)
 
     def _warn(self, text: str) -> None:
-        self.stderr.write(self.style.WARNING(text))
+        self.stderr.write(text, self.style.WARNING)
 
 
 def _listed(workers: Sequence[str]) -> str:

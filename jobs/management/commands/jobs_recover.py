@@ -94,4 +94,4 @@ workers hold at this moment; stop them first."""
                 "%(n)d calls wait on the queue %(queue)s, which JOBS['QUEUES'] does not "
                 "declare: not looked at."
             )
-            self.stderr.write(self.style.WARNING(said % {"n": count, "queue": repr(queue)}))
+            self.stderr.write(said % {"n": count, "queue": repr(queue)}, self.style.WARNING)

@@ -66,7 +66,7 @@ deleted. The exit status is 1 when something could not be written."""
             line = f"{step.name}: {_WORDS[step.verb]}"
             if step.detail:
                 line += f" ({step.detail})"
-            self.stdout.write(self.style.ERROR(line) if step.failed else line)
+            self.stdout.write(line, self.style.ERROR if step.failed else None)
         if not steps:
             self.stdout.write(_("All schedules are as code declares them, or were edited."))
         elif not written:

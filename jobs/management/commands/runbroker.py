@@ -68,9 +68,8 @@ Ctrl-C leaves it running. What waits in it is on disk either way."""
     def _run(self, folder: Path, *, shown: bool, always_stop: bool) -> None:
         if conf.get().broker_url:
             self.stderr.write(
-                self.style.WARNING(
-                    _('JOBS["BROKER_URL"] is set: the project does not use this embedded broker.')
-                )
+                _('JOBS["BROKER_URL"] is set: the project does not use this embedded broker.'),
+                self.style.WARNING,
             )
         asked = threading.Event()
         for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
