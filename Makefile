@@ -85,6 +85,12 @@ ON_MARIADB := $(addprefix integration/,admin/test_errors.py admin/test_result_fi
 EVERY_VERSION := unit integration e2e/test_beat.py e2e/test_processes.py e2e/test_project_fixture.py \
 	e2e/test_worker.py
 
+# Of these, what runs the same with every version: the scripts, which run on the server; what reads
+# the files of this repository; and one damaged key after the other, on pages that other tests open
+# with every version. Single tests in other files have the mark `one_version`.
+ONE_VERSION := integration/admin/test_damaged_keys.py integration/broker/lua unit/test_docs.py \
+	unit/test_manifests.py unit/test_map.py unit/test_translations.py unit/test_troubleshooting.py
+
 test: $(INSTALLED) $(CELERY) ## Run all tests on SQLite, and beside them those that depend on the database on PostgreSQL
 	@$(BIN)/python -m tests.side_by_side $(MAKE) --no-print-directory test-postgres \
 		-- $(MAKE) --no-print-directory test-sqlite
@@ -104,7 +110,8 @@ test-mariadb: $(INSTALLED) ## Run what differs there on MariaDB, whose server mu
 		$(addprefix tests/,$(ON_MARIADB))
 
 test-version: $(INSTALLED) $(CELERY) ## Run those that depend on the version of Python or Django, on SQLite
-	$(PYTEST) -n $(PARALLEL) $(addprefix tests/,$(EVERY_VERSION))
+	$(PYTEST) -n $(PARALLEL) -m "not one_version" $(addprefix tests/,$(EVERY_VERSION)) \
+		$(addprefix --ignore=tests/,$(ONE_VERSION))
 
 themes: $(INSTALLED) ## Open the admin's pages under other themes in a browser
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-themes.txt

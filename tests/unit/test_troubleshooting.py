@@ -51,7 +51,13 @@ def _is_error(kind: object) -> bool:
 
 def fits(quote: str, message: str) -> bool:
     """Whether this is a part of the message; an … of the page is any text."""
-    return re.search(".*".join(map(re.escape, quote.split("…"))), message, re.DOTALL) is not None
+    at = 0
+    for part in quote.split("…"):
+        at = message.find(part, at)
+        if at < 0:
+            return False
+        at += len(part)
+    return True
 
 
 def test_every_message_exists() -> None:

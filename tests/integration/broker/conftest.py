@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import redis
@@ -42,7 +43,13 @@ def cluster_broker(cluster_url: str) -> Iterator[RedisBroker]:
     broker.close()
 
 
-@pytest.fixture(params=["redis", "memory", "sentinel", "cluster"])
+def _kinds() -> list[Any]:
+    # What is special about the latter two has tests of its own, which run with every version.
+    once = [pytest.param(kind, marks=pytest.mark.one_version) for kind in ("sentinel", "cluster")]
+    return ["redis", "memory", *once]
+
+
+@pytest.fixture(params=_kinds())
 def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
         return MemoryBroker()
