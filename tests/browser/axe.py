@@ -30,7 +30,8 @@ RUN = """
 
 def findings(browser: Chrome, rules: list[str] | None = None) -> list[str]:
     """Serious findings on the open page: rule, and the first elements. ``rules``: None: all."""
-    browser.execute_script(AXE)
+    if not browser.execute_script("return 'axe' in window"):
+        browser.execute_script(AXE)
     found: list[dict[str, Any]] = browser.execute_async_script(RUN, rules, IMPACTS)
     return [
         f"{one['id']}: {node['html'][:200]} {[a['message'] for a in node['any']][:2]}"
