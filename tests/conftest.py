@@ -61,10 +61,16 @@ for signum, handler in (
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
     """Give each test to the next process that is free, but those that share something dear to one:
-    a Chromium, or a built package. (xdist's mark for that has no effect on pytest 9.2.)"""
+    a Chromium, a Cluster and Sentinels (which talk to each other until their process ends), or a
+    built package. (xdist's mark for that has no effect on pytest 9.2.)"""
     made = LoadScopeScheduling(config, log)
-    # The pages one by one take as long as all other tests in a browser: they get a second one.
-    together = ("tests/browser/test_every_page.py", "tests/browser/", "tests/e2e/test_package.py")
+    together = (
+        # The pages one by one take as long as all other tests in a browser: they get a second one.
+        "tests/browser/test_every_page.py",
+        "tests/browser/",
+        "tests/e2e/test_package.py",
+        "tests/integration/broker/",
+    )
     made._split_scope = lambda test: next(filter(test.startswith, together), test)
     return made
 

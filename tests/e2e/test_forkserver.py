@@ -243,25 +243,6 @@ def test_what_the_project_leaves_is_said_once(app: App) -> None:
     assert worker.stop() == 0
 
 
-def test_a_log_file_and_a_connection_are_no_hindrance(app: App) -> None:
-    app.set(
-        "LOGGING = {'version': 1, 'handlers': {'file': {'class': 'logging.FileHandler', "
-        f"'filename': r'{app.folder / 'log'}'}}}}, 'root': {{'handlers': ['file']}}}}\n"
-    )
-    (app.folder / "apps.py").write_text(
-        "from django.apps import AppConfig\n"
-        "class Config(AppConfig):\n"
-        "    name = 'forked_app'\n"
-        "    def ready(self):\n"
-        "        from django.db import connection\n"
-        "        connection.ensure_connection()\n"
-    )
-    worker = app.project.manage("runworker", "--processes", "1", **app.env)
-    wait_for(lambda: names(worker) == ONE_FORK, what="the child")
-    assert add.delay(1, 2).get(timeout=30) == 3
-    assert worker.stop() == 0
-
-
 def test_the_fork_server_is_killed(app: App, tmp_path: Path) -> None:
     worker = app.worker()
     (before,) = children(worker)

@@ -293,7 +293,9 @@ def test_hostile_values(root: Client) -> None:
     wrong = []
     for value in VALUES:
         place = value.replace("+", "%20")
-        for what in ("worker", "live-worker", *(verb.name for verb in VERBS)):
+        # Of the verbs, which share a view, one that asks first and one that doesn't; each has some
+        # of the values in test_hostile.py.
+        for what in ("worker", "live-worker", "stop", "quiet"):
             wrong += [asked(root, how, f"{LIST}{what}/{place}/") for how in ("get", "post")]
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue=default&command={value}"))
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue={value}&command={value}"))
