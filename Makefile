@@ -23,8 +23,8 @@ HERMETIC := ENV_FILE= SECRET_KEY=check REDIS_URL=redis://localhost:6379/0
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm check \
-	docs budget lint format release clean
+.PHONY: help run web worker beat broker test test-sqlite test-postgres test-mariadb test-version themes contract storm \
+	check check-version docs budget lint format release clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -123,16 +123,18 @@ contract: $(INSTALLED) ## Run Django's own tests of django.tasks on our backend,
 storm: $(INSTALLED) ## Kill everything at random while tasks run (STORM=--cluster, --sentinel, --users)
 	$(BIN)/python -m tests.storm $(STORM)
 
-check: $(INSTALLED) lint ## Check style, types, the documentation's links, settings, migrations, packages and the budget
+check: $(INSTALLED) lint check-version ## Check style, types, the documentation's links, settings, migrations, packages and the budget
 	$(BIN)/python -m tests.check_docs
-	$(BIN)/python -m tests.check_packages
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
-	$(BIN)/mypy
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 	$(BIN)/python -m tests.check_examples
+
+check-version: $(INSTALLED) ## Check what depends on the version of Python or Django
+	$(BIN)/python -m tests.check_packages
+	$(BIN)/mypy
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget
