@@ -61,7 +61,7 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_celery_clients.py \
 	e2e/test_celery_control.py e2e/test_moving_from_celery.py \
-	e2e/test_control.py e2e/test_dev.py e2e/test_forkserver.py \
+	e2e/test_control.py e2e/test_dev.py e2e/test_foreign_workers.py e2e/test_forkserver.py \
 	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_package.py \
 	e2e/test_processes.py e2e/test_release.py e2e/test_signals.py faults/test_batches.py \
 	faults/test_iteration.py faults/test_network.py faults/test_outages.py \

@@ -102,6 +102,42 @@ def check_tasks(**_: Any) -> list[CheckMessage]:
 
 
 @register("jobs")
+def check_foreign_workers(**_: Any) -> list[CheckMessage]:
+    """Options of tasks that only this program's workers know, of tasks that go to Celery's."""
+    current, wrong = conf.parse(getattr(settings, "JOBS", {}))
+    theirs = {name for name, queue in current.queues.items() if queue.foreign_workers}
+    if wrong or not theirs:
+        return []
+    try:
+        router = routing.Router(current)
+    except ConfigurationError:
+        return []  # jobs.E005
+    found: list[CheckMessage] = []
+    for name, task in registry.tasks.items():
+        address = router.plan(task).address
+        for queue in sorted(theirs.intersection(address.queues if address else ())):
+            found += [
+                Doubt(
+                    f"Task {name!r} has {option}=, and goes to the queue {queue!r}, where Celery's "
+                    "workers take its calls: they don't know the option.",
+                    hint="Take the option out, or send the task to a queue without "
+                    "'foreign_workers'. Celery's task has options of its own.",
+                    id="jobs.W018",
+                )
+                for option in _UNKNOWN_TO_CELERY
+                if getattr(task.options, option) not in (None, False, 0, "late")
+            ]
+    return found
+
+
+#: Options of tasks that workers keep to, or that need a queue as this program's workers take it.
+_UNKNOWN_TO_CELERY = (
+    *("rate_limit", "concurrency", "unique", "debounce", "throttle", "fair_by", "shard_by"),
+    *("batch", "atomic", "acks"),
+)
+
+
+@register("jobs")
 def check_imports(**_: Any) -> list[CheckMessage]:
     """Task modules that were imported under two names."""
     functions: dict[tuple[str, int, str], list[str]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jobs import conf
-from jobs.exceptions import UnknownQueue, UnknownTask
+from jobs.exceptions import ConfigurationError, UnknownQueue, UnknownTask
 
 
 class Sendable(Protocol):
@@ -79,4 +79,16 @@ def queue(name: str) -> str:
     if not settings.knows(name):
         near = conf.nearest(name, settings.queues)
         raise UnknownQueue(f"Queue {name!r} is not declared in JOBS['QUEUES'].{near}")
+    return name
+
+
+def own_queue(name: str) -> str:
+    """The name, if this program's workers take the calls of that queue. Raises `UnknownQueue`, and
+    `ConfigurationError` for one of Celery's workers."""
+    if queue(name) in conf.foreign_queues():
+        raise ConfigurationError(
+            f"Celery's workers take the calls of queue {name!r} ('foreign_workers' in "
+            "JOBS['QUEUES']), and do nothing of the kind. Revoke single calls, or ask Celery's "
+            "workers: celery control."
+        )
     return name

@@ -17,6 +17,7 @@ from django.dispatch import receiver
 
 from jobs import conf
 from jobs.broker.base import Broker
+from jobs.broker.celery_ends import CeleryEnds
 from jobs.broker.sharding import Sharded
 from jobs.exceptions import ConfigurationError
 
@@ -37,6 +38,19 @@ def get() -> Sharded:
 def by_shard() -> Broker:
     """The same broker, for which a shard is a queue."""
     return get().by_shard
+
+
+@functools.cache
+def celery_ends() -> CeleryEnds:
+    """Where Celery's workers leave the results of calls: ``JOBS["CELERY_RESULT_BACKEND"]``, or the
+    Redis of the broker. Raises `ConfigurationError` on a broker that Celery doesn't know."""
+    current = conf.get()
+    if not current.celery_result_backend:
+        return get().celery_ends()
+    from jobs.broker.celery_ends_redis import RedisCeleryEnds
+    from jobs.broker.connection import Connections
+
+    return RedisCeleryEnds(Connections(current.celery_result_backend, current.socket_timeout))
 
 
 def _made() -> Broker:
@@ -74,11 +88,13 @@ def instead(other: Broker) -> Iterator[None]:
     global _instead
     before, _instead = _instead, other
     get.cache_clear()
+    celery_ends.cache_clear()
     try:
         yield
     finally:
         _instead = before
         get.cache_clear()
+        celery_ends.cache_clear()
 
 
 def embedded_folder(configured: str | Path) -> Path:
@@ -91,3 +107,4 @@ def embedded_folder(configured: str | Path) -> Path:
 def _forget(*, setting: str, **_: object) -> None:
     if setting == "JOBS":
         get.cache_clear()
+        celery_ends.cache_clear()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import NamedTuple
 
 from jobs.broker.celery import CeleryChannels
+from jobs.broker.celery_ends import CeleryEnds
 from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
 from jobs.exceptions import ConfigurationError
@@ -35,6 +36,8 @@ class Outgoing(NamedTuple):
     due: float | None = None
     #: Whether the message names a tenant; None: the broker looks.
     fair: bool | None = None
+    #: What is put on the queue once, however often it is pushed within an hour; empty: each time.
+    once: str = ""
 
 
 class Claim(NamedTuple):
@@ -570,6 +573,14 @@ class Broker(ABC):
             "Celery's clients reach workers on one Redis server, or on one with Sentinels, but not "
             f"on {self.address}: set JOBS['CELERY_CONTROL'] to 'none' and JOBS['CELERY_EVENTS'] to "
             "False."
+        )
+
+    def celery_ends(self) -> CeleryEnds:
+        """Where Celery's workers leave the results of calls. Raises `ConfigurationError` on a
+        broker that Celery doesn't know."""
+        raise ConfigurationError(
+            "Celery's workers leave their results on one Redis server, or on one with Sentinels, "
+            f"but not on {self.address}: take 'foreign_workers' out of JOBS['QUEUES']."
         )
 
     def chord_size(self, group_id: str) -> int | None:

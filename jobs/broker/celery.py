@@ -20,6 +20,9 @@ PIDBOX = "celery.pidbox"
 EVENTS = "celeryev"
 REPLIES = "reply.celery.pidbox"
 
+#: A header of commands that this program gives to Celery's workers, and that its own leave alone.
+OURS = "jobs"
+
 
 class Broadcast(NamedTuple):
     """What a client has sent to all workers."""
@@ -35,6 +38,10 @@ class CeleryChannels(ABC):
     def listen(self) -> contextlib.AbstractContextManager[Callable[[float], Broadcast | None]]:
         """Receive what clients send from the moment the context is entered: call with the seconds
         to wait for the next one. The call raises `ValueError` for one that can't be read."""
+
+    @abstractmethod
+    def order(self, method: str, arguments: Mapping[str, Any]) -> None:
+        """Give a command to all of Celery's workers; nobody answers."""
 
     @abstractmethod
     def answer(self, client: str, answer: Any, headers: Mapping[str, Any]) -> None:

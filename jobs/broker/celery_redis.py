@@ -13,6 +13,7 @@ from redis.exceptions import RedisError
 from jobs.broker import scripts
 from jobs.broker.celery import (
     EVENTS,
+    OURS,
     PIDBOX,
     REPLIES,
     Broadcast,
@@ -49,6 +50,12 @@ class RedisCeleryChannels(CeleryChannels):
             yield Commands(connection, self._redis.address)
         finally:
             connection.disconnect()
+
+    def order(self, method: str, arguments: Mapping[str, Any]) -> None:
+        body = {"method": method, "arguments": dict(arguments), "destination": None}
+        body |= {"pattern": None, "matcher": None}
+        text = packed(body, {OURS: True}, PIDBOX, "")
+        self._redis.call("PUBLISH", self._fanout + PIDBOX, text)
 
     def answer(self, client: str, answer: Any, headers: Mapping[str, Any]) -> None:
         if not _CLIENT.fullmatch(client):

@@ -122,9 +122,13 @@ class MemoryBroker(Broker):
 
     def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         with self._changed:
-            for name, raw, priority, due, _fair in messages:
+            for name, raw, priority, due, _fair, once in messages:
                 queue = self._queues[name]
-                if due is None:
+                if once:
+                    if once in queue.handed:
+                        continue
+                    queue.handed.add(once)
+                if once or due is None:
                     queue.of[priority].append(raw)
                 else:
                     queue.due[priority, raw] = due
@@ -930,6 +934,8 @@ class _Queue:
         self.of = [self.lists[n] for n in lists_of(steps)]
         #: Priority and message → due time.
         self.due: dict[tuple[int, bytes], float] = {}
+        #: What was pushed once, and isn't again.
+        self.handed: set[str] = set()
         #: Consumer → delivery number → message; a consumer that holds nothing has no entry.
         self.in_flight: defaultdict[str, dict[int, bytes]] = defaultdict(dict)
         #: Consumer → its next delivery number.

@@ -57,6 +57,8 @@ from jobs.broker.base import (
 from jobs.broker.base import ended as ended_topic
 from jobs.broker.base import progress as progress_topic
 from jobs.broker.celery import CeleryChannels
+from jobs.broker.celery_ends import CeleryEnds
+from jobs.broker.celery_ends_redis import RedisCeleryEnds
 from jobs.broker.celery_redis import RedisCeleryChannels
 from jobs.broker.cluster import Cluster
 from jobs.broker.connection import IN_CLUSTER, Command, Connections, Ready, RedisSubscription, Run
@@ -163,6 +165,10 @@ class _Keys:
         self.push_fair = tuple((*where[:2], self.fair, *counted) for where in self.push)
         self.schedule = (self.due, self.bell, *counted)
 
+    def push_once(self, priority: int, what: str) -> tuple[str, ...]:
+        where, _bell, *counted = self.push[priority]
+        return (where, f"{self._tag}:handed:{what}", *counted)
+
     @functools.cached_property
     def ready(self) -> tuple[Ready, ...]:
         """What pushes a single message, one for each priority."""
@@ -242,8 +248,8 @@ class RedisBroker(Broker):
 
     def push(self, messages: Iterable[Outgoing], replicas: int = 0) -> None:
         if type(messages) is tuple and len(messages) == 1 and not replicas:
-            ((queue, raw, priority, due, fair),) = messages
-            if due is None and fair is False:  # a single send needs no generators
+            ((queue, raw, priority, due, fair, once),) = messages
+            if due is None and fair is False and not once:  # a single send needs no generators
                 answer = self._redis.try_ready(self._keys(queue).ready[priority], raw)
                 if isinstance(answer, Exception):
                     self._refused([messages], [answer])
@@ -542,6 +548,11 @@ class RedisBroker(Broker):
         if isinstance(self._redis, Cluster):
             return super().celery()
         return RedisCeleryChannels(self._redis, self._prefix)
+
+    def celery_ends(self) -> CeleryEnds:
+        if isinstance(self._redis, Cluster):
+            return super().celery_ends()
+        return RedisCeleryEnds(self._redis)
 
     def chord_size(self, group_id: str) -> int | None:
         key = f"celery-taskset-meta-{group_id}.s"
@@ -1115,13 +1126,13 @@ class RedisBroker(Broker):
     def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
         groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
         for message in messages:
-            _queue, raw, priority, due, _fair = message
+            _queue, raw, priority, due, _fair, once = message
             door = self._door(message)
             if (args := groups.get(door)) is None:
                 args = groups[door] = (
                     [self._lists[priority]] if door[0] is scripts.PUSH_FAIR else []
                 )
-            if due is None:
+            if once or due is None:
                 args.append(raw)
             else:
                 args += (_due_ms(due), _member(priority, raw))
@@ -1129,8 +1140,10 @@ class RedisBroker(Broker):
 
     def _door(self, message: Outgoing) -> tuple[Script, tuple[str, ...]]:
         """The script by which a message gets on its queue, and the keys of that."""
-        queue, raw, priority, due, fair = message
+        queue, raw, priority, due, fair, once = message
         keys = self._keys(queue)
+        if once:
+            return scripts.PUSH_ONCE, keys.push_once(priority, once)
         if due is not None:
             return scripts.SCHEDULE, keys.schedule
         if MARK in raw if fair is None else fair:

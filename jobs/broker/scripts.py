@@ -26,6 +26,7 @@ def _load(name: str) -> Script:
 
 PUSH = _load("push")
 PUSH_FAIR = _load("push_fair")
+PUSH_ONCE = _load("push_once")
 SCHEDULE = _load("schedule")
 CLAIM = _load("claim")
 ACK = _load("ack")

@@ -51,6 +51,7 @@ from jobs.broker.base import (
     Waiting,
 )
 from jobs.broker.celery import CeleryChannels
+from jobs.broker.celery_ends import CeleryEnds
 from jobs.broker.counting import Counts, Span
 from jobs.broker.limiting import Lock, Permit, Slot, Wish
 from jobs.exceptions import BrokerUnavailable, QueueRefused
@@ -586,6 +587,9 @@ class Sharded(Broker):
 
     def celery(self) -> CeleryChannels:
         return self._behind.celery()
+
+    def celery_ends(self) -> CeleryEnds:
+        return self._behind.celery_ends()
 
     def chord_size(self, group_id: str) -> int | None:
         return self._behind.chord_size(group_id)

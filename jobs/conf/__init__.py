@@ -40,6 +40,7 @@ __all__ = [
     "Queue",
     "RetryPolicy",
     "celery_notes",
+    "foreign_queues",
     "get",
     "nearest",
     "options_of",
@@ -148,6 +149,9 @@ class Conf:
     celery_results: str = _setting(values.celery_results, "clients")
     #: How long, in seconds, they stay there; None: for ever.
     celery_result_expires: float | None = _setting(seconds_or_none, 86_400.0)
+    #: Address of the Redis where Celery's workers leave the results of calls on queues with
+    #: ``foreign_workers``, their ``result_backend``. Empty: that of BROKER_URL.
+    celery_result_backend: str = _setting(address.read_server, "", shown=False)
     #: Whether workers answer Celery's clients: "none"; "inspect", the commands that change nothing;
     #: or "all".
     celery_control: str = _setting(values.celery_control, "none")
@@ -239,6 +243,12 @@ def signing_keys() -> tuple[bytes, ...]:
 
 
 @functools.cache
+def foreign_queues() -> frozenset[str]:
+    """The queues that Celery's workers work. Raises as `get` does."""
+    return frozenset(name for name, queue in get().queues.items() if queue.foreign_workers)
+
+
+@functools.cache
 def get() -> Conf:
     """The settings in force; raises `ConfigurationError` with all that is wrong in them."""
     conf, problems = parse(getattr(settings, "JOBS", {}))
@@ -283,7 +293,18 @@ def parse(raw: object) -> tuple[Conf, list[str]]:
             f"JOBS['DEFAULT_QUEUE'] is {conf.default_queue!r}, which JOBS['QUEUES'] does not "
             f"declare.{nearest(conf.default_queue, conf.queues)}"
         )
+    foreign = sorted(name for name, queue in conf.queues.items() if queue.foreign_workers)
+    if conf.default_queue in foreign:
+        problems.append(
+            f"JOBS['DEFAULT_QUEUE'] is {conf.default_queue!r}, which Celery's workers work: tasks "
+            "of this app itself would go there. Name another one."
+        )
     where = conf.broker_url
+    if foreign and where.startswith(("redis+cluster:", "rediss+cluster:")):
+        problems.append(
+            f"JOBS['QUEUES'] has 'foreign_workers' for {', '.join(map(repr, foreign))}: Celery's "
+            "workers can't use the Cluster of JOBS['BROKER_URL']."
+        )
     if where.startswith(("redis+cluster:", "rediss+cluster:")) and (
         conf.celery_control != "none" or conf.celery_events
     ):
@@ -342,5 +363,6 @@ def options_of_task(name: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
 def _forget(*, setting: str, **_: Any) -> None:
     if setting == "JOBS":
         get.cache_clear()
+        foreign_queues.cache_clear()
     elif setting in ("SECRET_KEY", "SECRET_KEY_FALLBACKS"):
         signing_keys.cache_clear()

@@ -151,6 +151,13 @@ def read(value: Any) -> str:
     return value
 
 
+def read_server(value: Any) -> str:
+    """An address of Redis, perhaps found by Sentinels, but no Cluster; likewise."""
+    if read(value) == "memory://" or value.partition("://")[0].endswith("+cluster"):
+        raise ValueError("must be the address of one Redis server, or of its Sentinels")
+    return str(value)
+
+
 def parse(url: str) -> Address:
     """Raises `ValueError` with what is wrong, to be put after the name of the setting."""
     scheme, found, rest = url.partition("://")

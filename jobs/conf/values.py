@@ -50,6 +50,8 @@ class Queue:
     routing_key: str | tuple[str, ...] = ""
     #: Over how many lists it is spread, 1 to `SHARDS_MOST`: see `jobs.broker.sharding`.
     shards: int = 1
+    #: Whether Celery's workers, and none of this program, take what is sent to it.
+    foreign_workers: bool = False
 
 
 def nearest(word: str, known: Any) -> str:
@@ -321,7 +323,25 @@ def queues(value: Any) -> Mapping[str, Queue]:
             options = {**options, "routing_key": tuple(keys)}
         found[name] = options_of(Queue, options)
         check_whole(f"has {name!r}: option 'shards'", found[name].shards, 1, SHARDS_MOST)
+        if found[name].foreign_workers:
+            _check_foreign(name, found[name])
+    if all(queue.foreign_workers for queue in found.values()):
+        raise ValueError(
+            "must have a queue without 'foreign_workers': workers of this program bring the "
+            "results of Celery's into the ledger, and need one of their own"
+        )
     return found
+
+
+def _check_foreign(name: str, queue: Queue) -> None:
+    """Raise `ValueError` for options that only workers of this program can keep to."""
+    said = f"has {name!r}: with 'foreign_workers', Celery's workers take what is sent there"
+    if queue.open:
+        raise ValueError(
+            f"{said}, and 'open' is for queues of this program's workers; take one of them out"
+        )
+    if queue.shards > 1:
+        raise ValueError(f"{said}, and they know one list alone; take 'shards' out")
 
 
 def with_plain_queues(raw: Mapping[str, Any]) -> Mapping[str, Any]:

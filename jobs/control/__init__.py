@@ -52,7 +52,7 @@ from jobs.control.rates import (
 )
 from jobs.control.remote import control_command, inspect_command
 from jobs.control.time_overrides import TimeLimitOverride, time_limit, time_limits
-from jobs.exceptions import BrokerUnavailable, MessageError
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.ledger import publish, reopening
 from jobs.message import stamps
 from jobs.models import TaskAttempt, TaskResult
@@ -146,10 +146,15 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
     other calls of that process are run again. ``remember``: seconds for which the broker keeps the
     revocation; a call that is due later needs more. What is due later ends soon if it has a row in
     the ledger: if it was sent in a transaction, or waits for its next attempt. Otherwise it ends
-    when it is due.
+    when it is due. Celery's workers, where a queue has them, are told as `celery control` does.
     """
     for queue in conf.get().queues:
         broker.get().revoke(queue, task_id, remember, terminate=terminate)
+    if conf.foreign_queues():
+        # Celery's workers keep it in their memories. One that has the call says that it is revoked.
+        said = {"task_id": [task_id], "terminate": terminate, "signal": "SIGTERM"}
+        with contextlib.suppress(ConfigurationError):  # in memory, for tests
+            broker.get().celery().order("revoke", said)
     # Only now, or it would run. What is due later is claimed at once then, and ends.
     with contextlib.suppress(DatabaseError, SynchronousOnlyOperation):  # it ends when it is due
         rows = TaskResult.objects.using(ledger.alias()).filter(
@@ -197,6 +202,10 @@ def retry(task_id: str, by: str = "") -> bool:
     sent = message.decode(bytes(row.message), row.queue, trusted=True)
     # Or the same revocation would end it again.
     broker.get().unrevoke(row.queue, task_id)
+    if row.queue in conf.foreign_queues():
+        with contextlib.suppress(ConfigurationError):  # in memory, for tests
+            # Or it would end once more, by its old result.
+            broker.celery_ends().forget(task_id)
     with transaction.atomic(using=ledger.alias()):
         attempts = reopening.reopen(task_id, by=by, behind=sent.embed.get("chain") or ())
         if attempts is None:

@@ -40,12 +40,15 @@ Process = Callable[[Sequence[Waiting]], Sequence[str]]
 def purge(queue: str, *, waiting: bool = True, due: bool = False) -> int:
     """Delete what waits on a queue now or, with ``due``, is due later, for good. How many messages.
 
+    Raises `ConfigurationError` for a queue of Celery's workers.
+
     Calls that the ledger knows end as REVOKED. Calls on whose end others depend (parts of
     workflows, unique ones) stay until a worker claims them and ends them, with all that follows.
     Messages that arrive meanwhile stay, and running calls go on.
     """
+    registry.own_queue(queue)
     # Before the first is processed: what comes meanwhile, on whichever shard, stays.
-    goals = _goals(registry.queue(queue)) if waiting else {}
+    goals = _goals(queue) if waiting else {}
     seen, goal = 0, broker.get().stats(queue).due if due else 0
     count = 0
     while seen < goal:
@@ -93,10 +96,11 @@ def hand_over(queue: str) -> int:
 
 def move(queue: str, to: str, *, task_id: str = "") -> int:
     """Move what waits on a queue now to another one, in the same order; with ``task_id``, only that
-    message, even if it is due later. How many messages.
+    message, even if it is due later. How many messages. Of a queue of Celery's workers, those that
+    these have not taken yet.
 
     Raises `JobsError` when only one of the queues is open: unsigned messages would begin to be run,
-    or become dead letters.
+    or become dead letters; and when Celery's workers take the calls of the other queue.
     """
     _check_move(queue, to)
     if not task_id:
@@ -115,7 +119,7 @@ def move_one(queue: str, to: str, found: Waiting) -> bool:
 def delete(queue: str, found: Waiting) -> bool:
     """Delete a message that waits on a queue, or is due later, for good; its call ends as with
     `purge`. False: it is gone."""
-    deleted = bool(_one(queue, found, functools.partial(_end_calls, registry.queue(queue))))
+    deleted = bool(_one(queue, found, functools.partial(_end_calls, registry.own_queue(queue))))
     if deleted:
         log.warning("a message of queue %s is deleted", queue)
     return deleted
@@ -123,7 +127,7 @@ def delete(queue: str, found: Waiting) -> bool:
 
 def hasten(queue: str, found: Waiting) -> bool:
     """Run a call now that is due later. False: it doesn't wait for its time any more."""
-    if not broker.get().hasten(registry.queue(queue), found.raw, found.priority):
+    if not broker.get().hasten(registry.own_queue(queue), found.raw, found.priority):
         return False
     ledger.hastened(_ids(queue, [found]))
     return True
@@ -134,7 +138,7 @@ def change_priority(queue: str, task_id: str, priority: int) -> bool:
     It goes behind those that have this priority already. False: it doesn't wait."""
     if not 0 <= priority <= 9:
         raise ValueError(f"A priority is a number from 0 (the most urgent) to 9, not {priority}.")
-    found = find(queue, task_id)
+    found = find(registry.own_queue(queue), task_id)
     if found is None:
         return False
     changed = Waiting(message.mark(found.raw, priority=priority), priority, found.due)
@@ -164,6 +168,11 @@ def find(queue: str, task_id: str) -> Waiting | None:
 def _check_move(queue: str, to: str) -> None:
     if registry.queue(queue) == registry.queue(to):
         raise JobsError(f"The messages are on queue {queue!r} already.")
+    if to in conf.foreign_queues():
+        raise JobsError(
+            f"Celery's workers take the calls of queue {to!r}, and the ledger hears of the ends of "
+            "those alone that were sent there. Send new calls to it."
+        )
     if conf.get().queue(queue).open != conf.get().queue(to).open:
         raise JobsError(
             f"One of the queues {queue!r} and {to!r} is open and the other isn't: what nobody "

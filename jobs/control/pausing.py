@@ -20,9 +20,9 @@ def pause(queue: str, *, by: str = "", why: str = "") -> None:
     """Hand out nothing of a queue until it is resumed. Running calls go on.
 
     ``by`` and ``why``: who pauses it, and the reason, for others to see. A second pause replaces
-    both.
+    both. Raises `ConfigurationError` for a queue of Celery's workers.
     """
-    broker.get().pause(registry.queue(queue), Pause("", by, why, clock.now()))
+    broker.get().pause(registry.own_queue(queue), Pause("", by, why, clock.now()))
     log.warning("queue %s is paused by %s: %s", queue, by or "somebody", why or "no reason given")
 
 

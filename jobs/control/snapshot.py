@@ -41,10 +41,14 @@ class Queue(NamedTuple):
     declared: bool = True
     #: Why the broker refuses to say anything of it; then the rest is empty.
     problem: str = ""
+    #: Whether Celery's workers take its calls. What these hold isn't seen here.
+    foreign: bool = False
 
     @property
     def deserted(self) -> bool:
-        """Messages wait and nobody claims them."""
+        """Messages wait and nobody claims them, as far as is seen here."""
+        if self.foreign:
+            return False
         return bool((self.stats.waiting or self.stats.due) and not self.stats.consumers)
 
 
@@ -135,7 +139,15 @@ def known_queues() -> list[str]:
 def _queue(name: str, said: Survey, *, declared: bool) -> Queue:
     pause = next((pause for pause in said.pauses if not pause.task), None)
     times = [at for raw in said.next_ones if (at := runnable_since(raw, name)) is not None]
-    return Queue(name, said.stats, pause, min(times, default=None), declared, said.problem)
+    return Queue(
+        name,
+        said.stats,
+        pause,
+        min(times, default=None),
+        declared,
+        said.problem,
+        name in conf.foreign_queues(),
+    )
 
 
 def runnable_since(raw: bytes, queue: str) -> dt.datetime | None:

@@ -69,6 +69,7 @@ def send(
 
     ``durable=False``: write no ledger row. The messages are published after the commit, and lost
     if the broker is away then.
+    Calls for Celery's workers are sent in a transaction, and durable, in any case.
     ``using``: alias of the database whose transaction counts; by default the ledger's.
     ``retry_policy``: for a broker that is away; by default that of the settings.
     ``once``: send nothing when the transaction already holds a message sent with an equal value.
@@ -88,8 +89,16 @@ def send(
     settings = conf.get()
     if settings.create_missing_queues:
         _remember({sent.queue for sent in messages})
-    connection = _connection(using or router.db_for_write(TaskResult))
+    alias = using or router.db_for_write(TaskResult)
+    connection = _connection(alias)
     eager = registry.inline if settings.always_eager else None
+    foreign = conf.foreign_queues()
+    if foreign and not eager and any(sent.queue in foreign for sent in messages):
+        # Celery's workers know nothing of the ledger: each call there has a row before it runs.
+        durable = True
+        if not connection.in_atomic_block:
+            with transaction.atomic(using=alias):
+                return send(messages, using=alias, once=once, locks=locks, contexts=contexts)
     if once is not None and not eager and connection.in_atomic_block and _holds(connection, once):
         return False
     if signals.task_sending.receivers:
@@ -186,7 +195,7 @@ def outgoing_of(sent: Message) -> Outgoing:
     due = None if sent.eta is None else _due(sent.eta)
     # `Outgoing(…)` itself takes twice as long.
     return tuple.__new__(
-        Outgoing, (queue, message.encode(sent), sent.priority, due, bool(sent.fair))
+        Outgoing, (queue, message.encode(sent), sent.priority, due, bool(sent.fair), "")
     )
 
 
@@ -202,7 +211,14 @@ class _Encoded:
 
 
 def addressed(outgoing: Outgoing) -> Outgoing:
-    """A message that was encoded before, to the shard of its key."""
+    """A message that was encoded before, to the shard of its key, or in the form for Celery's
+    workers. These take it once: a message that waits for its time waits in their hands."""
+    if outgoing.queue in conf.foreign_queues():
+        try:
+            handed = message.for_celery(outgoing.raw)
+        except MessageError:
+            return outgoing  # whoever takes it says what is wrong with it
+        return Outgoing(outgoing.queue, handed.raw, handed.priority, fair=False, once=handed.tag)
     key = message.shard_key_of(outgoing.raw)
     if not key:
         return outgoing
@@ -332,6 +348,8 @@ def _put_into_outbox(
             for sent, out in zip(messages, outgoing, strict=True)
         ]
         outcomes.insert(rows, connection)
+    if foreign := conf.foreign_queues():
+        outgoing = [addressed(out) if out.queue in foreign else out for out in outgoing]
     hook = _Publish(
         connection.alias,
         once,

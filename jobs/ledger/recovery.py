@@ -54,7 +54,8 @@ def lost(
     read: Callable[[], object] = lambda: None,
     between: Callable[[], object] = lambda: None,
 ) -> Iterator[list[Call]]:
-    """Calls that were handed to the broker before this moment and are on none of its queues.
+    """Calls that were handed to the broker before this moment and are on none of its queues. Not
+    those that Celery's workers were given: what these hold is seen by nobody else.
 
     ``queues``: those whose calls are looked at; by default all that are declared.
     ``unless``: names of tasks to leave alone. (A call that is acknowledged before it runs may have
@@ -111,7 +112,8 @@ def put_back(calls: Sequence[Call], before: dt.datetime) -> int:
     count = 0
     for ids in ledger.chunks([call.id for call in calls]):
         with transaction.atomic(using=ledger.alias()):
-            rows = ledger.lock_rows(_waiting(before).filter(id__in=ids).exclude(message=b""))
+            waiting = _waiting(before).exclude(queue__in=conf.foreign_queues())
+            rows = ledger.lock_rows(waiting.filter(id__in=ids).exclude(message=b""))
             found = rows.only("id", "queue", "eta", "message")
             sent = {row.id: again for row in found if (again := _again(row))}
             broker.get().push(list(sent.values()))
@@ -119,6 +121,12 @@ def put_back(calls: Sequence[Call], before: dt.datetime) -> int:
             ledger.results().filter(id__in=list(sent)).update(published_at=clock.now())
         count += len(sent)
     return count
+
+
+def with_celery(before: dt.datetime) -> dict[str, int]:
+    """Queues of Celery's workers → how many calls were handed to these and have not ended."""
+    rows = _waiting(before).filter(queue__in=conf.foreign_queues())
+    return dict(rows.order_by("queue").values_list("queue").annotate(Count("id")))
 
 
 def undeclared(before: dt.datetime) -> dict[str, int]:
@@ -141,7 +149,7 @@ def _waiting(before: dt.datetime) -> TaskResultQuerySet:
 
 
 def _handed_over(before: dt.datetime, queues: Collection[str] = ()) -> TaskResultQuerySet:
-    asked = queues or conf.get().queues
+    asked = set(queues or conf.get().queues) - conf.foreign_queues()
     return _waiting(before).filter(queue__in=asked).exclude(message=b"")
 
 

@@ -11,6 +11,7 @@ headers     ``jobs_ledger``   true: the call has a row in the ledger since it wa
             ``jobs_shard``    the key that chooses its shard
             ``jobs_celery``   true: a Celery client has sent it, or a call that it follows
             ``jobs_errback``  true: it is an errback that takes request, exception and traceback
+            ``jobs_after``    on its way to Celery's workers: what follows it, JSON as base64
 properties  ``jobs_sig``      HMAC-SHA256 (hex) over the headers and the body
             ``jobs_attempts`` how many attempts it had before a person ran it again; absent: 0
             ``jobs_crashes``  how many times a worker vanished while it held this message
@@ -44,6 +45,7 @@ from jobs.message.call import (
     sent_by,
     spread,
 )
+from jobs.message.handing import for_celery
 from jobs.message.wire import (
     check,
     decode,
@@ -68,6 +70,7 @@ __all__ = [
     "derived_id",
     "encode",
     "first_attempt",
+    "for_celery",
     "hidden_by_sender",
     "id_at",
     "id_time",

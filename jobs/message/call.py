@@ -48,6 +48,7 @@ HEADERS = frozenset(
         *("lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries"),
         *("timelimit", "root_id", "parent_id", "argsrepr", "kwargsrepr", "origin"),
         *("ignore_result", "redelivered", "compression", "replaced_task_nesting"),
+        "jobs_after",
         "jobs_ledger",
         "jobs_celery",
         "jobs_errback",

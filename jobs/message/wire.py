@@ -352,6 +352,7 @@ class _Headers(msgspec.Struct, gc=False):
     jobs_shown: int = 0
     jobs_celery: bool = False
     jobs_errback: bool = False
+    jobs_after: str = ""
     redelivered: bool | None = None
     compression: str | None = None
 
@@ -534,6 +535,10 @@ def _message(
         made.celery = True
     if headers.jobs_errback:
         made.errback = True
+    if headers.jobs_after:  # it was on its way to Celery's workers
+        after = binascii.a2b_base64(headers.jobs_after, strict_mode=True)
+        made.embed = _checked_embed(serialization.loads(after))
+        made.body = None
     if properties.priority:
         made.priority = _priority(properties.priority)
     if properties.jobs_attempts:
@@ -586,13 +591,18 @@ def _decode_body(
         raise ValueError(f"the body is not [args, kwargs, embed]: {error}") from error
     if not (isinstance(args, list) and isinstance(kwargs, dict)):
         raise ValueError("the body is not [args, kwargs, embed]")
-    if embed is None or not isinstance(embed, dict) or not any(embed.values()):
-        return args, kwargs, {}
+    return args, kwargs, {} if embed is None else _checked_embed(embed)
+
+
+def _checked_embed(embed: Any) -> dict[str, Any]:
+    """What follows a call; empty for nothing. Raises `ValueError`."""
+    if not isinstance(embed, dict) or not any(embed.values()):
+        return {}
     for name in ("callbacks", "errbacks", "chain"):
         found = embed.get(name)
         if found and not (isinstance(found, list) and all(isinstance(c, dict) for c in found)):
             raise ValueError(f"{name!r} is not a list of calls")
-    return args, kwargs, embed
+    return embed
 
 
 class _Alone(msgspec.Struct, gc=False):

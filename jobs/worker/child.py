@@ -129,9 +129,11 @@ def default_name() -> str:
 
 def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and weights from a comma-separated list such as ``high:6,default:3,low``; from an empty
-    one, all declared queues. ``order``: one of `ORDERS`; empty: weighted if a queue has a weight.
+    one, all declared queues of this program's workers. ``order``: one of `ORDERS`; empty: weighted
+    if a queue has a weight.
 
-    Raises `ConfigurationError` for weights together with another order.
+    Raises `ConfigurationError` for weights together with another order, and for a queue that
+    Celery's workers work.
     """
     declared = conf.get().queues
     names, weights = [], []
@@ -146,8 +148,16 @@ def split(queues: str, order: str = "") -> tuple[tuple[str, ...], tuple[int, ...
             )
         names.append(name.strip())
         weights.append(int(weight or 0))
+    for name in names:
+        if name in conf.foreign_queues():
+            raise ConfigurationError(
+                f"Queue {name!r} has 'foreign_workers' in JOBS['QUEUES']: Celery's workers take "
+                "its calls. Leave it out of --queues, or take the option out once they have "
+                "stopped."
+            )
     if not names:
-        names, weights = [*declared], [0] * len(declared)
+        names = [name for name in declared if name not in conf.foreign_queues()]
+        weights = [0] * len(names)
     if any(weights) and order not in ("", "weighted"):
         raise ConfigurationError(f"Weights are given, and the order {order!r}; give one of them.")
     if any(weights) or order in ("weighted", "round-robin"):

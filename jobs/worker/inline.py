@@ -222,9 +222,11 @@ class Inline:
 
 
 def known_queues() -> list[str]:
-    """The queues of the settings, and the others that the broker remembers."""
-    declared = list(conf.get().queues)
-    return declared + [q for q in broker.get().remembered_queues(1000) if q not in declared]
+    """The queues of the settings, and the others that the broker remembers, but those of Celery's
+    workers: nobody knows whether their tasks are here."""
+    theirs = frozenset() if conf.get().always_eager else conf.foreign_queues()
+    known = [*conf.get().queues, *broker.get().remembered_queues(1000)]
+    return [queue for queue in dict.fromkeys(known) if queue not in theirs]
 
 
 @contextlib.contextmanager

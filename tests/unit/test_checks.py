@@ -302,6 +302,32 @@ def test_open_queues(settings: Settings) -> None:
     assert [doubt for doubt in doubts() if doubt[0] != "jobs.W006"] == [("jobs.W001", text)]
 
 
+def test_options_that_celery_s_workers_do_not_know(settings: Settings) -> None:
+    queues = {"default": {}, "theirs": {"foreign_workers": True}}
+    settings.JOBS = {**GOOD, "QUEUES": queues, "TASK_ROUTES": {"routed": {"queue": "theirs"}}}
+
+    @task(name="routed", rate_limit=5, acks="early", priority=3, time_limit=5)
+    def routed() -> None: ...
+
+    @task(name="named", queue="theirs", unique="until_end", fair_by=lambda x: x)
+    def named(x: int) -> None: ...
+
+    @task(name="gathered", queue="theirs", batch=5)
+    def gathered(requests: Any) -> None: ...
+
+    @task(name="ours", rate_limit=5, atomic=True)
+    def ours() -> None: ...
+
+    end = (
+        "=, and goes to the queue 'theirs', where Celery's workers take its calls: they don't know "
+    )
+    expected = [("routed", "rate_limit"), ("routed", "acks")]
+    expected += [("named", "unique"), ("named", "fair_by"), ("gathered", "batch")]
+    assert found() == [
+        ("jobs.W018", f"Task {name!r} has {option}{end}the option.") for name, option in expected
+    ]
+
+
 def test_the_broker_of_tests(settings: Settings) -> None:
     settings.JOBS = {**GOOD, "BROKER_URL": "memory://"}
     assert [found_id for found_id, _ in doubts()] == ["jobs.W006"]

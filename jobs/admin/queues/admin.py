@@ -18,7 +18,7 @@ from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.views.decorators.cache import never_cache
 
-from jobs import broker, ledger, serialization
+from jobs import broker, conf, ledger, serialization
 from jobs.admin import words
 from jobs.admin.pages import PageAdmin
 from jobs.admin.queues import calls
@@ -117,6 +117,7 @@ class QueuesAdmin(PageAdmin):
         context |= {
             "title": _("Queue “%(queue)s”") % {"queue": queue},
             "queue": queue,
+            "foreign": queue in conf.foreign_queues(),
             "tab": tab,
             "lists": lists,
             "here": self._url_of(queue, tab),

@@ -30,6 +30,11 @@ def is_declared(queue: str) -> bool:
     return conf.get().knows(queue)
 
 
+def is_ours(queue: str) -> bool:
+    """Whether this program's workers take its calls."""
+    return is_declared(queue) and queue not in conf.foreign_queues()
+
+
 def _who_and_why(request: HttpRequest) -> dict[str, str]:
     return {"by": request.user.get_username(), "why": why(request)}
 
@@ -44,7 +49,7 @@ def _pause_of(name: str, paused: Mapping[str, Pause]) -> PauseRow | None:
 @verb(
     permission="pause_queues",
     label=gettext_lazy("Pause…"),
-    fits=is_declared,
+    fits=is_ours,
     question=Question(
         template="admin/jobs/queues/pause.html",
         context=lambda queue, request: {
@@ -81,7 +86,7 @@ def resume(queue: str, request: HttpRequest) -> str:
 @verb(
     permission="purge_queues",
     label=gettext_lazy("Purge…"),
-    fits=is_declared,
+    fits=is_ours,
     question=Question(
         template="admin/jobs/queues/purge.html",
         context=lambda queue, request: {
@@ -240,10 +245,14 @@ def run_now(call: Chosen, request: HttpRequest) -> str:
 
 
 def may_go_to(queue: str) -> list[str]:
-    """Where the messages of a queue can be moved: other queues, open ones only from open ones."""
-    declared = conf.get().queues
+    """Where the messages of a queue can be moved: other queues of this program's workers, open ones
+    only from open ones."""
     kind = conf.get().queue(queue).open
-    return [name for name in declared if name != queue and conf.get().queue(name).open == kind]
+    return [
+        name
+        for name in conf.get().queues
+        if name != queue and is_ours(name) and conf.get().queue(name).open == kind
+    ]
 
 
 @verb(
@@ -278,7 +287,7 @@ def move(call: Chosen, request: HttpRequest) -> str:
 @verb(
     permission="purge_queues",
     label=gettext_lazy("Delete…"),
-    fits=_waits,
+    fits=lambda call: _waits(call) and is_ours(call.queue),
     question=Question(
         text=ngettext_lazy(
             "%(n)s message of queue “%(queue)s” will be deleted for good. Its call is never run, "

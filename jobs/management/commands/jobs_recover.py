@@ -24,8 +24,9 @@ Find the calls that the database waits for and whose messages Redis has lost, an
 
 Run it after Redis has lost its data. Without --apply it only says what it would do. Calls wait in
 the database if they were sent inside a transaction, or wait for another attempt. Those of tasks
-with acks="early" are left alone: they may have run. The command doesn't see what Celery's own
-workers hold at this moment; stop them first."""
+with acks="early" are left alone: they may have run. So are those of queues with
+'foreign_workers': what Celery's workers hold is seen by nobody else. If such workers take calls
+from other queues, too, stop them first."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--apply", action="store_true", help=_("send them again"))
@@ -74,9 +75,11 @@ workers hold at this moment; stop them first."""
         finally:
             progress.clear()
         undeclared = recovery.undeclared(before)
+        with_celery = recovery.with_celery(before)
         if options["json"]:
             told = {"lost": lost.total(), "sent_again": sent_again, "tasks": lost, "calls": shown}
-            self.print_json({**told, "undeclared_queues": undeclared})
+            told |= {"undeclared_queues": undeclared, "celerys_queues": with_celery}
+            self.print_json(told)
             return
         if lost.total() > _SHOWN:
             self.stdout.write(_("… and %d more") % (lost.total() - _SHOWN))
@@ -89,6 +92,9 @@ workers hold at this moment; stop them first."""
             self.stdout.write(said % {"n": sent_again, "lost": lost.total()})
         else:
             self.stdout.write(_("%d calls are lost; --apply sends them again.") % lost.total())
+        for queue, count in with_celery.items():
+            said = _("%(n)d calls wait for Celery's workers of the queue %(queue)s: not looked at.")
+            self.stdout.write(said % {"n": count, "queue": repr(queue)})
         for queue, count in undeclared.items():
             said = _(
                 "%(n)d calls wait on the queue %(queue)s, which JOBS['QUEUES'] does not "

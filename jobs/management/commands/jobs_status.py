@@ -136,7 +136,7 @@ def _problems(stats: dict[str, Stats], oldest: float | None, *, fail_on_dead: bo
     problems = []
     for queue, counts in stats.items():
         named = {"n": counts.waiting + counts.in_flight, "queue": repr(queue)}
-        if named["n"] and not counts.consumers:
+        if named["n"] and not counts.consumers and queue not in conf.foreign_queues():
             problems.append(
                 _("%(n)d messages of the queue %(queue)s, and no worker claims from it.") % named
             )

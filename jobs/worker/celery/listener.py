@@ -19,7 +19,7 @@ from typing import Any
 from django.db import connections
 
 from jobs import broker, conf
-from jobs.broker.celery import Broadcast
+from jobs.broker.celery import OURS, Broadcast
 from jobs.control.inspecting import Place
 from jobs.control.remote import commands
 from jobs.exceptions import BrokerUnavailable
@@ -127,6 +127,8 @@ class Listener:
 
     def _obey(self, found: Broadcast) -> None:
         """Do what a client asks for, if it asks this worker, and answer it."""
+        if found.headers.get(OURS):
+            return  # this program has said it, and done its part
         self._state.adjust(found.headers.get("clock"))
         body = found.body
         if not self._is_asked(body):

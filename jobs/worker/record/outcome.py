@@ -362,8 +362,10 @@ class Run(msgspec.Struct, frozen=True, gc=False):
     started: float
 
 
-def ignores_result(sent: Message, task: Task[..., Any]) -> bool:
-    return task.ignore_result if sent.ignore_result is None else sent.ignore_result
+def ignores_result(sent: Message, task: Task[..., Any] | None) -> bool:
+    if sent.ignore_result is not None or task is None:
+        return bool(sent.ignore_result)
+    return task.ignore_result
 
 
 def is_kept(sent: Message, task: Task[..., Any] | Traits | None) -> bool:
@@ -379,9 +381,9 @@ def is_kept(sent: Message, task: Task[..., Any] | Traits | None) -> bool:
     return bool(sent.embed and sent.embed.get("chord"))  # a chord counts its members' ends
 
 
-def of_success(sent: Message, task: Task[..., Any], run: Run, result: Any) -> Record:
+def of_success(sent: Message, task: Task[..., Any] | None, run: Run, result: Any) -> Record:
     """The row of a call that is kept (`is_kept`). Raises `ResultNotSerializable`."""
-    text = None if ignores_result(sent, task) else result_text(result, task)
+    text = None if ignores_result(sent, task) else result_text(result, sent.task)
     return _record(sent, State.SUCCESS, run, message=b"", result=text)
 
 
@@ -499,7 +501,7 @@ def check_result(result: Any, sent: Message, task: Task[..., Any]) -> None:
         )
 
 
-def result_text(result: Any, task: Task[..., Any]) -> str:
+def result_text(result: Any, task: str) -> str:
     """The JSON of what a task returned; raises `ResultNotSerializable`."""
     if result is None:
         return "null"
@@ -507,14 +509,14 @@ def result_text(result: Any, task: Task[..., Any]) -> str:
         text = serialization.dumps(result)
     except Exception as error:  # values in it may raise anything
         raise ResultNotSerializable(
-            f"Task {task.name!r} returned a {type(result).__name__} that can't be stored: "
+            f"Task {task!r} returned a {type(result).__name__} that can't be stored: "
             f"{text_of(error)}. "
             "Return what JSON holds, or set ignore_result=True."
         ) from error
     limit = conf.get().result_max_bytes
     if len(text) > limit:
         raise ResultNotSerializable(
-            f"Task {task.name!r} returned {len(text):,} bytes of JSON; JOBS['RESULT_MAX_BYTES'] "
+            f"Task {task!r} returned {len(text):,} bytes of JSON; JOBS['RESULT_MAX_BYTES'] "
             f"allows {limit:,}. Store the data and return its key."
         )
     return text

@@ -24,6 +24,7 @@ from jobs.broker.sharding import queue_of, shown
 from jobs.control.workers import ANSWER_KEPT, FEW_QUEUES, Act, Answer, Command, How
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, QueueRefused, UnknownQueue
 from jobs.worker.board import scratch
+from jobs.worker.celery.ends import ends_of
 from jobs.worker.celery.listener import listener_of
 from jobs.worker.celery.state import WorkerState
 from jobs.worker.child import Options
@@ -86,6 +87,8 @@ class Supervisor:
         self._listener = listener_of(
             WorkerState(options, self._slots, self._reporter, self._queues, self._size)
         )
+        #: Brings what Celery's workers have done into the ledger, if calls are sent to them.
+        self._ends = None if options.burst else ends_of(options.name)
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
@@ -126,6 +129,8 @@ class Supervisor:
         self._relay.start()
         if self._listener:
             self._listener.start()
+        if self._ends:
+            self._ends.start()
         while not self.step():
             links = [one.fileno() for one in (self._trial, self._starter.loading) if one]
             wakes = [wakeup, *(fd for fd in links if fd >= 0)]
@@ -138,6 +143,8 @@ class Supervisor:
         self._relay.stop()
         if self._listener:
             self._listener.stop()
+        if self._ends:
+            self._ends.stop()
         for ringer in self._ringers.values():
             ringer.stop()
         self._comparison.stop()

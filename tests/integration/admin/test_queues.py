@@ -7,6 +7,7 @@ import re
 import pytest
 from django.contrib.messages import get_messages
 from django.test import Client
+from django.urls import reverse
 from pytest_django import Settings
 
 from jobs import (
@@ -63,6 +64,25 @@ def test_a_queue_that_nobody_serves_is_told(root: Client, broker_url: str) -> No
     page = root.get(LIVE).content.decode()
     assert "Messages wait in queue “low”, and no worker takes them." in page
     assert "manage.py runworker --queues low" in page
+
+
+def test_a_queue_of_celery_s_workers(root: Client, broker_url: str, settings: Settings) -> None:
+    queues = {"default": {}, "theirs": {"foreign_workers": True}}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    broker.get().push([Outgoing("theirs", b"x")])
+    page = root.get(LIVE).content.decode()
+    assert "no worker takes them" not in page
+    assert numbers(root, "theirs")[:4] == [1, 0, 0, 0]
+    row = page.partition('/queue/theirs/">theirs</a>')[2].partition("</tr>")[0]
+    assert re.search(r">Celery’s\s*</td>", row)
+    assert "pause" not in row
+    assert "purge" not in row
+    assert root.get(reverse("admin:jobs_queues_pause", args=["theirs"])).status_code == 404
+    assert root.get(reverse("admin:jobs_queues_pause", args=["default"])).status_code == 200
+    page = root.get("/admin/jobs/queues/queue/theirs/").content.decode()
+    assert "Celery’s workers take the calls of this queue." in page
+    assert "/theirs/purge/" not in page
+    assert "no worker takes them" not in root.get("/admin/").content.decode()
 
 
 def test_a_worker_whose_lease_has_ended(root: Client, broker_url: str) -> None:

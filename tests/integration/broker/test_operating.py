@@ -36,7 +36,7 @@ def test_what_is_due_is_browsed_the_next_first(broker: Broker) -> None:
     due = [Outgoing("mail", b"%d" % n, n % 10, 4e9 - n) for n in range(250)]
     broker.push(due)
     found = list(broker.browse("mail", due=True))
-    assert found == [Waiting(raw, priority, at) for _, raw, priority, at, _ in reversed(due)]
+    assert found == [Waiting(raw, priority, at) for _, raw, priority, at, *_ in reversed(due)]
 
 
 def test_what_is_taken_is_leased(broker: Broker) -> None:

@@ -131,6 +131,7 @@ def test_recovering() -> None:
     broker.get().ack("default", "one", [1])
     call = {"id": sent.id, "task": trace.name, "queue": "default", "state": "PENDING", "eta": None}
     lost = {"lost": 1, "tasks": {trace.name: 1}, "calls": [call], "undeclared_queues": {"gone": 1}}
+    lost |= {"celerys_queues": {}}
     assert told("jobs_recover") == {**lost, "sent_again": 0}
     assert told("jobs_recover", "--apply") == {**lost, "sent_again": 1}
 

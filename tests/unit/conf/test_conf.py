@@ -14,6 +14,8 @@ from jobs import conf
 from jobs.conf import Conf, Queue, RetryPolicy
 from jobs.exceptions import ConfigurationError
 
+THEIRS = {"foreign_workers": True}
+
 
 def only_problem(**jobs: Any) -> str:
     _, [problem] = conf.parse(jobs)
@@ -123,6 +125,12 @@ def test_not_a_dict(jobs: Any) -> None:
             ("QUEUES", {"a": {"shards": n}}, f"'shards' must be a whole number, not {n!r}")
             for n in ("8", 2.0, True, None)
         ),
+        ("QUEUES", {"a": {}, "b": THEIRS | {"open": True}}, "'open' is for queues of this program"),
+        ("QUEUES", {"a": {}, "b": THEIRS | {"shards": 2}}, "they know one list alone"),
+        ("QUEUES", {"a": THEIRS}, "must have a queue without 'foreign_workers'"),
+        ("CELERY_RESULT_BACKEND", "rpc://", "must begin with redis://"),
+        ("CELERY_RESULT_BACKEND", "redis+cluster://a:1", "must be the address of one Redis server"),
+        ("CELERY_RESULT_BACKEND", "memory://", "must be the address of one Redis server"),
         ("RETRY_POLICY", 3, "must be a dict, not 3"),
         ("RETRY_POLICY", {"max_retry": 1}, "'max_retry'. Did you mean 'max_retries'?"),
         (
@@ -143,6 +151,15 @@ def test_a_wrong_value_is_named_and_its_default_used(key: str, value: Any, said:
     assert problems[0].startswith(f"JOBS[{key!r}] ")
     assert said in problems[0]
     assert found == Conf()
+
+
+def test_queues_of_celery_s_workers() -> None:
+    queues = {"default": {}, "theirs": THEIRS}
+    assert conf.parse({"QUEUES": queues})[1] == []
+    problem = only_problem(QUEUES=queues, DEFAULT_QUEUE="theirs")
+    assert problem.startswith("JOBS['DEFAULT_QUEUE'] is 'theirs', which Celery's workers work")
+    problem = only_problem(QUEUES=queues, BROKER_URL="redis+cluster://a:1")
+    assert problem.startswith("JOBS['QUEUES'] has 'foreign_workers' for 'theirs': Celery's workers")
 
 
 def test_a_default_queue_that_is_not_declared() -> None:

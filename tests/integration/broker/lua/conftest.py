@@ -37,7 +37,7 @@ def _value(client: redis.Redis, key: bytes) -> Any:
     # known of a limit goes by itself when it says nothing any more.
     passing = (
         *(b":claimed:", b":progress:", b":position:", b"{limit:", b"{unique:"),
-        *(b":workers", b":metrics:"),
+        *(b":workers", b":metrics:", b":handed:"),
     )
     vanishes = any(kind in key for kind in passing)
     if not key.endswith((b":revoked", b":bell")):  # tests write these by hand as well
