@@ -54,8 +54,8 @@ def web(file: str, name: str) -> None:
             results.append(call(write, queue).delay())
             results.append(call(write, queue, countdown=1).delay())
             results.append(call(write_at_last, queue).delay())
-        # The queue that moves first comes last: see the page.
-        results.append(chain(call(write, "orders"), call(write, "mail")).delay())
+        for queues in (("orders", "mail"), ("mail", "orders")):
+            results.append(chain(*(call(write, queue) for queue in queues)).delay())
     # While workers of both kinds take a queue, nobody counts all members of a chord.
     for queue in ("orders", "mail"):
         header = [call(write, queue), call(write, queue)]

@@ -46,6 +46,11 @@ NEW_CODE = {
     "QUEUES": {**QUEUES, "orders": {"open": True}, "mail": {"open": True}},
     "RECOVER": False,
 }
+#: While Celery's workers still serve the other queue.
+HALF_MOVED = {
+    "QUEUES": {**QUEUES, "orders": {"foreign_workers": True}, "mail": {"open": True}},
+    "RECOVER": False,
+}
 
 
 class Old(subprocess.Popen[str]):
@@ -105,9 +110,9 @@ class Site:
         started.wait_until_ready()
         return started
 
-    def new_worker(self, *queues: str) -> Any:
+    def new_worker(self, *queues: str, jobs: dict[str, Any] = NEW_CODE) -> Any:
         arguments = ("--processes", "1", "--queues", ",".join(queues))
-        return ready_worker(self._project, *arguments, jobs=NEW_CODE)
+        return ready_worker(self._project, *arguments, jobs=jobs)
 
     def old_web(self, name: str) -> Old:
         self._old.append(started := Old(self._project, "web", self.file, name))
@@ -168,12 +173,14 @@ def test_there_and_back_without_losing_a_call(site: Site) -> None:
 
     # Workers, a queue at a time.
     worker.end()
-    new_mail = site.new_worker("mail")
+    new_mail = site.new_worker("mail", jobs=HALF_MOVED)
     worker = site.old_worker("orders")
     site.wait_for_runs("mail", "here")
     site.wait_for_runs("orders", "celery")
     worker.end()
     assert held_by_celery() == 0
+    assert new_mail.stop() == 0
+    new_mail = site.new_worker("mail")
     new_orders = site.new_worker("orders")
     site.wait_for_runs("orders", "here")
 

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from jobs.exceptions import ConfigurationError
-from jobs.registry import queue as known
+from jobs.registry import own_queue
 from jobs.worker.board import MOST_CHANGES
 from jobs.worker.child import Options
 from jobs.worker.supervisor.slot import Slot
@@ -37,9 +37,10 @@ class Queues:
     def take_on(self, queue: str) -> bool:
         """Have the children claim from this queue as well, after the others. False: they do.
 
-        Raises `UnknownQueue`, and `ConfigurationError` after too many changes.
+        Raises `UnknownQueue`, and `ConfigurationError` for a queue of Celery's workers and after too
+        many changes.
         """
-        known(queue)
+        own_queue(queue)
         return self._change(queue, lambda served: () if queue in served else (*served, queue))
 
     def give_up(self, queue: str) -> bool:

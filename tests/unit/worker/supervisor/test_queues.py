@@ -68,3 +68,12 @@ def test_not_more_than_a_child_can_be_told(settings: Settings) -> None:
     with pytest.raises(ConfigurationError, match="restart it"):
         queues.take_on("one-more")
     assert queues.served == ("default", "q0")
+
+
+def test_one_of_celerys_workers_is_left_to_them(settings: Settings) -> None:
+    queues = {"default": {}, "theirs": {"foreign_workers": True}}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    children = Children("default")
+    with pytest.raises(ConfigurationError, match="Celery's workers take the calls"):
+        children.queues.take_on("theirs")
+    assert not children.told
