@@ -37,8 +37,8 @@ class Queues:
     def take_on(self, queue: str) -> bool:
         """Have the children claim from this queue as well, after the others. False: they do.
 
-        Raises `UnknownQueue`, and `ConfigurationError` for a queue of Celery's workers and after too
-        many changes.
+        Raises `UnknownQueue`, and `ConfigurationError` for a queue of Celery's workers, or after
+        too many changes.
         """
         own_queue(queue)
         return self._change(queue, lambda served: () if queue in served else (*served, queue))
