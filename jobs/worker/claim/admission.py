@@ -49,14 +49,12 @@ from jobs.worker.record.outcome import (
     Later,
     Outcome,
     Run,
-    Traits,
     already_ended,
     buried_types,
     is_kept,
     limit_of,
     most_crashes,
     reason,
-    traits_of,
     undecided,
 )
 
@@ -92,13 +90,12 @@ def prepare(
     now: float,
     claimed: float = math.inf,
     trusted: bool | None = None,
-    traits: dict[str, Traits] | None = None,
 ) -> Delivery | Outcome:
     """The delivery to run or, for a message that is not to run now, its outcome.
 
     ``queue``: the shard that it was claimed from.
     ``now``: Unix seconds. ``claimed``: monotonic ones. ``trusted``: whether the queue is open;
-    None: as the settings say. ``traits``: those of tasks, read for messages of the same claim.
+    None: as the settings say.
     """
     if trusted is None:
         trusted = conf.get().queue(queue_of(queue)).open
@@ -114,11 +111,7 @@ def prepare(
         if task is None:
             return _unknown(queue, number, raw, sent, Run(worker, now))
         sent.sensitive = task.sensitive
-        if traits is None:
-            its = traits_of(task)
-        elif (its := traits.get(sent.task)) is None:  # type: ignore[assignment]
-            its = traits[sent.task] = traits_of(task)
-        delivery = Delivery(queue, number, raw, sent, task, its, claimed)
+        delivery = Delivery(queue, number, raw, sent, task, claimed)
         if sent.marks is not NO_MARKS and (why := _lost(sent, task)):
             return end_of(delivery, Run(worker, now), why)
         if sent.expires is not None and sent.expires.timestamp() <= now:
@@ -198,7 +191,7 @@ def admit(
             parked = broker.get().park(queue, run.worker, asked)
             left = [d for d in left if d.number not in parked]
         # A list: `any` with a generator takes ten times as long.
-        if [d for d in left if d.traits.limited or d.message.unique]:
+        if [d for d in left if d.task.limited or d.message.unique]:
             left, ended = ask(left, run)
             outcomes += ended
         return Answer(left, outcomes)
@@ -237,7 +230,7 @@ def _without_ended(
     for d in deliveries:
         if d.message.marks.redelivered:
             doubtful.add(d.message.id)
-        elif is_kept(d.message, d.traits):
+        elif is_kept(d.message, d.task):
             sent = message.id_time(d.message.id)
             if sent is None or sent < old:
                 doubtful.add(d.message.id)
@@ -262,7 +255,7 @@ def _without_ended(
         if d.message.id in ended:
             why = reasons.get(d.message.id) if d.message.marks.redelivered else None
             outcomes.append(already_ended(d, why))
-        elif d.message.id in begun and is_kept(d.message, d.traits):
+        elif d.message.id in begun and is_kept(d.message, d.task):
             # Its copy is running here. This one comes again when that may have ended, and runs
             # should it come to nothing.
             raw, _ = message.mark_redelivered(d.raw, crashed=False)

@@ -34,7 +34,7 @@ from jobs.worker.claim.admission import Overrides
 from jobs.worker.claim.holding import Holding
 from jobs.worker.loops import AWAY, BROKER, DATABASE, Backoff, vital
 from jobs.worker.machine import own_memory
-from jobs.worker.record.outcome import Delivery, Run, Traits, each, weighed
+from jobs.worker.record.outcome import Delivery, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
 from jobs.worker.run.runners import AHEAD, Runner, Runners
@@ -805,12 +805,9 @@ class Consumer:
             return 0
         run, searching = Run(self.name, now), self._size.searching
         deliveries: list[Delivery] = []
-        traits: dict[str, Traits] = {}
         for number, raw in claim.messages:
             # By position, which takes a tenth of the time.
-            one = admission.prepare(
-                cursor.shard, number, raw, self.name, now, claimed, cursor.open, traits
-            )
+            one = admission.prepare(cursor.shard, number, raw, self.name, now, claimed, cursor.open)
             if not isinstance(one, Delivery):
                 self._recorder.add(weighed(replace(one, claimed=claimed)))
             elif searching and self._size.full(one):
@@ -864,8 +861,8 @@ class Consumer:
             self._return(deliveries)
             return
         back: list[Delivery] = []
-        awaited = [d for d in deliveries if d.traits.is_async]
-        plain = [d for d in deliveries if not d.traits.is_async] if awaited else deliveries
+        awaited = [d for d in deliveries if d.task.is_async]
+        plain = [d for d in deliveries if not d.task.is_async] if awaited else deliveries
         for runner, mine in ((self._runners.sync, plain), (self._runners.loop, awaited)):
             if mine and (left := runner.submit(mine)):
                 self._size.came_back(runner)

@@ -11,7 +11,7 @@ import math
 import time
 import traceback
 import types
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -42,46 +42,6 @@ from jobs.states import State
 log = logging.getLogger("jobs.worker")
 
 
-class Traits(msgspec.Struct, frozen=True, gc=False):
-    """What a worker asks of a task for every call, read once a claim. To read an attribute of a
-    task takes ten times as long, since `Task` has ``__getattr__``."""
-
-    #: What `Task.__call__` does, where it does no more than to call the function.
-    call: Callable[..., Any]
-    is_async: bool
-    atomic: bool
-    batch: int
-    acks_early: bool
-    ignore_result: bool
-    #: None: as the settings say.
-    track_started: bool | None
-    #: Whether it has hooks.
-    hooked: bool
-    #: Whether it has a rate limit or a concurrency limit, and whether the latter.
-    limited: bool
-    concurrent: bool
-    #: Seconds; None: no limit of its own.
-    time_limit: float | None
-    soft_time_limit: float | None
-
-
-def traits_of(task: Task[..., Any]) -> Traits:
-    return Traits(
-        call=task if task.called else task.run,
-        is_async=task.is_async,
-        atomic=task.atomic,
-        batch=task.batch,
-        acks_early=task.acks_early,
-        ignore_result=task.ignore_result,
-        track_started=task.track_started,
-        hooked=bool(task.hooks),
-        limited=task.limited,
-        concurrent=task.concurrency is not None,
-        time_limit=task.time_limit,
-        soft_time_limit=task.soft_time_limit,
-    )
-
-
 # Neither deliveries nor outcomes are ever part of a cycle (gc=False): the garbage collector has
 # thousands fewer objects to look at.
 
@@ -95,7 +55,6 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     raw: bytes
     message: Message
     task: Task[..., Any]
-    traits: Traits
     #: When it was claimed (monotonic seconds); infinite: just now.
     claimed: float = math.inf
     #: False: it was acknowledged before it ran.
@@ -307,7 +266,7 @@ def origin(
         delivery.number,
         delivery.claimed,
         delivery.held,
-        slots_of(delivery) if delivery.traits.concurrent else delivery.slots,
+        slots_of(delivery) if delivery.task.concurrency is not None else delivery.slots,
         lock_of(sent, delivery.task) if sent.unique else None,
     )
 
@@ -368,7 +327,7 @@ def ignores_result(sent: Message, task: Task[..., Any] | None) -> bool:
     return task.ignore_result
 
 
-def is_kept(sent: Message, task: Task[..., Any] | Traits | None) -> bool:
+def is_kept(sent: Message, task: Task[..., Any] | None) -> bool:
     """Whether the call has a row. A call that ignores its result and was sent outside a transaction
     has none."""
     if sent.ledger or (task is not None and task.atomic):

@@ -80,7 +80,6 @@ from jobs.worker.record.outcome import (
     Later,
     Outcome,
     Run,
-    Traits,
     origin,
 )
 from jobs.worker.run import isolation
@@ -102,7 +101,7 @@ def run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
 
 
 def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
-    sent, task, traits = delivery.message, delivery.task, delivery.traits
+    sent, task = delivery.message, delivery.task
     attempt = Run(worker, time.time())
     current.set((sent, worker))
     if sent.celery:
@@ -110,20 +109,21 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
     outcome = None
     try:
         try:
-            if traits.track_started or (limits.track_started and traits.track_started is None):
+            if task.track_started or (limits.track_started and task.track_started is None):
                 _track_start(delivery, attempt)
             if signals.task_started.receivers:
                 signals.announce(signals.task_started, task, message=sent, worker=worker)
                 isolation.after_task(sent)  # what receivers have left
-            if traits.hooked:
+            if task.hooks:
                 _before_start(delivery)
-            soft = limits.soft(sent, traits)
-            if traits.atomic:
+            soft = limits.soft(sent, task)
+            if task.atomic:
                 outcome = _run_atomic(delivery, attempt, limits.timer, soft)
             else:
                 args = errbacks.arguments(sent, worker) if sent.errback else sent.args
                 if soft is None:
-                    result = traits.call(*args, **sent.kwargs)
+                    # What `Task.__call__` does.
+                    result = (task if task.called else task.run)(*args, **sent.kwargs)
                 else:
                     with limits.timer.limit(soft):
                         result = task(*args, **sent.kwargs)
@@ -136,7 +136,7 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
                 outcome = _raised(delivery, attempt, left_open)
             elif outcome is None:
                 outcome = _returned(delivery, attempt, result)
-        if outcome.failed or traits.hooked or signals.task_succeeded.receivers:
+        if outcome.failed or task.hooks or signals.task_succeeded.receivers:
             isolation.after_task(sent)  # what receivers have left
     except BaseException as error:  # noqa: BLE001  every call ends
         outcome = ended_by(delivery, worker, error)
@@ -407,7 +407,7 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
         if type(result) not in rows.PLAIN:
             rows.check_result(result, sent, delivery.task)
         row = None
-        if rows.is_kept(sent, delivery.traits):
+        if rows.is_kept(sent, delivery.task):
             row = rows.of_success(sent, delivery.task, attempt, result)
         following = after_success(sent, result) if sent.embed else NOTHING
     except Exception as error:  # noqa: BLE001  whatever is wrong with it, the call ends
@@ -415,7 +415,7 @@ def _returned(delivery: Delivery, attempt: Run, result: Any) -> Outcome:
     if signals.task_succeeded.receivers:
         runtime = time.time() - attempt.started
         _announce(signals.task_succeeded, delivery, attempt, result=result, runtime=runtime)
-    if delivery.traits.hooked:
+    if delivery.task.hooks:
         _hooked(delivery, "on_success", result)
     ended = sent.id if row else ""
     # By position, which takes half as long as by name.
@@ -751,11 +751,11 @@ class Limits:
         self._soft = soft
         self._hard = hard
 
-    def soft(self, sent: Message, task: Task[..., Any] | Traits) -> float | None:
+    def soft(self, sent: Message, task: Task[..., Any]) -> float | None:
         """Until `SoftTimeLimitExceeded`: the call's, else the task's, else the worker's."""
         return sent.timelimit[1] or task.soft_time_limit or self._soft
 
-    def hard(self, sent: Message, task: Task[..., Any] | Traits) -> float | None:
+    def hard(self, sent: Message, task: Task[..., Any]) -> float | None:
         """Until the process is killed: likewise."""
         return sent.timelimit[0] or task.time_limit or self._hard
 

@@ -121,7 +121,7 @@ class Runners(NamedTuple):
 
     def of(self, delivery: Delivery) -> Runner:
         """The runner of this delivery's kind."""
-        return self.loop if delivery.traits.is_async else self.sync
+        return self.loop if delivery.task.is_async else self.sync
 
 
 class SyncRunners:
@@ -260,15 +260,15 @@ class SyncRunners:
         connections.close_all()
 
     def _run_one(self, delivery: Delivery, place: int, now: float) -> Outcome:
-        traits = delivery.traits
-        if traits.batch:
+        task = delivery.task
+        if task.batch:
             return self._run_batch(delivery, place, now)
-        hard = self._limits.hard(delivery.message, traits)
+        hard = self._limits.hard(delivery.message, task)
         ends = math.inf if hard is None else now + hard
         self._board.begin(place, key(delivery.queue, delivery.number), ends, now)
         self.running[place] = delivery
         try:
-            if traits.acks_early:
+            if task.acks_early:
                 if not ack_early(delivery, self._worker):
                     return lost(delivery)
                 delivery = replace(delivery, held=False)

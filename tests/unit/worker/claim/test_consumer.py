@@ -19,7 +19,7 @@ from jobs.exceptions import BrokerUnavailable
 from jobs.message import Marks, Message
 from jobs.worker.board import Board
 from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
-from jobs.worker.record.outcome import Delivery, Outcome, each, traits_of
+from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
 from jobs.worker.run.runners import AsyncRunner, Runners, SyncRunners
@@ -156,7 +156,7 @@ _numbers: Iterator[int] = iter(range(1, 1000))
 
 def call(task: Task[..., Any], **fields: Any) -> Delivery:
     sent = Message(task=task.name, id=message.new_id(), queue="default", **fields)
-    return Delivery("default", next(_numbers), b"", sent, task, traits_of(task))
+    return Delivery("default", next(_numbers), b"", sent, task)
 
 
 def batches(deliveries: list[Delivery]) -> list[list[int]]:
@@ -259,7 +259,7 @@ class House:
 
     def async_delivery(self, number: int) -> Delivery:
         task = self._async_task
-        return replace(self.delivery(number, 1), task=task, traits=traits_of(task))
+        return replace(self.delivery(number, 1), task=task)
 
     def delivery(self, number: int, crashes: int) -> Delivery:
         sent = Message(
@@ -269,7 +269,7 @@ class House:
             args=[number],
             marks=Marks(crashes=crashes),
         )
-        return Delivery("default", number, b"", sent, self._task, traits_of(self._task))
+        return Delivery("default", number, b"", sent, self._task)
 
     def end(self) -> None:
         for _ in range(PLACES):

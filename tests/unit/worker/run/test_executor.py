@@ -25,7 +25,6 @@ from jobs.worker.record.outcome import (
     Done,
     Later,
     Outcome,
-    traits_of,
 )
 from jobs.worker.run import executor
 from jobs.worker.run.executor import Limits, MainThreadTimer, ThreadTimer, Timer
@@ -47,7 +46,7 @@ def outcome_of(run: Any, **fields: Any) -> Outcome:
     made = Task(run, name="made", **fields.pop("options", {}))
     one = sent("made", **fields)
     one = message.decode(message.encode(one), "default")
-    delivery = Delivery("default", 7, message.encode(one), one, made, traits_of(made))
+    delivery = Delivery("default", 7, message.encode(one), one, made)
     if made.is_async:
         return asyncio.run(executor.run_async(delivery, "w/1", LIMITS))
     return executor.run(delivery, "w/1", LIMITS)
