@@ -33,7 +33,7 @@ from jobs.exceptions import (
 )
 from jobs.ledger import unique
 from jobs.ledger.outcomes import Attempt, Record
-from jobs.message import Message, id_time, sent_by
+from jobs.message import Message, id_time
 from jobs.message.workflow import Call, Counted
 from jobs.running import progress
 from jobs.running.request import said
@@ -224,8 +224,6 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
     """The outcome of a delivery that has run: with its size, and with what it has reported."""
     if said:
         said.pop(delivery.message.id, None)
-    if sent_by and (made := sent_by.pop(delivery.message.id, None)):
-        outcome = replace(outcome, children=[*celery_children(made), *outcome.children])
     if progress.told and (reported := progress.over(delivery.message.id)):
         outcome = replace(outcome, reported=reported)
     # Only what may be long is weighed. Arguments are no longer than the message.
@@ -237,23 +235,6 @@ def after_run(outcome: Outcome, delivery: Delivery) -> Outcome:
     ):
         return weighed(outcome)
     return outcome
-
-
-def celery_children(made: Sequence[tuple[str, str | None]]) -> list[Any]:
-    """The children of a call that has sent calls with these ids and groups, as Celery's clients
-    see them; see `celery_results`."""
-    found: list[Any] = []
-    groups: dict[str, list[Any]] = {}
-    for task_id, group_id in made:
-        child = [[task_id, None], None]
-        if group_id is None:
-            found.append(child)
-        elif group_id in groups:
-            groups[group_id].append(child)
-        else:
-            groups[group_id] = [child]
-            found.append([[group_id, None], groups[group_id]])
-    return found
 
 
 def origin(

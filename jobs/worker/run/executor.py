@@ -140,6 +140,8 @@ def _run(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
             isolation.after_task(sent)  # what receivers have left
     except BaseException as error:  # noqa: BLE001  every call ends
         outcome = ended_by(delivery, worker, error)
+    if sent.celery:
+        outcome = _with_children(outcome, message.sent_by.pop(sent.id))
     if signals.task_finished.receivers:
         _finished(delivery, attempt, outcome)
     return outcome
@@ -179,6 +181,8 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
         isolation.close_unread(sent)
     except BaseException as error:  # noqa: BLE001  every call ends
         outcome = ended_by(delivery, worker, error)
+    if sent.celery:
+        outcome = _with_children(outcome, message.sent_by.pop(sent.id))
     if signals.task_finished.receivers:
         try:
             _finished(delivery, attempt, outcome)
@@ -186,6 +190,23 @@ async def run_async(delivery: Delivery, worker: str, limits: Limits) -> Outcome:
         except BaseException as error:  # noqa: BLE001  the call has its outcome
             signals.log_error(log, _AT_THE_END, delivery.task.name, sent.id, error=error)
     return outcome
+
+
+def _with_children(outcome: Outcome, made: Sequence[tuple[str, str | None]]) -> Outcome:
+    """The outcome of a call that has sent calls with these ids and groups, which are its children
+    for Celery's clients; see `celery_results`."""
+    found: list[Any] = []
+    groups: dict[str, list[Any]] = {}
+    for task_id, group_id in made:
+        child = [[task_id, None], None]
+        if group_id is None:
+            found.append(child)
+        elif group_id in groups:
+            groups[group_id].append(child)
+        else:
+            groups[group_id] = [child]
+            found.append([[group_id, None], groups[group_id]])
+    return replace(outcome, children=[*found, *outcome.children]) if found else outcome
 
 
 def _track_start(delivery: Delivery, attempt: Run) -> None:
