@@ -116,6 +116,7 @@ def test_a_master_is_killed(project: Project, own_cluster: ValkeyCluster) -> Non
     assert worker.stop() == 0
 
 
+@pytest.mark.one_database
 def test_a_frozen_master_holds_up_its_own_queue_alone(
     project: Project, own_cluster: ValkeyCluster
 ) -> None:
