@@ -147,21 +147,19 @@ def insert(rows: Sequence[Pending], connection: BaseDatabaseWrapper) -> None:
     Raises `IntegrityError` when one of these calls has a row; the transaction can only be rolled
     back then.
     """
-    if len(rows) == 1 and connection.vendor in _WRITERS:
-        # Each transaction with a call does this: the ORM takes ten times as much of this process's
-        # time for one row.
-        (row,) = rows
-        created, eta = stored(row.created_at, connection), stored(row.eta, connection)
-        values = row._replace(created_at=created, eta=eta)
-        with (
-            transaction.mark_for_rollback_on_error(connection.alias),
-            connection.cursor() as cursor,
-        ):
-            cursor.execute(_INSERT, values)
-        return
-    TaskResult.objects.using(connection.alias).bulk_create(
-        [TaskResult(**row._asdict()) for row in rows], batch_size=500
-    )
+    # From Django 6.1 on, `bulk_create` marks the transaction only if it writes more than one batch.
+    with transaction.mark_for_rollback_on_error(connection.alias):
+        if len(rows) == 1 and connection.vendor in _WRITERS:
+            # Each transaction with a call does this: the ORM takes ten times as much of this
+            # process's time for one row.
+            (row,) = rows
+            created, eta = stored(row.created_at, connection), stored(row.eta, connection)
+            with connection.cursor() as cursor:
+                cursor.execute(_INSERT, row._replace(created_at=created, eta=eta))
+        else:
+            TaskResult.objects.using(connection.alias).bulk_create(
+                [TaskResult(**row._asdict()) for row in rows], batch_size=500
+            )
 
 
 def record(records: Sequence[Record]) -> int:
