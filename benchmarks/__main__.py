@@ -122,10 +122,11 @@ def measured(
             print(f"round {number}/{options.rounds}: {system.name} …", file=sys.stderr, flush=True)
             try:
                 own = bench.on_cluster() if system.cluster else bench
-                figures.setdefault(system.name, []).append(measure.run(system, own))
+                found = measure.run(system, own)
             except BenchmarkError as error:
                 print(f"{system.name} could not be measured: {error}", file=sys.stderr)
                 continue
+            figures.setdefault(system.name, []).append(found)
             if options.json:
                 report.write(options.json, measure, figures, where)
     return figures, where
