@@ -10,7 +10,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from jobs.broker.celery_ends import PREFIX, CeleryEnds, Hear
-from jobs.broker.connection import Connections
+from jobs.broker.connection import Connections, has_answer, said
 from jobs.exceptions import BrokerUnavailable
 
 #: After so many seconds of silence the server is asked whether it is there, and after as many more
@@ -28,7 +28,7 @@ class RedisCeleryEnds(CeleryEnds):
         try:
             try:
                 connection.send_command("PSUBSCRIBE", f"{PREFIX}*")
-                connection.read_response()
+                said(connection)
             except (RedisError, OSError) as error:
                 raise self._redis.translated(error) from error
             yield _Heard(connection, self._redis.address)
@@ -60,10 +60,10 @@ class _Heard:
 
     def __call__(self, timeout: float) -> str:
         try:
-            if not self._connection.can_read(timeout=max(timeout, 0.0)):
+            if not has_answer(self._connection, timeout):
                 self._ask_if_silent()
                 return ""
-            kind, *names = self._connection.read_response()
+            kind, *names = said(self._connection)
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
         self._heard_at, self._asked = time.monotonic(), False

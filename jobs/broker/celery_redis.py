@@ -21,7 +21,7 @@ from jobs.broker.celery import (
     packed,
     unpacked,
 )
-from jobs.broker.connection import Connections
+from jobs.broker.connection import Connections, has_answer, said
 from jobs.exceptions import BrokerUnavailable
 
 #: What a client calls itself: kombu makes it with `uuid`. It becomes part of a key's name.
@@ -85,10 +85,10 @@ class Commands:
         Raises `ValueError` for one that can't be read, and `BrokerUnavailable`.
         """
         try:
-            if not self._connection.can_read(timeout=max(timeout, 0.0)):
+            if not has_answer(self._connection, timeout):
                 self._ask_if_silent()
                 return None
-            kind, *_, data = self._connection.read_response()
+            kind, *_, data = said(self._connection)
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
         self._heard_at, self._asked = time.monotonic(), False
