@@ -231,9 +231,10 @@ def _markdown(titles: list[str], rows: Iterable[list[str]], first: str = "---") 
 
 def _where(file: dict[str, Any]) -> str:
     where, rounds = file.get("machine", {}), file.get("rounds", {})
-    times = max((len(found) for found in rounds.values()), default=0)
+    times = {len(found) for found in rounds.values()} or {0}
+    said = f"{min(times)} to {max(times)}" if len(times) > 1 else max(times)
     parts = [f"`{file['measure']}`"]
-    parts += [f"medians of {times} interleaved rounds"] if times > 1 else []
+    parts += [f"medians of {said} interleaved rounds"] if max(times) > 1 else []
     parts += [f"{where['cores']} cores"] if "cores" in where else []
     parts += [f"load {where['load_before']:.1f} before"] if "load_before" in where else []
     parts += [f"Python {where['python']}"] if "python" in where else []
