@@ -6,6 +6,7 @@ import dataclasses
 import datetime as dt
 import enum
 import hashlib
+import itertools
 import os
 import time
 import uuid
@@ -327,42 +328,62 @@ def is_name(value: object) -> TypeGuard[str]:
 
 
 def new_id() -> str:
-    """A UUID of version 7 (RFC 9562, 5.7): ids sort by time, so rows arrive in index order."""
+    """A UUID of version 7 (RFC 9562, 5.7): ids sort by time, so rows arrive in index order. Those
+    that a process makes one after the other sort in this order, also within a millisecond."""
     global _stamp
     now, stamp = time.time_ns() // 1_000_000, _stamp
-    if now != stamp[0]:
-        digits = f"{now:012x}"
-        stamp = _stamp = now, f"{digits[:8]}-{digits[8:]}-"
+    # A clock that is set back by less than a second is waited for.
+    if now > stamp[0] or now < stamp[0] - 1000:
+        stamp = _stamp = _stamped(now)
     try:
         return stamp[1] + _tails.pop()
     except IndexError:
-        _tails.extend(_new_tails())
+        first = next(_counters)
+        if first == "0":  # the counter begins anew, so the time must go on
+            stamp = _stamp = _stamped(stamp[0] + 1)
+        _tails.extend(_new_tails(first))
         return stamp[1] + _tails.pop()
 
 
+def _stamped(milliseconds: int) -> tuple[int, str]:
+    digits = f"{milliseconds:012x}"
+    return milliseconds, f"{digits[:8]}-{digits[8:]}-"
+
+
 #: What the end of an id looks like, and one more character to part it from the next; where it has
-#: random digits; and the four that stand where the variant is.
+#: random digits, the first of which is one of four, since the variant is there.
 _TAIL = b"7000-8000-000000000000 "
-_DIGITS = [n for n, digit in enumerate(_TAIL) if digit == ord("0") or n == 5]
+_DIGITS = [n for n, digit in enumerate(_TAIL) if n > 4 and digit in b"08"]
 _VARIANTS = bytes.maketrans(b"0123456789abcdef", b"89ab" * 4)
+#: The last two digits of the counter, which are the same in each 256 ids; backwards, since `pop`
+#: takes the last one first.
+_COUNTS = [
+    "".join(digits).encode()
+    for digits in zip(*(f"{n:02x}" for n in range(255, -1, -1)), strict=True)
+]
 
 
-def _new_tails() -> list[str]:
-    """What follows the time in an id, for 256 of them: version, variant and random bits.
+def _new_tails(first: str) -> list[str]:
+    """What follows the time in an id, for 256 of them: the version, a counter of three digits (RFC
+    9562, 6.2, method 1) that begins with this one, the variant and random bits.
 
     Asking the operating system once for each id would double the cost of making one, and so would
     putting together each for itself: so all get their first digits, then all their second ones.
     """
-    noise = os.urandom(10 * 256).hex().encode()
+    noise = os.urandom(8 * 256).hex().encode()
     tails = bytearray(_TAIL * 256)
+    tails[1 :: len(_TAIL)] = first.encode() * 256
+    tails[2 :: len(_TAIL)], tails[3 :: len(_TAIL)] = _COUNTS
     for n, place in enumerate(_DIGITS):
-        digits = noise[n::20]
-        tails[place :: len(_TAIL)] = digits if place != 5 else digits.translate(_VARIANTS)
+        digits = noise[n::16]
+        tails[place :: len(_TAIL)] = digits if n else digits.translate(_VARIANTS)
     return tails.decode().split()
 
 
 #: Ready for one id each. A list's `pop` and `extend` are atomic.
 _tails: list[str] = []
+#: The first digits of the counter, in turn.
+_counters = itertools.cycle("0123456789abcdef")
 #: The millisecond of the last id, and its text: many ids of a bulk share one.
 _stamp = (-1, "")
 # What two processes would otherwise share after a fork.
