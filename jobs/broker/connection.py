@@ -845,8 +845,8 @@ def evalsha(run: Run) -> Command:
 
 def _is_stale(connection: Any) -> bool:
     """Whether the server has closed this idle connection, as a restarted server has: then there is
-    something to read, the end of the stream."""
-    if connection._sock is not None and not _is_readable(connection._sock):
+    something to read, the end of the stream. One that nothing was sent on has not connected yet."""
+    if connection._sock is None or not _is_readable(connection._sock):
         return False
     try:
         return has_answer(connection)
@@ -861,10 +861,9 @@ def has_answer(connection: Any, timeout: float = 0.0) -> bool:
     Not redis-py's `can_read`: before version 8 that takes the answer away from the reader, where
     `answer_of` would wait for it in vain.
     """
-    reader = connection._parser._reader
-    if reader is None:
+    if connection._sock is None:
         raise redis.ConnectionError("The connection was closed.")
-    return bool(reader.has_data()) or _is_readable(connection._sock, timeout)
+    return bool(connection._parser._reader.has_data()) or _is_readable(connection._sock, timeout)
 
 
 def _is_readable(sock: socket.socket, timeout: float = 0.0) -> bool:

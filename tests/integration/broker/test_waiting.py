@@ -203,10 +203,23 @@ def test_ping_and_close(broker: Broker) -> None:
     broker.ping()  # connects anew
 
 
+def test_nothing_is_pushed_and_then_something(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.broker.connection._IDLE", -1.0)  # each connection has been idle
+    broker.close()
+    push(broker)
+    push(broker, b"a")
+    assert claim(broker) == [b"a"]
+
+
 def test_a_topic_is_heard_by_those_subscribed_to_it(broker: Broker) -> None:
-    broker.notify("schedules")  # nobody is there: it is not kept
+    with broker.subscribe("schedules") as before:
+        broker.notify("schedules")
+        # On a Cluster it reaches the other nodes a moment later.
+        assert before(10)
     with broker.subscribe("schedules") as one, broker.subscribe("other") as other:
-        assert not one(0.01)
+        assert not one(0.01)  # what was said before is not kept
         broker.notify("schedules")
         broker.notify("schedules")
         assert one(10)

@@ -34,6 +34,6 @@ def test_answers_that_came_together_are_all_read() -> None:
         assert has_answer(connection)
         with pytest.raises(RedisConnectionError):
             said(connection)
-    parser._reader = None
+    connection._sock = None
     with pytest.raises(RedisConnectionError):
         has_answer(connection)
