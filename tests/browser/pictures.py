@@ -35,7 +35,7 @@ from tests.services import wait_for
 FOLDER = ROOT / "docs" / "images"
 
 #: Most bytes of a picture.
-BYTES = 120_000
+BYTES = 140_000
 
 SHOP = """
 import time
