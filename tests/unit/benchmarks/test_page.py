@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import xml.etree.ElementTree as ET
 from typing import Any
 
@@ -182,3 +183,15 @@ def test_a_chart_is_text_and_says_every_value() -> None:
     widths = [float(bar.get("width", "")) for bar in root.iter(f"{space}rect")]
     assert widths == [340.0, 1.0]  # to scale, and never invisible
     assert "prefers-color-scheme: dark" in (root.findtext(f"{space}style") or "")
+
+
+def test_the_readme_says_what_the_last_run_said() -> None:
+    medians = next(run["medians"] for name, run in FILES.items() if name == "throughput")
+    rate = {system: figures["rate"] for system, figures in medians.items()}
+    bare, kept = rate["jobsite"], rate["jobsite-postgres"]
+    for readme in ("README.md", "docs/zh/README.md"):
+        text = (page.ROOT / readme).read_text()
+        rates = [f"{round(one, -3):,.0f}" for one in (bare, kept)]
+        ratios = [f"{one:.0f}" for one in (bare / rate["huey"], kept / rate["celery-postgres"])]
+        for figure in rates + ratios:
+            assert re.search(rf"(?<![\d,]){figure}\b", text), (readme, figure)
