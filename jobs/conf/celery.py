@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings
 
+from jobs.conf import address
 from jobs.conf.values import nearest, with_plain_queues
 from jobs.exceptions import shown
 
@@ -147,7 +148,9 @@ SETTINGS: Mapping[str, Setting] = {
     # results
     "result_expires": _read("`RESULT_EXPIRES`"),
     "result_failure_expires": _not_here('`RESULT_EXPIRES = {"FAILURE": …}`', None),
-    "result_backend": _needless(_LEDGER),
+    "result_backend": _read(
+        "`CELERY_RESULT_BACKEND`, for queues with `foreign_workers`, if it is on Redis", _LEDGER
+    ),
     "result_extended": _needless("a row has name, arguments, queue and worker"),
     "result_serializer": _not_here(_JSON, "json"),
     "result_accept_content": _not_here(_JSON, None, ["json"], ("json",)),
@@ -295,6 +298,7 @@ def read(given: Any) -> Reading:
         if not is_followed(name, value)
     ]
     _read_broker(values, jobs, notes)
+    _read_result_backend(values, jobs, notes)
     _read_queues(values, jobs, notes)
     _read_options(values, jobs, notes)
     for name, ours in _PLAIN.items():
@@ -384,6 +388,19 @@ def _read_broker(values: Mapping[str, Any], jobs: dict[str, Any], notes: list[st
         jobs["RETRY_POLICY"] = policy
     if values.get("task_publish_retry") is False:
         jobs["RETRY_POLICY"] = {"max_retries": 0}
+
+
+def _read_result_backend(values: Mapping[str, Any], jobs: dict[str, Any], notes: list[str]) -> None:
+    url = values.get("result_backend")
+    if not isinstance(url, str) or not url.startswith(("redis://", "rediss://", "unix://")):
+        return
+    try:
+        jobs["CELERY_RESULT_BACKEND"] = address.read_server(url)
+    except ValueError as error:  # most projects need none, so this must not stop them
+        notes.append(
+            f"result_backend {error}. It is needed for queues with foreign_workers alone: leave it "
+            "out, or give JOBS['CELERY_RESULT_BACKEND']."
+        )
 
 
 def _read_queues(values: Mapping[str, Any], jobs: dict[str, Any], notes: list[str]) -> None:

@@ -75,6 +75,22 @@ def test_what_is_read() -> None:
     assert notes(GIVEN) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("redis://results:6379/1", "redis://results:6379/1"),
+        ("django-db", ""),
+        ("redis", ""),
+        (object(), ""),
+    ],
+)
+def test_where_celerys_workers_leave_results(given: object, read: str) -> None:
+    assert parsed({"result_backend": given}).celery_result_backend == read
+    assert notes({"result_backend": given}) == []
+    own = parsed({"result_backend": given}, CELERY_RESULT_BACKEND="redis://own:6379/0")
+    assert own.celery_result_backend == "redis://own:6379/0"
+
+
 def test_without_a_word_it_is_as_in_celery() -> None:
     read = parsed({})
     assert (read.default_queue, set(read.queues)) == ("celery", {"celery"})
@@ -133,6 +149,7 @@ def test_own_settings_count_more() -> None:
         ({"timezone": "Asia/Tokyo"}, "Django's TIME_ZONE"),
         ({"broker_url": "amqp://localhost"}, "isn't the address of one server of Redis"),
         ({"broker_transport_options": {"sep": ":"}}, "broker_transport_options['sep']"),
+        ({"result_backend": "redis://h/1?timeout=3"}, "result_backend has the option 'timeout'"),
         ({"task_annotations": [object]}, "only dicts are followed"),
         ({"task_queues": {"a": {"queue_arguments": {}}}}, "'queue_arguments' of 'a'"),
         ({"task_rotes": {}}, "Did you mean 'task_routes'?"),
