@@ -92,6 +92,7 @@ __all__ = [
     "revoke_by_stamped_headers",
     "time_limit",
     "time_limits",
+    "unrevoke_by_stamped_headers",
     "workers",
 ]
 
@@ -180,13 +181,35 @@ def revoke_by_stamped_headers(
     those that are due later, when they are due. A call that is run again by hand ends likewise.
     Raises `ValueError` for what names no stamps.
     """
-    said = stamps.listed(headers)
-    marks = [stamps.mark_of(name, value) for name, value in said]
+    said = _stamps(headers)
     for queue in conf.get().queues:
-        for mark in marks:
+        for mark in said:
             broker.get().revoke(queue, mark, remember, terminate=terminate)
-    shown = ", ".join(f"{name}={value}" for name, value in said)
+    shown = ", ".join(said.values())
     log.warning("calls with the stamps %.500r are revoked by %s", shown, by or "somebody")
+
+
+def unrevoke_by_stamped_headers(
+    headers: Mapping[str, Any] | Sequence[str], *, by: str = ""
+) -> None:
+    """Take `revoke_by_stamped_headers` back: workers run calls with these stamps again. Calls that
+    have already ended as REVOKED stay so, until they are run again by hand.
+
+    ``headers`` and ``by`` are as there. A stamp that isn't revoked is no error. Raises `ValueError`
+    for what names no stamps.
+    """
+    said = _stamps(headers)
+    for queue in conf.get().queues:
+        for mark in said:
+            broker.get().unrevoke(queue, mark)
+    shown = ", ".join(said.values())
+    log.warning("calls with the stamps %.500r are allowed by %s", shown, by or "somebody")
+
+
+def _stamps(headers: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:
+    """The mark of each of these stamps → how it is shown. Raises `ValueError`."""
+    listed = stamps.listed(headers)
+    return {stamps.mark_of(name, value): f"{name}={value}" for name, value in listed}
 
 
 def retry(task_id: str, by: str = "") -> bool:

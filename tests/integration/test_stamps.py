@@ -178,6 +178,16 @@ def test_the_command() -> None:
     assert "Name stamps" in fail_command("jobs_revoke", "--stamp", "customer")[2]
     run_jobs()
     assert state_of(stamped) == State.REVOKED
+    later = see.si("a").stamp(customer="acme").delay()
+    for more in ("--terminate", later.id):
+        assert "alone" in fail_command("jobs_revoke", "--stamp", "a=b", "--undo", more)[2]
+    control.revoke_by_stamped_headers({"customer": "acme"}, terminate=True)
+    printed = run("jobs_revoke", "--stamp", "customer=acme", "--undo")
+    assert printed == "Calls with the stamp customer=acme are not revoked any more.\n"
+    assert inspect.revoked_stamps() == []
+    run_jobs()
+    assert state_of(later) == State.SUCCESS
+    assert state_of(stamped) == State.REVOKED
 
 
 @pytest.mark.parametrize(

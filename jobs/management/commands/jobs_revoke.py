@@ -24,7 +24,8 @@ Have calls end as REVOKED instead of being run, wherever they wait.
 One that runs already goes on, unless --terminate is given: then the process that runs it is killed,
 and whatever else that process was running is run again.
 
-With --stamp, all calls end so that have this stamp, also those that are sent within a day."""
+With --stamp, all calls end so that have this stamp, also those that are sent within a day; --undo
+takes that back."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("id", nargs="*", help=_("id of the call, as delay() returned it"))
@@ -36,17 +37,20 @@ With --stamp, all calls end so that have this stamp, also those that are sent wi
             help=_("calls that were stamped so; may be repeated"),
         )
         parser.add_argument("--terminate", action="store_true", help=_("also if it runs"))
+        parser.add_argument(
+            "--undo", action="store_true", help=_("with --stamp: no longer revoke such calls")
+        )
         self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
         if not options["id"] and not options["stamp"]:
             raise CommandError(_("Name calls by their ids, or by a --stamp."))
-        if options["stamp"]:
-            control.revoke_by_stamped_headers(
-                options["stamp"], terminate=options["terminate"], by=user()
+        if options["undo"] and (options["id"] or options["terminate"]):
+            raise CommandError(
+                _("--undo is for a --stamp alone; jobs_retry runs a revoked call again.")
             )
-            for stamp in () if options["json"] else options["stamp"]:
-                self.stdout.write(_("Calls with the stamp %s are revoked.") % stamp)
+        if options["stamp"]:
+            self._by_stamps(options)
         rows = TaskResult.objects.using(ledger.alias()).filter(id__in=options["id"])
         known = {row.id: row for row in rows.only("id", "state", "eta")}
         #: Each call, and the state in which it had ended already; "": it is revoked.
@@ -70,3 +74,14 @@ With --stamp, all calls end so that have this stamp, also those that are sent wi
         if options["json"]:
             calls = [{"id": i, "revoked": not s, "ended": s or None} for i, s in ended.items()]
             self.print_json({"calls": calls, "stamps": options["stamp"]})
+
+    def _by_stamps(self, options: dict[str, Any]) -> None:
+        stamps = options["stamp"]
+        said = _("Calls with the stamp %s are revoked.")
+        if options["undo"]:
+            control.unrevoke_by_stamped_headers(stamps, by=user())
+            said = _("Calls with the stamp %s are not revoked any more.")
+        else:
+            control.revoke_by_stamped_headers(stamps, terminate=options["terminate"], by=user())
+        for stamp in () if options["json"] else stamps:
+            self.stdout.write(said % stamp)
