@@ -138,6 +138,8 @@ def test_celery_inspects_and_controls_our_worker(
     assert "ok" in celery.ask("control", "rate_limit", add.name, "7/m")
     assert control.rate_limits()[add.name].rate == "7/m"
     assert f"{add.name} [rate_limit=7/m]" in celery.ask("inspect", "registered")
+    shown = celery.ask("inspect", "registered", "acks_late", "delay", "rate_limit", "max_retries")
+    assert f"{add.name} [acks_late=True rate_limit=7/m max_retries=3]" in shown
     assert celery.ask("control", "rate_limit", "no.such", "7/m") == {"error": "unknown task"}
     assert "Invalid" in celery.ask("control", "rate_limit", add.name, "often")["error"]
     assert celery.ask("control", "add_consumer", "low") == {"ok": "add consumer low"}

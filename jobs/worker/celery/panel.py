@@ -90,6 +90,7 @@ def settings_in_force(state: WorkerState, with_defaults: bool = False, **_: Any)
 def registered(
     state: WorkerState, taskinfoitems: Iterable[str] | None = None, builtins: bool = False, **_: Any
 ) -> list[str]:
+    """``taskinfoitems``: attributes of tasks to show."""
     items = [
         item
         for item in taskinfoitems or ("rate_limit",)
@@ -109,9 +110,13 @@ def registered(
 
 
 def _described(name: str, items: Iterable[str], set_now: Mapping[str, Any]) -> str:
-    options = getattr(registry.tasks[name], "options", None)
-    values = {item: set_now.get(item, getattr(options, item, None)) for item in items}
-    said = " ".join(f"{item}={value}" for item, value in values.items() if value is not None)
+    task = registry.tasks[name]
+    values = {item: set_now.get(item, getattr(task, item, None)) for item in items}
+    said = " ".join(
+        f"{item}={value}"
+        for item, value in values.items()
+        if value is not None and not callable(value)
+    )
     return f"{name} [{said}]" if said else name
 
 
