@@ -30,13 +30,13 @@ _AROUND = 20_000
 #: Bytes of a body from which on the rest of a chain is read only as far as it is needed.
 _LONG = 4096
 #: What is written of a call that nothing follows, as Celery has it.
-_NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+NO_EMBED = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 #: Types that msgspec and the standard library write alike. Not float: msgspec makes NaN null.
 _PLAIN = frozenset({int, str, bool, type(None)})
 _ORIGIN = f"gen{os.getpid()}@{socket.gethostname()}"
 _plain = msgspec.json.Encoder().encode
 _base64 = binascii.b2a_base64
-_WRITTEN_NO_EMBED = msgspec.Raw(_plain(_NO_EMBED))
+_WRITTEN_NO_EMBED = msgspec.Raw(_plain(NO_EMBED))
 
 # ---------------------------------------------------------------------------- to the wire
 
@@ -274,7 +274,7 @@ def _encode_body(message: Message) -> str:
             others = serialization.dumps({k: v for k, v in embed.items() if k != "chain"})
             text = f'[{parts[0]},{parts[1]},{others[:-1]},"chain":{rest.text()}}}]'
         else:
-            text = serialization.dumps([args, kwargs, embed or _NO_EMBED])
+            text = serialization.dumps([args, kwargs, embed or NO_EMBED])
     except (TypeError, ValueError, RecursionError) as error:
         _name_culprit(message, error)
     return _base64(text.encode(), newline=False).decode()
@@ -727,7 +727,7 @@ def mark_redelivered(raw: bytes, *, crashed: bool) -> tuple[bytes, int]:
 
     ``crashed``: that worker vanished. A signature stays valid. Raises `MalformedMessage`.
     """
-    with _editing(raw) as envelope:
+    with editing(raw) as envelope:
         properties = envelope.setdefault("properties", {})
         envelope["headers"]["redelivered"] = True
         properties.setdefault("delivery_info", {})["redelivered"] = True
@@ -738,13 +738,15 @@ def mark_redelivered(raw: bytes, *, crashed: bool) -> tuple[bytes, int]:
 
 def mark(raw: bytes, **properties: Any) -> bytes:
     """The wire form with these properties, which the signature doesn't cover."""
-    with _editing(raw) as envelope:
+    with editing(raw) as envelope:
         envelope.setdefault("properties", {}).update(properties)
         return _plain(envelope)
 
 
 @contextlib.contextmanager
-def _editing(raw: bytes) -> Iterator[dict[str, Any]]:
+def editing(raw: bytes) -> Iterator[dict[str, Any]]:
+    """A wire form as a dict. Raises `MalformedMessage`, also for what the ``with`` block doesn't
+    find in it."""
     try:
         yield msgspec.json.decode(raw, type=dict[str, Any])
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
