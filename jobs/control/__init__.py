@@ -1,8 +1,7 @@
 """What an operator does: the verbs of the admin and the command line.
 
-This file has those for single calls; `pausing`, `moving`, `rates` and `time_overrides` have those
-for queues and tasks, and `workers` those for workers. `inspecting`, here ``control.inspect``, only
-looks.
+This file has those for single calls; `pausing`, `moving` and `overrides` have those for queues and
+tasks, and `workers` those for workers. `inspecting`, here ``control.inspect``, only looks.
 """
 
 from __future__ import annotations
@@ -35,6 +34,16 @@ from jobs.control.moving import (
     move_one,
     purge,
 )
+from jobs.control.overrides import (
+    UNLIMITED,
+    RateOverride,
+    TimeLimitOverride,
+    ask_again,
+    rate_limit,
+    rate_limits,
+    time_limit,
+    time_limits,
+)
 from jobs.control.pausing import (
     pause,
     pause_task,
@@ -43,15 +52,7 @@ from jobs.control.pausing import (
     resume,
     resume_task,
 )
-from jobs.control.rates import (
-    UNLIMITED,
-    RateOverride,
-    ask_again,
-    rate_limit,
-    rate_limits,
-)
 from jobs.control.remote import control_command, inspect_command
-from jobs.control.time_overrides import TimeLimitOverride, time_limit, time_limits
 from jobs.exceptions import BrokerUnavailable, ConfigurationError, MessageError
 from jobs.ledger import publish, reopening
 from jobs.message import stamps

@@ -15,8 +15,7 @@ from jobs.admin import words
 from jobs.admin.verbs import TROUBLE
 from jobs.control import Pause, RateOverride, TimeLimitOverride, metrics, selecting
 from jobs.control.metrics import Numbers, Range
-from jobs.control.rates import read_rates
-from jobs.control.time_overrides import read_time_limits
+from jobs.control.overrides import read_rates, read_time_limits
 from jobs.routing import Address
 from jobs.states import State
 from jobs.timing import clock

@@ -23,10 +23,9 @@ from jobs.api.task import Task, use_rate
 from jobs.broker.base import Claim, Parking, Revocation
 from jobs.broker.limiting import GIVEN_BACK, Lock, Slot, Wish
 from jobs.broker.sharding import queue_of
-from jobs.control import rates, time_overrides
+from jobs.control import overrides
 from jobs.control.metrics import FAILED
-from jobs.control.rates import RateOverride
-from jobs.control.time_overrides import TimeLimitOverride
+from jobs.control.overrides import RateOverride, TimeLimitOverride
 from jobs.exceptions import (
     BrokerUnavailable,
     MalformedMessage,
@@ -461,8 +460,8 @@ class Overrides:
             self._next = now + _ASK_AGAIN  # the node that has them is away; queues are on others
             return
         if texts != self._texts:
-            self._use_rates(rates.read_rates(texts))
-            self._use_time_limits(time_overrides.read_time_limits(texts))
+            self._use_rates(overrides.read_rates(texts))
+            self._use_time_limits(overrides.read_time_limits(texts))
             self._texts = texts
         self._next = now + _EVERY
 

@@ -1,5 +1,5 @@
-"""Rates that an operator sets in place of those in the code. They are kept on the broker, so they
-hold for every worker, also for one that starts later."""
+"""Rates and time limits that an operator sets in place of those in the code. They are kept on the
+broker, so they hold for every worker, also for one that starts later."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import contextlib
 import datetime as dt
 import json
 import logging
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple, TypeVar
 
 from jobs import (
     broker,
@@ -19,6 +19,7 @@ from jobs import (
 from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
 from jobs.broker.limiting import Rate
+from jobs.conf.values import check_time_limit
 from jobs.control.workers import read
 from jobs.exceptions import MessageError
 from jobs.timing import clock
@@ -27,6 +28,12 @@ log = logging.getLogger("jobs.control")
 
 #: Given instead of a rate: the task has no limit, whatever the code says.
 UNLIMITED = "unlimited"
+
+#: What time limits have before the task's name, among the broker's overrides. No task has a name
+#: that begins so.
+_TIME = "\0time "
+
+_Override = TypeVar("_Override", "RateOverride", "TimeLimitOverride")
 
 
 class RateOverride(NamedTuple):
@@ -48,6 +55,21 @@ class RateOverride(NamedTuple):
         return str(self.rate) if self.burst is None else f"{self.rate}, burst {self.burst}"
 
 
+class TimeLimitOverride(NamedTuple):
+    """Time limits that replace those in the code."""
+
+    task: str
+    #: Seconds; None: no limit.
+    soft: float | None
+    hard: float | None
+    by: str
+    at: dt.datetime
+
+    def __str__(self) -> str:
+        soft, hard = ("none" if one is None else f"{one:g} s" for one in (self.soft, self.hard))
+        return f"soft {soft}, hard {hard}"
+
+
 def rate_limit(
     task: str, rate: str | float | None, *, burst: int | None = None, by: str = ""
 ) -> None:
@@ -62,10 +84,7 @@ def rate_limit(
     if rate is None or rate == "":
         if burst is not None:
             raise ValueError("burst is for a rate, and there is none: the code's holds again.")
-        if broker.get().set_override(task, None):
-            log.warning("task %s has the rate of its code again", task)
-        else:  # only now: a task that the code no longer has may still have a rate
-            registry.find(task)
+        _reset(task, "rate", field=task)
         return
     registry.find(task)
     rate = rate.strip() if isinstance(rate, str) else rate
@@ -82,9 +101,42 @@ def rate_limit(
             f"Task {task!r}: {wrong}.{near} {UNLIMITED!r} is no limit, and '' goes back to what "
             "the code says."
         ) from None
-    text = {"rate": said.rate, "burst": burst, "by": by, "at": said.at.isoformat()}
-    broker.get().set_override(task, json.dumps(text).encode())
-    log.warning("task %s has the rate %s, set by %s", task, said, by or "somebody")
+    _set(said, "rate", field=task)
+
+
+def time_limit(
+    task: str, *, soft: float | None = None, hard: float | None = None, by: str = ""
+) -> None:
+    """Replace a task's time limits in the code by these, in the whole fleet, for calls that start
+    later, until this is called again. Workers look when they claim, every three seconds at most.
+    Limits that are given at a call still come first.
+
+    ``soft``, ``hard``: seconds; one of them alone is the only limit, except for the worker's own.
+    Neither: back to the limits in the code. ``by``: who sets them, for others to see. Raises
+    `UnknownTask`, and `TypeError` or `ValueError` for wrong limits.
+    """
+    if soft is None and hard is None:
+        _reset(task, "time limits", field=f"{_TIME}{task}")
+        return
+    registry.find(task)
+    check_time_limit("soft", soft)
+    check_time_limit("hard", hard)
+    said = TimeLimitOverride(task, soft, hard, by, clock.now())
+    _set(said, "time limits", field=f"{_TIME}{task}")
+
+
+def _set(said: RateOverride | TimeLimitOverride, what: str, *, field: str) -> None:
+    values = {**said._asdict(), "at": said.at.isoformat()}
+    del values["task"]
+    broker.get().set_override(field, json.dumps(values).encode())
+    log.warning("task %s has the %s %s, set by %s", said.task, what, said, said.by or "somebody")
+
+
+def _reset(task: str, what: str, *, field: str) -> None:
+    if broker.get().set_override(field, None):
+        log.warning("task %s has the %s of its code again", task, what)
+    else:  # only now: a task that the code no longer has may still have an override
+        registry.find(task)
 
 
 def rate_limits() -> dict[str, RateOverride]:
@@ -93,17 +145,47 @@ def rate_limits() -> dict[str, RateOverride]:
     return read_rates(broker.get().overrides())
 
 
+def time_limits() -> dict[str, TimeLimitOverride]:
+    """Task → the limits set by `time_limit`. Those that another version has set and that can't be
+    read are left out."""
+    return read_time_limits(broker.get().overrides())
+
+
 def read_rates(texts: Mapping[str, bytes]) -> dict[str, RateOverride]:
     """The rates among all overrides."""
+    return _read(texts, "", _rate_of)
+
+
+def read_time_limits(texts: Mapping[str, bytes]) -> dict[str, TimeLimitOverride]:
+    """The time limits among all overrides."""
+    return _read(texts, _TIME, _time_limits_of)
+
+
+def _read(
+    texts: Mapping[str, bytes], before: str, made: Callable[[str, Any, dt.datetime], _Override]
+) -> dict[str, _Override]:
+    """``before``: what the fields have before the task's name."""
     found = {}
-    for task, text in sorted(texts.items()):
+    for field, text in sorted(texts.items()):
+        if not field.startswith(before):
+            continue
+        task = field.removeprefix(before)
         with contextlib.suppress(ValueError, TypeError, KeyError, OverflowError):
             said = read(text)
-            at = dt.datetime.fromisoformat(said["at"])
-            override = RateOverride(task, said["rate"], said["burst"], str(said["by"]), at)
-            override.parsed()
-            found[task] = override
+            found[task] = made(task, said, dt.datetime.fromisoformat(said["at"]))
     return found
+
+
+def _rate_of(task: str, said: Any, at: dt.datetime) -> RateOverride:
+    override = RateOverride(task, said["rate"], said["burst"], str(said["by"]), at)
+    override.parsed()
+    return override
+
+
+def _time_limits_of(task: str, said: Any, at: dt.datetime) -> TimeLimitOverride:
+    check_time_limit("soft", said["soft"])
+    check_time_limit("hard", said["hard"])
+    return TimeLimitOverride(task, said["soft"], said["hard"], str(said["by"]), at)
 
 
 def ask_again(task: str) -> int:
