@@ -40,9 +40,9 @@ from jobs.broker.connection import (
     Arg,
     Command,
     Connections,
-    Hastes,
     Ready,
     Run,
+    WaitPolicies,
     answer_of,
     client,
     evalsha,
@@ -104,7 +104,7 @@ class Cluster:
         self._where = where
         self._timeout = timeout
         self._nodes: dict[tuple[str, int], Connections] = {}
-        self._hastes = Hastes()
+        self._policies = WaitPolicies()
         #: Nodes that were away → until when to ask others first (monotonic).
         self._avoided: dict[tuple[str, int], float] = {}
         #: Slot → its node; empty before the first use.
@@ -206,10 +206,10 @@ class Cluster:
         return answers[: len(keys)], clocks
 
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
-        return self._hastes.briefly(insist=insist)
+        return self._policies.briefly(insist=insist)
 
     def passing_over(self) -> contextlib.AbstractContextManager[None]:
-        return self._hastes.briefly(insist=False)
+        return self._policies.briefly(insist=False)
 
     def block(self, timeout: float, *command: Arg, then: Run | None = None) -> Any:
         node = self._node(str(command[1]))
@@ -478,7 +478,7 @@ class Cluster:
             scheme = "rediss" if self._where.tls else "redis"
             where = replace(self._where, scheme=scheme, hosts=((host, port),))
             made = Connections(
-                where, self._timeout, replaced=self._is_replaced, hastes=self._hastes
+                where, self._timeout, replaced=self._is_replaced, policies=self._policies
             )
             node = self._nodes.setdefault((host, port), made)
         return node

@@ -143,45 +143,46 @@ class Ready:
         return b"".join((self.head, b"%d\r\n" % len(arg), arg, b"\r\n"))
 
 
-class _Haste:
-    """Whether a thread is inside `Connections.briefly`, and asks a server there that has just
-    failed to answer."""
+class _WaitPolicy:
+    """How one thread waits for answers."""
 
     __slots__ = ("brief", "insists")
 
     def __init__(self) -> None:
+        #: Whether it is inside `Connections.briefly`, and gives up soon.
         self.brief = False
+        #: Whether it then asks a server that has just failed to answer, too.
         self.insists = False
 
 
-class Hastes(threading.local):
-    """That of each thread; the nodes of a Cluster share it."""
+class WaitPolicies(threading.local):
+    """The policy of each thread; the nodes of a Cluster share them."""
 
     def __init__(self) -> None:
-        self.mine = _Haste()
+        self.mine = _WaitPolicy()
 
     @contextlib.contextmanager
     def briefly(self, *, insist: bool) -> Iterator[None]:
         """As `Broker.briefly`."""
-        haste = self.mine
-        before = haste.brief, haste.insists
-        haste.brief, haste.insists = True, insist
+        policy = self.mine
+        before = policy.brief, policy.insists
+        policy.brief, policy.insists = True, insist
         try:
             yield
         finally:
-            haste.brief, haste.insists = before
+            policy.brief, policy.insists = before
 
 
 class _Mine:
     """What one thread has of its own."""
 
     __slots__ = (
-        *("connection", "pid", "used", "blocked", "blocked_pid", "haste"),
+        *("connection", "pid", "used", "blocked", "blocked_pid", "policy"),
         *("listening", "listening_pid", "listened", "waiting", "waiting_pid"),
     )
 
-    def __init__(self, haste: _Haste) -> None:
-        self.haste = haste
+    def __init__(self, policy: _WaitPolicy) -> None:
+        self.policy = policy
         self.connection: Any = None
         self.pid = 0
         self.used = 0.0
@@ -199,8 +200,8 @@ class _Mine:
 class _Threads(threading.local):
     """One object for each thread: to reach it takes ten times as long as to use it."""
 
-    def __init__(self, hastes: Hastes) -> None:
-        self.mine = _Mine(hastes.mine)
+    def __init__(self, policies: WaitPolicies) -> None:
+        self.mine = _Mine(policies.mine)
 
 
 #: The id of this process. To ask the system for it takes a call of the kernel.
@@ -225,11 +226,11 @@ class Connections:
         revive: Callable[[], object] | None = None,
         *,
         replaced: Callable[[Any], bool] | None = None,
-        hastes: Hastes | None = None,
+        policies: WaitPolicies | None = None,
     ) -> None:
         """``revive``: called before each new connection; starts a server that may have gone.
         ``replaced``: tells whether another server has taken over from that of a connection.
-        ``hastes``: shared with others that are used together."""
+        ``policies``: shared with other connections that the same threads use."""
         where = read(url) if isinstance(url, str) else url
         #: Without user and password.
         self.address = str(where)
@@ -243,8 +244,8 @@ class Connections:
         self._silence = _SILENT_MASTER if self._sentinels else _SILENT
         self._timeout = timeout
         self._revive = revive
-        self._hastes = hastes or Hastes()
-        self._threads = _Threads(self._hastes)
+        self._policies = policies or WaitPolicies()
+        self._threads = _Threads(self._policies)
         #: Until when the server counts as silent (`time.monotonic`).
         self._silent_until = 0.0
 
@@ -299,7 +300,7 @@ class Connections:
 
     def briefly(self, *, insist: bool) -> contextlib.AbstractContextManager[None]:
         """As `Broker.briefly`."""
-        return self._hastes.briefly(insist=insist)
+        return self._policies.briefly(insist=insist)
 
     def passing_over(self) -> contextlib.AbstractContextManager[None]:
         """As `Broker.passing_over`: there is one server, and so nothing else to do meanwhile."""
@@ -542,7 +543,7 @@ class Connections:
     def _ask(self, packed: bytes) -> Any:
         """The answer to one command: `_exchange` in half the time, for what every send does."""
         local = self._threads.mine
-        if local.haste.brief:
+        if local.policy.brief:
             return self._exchange(((packed, 1),))[0]
         connection = self._mine(local)
         try:
@@ -566,12 +567,12 @@ class Connections:
         ``going_on``: whether there are such answers already, to commands sent a moment ago.
         """
         local = self._threads.mine
-        haste = local.haste
-        if haste.brief and not haste.insists and time.monotonic() < self._silent_until:
+        policy = local.policy
+        if policy.brief and not policy.insists and time.monotonic() < self._silent_until:
             raise BrokerUnavailable(f"Redis at {self.address} did not answer a moment ago")
         connection = local.connection if going_on else self._mine(local)
         try:
-            if haste.brief:
+            if policy.brief:
                 if connection._sock is None:
                     connect(connection)
                 _set_timeout(connection, min(self._timeout, _BRIEF))
@@ -593,7 +594,7 @@ class Connections:
         connection = local.connection
         try:
             answers = [answer_of(connection) for _ in range(count)]
-            if local.haste.brief:
+            if local.policy.brief:
                 _set_timeout(connection, self._timeout)
         except (RedisError, OSError) as error:
             raise self._gone(error) from error
@@ -625,7 +626,7 @@ class Connections:
         self.abandon()
         if isinstance(error, redis.TimeoutError):
             self._silent_until = time.monotonic() + self._silence
-            self._threads.mine.haste.insists = False
+            self._threads.mine.policy.insists = False
         return self.translated(error)
 
     def _checked(self, answer: Any) -> Any:
@@ -646,7 +647,7 @@ class Connections:
     def _new(self) -> Any:
         if self._revive:
             self._revive()
-        seconds = min(self._timeout, _BRIEF) if self._threads.mine.haste.brief else self._timeout
+        seconds = min(self._timeout, _BRIEF) if self._threads.mine.policy.brief else self._timeout
         where = self._sentinels.master(seconds) if self._sentinels else {}
         once = min(seconds, _DOUBT) if self._replaced else seconds
         timeouts = {"socket_timeout": once, "socket_connect_timeout": once}
