@@ -69,12 +69,16 @@ class Act(enum.StrEnum):
     TASKS = "tasks"
 
 
+#: What is asked about one queue.
+ABOUT_QUEUE = (Act.ADD_QUEUE, Act.CANCEL_QUEUE)
+
+
 class Command(NamedTuple):
     id: str
     act: Act
     #: Who asked, for the worker's log.
     by: str
-    #: Of `Act.ADD_QUEUE` and `Act.CANCEL_QUEUE`.
+    #: Of the acts `ABOUT_QUEUE`.
     queue: str = ""
 
     def dumps(self) -> bytes:
@@ -146,10 +150,10 @@ class Gone(NamedTuple):
 def command(worker: str, act: Act, *, by: str = "", queue: str = "") -> tuple[str, str]:
     """Ask something of a worker. The queue and the id under which `answered` finds its answer.
 
-    ``queue``: the one that `Act.ADD_QUEUE` and `Act.CANCEL_QUEUE` are about. Raises `UnknownWorker`
-    when no worker of this name reports, and for these acts `UnknownQueue`.
+    ``queue``: for the acts `ABOUT_QUEUE`. Raises `UnknownWorker` when no worker of this name
+    reports, and for these acts `UnknownQueue`.
     """
-    if act in (Act.ADD_QUEUE, Act.CANCEL_QUEUE):
+    if act in ABOUT_QUEUE:
         registry.queue(queue)
     where = queue_of(worker)
     command_id = ask(where, worker, act, by=by, queue=queue)

@@ -89,6 +89,7 @@ QUESTIONS: list[tuple[str, dict[str, str]]] = [
     ("/admin/jobs/queues/queue/default/?tab=running", {"action": "terminate_all"}),
     ("/admin/jobs/queues/queue/default/?tab=due", {"action": "run_all_now"}),
     ("/admin/jobs/workers/stop/mail-1/", {}),
+    ("/admin/jobs/workers/add-queue/mail-1/", {}),
 ]
 
 

@@ -130,11 +130,16 @@ class WorkersAdmin(PageAdmin):
         # A GET comes from somebody who had to sign in again on the way here.
         if request.method != "POST":
             return HttpResponseRedirect(back)
-        values = {"worker": name, "grace": conf.get().grace_seconds}
-        if verb.question and "confirmed" not in request.POST:
-            parent = _("Worker “%(worker)s”") % values
-            return self.ask(request, verb, 1, {**values, "back": back, "parent": parent})
+        values = {
+            "worker": name,
+            "grace": conf.get().grace_seconds,
+            "queue": request.POST.get("queue", ""),
+        }
         try:
+            if verb.question and "confirmed" not in request.POST:
+                parent = _("Worker “%(worker)s”") % values
+                asked = {**values, **verb.question.context(name, request)}
+                return self.ask(request, verb, 1, {**asked, "back": back, "parent": parent})
             queue, command = verb.act(name, request).rsplit(":", 1)
         except UnknownWorker:
             messages.warning(request, _("Worker “%(worker)s” doesn’t report any more.") % values)

@@ -9,16 +9,30 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy, pgettext_lazy
 
-from jobs import control
+from jobs import conf, control
 from jobs.admin.verbs import Question, Verb
-from jobs.control.workers import Act
+from jobs.control import inspect
+from jobs.control.workers import ABOUT_QUEUE, Act
 
 
 def _asks(act: Act) -> Callable[[Any, HttpRequest], str]:
     def ask(worker: str, request: HttpRequest) -> str:
-        return ":".join(control.workers.command(worker, act, by=request.user.get_username()))
+        queue = request.POST.get("queue", "") if act in ABOUT_QUEUE else ""
+        by = request.user.get_username()
+        return ":".join(control.workers.command(worker, act, by=by, queue=queue))
 
     return ask
+
+
+def _queues_of(worker: str) -> list[str]:
+    """What it claims from; empty when it doesn't report any more."""
+    return next((one.queues for one in inspect.workers(lost=True) if one.name == worker), [])
+
+
+def _others(worker: str) -> list[str]:
+    """The queues that it may be given as well."""
+    left_out = {*_queues_of(worker), *conf.foreign_queues()}
+    return [queue for queue in conf.get().queues if queue not in left_out]
 
 
 def _verb(act: Act, label: Any, done: Any, **options: Any) -> Verb:
@@ -75,10 +89,40 @@ restart = _verb(
     gettext_lazy("Restart"),
     gettext_lazy("Worker “%(worker)s” is asked to restart its processes, one by one."),
 )
+add_queue = _verb(
+    Act.ADD_QUEUE,
+    gettext_lazy("Add a queue…"),
+    gettext_lazy("Worker “%(worker)s” is asked to claim from queue “%(queue)s” as well."),
+    question=Question(
+        text=gettext_lazy(
+            "Worker “%(worker)s” will claim from one more queue, after the others, until it is "
+            "restarted."
+        ),
+        yes=gettext_lazy("Yes, add the queue"),
+        why=True,
+        template="admin/jobs/workers/queue.html",
+        context=lambda worker, request: {"queues": _others(worker)},
+    ),
+)
+cancel_queue = _verb(
+    Act.CANCEL_QUEUE,
+    gettext_lazy("Cancel a queue…"),
+    gettext_lazy("Worker “%(worker)s” is asked to claim from queue “%(queue)s” no longer."),
+    question=Question(
+        text=gettext_lazy(
+            "Worker “%(worker)s” will no longer claim from one of its queues, until it is "
+            "restarted. What it runs goes on; what it has not started goes back to the queue."
+        ),
+        yes=gettext_lazy("Yes, cancel the queue"),
+        why=True,
+        template="admin/jobs/workers/queue.html",
+        context=lambda worker, request: {"queues": _queues_of(worker)},
+    ),
+)
 stack = _verb(
     Act.STACK,
     gettext_lazy("Show stacks"),
     gettext_lazy("Worker “%(worker)s” is asked what its threads are doing."),
 )
 
-VERBS = (quiet, resume, restart, stack, drain, stop)
+VERBS = (quiet, resume, restart, stack, add_queue, cancel_queue, drain, stop)

@@ -9,7 +9,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control
-from jobs.control.workers import Act
+from jobs.control.workers import ABOUT_QUEUE, Act
 from jobs.management.operating import OperatorCommand, user
 
 #: Seconds between two looks for the answer.
@@ -48,8 +48,7 @@ tasks    print the names of the tasks that it knows"""
 
     def operate(self, **options: Any) -> None:
         worker, act = options["worker"], Act(options["act"])
-        about_queue = act in (Act.ADD_QUEUE, Act.CANCEL_QUEUE)
-        if about_queue != bool(options["queue"]):
+        if (act in ABOUT_QUEUE) != bool(options["queue"]):
             raise CommandError(_("Name a queue for add-queue and cancel-queue, and for no other."))
         place = control.workers.command(
             worker, act, by=options["by"] or user(), queue=options["queue"]

@@ -116,7 +116,17 @@ GUARDED = {
     "jobs.rate_tasks": ["tasks/rate/tests.tasks.trace/"],
     "jobs.mark_errors": ["errors/mark/", "errors/unmark/"],
     "jobs.control_workers": [
-        f"workers/{act}/host.1/" for act in ("quiet", "resume", "drain", "stop", "restart", "stack")
+        f"workers/{act}/host.1/"
+        for act in (
+            "quiet",
+            "resume",
+            "drain",
+            "stop",
+            "restart",
+            "stack",
+            "add-queue",
+            "cancel-queue",
+        )
     ],
     "jobs.retry_taskresult": ["errors/retry/", "taskresult/{id}/again/"],
     "jobs.revoke_taskresult": ["taskresult/{id}/revoke/"],

@@ -142,7 +142,12 @@ SENT: dict[type[Any], dict[str, tuple[str, ...]]] = {
         "run/<path:name>/": ("arg-args", "arg-kwargs", "queue", "countdown"),
         "rate/<path:name>/": ("rate", "burst"),
     },
-    Workers: {"drain/<path:name>/": ("confirmed", "why"), "stop/<path:name>/": ("confirmed",)},
+    Workers: {
+        "drain/<path:name>/": ("confirmed", "why"),
+        "stop/<path:name>/": ("confirmed",),
+        "add-queue/<path:name>/": ("confirmed", "queue"),
+        "cancel-queue/<path:name>/": ("queue",),
+    },
 }
 ACTS_AT_ONCE = ("quiet", "resume", "restart", "stack")
 #: Pages that read nothing but their address.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -182,17 +183,19 @@ def test_an_act(root: Client, verb: Any) -> None:
     url = f"{LIST}{verb.name}/w/"
     assert f'action="{url}"' in told(root, f"{LIST}worker/w/")
     sent = {"why": "it leaks"}
+    queue = {"add-queue": "high", "cancel-queue": "low"}.get(verb.name, "")
     if verb.question:
-        asked = root.post(url)
-        assert "Worker “w” will claim nothing more" in asked.content.decode()
+        asked = root.post(url).content.decode()
+        assert "Worker “w” will" in asked
+        assert (f'<option value="{queue}">' in asked) is bool(queue)
         assert commands() == []
-        sent["confirmed"] = "yes"
+        sent |= {"confirmed": "yes", "queue": queue}
     response = root.post(url, sent)
     (command,) = commands()
     assert command is not None
-    assert (command.act, command.by) == (Act(verb.name), "user0")
+    assert (command.act, command.by, command.queue) == (Act(verb.name), "user0", queue)
     assert response["Location"] == f"{LIST}worker/w/?queue=default&command={command.id}"
-    assert said(response) == [str(verb.done) % {"worker": "w"}]
+    assert said(response) == [str(verb.done) % {"worker": "w", "queue": queue}]
     entry = LogEntry.objects.get()
     assert (entry.object_id, entry.object_repr) == ("w", "worker “w”")
     assert entry.change_message == f"{said(response)[0]} Reason: it leaks"
@@ -224,6 +227,23 @@ def test_an_act_without_its_permission(root: Client, verb: Any) -> None:
     # A link brings those who may to its page, and does nothing.
     assert staff(*MAY).get(f"{LIST}{verb.name}/w/")["Location"] == f"{LIST}worker/w/"
     assert commands() == []
+
+
+def test_which_queues_may_be_added_and_cancelled(root: Client, settings: Settings) -> None:
+    queues = {"default": {}, "low": {}, "high": {}, "theirs": {"foreign_workers": True}}
+    settings.JOBS = {**settings.JOBS, "QUEUES": queues}
+    report()
+
+    def offered(act: str) -> list[str]:
+        page = root.post(f"{LIST}{act}/w/", {"queue": "low"}).content.decode()
+        return re.findall(r'<option value="([^"]+)"', page)
+
+    assert offered("add-queue") == ["high"]
+    assert offered("cancel-queue") == ["default", "low"]
+    response = root.post(f"{LIST}add-queue/w/", {"queue": "no-such", "confirmed": "yes"})
+    assert "'no-such' is not declared" in said(response)[0]
+    assert commands() == []
+    assert not LogEntry.objects.exists()
 
 
 def test_acts_need_the_token() -> None:
@@ -295,11 +315,12 @@ def test_hostile_values(root: Client) -> None:
         place = value.replace("+", "%20")
         # Of the verbs, which share a view, one that asks first and one that doesn't; each has some
         # of the values in test_hostile.py.
-        for what in ("worker", "live-worker", "stop", "quiet"):
+        for what in ("worker", "live-worker", "stop", "quiet", "add-queue"):
             wrong += [asked(root, how, f"{LIST}{what}/{place}/") for how in ("get", "post")]
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue=default&command={value}"))
         wrong.append(asked(root, "get", f"{LIST}worker/w/", f"queue={value}&command={value}"))
         wrong.append(asked(root, "post", f"{LIST}stop/w/", f"confirmed=yes&why={value}"))
+        wrong.append(asked(root, "post", f"{LIST}add-queue/w/", f"confirmed=yes&queue={value}"))
     assert not [text for text in wrong if text]
 
 

@@ -71,4 +71,4 @@ def test_a_title_asks_nothing() -> None:
 def test_texts_about_a_worker(verb: Verb) -> None:
     texts = [verb.done, *([verb.question.text] if verb.question else [])]
     for text in texts:
-        assert "“mail-1”" in text % {"n": 1, "worker": "mail-1", "grace": 30.0}
+        assert "“mail-1”" in text % {"n": 1, "worker": "mail-1", "grace": 30.0, "queue": "low"}
