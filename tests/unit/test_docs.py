@@ -174,6 +174,14 @@ def test_every_verb_of_control_is_documented_with_its_options() -> None:
         assert told == set(inspect.signature(verb).parameters), name
 
 
+def test_all_that_control_has_is_documented() -> None:
+    public = {*control.__all__, *(act.name for act in control.workers.Act)}
+    assert missing(public, REFERENCE / "tasks.md") == []
+    acts = section_of(REFERENCE / "commands.md", "jobs_worker")
+    rows = set(re.findall(r"^\| `([a-z][a-z-]*)` \|", acts, re.MULTILINE))
+    assert rows == {act.value for act in control.workers.Act}
+
+
 def test_every_column_is_documented() -> None:
     models = (Schedule, TaskResult, TaskAttempt)
     columns = {f.name for model in models for f in model._meta.get_fields()}
