@@ -1,7 +1,7 @@
-"""Calls as values, and what is composed of them: ``signature``, ``chain``, ``group``, ``chord``.
+"""Calls as values, and compositions of them: ``signature``, ``chain``, ``group``, ``chord``.
 
-As in Celery each is a dict: its JSON form. The items are attributes besides, and a part of a
-composition is such a value itself.
+As in Celery, each is a dict: its JSON form. Its items can be read as attributes, too, and each part
+of a composition is such a value itself.
 """
 
 from __future__ import annotations

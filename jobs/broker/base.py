@@ -5,9 +5,9 @@ deliveries; the consumer counts them up itself. Times are Unix seconds by the br
 Every verb raises `BrokerUnavailable` when the broker can't be reached, and is then safe to repeat.
 
 A message may name a tenant (`jobs.broker.tenants`). At each priority step of a queue, tenants with
-waiting messages take turns, one message each; all messages without a tenant have turns like those
-of one. Where it says below that messages come first or in an order, those of a tenant do among its
-own.
+waiting messages take turns, one message each. Messages without a tenant share turns, as if they all
+belonged to one tenant. Where a verb below promises an order, it means the order among the messages
+of each tenant.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Outgoing(NamedTuple):
     due: float | None = None
     #: Whether the message names a tenant; None: the broker looks.
     fair: bool | None = None
-    #: What is put on the queue once, however often it is pushed within an hour; empty: each time.
+    #: A key under which the message is pushed once an hour at most; empty: at each push.
     once: str = ""
 
 
@@ -95,7 +95,7 @@ class Note(NamedTuple):
 
 
 class CeleryResult(NamedTuple):
-    """What a Celery client is told of a call."""
+    """A call's state as Celery's clients read it."""
 
     task_id: str
     #: JSON in Celery's form, which begins with the state: ``{"status": "SUCCESS", …``.

@@ -105,7 +105,7 @@ _ADVICE = {
     ),
 }
 
-#: What a server answers to whom the address calls something else.
+#: What to say when the server isn't of the kind that the address names.
 NO_CLUSTER = (
     "it is no Cluster. In JOBS['BROKER_URL'], write redis:// (with TLS, rediss://) and one host; "
     "or turn on `cluster-enabled` in the server's configuration."

@@ -22,7 +22,7 @@ class Damage:
         self._types: dict[str, str] = {}
 
     def note(self, key: str, kind: str) -> None:
-        """Remember a key that isn't of this type; the log says it once."""
+        """Remember a key that doesn't have this type, and log it once."""
         if key in self._types or len(self._types) >= MOST:
             return
         self._types[key] = kind

@@ -89,8 +89,8 @@ from jobs.exceptions import (
 #: Celery's separator of queue and priority step.
 _SEPARATOR = "\x06\x16"
 
-#: The names that would make no tag on a Cluster: an empty one is none. They get a colon in front,
-#: and so do those that have one there, so that no two become the same.
+#: Names that begin with a brace would make an empty hash tag, which a Cluster ignores. They get a
+#: colon in front, and so do those that have one there, so that no two become the same.
 _UNTAGGED = re.compile(r":*\}")
 
 #: A stream's entry id, which is the key of a dead letter.
@@ -1398,7 +1398,7 @@ def _text(name: bytes) -> str:
 
 
 def _number(text: bytes) -> int:
-    """A count on the server; 0 for what is none."""
+    """A count on the server; 0 if the value isn't one."""
     return int(text) if text.isdigit() and len(text) < 19 else 0
 
 

@@ -7,10 +7,10 @@ nothing.
 `Sharded` is the broker as senders and operators see it: they name queues. Only workers name shards,
 and use the broker behind it (`jobs.broker.by_shard`).
 
-The settings say on how many shards a process sends. On how many there may be messages, the broker
-says: whoever sends to a queue leaves the number there before. So every worker claims from all
-shards that have been sent to, whatever its own settings say, and a shard that is no longer sent to
-is claimed from until it is empty (`Sharded.forget_unused`).
+The settings say to how many shards a process sends. It notes that number on the broker before it
+sends to a queue, so the broker knows how many shards may hold messages. Every worker claims from
+all of these, whatever its own settings say. A shard that nobody sends to any more is claimed from
+until it is empty (`Sharded.forget_unused`).
 """
 
 from __future__ import annotations

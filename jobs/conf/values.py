@@ -128,7 +128,7 @@ LONGEST_LABEL = 200
 
 
 def check_label(value: Any) -> None:
-    """Raise `TypeError` or `ValueError` for what can't be the label of a call; "" is none."""
+    """Raise `TypeError` or `ValueError` for what can't be a call's label. "" means no label."""
     if value == "" and isinstance(value, str):
         return
     check_text("label", value, most=LONGEST_LABEL)

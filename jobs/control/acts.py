@@ -1,4 +1,4 @@
-"""What is done to many results at once: each act is one of `ACTS`.
+"""What an operator does to many results at once: each act is one of `ACTS`.
 
 The admin and `jobs.tasks.act_on_results` go through the rows with it, `manage.py jobs_retry` as
 well.

@@ -2,10 +2,10 @@
 
 Our ids begin with their time, so a range of ids is a time. All other rows are in one more table,
 the rest, which is the default partition: what was recorded before, ids of other senders, and what
-outlives its own partition. So each row has its place, and nothing here is in the way of a writer.
+outlives its own partition. So each row has its place, and nothing here blocks a writer.
 
-A step that needs a lock for itself waits for it a few hundredths of a second at most, and tries
-again later: who waits for a lock holds up all who come after.
+A step that needs an exclusive lock waits for it a few hundredths of a second at most, and tries
+again later: a session that waits for such a lock holds up all that come after it.
 """
 
 from __future__ import annotations

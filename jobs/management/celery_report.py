@@ -1,7 +1,7 @@
-"""What a code base uses of Celery, and what becomes of it here: read from its source alone.
+"""Reports what a code base uses of Celery, and what to write for it here, from its source alone.
 
-What is the same, and what to write for the rest, is asked of the code that decides about it: the
-options of tasks and calls, the names in ``jobs``, its signals and exceptions, and
+Which names are the same, and what replaces the others, comes from the code that implements them:
+the options of tasks and calls, the names in ``jobs``, its signals and exceptions, and
 `jobs.conf.celery`. Pure but for reading files.
 """
 

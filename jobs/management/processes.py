@@ -55,7 +55,7 @@ def ignore(signum: int, frame: FrameType | None) -> None:
 
 
 def to_nowhere(fd: int) -> None:
-    """Have nothing more come of what is written there. Python writes the rest of its buffer when it
+    """Discard whatever is written there from now on. Python writes the rest of its buffer when it
     ends, which would fail again."""
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, fd)

@@ -318,7 +318,7 @@ def _outside(call: Call, group_id: str) -> dict[str, Any]:
 
 
 class Start(NamedTuple):
-    """What is sent now: calls of single tasks. What follows each is in its options."""
+    """The calls that are sent now, each of a single task, with what follows it in its options."""
 
     calls: list[dict[str, Any]]
     chords: list[Counted]

@@ -160,7 +160,7 @@ class TaskAttempt(models.Model):
     error_type = models.CharField(_("exception"), max_length=255)
     error = models.TextField(_("error"))
     traceback = models.TextField(_("traceback"))
-    #: When it was due, if it is the first; null: at once. Of a later one `retry_at` says it, of the
+    #: When it was due, if it is the first; null: at once. For a later one see `retry_at` of the
     #: attempt before it.
     eta = MomentField(_("not before"), null=True)
     #: When the attempt after it was due.

@@ -1,8 +1,8 @@
 """The ledger in the admin: what was sent, what became of it, and why.
 
-All of it stays fast on a ledger of many million rows. So nothing is counted to its end, pages go
-by key (see `jobs.admin.results.changelist`), and each question is one that an index answers, or
-goes through the newest rows alone (see `jobs.control.selecting`).
+All of it stays fast on a ledger of many million rows. So counts stop at a limit, pages go by key
+(see `jobs.admin.results.changelist`), and each query either uses an index or reads only the newest
+rows (see `jobs.control.selecting`).
 """
 
 from __future__ import annotations

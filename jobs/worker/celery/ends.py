@@ -1,8 +1,8 @@
 """The thread of a supervisor that brings the ends of calls on Celery's workers into the ledger.
 
-It hears of results by their notifications, and looks through all calls that wait for one every
-half minute: notifications may be lost. One supervisor of the fleet does it at a time. Should two,
-for a moment, the ledger takes each end once.
+It hears of results by their notifications. Since notifications may be lost, it also looks through
+all calls that wait for a result every half minute. One supervisor of the fleet does this at a time;
+if two do for a moment, the ledger still takes each end once.
 """
 
 from __future__ import annotations

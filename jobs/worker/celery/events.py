@@ -90,7 +90,7 @@ def _described(sent: Message) -> dict[str, Any]:
 
 
 def _ended(outcome: Outcome, runtime: float) -> tuple[str, dict[str, Any]] | None:
-    """The kind of the event that an outcome is, and its fields; None: it is none."""
+    """The kind of an outcome's event, and its fields; None: this outcome has no event."""
     if isinstance(outcome, Dead):
         return "task-rejected", {"requeue": False}
     record = outcome.record
@@ -113,8 +113,8 @@ def _ended(outcome: Outcome, runtime: float) -> tuple[str, dict[str, Any]] | Non
 
 
 class Teller:
-    """Sends the events of the calls that one child has run, while somebody listens. One thread uses
-    it."""
+    """Sends the events of the calls that one child has run, while somebody listens. For one thread
+    alone."""
 
     def __init__(self, consumer: str) -> None:
         """``consumer``: the child's name, which begins with its worker's."""

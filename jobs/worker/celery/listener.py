@@ -210,8 +210,8 @@ class Listener:
         self._beat_at = time.monotonic() + _HEARTBEAT
 
     def _tell_begun(self) -> None:
-        """Send the begin of calls that run since the last look. What ends in between is told by
-        its child."""
+        """Announce the calls that have begun since the last look. Of a call that has also ended
+        since then, its child sends all events."""
         running = self._state.places()
         new = [place for place in running if place not in self._known]
         self._known = set(running)

@@ -401,7 +401,7 @@ def shutdown(state: WorkerState, **_: Any) -> _Answer:
 
 @control_command
 def pool_restart(state: WorkerState, **_: Any) -> _Answer:
-    """All children are replaced one by one, by such with the code of now."""
+    """All children are replaced, one by one, by new ones with the current code."""
     return _commanded(state, Act.RESTART, "reload started")
 
 

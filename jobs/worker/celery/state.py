@@ -49,7 +49,7 @@ class WorkerState:
         self.pid = os.getpid()
         #: When it started (monotonic).
         self.started = time.monotonic()
-        #: Celery's logical clock: it orders what is told by several workers.
+        #: Celery's logical clock, which orders the messages of several workers.
         self.clock = 0
         #: Set to have a heartbeat sent at once.
         self.beat = threading.Event()
@@ -60,12 +60,12 @@ class WorkerState:
         return self.changing.served
 
     def forward(self) -> int:
-        """The clock of the next thing that is told."""
+        """Advance the clock for the next message."""
         self.clock += 1
         return self.clock
 
     def adjust(self, other: object) -> None:
-        """Put the clock behind that of somebody who has told something."""
+        """Advance the clock beyond the one that came with somebody else's message."""
         if isinstance(other, int) and 0 <= other < 2**62:
             self.clock = max(self.clock, other) + 1
 

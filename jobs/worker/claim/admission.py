@@ -1,4 +1,4 @@
-"""What of a claim may run, and the outcomes of the rest.
+"""Decides which messages of a claim may run, and makes outcomes of the others.
 
 `prepare` makes a delivery of each message, or its outcome. `admit` then asks ledger and broker
 about the deliveries: each question once for a whole claim, and only where there is something to

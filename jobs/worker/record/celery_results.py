@@ -1,8 +1,8 @@
 """Results in Celery's keys, for the clients of Celery that have sent the calls.
 
-What such a client is told is read from the ledger, after an outcome is recorded and before its
-message is acknowledged: so both say the same, whoever recorded the end, and a process that is
-killed in between is made up for by the next one.
+A state for such a client is read from the ledger, after the outcome is recorded and before its
+message is acknowledged. So both agree, whoever recorded the end. If the process is killed in
+between, the message is delivered again, and the next process stores the state.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ _ERRORS = {
 
 
 def asked(batch: Iterable[Outcome], *, everything: bool) -> dict[str, Children | None]:
-    """The calls of which Celery's clients are to be told after these outcomes: id → its children,
-    or None where the ledger is to be asked for them.
+    """The calls whose states Celery's clients may look for after these outcomes: id → its
+    children, or None where the ledger has to be asked for them.
 
-    ``everything``: also of calls that no such client has sent.
+    ``everything``: also calls that no such client has sent.
     """
     found: dict[str, Children | None] = {}
     for o in batch:
@@ -80,7 +80,7 @@ def _succeeded(outcome: Outcome) -> bool:
 
 
 def told(calls: Mapping[str, Children | None]) -> list[CeleryResult]:
-    """What Celery's clients are told of these calls, those that have not begun left out."""
+    """The states of these calls for Celery's clients; calls that have not begun are left out."""
     fields = ("id", "state", "result", "error_type", "error", "traceback", "finished_at")
     more = ("parent_id", "root_id", "group_id", "worker")
     rows: dict[str, TaskResult] = {}
@@ -159,7 +159,7 @@ def _told(row: TaskResult, children: Children) -> CeleryResult:
 
 
 def started(task_id: str, worker: str) -> CeleryResult:
-    """What a client is told of a call that runs."""
+    """The state of a running call for Celery's clients."""
     result = json.dumps({"hostname": worker, "pid": None})
     about: dict[str, Any] = {
         "traceback": None,

@@ -16,7 +16,7 @@ from jobs.running.request import request_of
 from jobs.states import State
 from jobs.worker.record.outcome import describe
 
-#: What is told of the failed call.
+#: What an errback gets to know about the failed call.
 _TOLD = ("task", "id", "queue", "root_id", "parent_id", "group", "group_index", "retries", "label")
 
 

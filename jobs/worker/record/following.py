@@ -1,4 +1,4 @@
-"""What a message asks to be sent after its task, and the ends of calls that never will be sent.
+"""The calls that follow a task, as messages, and the ends of those that will never be sent.
 
 On success: its callbacks, and the next call of its chain. On failure: its errbacks; the rest of its
 chain ends as it did. The ids of all these are chosen before, so a second run of the same message

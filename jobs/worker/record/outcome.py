@@ -1,4 +1,4 @@
-"""A delivery to a worker, its outcome, decided once, as a value, and the row of that outcome."""
+"""Values: a delivery to a worker, its outcome (decided once), and the row of that outcome."""
 
 from __future__ import annotations
 

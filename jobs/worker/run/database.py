@@ -1,8 +1,8 @@
-"""One database connection: what a task can change of it, and how that is undone.
+"""One database connection: what a task can change about it, and how that is undone.
 
 Looking at it after a task costs no round trip: the driver knows whether a transaction is open, and
-a connection is asked for its attributes. What only the server knows (a role, a setting, a lock) is
-told from the statements that were sent. `isolation` says when to look.
+attributes are read from the connection. What only the server knows (a role, a setting, a lock) is
+inferred from the statements that were sent. `isolation` says when to look.
 """
 
 from __future__ import annotations

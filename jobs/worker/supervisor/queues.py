@@ -62,7 +62,7 @@ class Queues:
         return self._change(queue, without)
 
     def _change(self, queue: str, changed: Callable[[tuple[str, ...]], tuple[str, ...]]) -> bool:
-        """``changed``: what is to be served, made of what is; empty: no change."""
+        """``changed``: makes the queues to serve out of those that are; empty: no change."""
         with self._lock:
             served = changed(self.served)
             if not served:

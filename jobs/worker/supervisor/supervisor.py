@@ -101,7 +101,7 @@ class Supervisor:
         self._draining = False
         #: When to look for commands (monotonic).
         self._listen_at = 0.0
-        #: The command whose answer is how the reload goes; "": there is none.
+        #: The id of the command that waits to hear how the reload went; "": none does.
         self._reload_command = ""
         #: The command that asked for stacks, and when to collect these (monotonic).
         self._stack_command = ""
