@@ -221,8 +221,8 @@ arun_jobs.__doc__ = "`run_jobs`, from async tests."
 
 
 def _fire(running: inline.Inline, until: float, most: int) -> None:
-    """Let the schedules that fall due by then send their calls, each at its time, and run what is
-    due before."""
+    """Let the schedules that fall due by ``until`` send their calls, each at its time, and run the
+    calls that are due before each of them."""
     end = dt.datetime.fromtimestamp(until, dt.UTC)
     beat.tick(clock.now())  # gives new schedules their first due time
     while True:

@@ -39,8 +39,8 @@ _NOT_OF_CLASSES = frozenset(
 
 
 def split(task: Any, root: type, given: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The options of a task, those of its class included, and the attributes among what was given
-    to the decorator: hooks, and values for what its class has besides options.
+    """Split what the decorator was given. Returns the options, with those of the task's class, and
+    the attributes: hooks, and values for other attributes of the class.
 
     Raises `TypeError` for a hook that is no function.
     """

@@ -36,7 +36,8 @@ _added: contextvars.ContextVar[tuple[object, int]] = contextvars.ContextVar(
 
 
 def replacement(call: Signature, sent: Message) -> dict[str, Any]:
-    """The call that ends under the running call's id, and is followed by what was to follow that.
+    """The call in place of the running one: it ends under that one's id, and the calls that were to
+    follow that one follow it.
 
     Its first call always has an id of its own, by which a second run knows that it was sent.
     """

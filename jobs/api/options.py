@@ -347,7 +347,7 @@ class Options(Retries):
     #: Whose a call is: the name of a parameter, or a function of the task's arguments, which it
     #: takes by name. Tenants with calls on a queue take turns; see `jobs.message.call.Send`.
     fair_by: Callable[..., Any] | str | None = None
-    #: The function gets the `Task` as its first argument, whose ``request`` tells of the call.
+    #: The function gets the `Task` as its first argument; its ``request`` describes the call.
     bind: bool = False
     #: Nothing is recorded of a success.
     ignore_result: bool = False

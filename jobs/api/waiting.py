@@ -71,8 +71,8 @@ async def ends(ids: Collection[str], timeout: float | None) -> AsyncGenerator[Ta
 
 
 async def leave() -> None:
-    """End what is kept for those who wait on this loop. For whoever closes a loop without having
-    cancelled its tasks, as `asyncio.run` does."""
+    """Stop the thread and the subscription that serve this loop. For code that closes a loop
+    without cancelling its tasks first, as `asyncio.run` does."""
     if waiters := _of_loops.get(asyncio.get_running_loop()):
         waiters.task.cancel()
         await asyncio.wait([waiters.task])

@@ -152,9 +152,9 @@ def plan(found: Sequence[Schedule], now: dt.datetime) -> None:
 
 
 def sweep(now: dt.datetime, after: int) -> int:
-    """Look at the next rows behind this key. Plan anew those whose rule is not the one that they
-    are planned for, and those that were planned when the clock was ahead. Gives the key to go on
-    with, which is 0 after the last one."""
+    """Look at the next rows behind this key. Plan a row anew if its rule has changed since it was
+    planned, or if it was planned while the clock was ahead. Returns the key to go on with, which is
+    0 after the last row."""
     rows = schedules().order_by("pk").filter(pk__gt=after)
     looked = list(rows.values_list("pk", "planned_for", "planned_at", *RULE_FIELDS)[:_SWEPT])
     wrong = [

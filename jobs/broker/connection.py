@@ -55,13 +55,13 @@ _PASSING_PARTS = ("-OOM", "non local key")
 #: server that may have its name or address by now.
 _MOVED = (ReadOnlyError, MasterDownError)
 
-#: Seconds for which a caller waits that can do without an answer: see `Connections.briefly`.
+#: Seconds that a caller waits if it can do without an answer: see `Connections.briefly`.
 _BRIEF = 1.0
 #: Seconds for which such callers don't ask a server that has just failed to answer.
 _SILENT = 3.0
 
-#: Where another server may take over: seconds without an answer after which it is asked again and
-#: again whether one has. A server that is cut off resets no connection.
+#: Where another server may take over: seconds without an answer after which this side begins to
+#: ask, again and again, whether one has. A server that is cut off resets no connection.
 _DOUBT = 0.5
 #: Likewise, while a blocking command lasts: seconds after which its server is asked for a sign.
 _SIGN = 1.0
@@ -73,8 +73,8 @@ _READ = 65_536
 
 #: A connection that was idle for more seconds is checked before it is used.
 _IDLE = 0.02
-#: One for notifications that was idle for more seconds isn't used again: a firewall may have
-#: forgotten it.
+#: A connection for notifications that was idle for more seconds isn't used again: a firewall may
+#: have forgotten it.
 _KEPT = 60.0
 
 #: What an error's text contains, in lower case → what to do about it.

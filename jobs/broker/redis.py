@@ -233,7 +233,7 @@ class RedisBroker(Broker):
         self._redis: Connections | Cluster
         self._redis = Cluster(where, timeout) if in_cluster else Connections(where, timeout, revive)
         self.address = self._redis.address
-        #: Whether each command may be about one queue alone, whose keys are on one node.
+        #: Whether a command can touch one queue alone, since the keys of each are on one node.
         self._apart = in_cluster
         self._ack = scripts.ACK_IN_CLUSTER if in_cluster else scripts.ACK
         keys_of = functools.partial(_Keys, prefix, tuple(steps), metrics, in_cluster)
@@ -1414,7 +1414,7 @@ def _counts(flat: Sequence[bytes]) -> list[int]:
 class _Names(dict[bytes, str]):
     """`_text`, which is remembered: the fields of counts are the same few, over and over."""
 
-    #: More than there are, since anybody who reaches the server can have written others.
+    #: A bound: anybody who reaches the server can have written any number of names.
     MOST = 10_000
 
     def __missing__(self, name: bytes) -> str:

@@ -50,7 +50,7 @@ class Queue:
     routing_key: str | tuple[str, ...] = ""
     #: Over how many lists it is spread, 1 to `SHARDS_MOST`: see `jobs.broker.sharding`.
     shards: int = 1
-    #: Whether Celery's workers, and none of this program, take what is sent to it.
+    #: Whether Celery's workers take its calls, and this program's workers don't.
     foreign_workers: bool = False
 
 

@@ -392,8 +392,8 @@ def _make(cursor: Any, partition: Partition) -> None:
 
 
 def _open_window(cursor: Any, made: Sequence[Partition]) -> None:
-    """Keep ids of these partitions out of the rest, and set aside what is there of them: ids of
-    other senders that happen to sort there."""
+    """Keep ids of these partitions out of the rest, and set aside the rows that it has of them:
+    with ids of other senders that happen to sort there."""
     start, end = made[0].start, made[-1].end
     cursor.execute(
         f"SELECT count(*), count(*) FILTER (WHERE state IN ({_OPEN})) FROM (SELECT state FROM "
@@ -451,7 +451,7 @@ def tidy(stays: Q) -> None:
 
 
 def _finish_dropping(stays: Q) -> None:
-    """Drop what was detached to be dropped, after moving rows that ``stays`` fits to the rest."""
+    """Drop the detached tables, after moving rows that match ``stays`` to the rest."""
     for name in _left(_LEAVING):
         _briefly(partial(_finish, name=name, stays=stays), _SHARED)
 

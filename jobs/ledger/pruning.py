@@ -92,7 +92,7 @@ def prune(
 
 
 def _delete(rows: QuerySet[Any], keys: Sequence[Any]) -> None:
-    """Delete these rows, whose keys these are."""
+    """Delete the rows with these keys."""
     if rows.model is TaskResult:
         # There is no constraint in the database, so the order is ours to keep.
         TaskAttempt.objects.using(rows.db).filter(result_id__in=keys).delete()

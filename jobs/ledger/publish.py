@@ -232,8 +232,8 @@ def _due(eta: dt.datetime | None) -> float | None:
 
 
 def _push(outgoing: Iterable[Outgoing], policy: RetryPolicy, replicas: int = 0) -> None:
-    """Push messages, as often as the policy says, but what is on its queue only once. What the
-    broker refuses is not tried again.
+    """Push messages, with as many tries as the policy allows. Those that are on their queue are not
+    pushed again, and those that the broker refuses are not tried again.
 
     ``outgoing`` may be gone through more than once. ``replicas``: as for `Broker.push`.
     ``unsent`` of the error has the places of all that are not known to be on their queues.

@@ -30,7 +30,8 @@ def mark_of(name: object, value: object) -> str:
 
 
 def marks_of(sent: Message) -> list[str]:
-    """Those of all stamps of a call. Its sender may be anybody: what is no stamp is left out."""
+    """The marks of all stamps of a call. Anybody may have sent it, so malformed stamps are left
+    out."""
     if b'"stamped_headers"' not in sent.wire_headers and sent.own_headers is None:
         return []
     names, stamps = sent.headers.get("stamped_headers"), sent.headers.get("stamps")

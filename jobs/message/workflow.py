@@ -130,8 +130,8 @@ def last(call: Call) -> Call:
 
 
 def that_fail(call: Call) -> Iterator[Call]:
-    """The tasks of a frozen call whose errbacks are told that it couldn't be sent: of a chain the
-    first one, of a chord that of its body, of a group those of all members."""
+    """The tasks of a frozen call whose errbacks are sent when it couldn't be sent: the first task
+    of a chain, that of a chord's body, those of all members of a group."""
     what = kind(call)
     if what == "chain":
         yield from that_fail(parts(call)[0])
@@ -305,7 +305,7 @@ def of_client(group_id: str, found: Call) -> Counted:
 
 
 def _outside(call: Call, group_id: str) -> dict[str, Any]:
-    """A frozen body, of whose last task Celery says that it is in the header's group: it isn't."""
+    """A frozen body without the header's group, which Celery wrongly writes into its last task."""
     what = kind(call)
     if what == "chain":
         *calls, end = parts(call)

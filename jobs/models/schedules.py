@@ -117,7 +117,7 @@ class ScheduleQuerySet(models.QuerySet["Schedule"]):
     the `unplanned`."""
 
     def unplanned(self) -> ScheduleQuerySet:
-        """Enabled ones whose next time nobody has worked out."""
+        """Enabled schedules whose next time is not computed yet."""
         found = self.filter(enabled=True, next_run_at__isnull=True, planned_at__isnull=True)
         return found.order_by("created_at")
 

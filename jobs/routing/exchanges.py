@@ -71,7 +71,7 @@ class Exchanges:
     sent to, and wants a sentence around it."""
 
     def __init__(self, conf: Conf) -> None:
-        """Raises `ConfigurationError` for a queue that is bound to what isn't there."""
+        """Raises `ConfigurationError` for a queue that is bound to an unknown exchange."""
         self._conf = conf
         problems = list(binding_problems(conf))
         if problems:

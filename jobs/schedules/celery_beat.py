@@ -140,7 +140,7 @@ class Import:
     name: str
     #: Not saved. None: it can't be imported, or is left alone.
     schedule: Schedule | None = None
-    #: For a person: what is not as it was.
+    #: For a person: what differs from the original.
     notes: list[str] = field(default_factory=list)
     #: There is a schedule of this name already.
     known: bool = False

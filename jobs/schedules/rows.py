@@ -63,8 +63,8 @@ def sync() -> list[Step]:
 
 
 def synchronise(*, write: bool = True, adopt: bool = False) -> list[Step]:
-    """Make rows say what code declares, but for what was edited there. Gives the steps that it took
-    or, without ``write``, would take.
+    """Bring the rows in line with what code declares, except where somebody edited them. Returns
+    the steps that it took or, without ``write``, would take.
 
     ``adopt``: let schedules that were made in the admin under a declared name belong to the code.
     Their values stay, as edits do. Otherwise they are left alone.

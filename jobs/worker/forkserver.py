@@ -239,7 +239,7 @@ def _send(link: socket.socket, **said: Any) -> None:
 
 
 def _flush() -> None:
-    """Write what is buffered: a fork would copy it, and both would write it."""
+    """Flush the output: a fork would copy the buffers, and both processes would write them."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError, AttributeError):
             stream.flush()

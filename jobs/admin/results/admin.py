@@ -123,7 +123,7 @@ class ResultAdmin(VerbAdmin):
     def get_object(
         self, request: HttpRequest, object_id: str, from_field: str | None = None
     ) -> Any:
-        """The row with what is true of it now, if its call runs."""
+        """The row, with its present state if its call runs."""
         row = super().get_object(request, object_id, from_field)
         if row is None:
             # A hook says which rows a person may see, and there is none to ask it about.

@@ -48,7 +48,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 
 
 class _Echo:
-    """A file that hands back what is written to it."""
+    """A file whose `write` returns the text, for `csv.writer`."""
 
     def write(self, text: str) -> str:
         return text

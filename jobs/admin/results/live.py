@@ -14,9 +14,9 @@ from jobs.states import TERMINAL, State
 
 
 def overlay(rows: Sequence[TaskResult]) -> None:
-    """Give rows whose calls run now the state, worker, attempt and start that are true of them.
+    """Set the present state, worker, attempt and start on rows of running calls.
 
-    They are not to be saved. While the broker is away, they stay what the ledger says.
+    Don't save these rows. While the broker is away, they stay as the ledger has them.
     """
     waiting = {row.pk: row for row in rows if row.state not in TERMINAL}
     if not waiting:

@@ -86,7 +86,7 @@ revoked; 3 it has not ended within the time of --wait."""
 
 
 def _find(name: str) -> registry.Sendable:
-    """The task. Raises `CommandError` with those whose names are close."""
+    """The task. Raises `CommandError` with tasks of similar names."""
     try:
         return registry.find(name)
     except UnknownTask:

@@ -60,7 +60,7 @@ enabled and no beat runs; 2 the broker is away."""
         stats: dict[str, Stats] = {}
         queues: dict[str, Pause] = {}
         paused_tasks: dict[str, Pause] = {}
-        #: The age, in seconds, of what was committed first and is not published yet.
+        #: The age, in seconds, of the oldest message that is committed and not published.
         now, oldest = clock.now(), None
         numbers: dict[str, Any] | None = None
         keeping = Keeping()

@@ -621,7 +621,7 @@ class Consumer:
         return memory > self._most_memory
 
     def _unstarted(self) -> list[Delivery]:
-        """Take back what was claimed, and what nothing runs yet."""
+        """Take back claimed messages that nothing runs yet."""
         held = (*self._runners, self._quarantine, self._gathering)
         return [delivery for holder in held for delivery in holder.take_back()]
 
@@ -765,7 +765,7 @@ class Consumer:
         return max(0.0, min(open_, default=math.inf) - time.monotonic())
 
     def _leave_out(self, cursor: Cursor, error: BrokerUnavailable) -> None:
-        """Leave a queue out for a while that the broker refuses, or whose node is away, if there
+        """Leave out, for a while, a queue that the broker refuses or whose node is away, if there
         are others; else raise the error."""
         refused = isinstance(error, QueueRefused)
         if len(self._cursors) == 1 or not (refused or error.partly):
@@ -794,7 +794,7 @@ class Consumer:
             self._partly.back()
 
     def _take(self, cursor: Cursor, claim: Claim) -> int:
-        """Have what was claimed run, or end. Returns how many messages didn't go back at once."""
+        """Run or end the claimed messages. Returns how many of them didn't go back at once."""
         self._answered = True
         kept = len(claim.messages)
         cursor.number = claim.resume or cursor.number + kept

@@ -76,7 +76,8 @@ class Holding:
                     )
 
     def settle(self) -> None:
-        """Acknowledge, once more, what was put back and is settled. To be called now and then.
+        """Acknowledge once more the messages that were put back and are settled. Call it now and
+        then.
 
         The recorder may have settled a delivery after it was read and before it was put back. Then
         nobody else would take it out of flight again.
@@ -95,8 +96,8 @@ class Holding:
         self._again -= settled
 
     def return_strays(self, following: Mapping[str, int]) -> None:
-        """Give back what is in flight for this consumer, and was settled here. To be called now and
-        then, by the thread that claims; does nothing when there was no loss for a while.
+        """Give back messages that are in flight for this consumer although it has settled them. The
+        thread that claims calls it now and then; without a recent loss it does nothing.
 
         ``following``: as for `hold_again`. Raises `BrokerUnavailable`.
         """

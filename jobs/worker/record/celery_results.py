@@ -97,8 +97,8 @@ def told(calls: Mapping[str, Children | None]) -> list[CeleryResult]:
 
 
 def failed_chords(batch: Iterable[Outcome]) -> dict[str, list[tuple[int, str]]]:
-    """Of the chords of Celery's clients whose members are in this batch, those that have failed:
-    group → place and JSON of each member's end, in the form in which Celery counts them."""
+    """The failed ones among the chords of Celery's clients that have members in this batch: group →
+    place and JSON of each member's end, in the form in which Celery counts them."""
     ids = {
         o.call.group
         for o in batch

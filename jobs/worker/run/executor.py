@@ -304,9 +304,9 @@ def _run_atomic(delivery: Delivery, attempt: Run, timer: Timer, soft: float | No
 
 
 def _put_back(delivery: Delivery, attempt: Run, error: Exception) -> Outcome:
-    """Have a call run again whose transaction was not committed, as if it had not run. If the
-    database is there all the same, that may be the task's own doing: then it counts as a crash, and
-    only so many are allowed."""
+    """Run a call again, as if it had not run, since its transaction was not committed. If the
+    database is there all the same, the task itself may be the cause: then this counts as a crash,
+    and only so many are allowed."""
     sent, task = delivery.message, delivery.task
     own = _may_be_its_own(error)
     if own and sent.marks.crashes >= rows.most_crashes(task):
@@ -870,9 +870,9 @@ class ThreadTimer:
 
 
 class _TakenBack(BaseException):
-    """Raised in place of what was to be raised and hasn't been yet."""
+    """Raised in place of an exception that is pending in a thread."""
 
 
 def _raise_in(thread: int, kind: type[BaseException]) -> None:
-    """Raise this in a thread at its next instruction, in place of what was to be raised there."""
+    """Raise this in a thread at its next instruction, in place of one that is pending there."""
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(kind))

@@ -100,7 +100,7 @@ class Runner(Protocol):
         """Whether all that was submitted has ended."""
 
     def overrun(self) -> bool:
-        """Whether what is unstarted would wait for long."""
+        """Whether deliveries that haven't started would wait for long."""
 
     def room(self, most: int, missing: int) -> int:
         """How many more deliveries it can use; ``most`` at most. ``missing``: so many would fill a
@@ -110,7 +110,7 @@ class Runner(Protocol):
         """Have deliveries run. Returns those that it can't use now."""
 
     def take_back(self) -> list[Delivery]:
-        """Remove, and return, what is unstarted."""
+        """Remove and return the deliveries that haven't started."""
 
 
 class Runners(NamedTuple):

@@ -64,7 +64,7 @@ class Slot:
         self._killed: dict[int, Killed] = {}
         #: Signals that this supervisor has sent to the child.
         self._sent: set[signal.Signals] = set()
-        #: Until when a child whose work is done may take to exit (monotonic).
+        #: When a child that has finished its work is to have exited (monotonic).
         self._leaves = float("inf")
         #: How many tasks its earlier children have run, and how many of them failed for good.
         self._processed = 0

@@ -117,8 +117,8 @@ def _children() -> set[int]:
 
 @contextlib.contextmanager
 def _adopting() -> Iterator[None]:
-    """Meanwhile this process gets the processes below it whose own parents end. Only for a moment:
-    what tasks leave behind isn't the supervisor's affair."""
+    """Inside this context, processes below this one become its children when their parents end.
+    Only for a moment: processes that tasks leave behind aren't the supervisor's affair."""
     prctl(SET_CHILD_SUBREAPER, 1)
     try:
         yield

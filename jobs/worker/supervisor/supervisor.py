@@ -92,7 +92,7 @@ class Supervisor:
         self._watch = Watch() if options.reload else None
         #: How often it was asked to stop.
         self._stops = 0
-        #: Why it stops, for those who look later.
+        #: Why it stops, for the note that operators see.
         self._why = "asked by a signal"
         #: Whether what ran was cut off.
         self._cut = False

@@ -95,8 +95,8 @@ def _log_death(queue: str, raw: bytes, consumer: str, why: Killed | None) -> Non
 
 
 def reclaim_expired(queues: Sequence[str], *, alive: Collection[str] = ()) -> int:
-    """Return what consumers held whose lease has ended, as on a vanished machine. How many
-    messages.
+    """Give back the messages of consumers whose lease has ended, as on a vanished machine. Returns
+    how many.
 
     ``alive``: consumers to leave alone. This process may have been suspended since it renewed
     their leases.
