@@ -96,6 +96,16 @@ class JobsCommand(BaseCommand):
         """Take the option ``--json``."""
         parser.add_argument("--json", action="store_true", help=_("print JSON"))
 
+    def add_count(self, parser: CommandParser) -> None:
+        """Take the option ``--count``: how many of each queue to list."""
+        parser.add_argument(
+            "--count",
+            type=int,
+            default=50,
+            metavar="N",
+            help=_("list N of each queue at most; default: %(default)d"),
+        )
+
     def print_json(self, value: Any) -> None:
         self.stdout.write(json.dumps(plain(value), indent=2))
 

@@ -11,10 +11,10 @@ from django.db import transaction
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from jobs import ledger, message, registry, serialization
+from jobs import ledger, registry, serialization
 from jobs.admin import words
+from jobs.admin.results.origin import kept_message
 from jobs.admin.verbs import LONGEST
-from jobs.exceptions import MessageError
 from jobs.ledger import publish
 from jobs.message import HIDDEN, Message
 from jobs.models import TaskResult
@@ -76,7 +76,7 @@ class ArgumentsForm(forms.Form):
         if self.errors:
             return
         args, kwargs = self.cleaned_data["args"], self.cleaned_data["kwargs"]
-        old = _sent(self.row)
+        old = kept_message(self.row)
         for name, value in [*enumerate(args), *kwargs.items()]:
             if value != HIDDEN or str(name) not in self.task.sensitive:
                 continue
@@ -100,23 +100,13 @@ def _read(text: str) -> Any:
         raise forms.ValidationError(said) from error
 
 
-def _sent(row: TaskResult) -> Message | None:
-    """The old message, as long as it is kept: that of a success is not."""
-    if not row.message:
-        return None
-    try:
-        return message.decode(bytes(row.message), row.queue, trusted=True)
-    except MessageError:
-        return None
-
-
 def send(row: TaskResult, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Message:
     """Send the new call: to the old one's queue, with its priority and limits. Returns its message.
 
     What was to follow the old call doesn't follow this one, and it is no member of a group. Raises
     what `Task.apply_async` raises.
     """
-    task, old = registry.tasks[row.task], _sent(row)
+    task, old = registry.tasks[row.task], kept_message(row)
     new: Message = task.message(args, kwargs, queue=row.queue)
     # What came of it is found by these: it belongs to the old one's workflow.
     new.parent_id, new.root_id = row.pk, row.root_id or row.pk

@@ -38,7 +38,7 @@ def sender(row: TaskResult, site: str, acts: Sequence[LogEntry]) -> SafeString:
         return format_html("{} {}, {}", _("Schedule"), name, due)
     if row.parent_id:
         return SafeString(_("Another call: see the workflow."))
-    sent = _message(row)
+    sent = kept_message(row)
     process = sent.origin if sent else None
     return format_html("{}", _("Process %(name)s") % {"name": process} if process else "")
 
@@ -52,11 +52,12 @@ def _run(row: TaskResult) -> ScheduleRun | None:
 
 def tenant(row: TaskResult) -> str:
     """Whose call it is, as long as its message is kept; empty: nobody's."""
-    sent = _message(row)
+    sent = kept_message(row)
     return sent.fair if sent else ""
 
 
-def _message(row: TaskResult) -> message.Message | None:
+def kept_message(row: TaskResult) -> message.Message | None:
+    """The message of a call, as long as the ledger keeps it. That of a success it doesn't."""
     if not row.message:
         return None
     try:

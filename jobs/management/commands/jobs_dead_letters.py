@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
-from jobs import broker, conf, control, message
+from jobs import broker, conf, control, message, registry
 from jobs.broker.base import DeadLetter
 from jobs.exceptions import MessageError
 from jobs.management.operating import OperatorCommand, is_sure, time_of, user
@@ -35,23 +35,12 @@ Newest first: queue, key, when, which task, why."""
         what.add_argument("--requeue", metavar="KEY", help=_("put back this one, or 'all'"))
         what.add_argument("--discard", metavar="KEY", help=_("delete this one, or 'all'"))
         parser.add_argument("--yes", action="store_true", help=_("don't ask before deleting"))
-        parser.add_argument(
-            "--count",
-            type=int,
-            default=50,
-            metavar="N",
-            help=_("list N of each queue at most; default: %(default)d"),
-        )
+        self.add_count(parser)
         self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
-        declared, asked = conf.get().queues, options["queue"]
-        if asked is not None and asked not in declared:
-            raise CommandError(
-                _("Queue %(queue)s is not declared in JOBS['QUEUES'].") % {"queue": repr(asked)}
-                + conf.nearest(asked, declared)
-            )
-        queues = list(declared) if asked is None else [asked]
+        asked = options["queue"]
+        queues = list(conf.get().queues) if asked is None else [registry.queue(asked)]
         if options["requeue"]:
             # The oldest first, as they came.
             places = _places(queues, options["requeue"])[::-1]

@@ -42,13 +42,7 @@ workers     every worker: where, since when, how many tasks it has run, what it 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("what", choices=_LOOKS)
         parser.add_argument("queue", nargs="?", help=_("default: all that are declared"))
-        parser.add_argument(
-            "--count",
-            type=int,
-            default=50,
-            metavar="N",
-            help=_("list N of each queue at most; default: %(default)d"),
-        )
+        self.add_count(parser)
         parser.add_argument(
             "--timeout",
             type=float,
