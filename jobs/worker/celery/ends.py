@@ -1,8 +1,8 @@
 """The thread of a supervisor that brings the ends of calls on Celery's workers into the ledger.
 
-It hears of results by their notifications. Since notifications may be lost, it also looks through
-all calls that wait for a result every half minute. One supervisor of the fleet does this at a time;
-if two do for a moment, the ledger still takes each end once.
+It hears of results by their notifications, and looks through all calls that wait for one every
+half minute: notifications may be lost. One supervisor of the fleet does it at a time. Should two,
+for a moment, the ledger takes each end once.
 """
 
 from __future__ import annotations
@@ -41,8 +41,6 @@ _PAGE, _READ = 500, 100
 _GIVE_UP = 60.0
 #: Seconds for which a first result waits for others.
 _LINGER = 0.005
-#: Seconds after an error that nobody expected.
-_PAUSE = 5.0
 
 _OPEN = (State.PENDING, State.STARTED, State.RETRY)
 
@@ -63,12 +61,12 @@ class Ends:
         self._sweep_at = 0.0
         #: Id of a call that was revoked and has not ended → when that was first seen (monotonic).
         self._revoked: dict[str, float] = {}
-        #: The kind of the last unexpected error.
-        self._problem: type[Exception] | None = None
         self._patience = Backoff(
             log,
             "the {what} is away; results of Celery's workers are not recorded",
             "the {what} is back; results of Celery's workers are recorded again",
+            failing="results of Celery's workers can't be recorded; trying again",
+            working="results of Celery's workers can be recorded again",
         )
         self._thread = threading.Thread(target=self._loop, name="jobs-celery-ends", daemon=True)
 
@@ -92,11 +90,8 @@ class Ends:
             except AWAY as error:
                 self._stopping.wait(self._patience.away(error))
                 connections.close_all()
-            except Exception as error:
-                if self._problem is not type(error):
-                    self._problem = type(error)
-                    log.exception("results of Celery's workers can't be recorded; trying again")
-                self._stopping.wait(_PAUSE)
+            except Exception as error:  # noqa: BLE001  it is logged there
+                self._stopping.wait(self._patience.failed(error))
                 connections.close_all()
         with contextlib.suppress(BrokerUnavailable), broker.get().briefly(insist=False):
             broker.get().unlock([Lock(_LOCK, self._worker)])
@@ -122,7 +117,6 @@ class Ends:
                 self.sweep()
                 self._recorder.step()  # what is left, and the numbers of the metrics
                 self._patience.back()
-                self._problem = None
                 close_old_connections()
 
     def _heard(self, hear: Hear) -> set[str]:

@@ -36,8 +36,6 @@ _HEARTBEAT = 2.0
 _LOOK = 0.5
 #: Seconds between two looks whether it is to stop.
 _IDLE = 1.0
-#: Seconds after an error that nobody expected.
-_PAUSE = 5.0
 #: Most characters of what somebody has sent that are logged.
 _SHOWN = 100
 
@@ -56,12 +54,12 @@ class Listener:
         self._beat_at = 0.0
         #: What ran at the last look.
         self._known: set[Place] = set()
-        #: The kind of the last unexpected error.
-        self._problem: type[Exception] | None = None
         self._patience = Backoff(
             log,
             "the {what} is away; Celery's clients are not answered",
             "the {what} is back; Celery's clients are answered again",
+            failing="Celery's clients can't be served; the worker tries again",
+            working="Celery's clients can be served again",
         )
         self._thread = threading.Thread(target=self._loop, name="jobs-celery", daemon=True)
 
@@ -85,11 +83,8 @@ class Listener:
                 self._serve()
             except AWAY as error:
                 self._stopping.wait(self._patience.away(error))
-            except Exception as error:
-                if self._problem is not type(error):
-                    self._problem = type(error)
-                    log.exception("Celery's clients can't be served; the worker tries again")
-                self._stopping.wait(_PAUSE)
+            except Exception as error:  # noqa: BLE001  it is logged there
+                self._stopping.wait(self._patience.failed(error))
         connections.close_all()
 
     def _serve(self) -> None:
@@ -114,7 +109,6 @@ class Listener:
         if self._events:
             self._tell("worker-online")
         self._patience.back()
-        self._problem = None
 
     def _due(self) -> float:
         """Seconds until something is to be done that nobody asks for."""

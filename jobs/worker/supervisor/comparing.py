@@ -65,9 +65,9 @@ class Comparison:
             log,
             "can't look for calls that the broker has lost, for the {what} is away",
             "can look for calls that the broker has lost: the {what} is back",
+            failing="can't look for calls that the broker has lost; it tries again",
+            working="can look for calls that the broker has lost again",
         )
-        #: The kind of the unexpected error in the last comparison.
-        self._problem: type[Exception] | None = None
         #: Until when `_go_on` needn't ask the broker (monotonic).
         self._until = 0.0
 
@@ -90,15 +90,10 @@ class Comparison:
             self.compare(queues)
         except AWAY as error:
             self._stopping.wait(self._patience.away(error))
-        except Exception as error:
-            if self._problem is not type(error):
-                self._problem = type(error)
-                log.exception("can't look for calls that the broker has lost; it tries again")
+        except Exception as error:  # noqa: BLE001  it is logged there
+            self._patience.failed(error)
         else:
             self._patience.back()
-            if self._problem:
-                self._problem = None
-                log.warning("can look for calls that the broker has lost again")
         finally:
             connections.close_all()
             broker.get().close()

@@ -217,9 +217,9 @@ class Relay:
             log,
             "the relay can't publish what waits in the ledger, for the {what} is away",
             "the relay can publish again: the {what} is back",
+            failing="the relay can't publish what waits in the ledger; it tries again",
+            working="the relay can publish again",
         )
-        #: The kind of the unexpected error in the last pass.
-        self._problem: type[Exception] | None = None
         #: What the broker may lose when it is full, as last logged, and when to look again.
         self._loses = ""
         self._look_at = 0.0
@@ -252,16 +252,11 @@ class Relay:
             self._patience.away(error)
             connections.close_all()
             return
-        except Exception as error:
-            if self._problem is not type(error):
-                self._problem = type(error)
-                log.exception("the relay can't publish what waits in the ledger; it tries again")
+        except Exception as error:  # noqa: BLE001  it is logged there
+            self._patience.failed(error)
             connections.close_all()
             return
         self._patience.back()
-        if self._problem:
-            self._problem = None
-            log.warning("the relay can publish again")
         if count:
             log.warning("the relay published %d messages that were left in the ledger", count)
         if time.monotonic() >= self._look_at:

@@ -33,6 +33,27 @@ def test_one_line_at_each_change(backoff: Backoff, caplog: pytest.LogCaptureFixt
     ]
 
 
+def test_an_unexpected_error_is_logged_once_until_it_is_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    backoff = Backoff(
+        logging.getLogger("jobs"), "{what} gone", "{what} there", failing="fails", working="works"
+    )
+    for kind in (KeyError, KeyError, TypeError):
+        try:
+            raise kind("odd")
+        except (KeyError, TypeError) as error:
+            backoff.failed(error)
+    backoff.away(BROKER)  # it isn't over yet
+    backoff.back()
+    backoff.back()
+    assert [message.split(":")[0] for message in caplog.messages] == [
+        *("fails", "fails", "broker gone", "works", "broker there (after 1 tries)"),
+    ]
+    shown = [record.exc_info[0] for record in caplog.records if record.exc_info]
+    assert shown == [KeyError, TypeError]
+
+
 def test_when_the_other_is_away_the_first_is_back(
     backoff: Backoff, caplog: pytest.LogCaptureFixture
 ) -> None:
