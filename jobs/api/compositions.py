@@ -400,11 +400,12 @@ class chain(_Composition[R]):
     Inside a transaction, all of it is sent as part of that. When a call fails, those after it end
     as it did. Retry it, in the admin or by `jobs.control.retry`, and the chain goes on.
 
-    Its handle is that of the last call, whose ``parent`` is that of the call before. Options are
-    for the first call, but ``link`` and ``task_id`` for the last and ``link_error`` for each.
+    Its handle is that of the last call, whose ``parent`` is that of the call before. Options apply
+    to the first call, except ``link`` and ``task_id`` (the last call) and ``link_error`` (each of
+    them).
 
-    What follows a group makes a `chord` of the two. A group of one call among the calls is that
-    call: what follows gets its result, not a list.
+    A group and the call after it become a `chord`. A group of one call counts as that call: the
+    next one gets its result, not a list.
     """
 
     def __new__(cls, *calls: Any, **options: Any) -> Any:
@@ -452,11 +453,12 @@ class chain(_Composition[R]):
 
 
 class group(_Composition[R]):
-    """Calls beside each other: ``group(a.s(1), a.s(2))``, or of one iterable of calls. Members of a
-    group among them are members of this one.
+    """Calls beside each other: ``group(a.s(1), a.s(2))``, or of one iterable of calls. The members
+    of a group among them become members of this one.
 
-    Its handle is a `GroupResult`. Options are for each call, but ``task_id`` is the group's own.
-    It can't have ``link``: for a call after all of them write a chord, ``group | call``.
+    Its handle is a `GroupResult`. Options apply to each call, except ``task_id``, which is the
+    group's own. It can't have ``link``: for a call after all of them write a chord, ``group |
+    call``.
     """
 
     if TYPE_CHECKING:

@@ -82,8 +82,8 @@ _NEW = 0.1
 def allow_join_result() -> Iterator[None]:
     """Let `AsyncResult.get` and its like wait within a task.
 
-    A waiting task keeps its place in the worker. Once all places are held by tasks that wait for
-    calls without one, nothing goes on.
+    A waiting task keeps its place in the worker. Once waiting tasks hold all places, the calls that
+    they wait for get none, and nothing goes on.
     """
     token = _may_wait.set(True)
     _letting.append(None)
@@ -309,7 +309,7 @@ class AsyncResult(Generic[R]):
 
     @property
     def progress(self) -> Progress | None:
-        """What the task last said of its progress; None if it said nothing, and after the end."""
+        """The task's last report of its progress; None without one, and after the end."""
         return reports.read(self.id, self._row())
 
     @property
@@ -325,7 +325,7 @@ class AsyncResult(Generic[R]):
 
     @property
     def name(self) -> str | None:
-        """The name of its task; this and what follows are None while it has no row."""
+        """The name of its task; None, as the properties below, while it has no row."""
         row = self._row()
         return row.task if row else None
 
@@ -454,8 +454,8 @@ class AsyncResult(Generic[R]):
     def maybe_throw(
         self, propagate: bool = True, callback: Callable[[str, R], object] | None = None
     ) -> R | None:
-        """Raise what the task raised, if it has ended by that; else what it returned, or None while
-        it hasn't ended."""
+        """Raise what the task raised. Otherwise return what it returned, or None while it hasn't
+        ended."""
         if not self.ready():
             return None
         return self.get(propagate=propagate, callback=callback, disable_sync_subtasks=False)
@@ -524,7 +524,7 @@ class AsyncResult(Generic[R]):
         return self._returned(self._ended, propagate=propagate)
 
     def follow(self, timeout: float | None = None) -> Iterator[Progress]:
-        """What the task says of its progress, as it says it, until its end or for ``timeout``
+        """The task's reports of its progress as they come, until its end or for ``timeout``
         seconds. Raises `BrokerUnavailable`."""
         ends = None if timeout is None else time.monotonic() + timeout
         last = None
@@ -687,7 +687,7 @@ _GET = ("timeout", "propagate", "interval", "callback", "on_message", "on_interv
 def refuse_others(
     given: Mapping[str, Any], known: Mapping[str, celery_names.Known], what: str
 ) -> None:
-    """Raise `TypeError` for options that are not accepted for Celery's sake."""
+    """Raise `TypeError` for options other than those that are accepted for Celery's sake."""
     for name in celery_names.left_of(given, known):
         raise TypeError(f"{what} has no option {name!r}.{nearest(name, [*known, *_GET])}")
 

@@ -387,10 +387,12 @@ class Task(Generic[P, R_co]):
         It is sent as `progress` is. SUCCESS, FAILURE and REVOKED are kept until the task raises
         `Ignore`: then that is its end, and ``meta`` its result.
 
-        ``task_id``: of another call, which needs not be of this task, from anywhere. It is sent at
-        once; a call that has ended, or that ends, isn't changed, and its own worker's word
-        replaces it. Raises `ValueError` for a state that only the worker can give, of another call
-        that is also each end; `NotSerializable`, `MessageTooLarge`, and for another call
+        ``task_id``: give the state to another call, of any task and from anywhere. It is sent at
+        once. A call that has ended isn't changed, and whatever that call's own worker says replaces
+        it.
+
+        Raises `ValueError` for a state that only workers give, which for another call includes
+        SUCCESS, FAILURE and REVOKED; `NotSerializable`, `MessageTooLarge`, and for another call
         `BrokerUnavailable`.
         """
         running = current.get()
@@ -827,7 +829,7 @@ class Task(Generic[P, R_co]):
 
     def check_options(self, options: Mapping[str, Any]) -> None:
         """Raise what sending a call with these options would raise. A call that follows another is
-        sent by a worker: a mistake in it must be told before."""
+        sent by a worker, so a mistake in it must be found before."""
         send = self._send(options)
         if send.queue:
             named = Route(send.queue, send.exchange or "", send.routing_key or "")
@@ -839,7 +841,7 @@ class Task(Generic[P, R_co]):
 
     @property
     def address(self) -> Address | None:
-        """Where its calls go that say nothing of it; None when functions decide for each call.
+        """Where calls go that name no destination; None when functions decide for each call.
         Raises `UnknownQueue` or `NoRoute`."""
         return self._address(PLAINLY)[0]
 
