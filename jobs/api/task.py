@@ -78,7 +78,7 @@ from jobs.exceptions import (
 )
 from jobs.exceptions import shown as told
 from jobs.ledger import publish, unique
-from jobs.message import Message, celery_names, encode, new_id
+from jobs.message import Calls, Message, celery_names, encode, new_id
 from jobs.message.call import (
     OPTIONS,
     PLAINLY,
@@ -164,6 +164,8 @@ class Task(Generic[P, R_co]):
     _arity: range | None
     #: How many positional arguments are sent as they are given, without a further look.
     _fitting: range
+    #: Whether they decide more than what it is called with: whose the call is, for example.
+    _looks_at_arguments: bool
     #: Where calls go that name no queue, as long as the router is the same.
     _plan: Plan | None = None
     #: The message of a call without options, but for id and arguments; likewise.
@@ -265,6 +267,7 @@ class Task(Generic[P, R_co]):
         self.shard_by = own.shard_by and Key(signature, own.shard_by, "shard_by", self.name)
         looked_at = self.validation or self.tenant_of or self.shard_by
         self._fitting = range(0) if looked_at or self._arity is None else self._arity
+        self._looks_at_arguments = bool(looked_at)
         self.uniqueness = own.uniqueness()
         self._unique_key = self.uniqueness and Key(
             signature, own.unique_key, "unique_key", self.name
@@ -659,21 +662,38 @@ class Task(Generic[P, R_co]):
         if "task_id" in options:
             raise TypeError(f"Task {self.name!r} can't be sent many times with one task_id.")
         send = self._send(options)
-        empty = self._empty(send)
-        # `copy.copy` looks for this method, for longer than it takes.
-        anew, fill = empty.__copy__, self._fill  # type: ignore[attr-defined]
-        sent = []
+        common = self._empty(send)
+        if not common.queue or self._looks_at_arguments or self.uniqueness is not None:
+            return self._send_each(calls, common, send)
+        own: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]] = []
+        fitting = self._fitting
         for call in calls:
-            # Tuples first: to learn that one is no mapping takes longer than to copy the message.
-            if type(call) is not tuple and isinstance(call, Mapping):
-                sent.append(fill(anew(), (), call, send))
+            if type(call) is tuple and len(call) in fitting:
+                own.append((new_id(), call, _NO_KWARGS))
             else:
-                sent.append(fill(anew(), call, _NO_KWARGS, send))
+                args, kwargs = _arguments_of(call)
+                self.check_arguments(args, kwargs)
+                own.append((new_id(), tuple(args), dict(kwargs)))
+        if own:
+            publish.send_calls(
+                Calls(common, own),
+                durable=self.durable,
+                using=send.using,
+                retry_policy=send.policy(),
+            )
+        ignored = bool(common.ignore_result)
+        return [results.handle(task_id, ignored) for task_id, _, _ in own]
+
+    def _send_each(
+        self, calls: Iterable[Sequence[Any] | Mapping[str, Any]], common: Message, send: Send
+    ) -> list[results.AsyncResult[Any]]:
+        """`enqueue_many` where the arguments of a call decide more than what it is called with."""
+        sent = [self._fill(copy.copy(common), *_arguments_of(call), send) for call in calls]
         if sent and self.uniqueness is not None:
             return self._send_unique(sent, send)
         if sent:
             publish.send(sent, durable=self.durable, using=send.using, retry_policy=send.policy())
-        ignored = bool(empty.ignore_result)
+        ignored = bool(common.ignore_result)
         return [results.handle(message.id, ignored) for message in sent]
 
     def _send_unique(
@@ -950,6 +970,13 @@ class Task(Generic[P, R_co]):
         and what `Signature.apply_async` raises.
         """
         return add_to_chord(call)
+
+
+def _arguments_of(
+    call: Sequence[Any] | Mapping[str, Any],
+) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    """What a call of a bulk stands for: its positional and its keyword arguments."""
+    return ((), call) if isinstance(call, Mapping) else (call, _NO_KWARGS)
 
 
 class _NotHere:

@@ -1125,8 +1125,15 @@ class RedisBroker(Broker):
 
     def _pushes(self, messages: Sequence[Outgoing]) -> list[Run]:
         groups: dict[tuple[Script, tuple[str, ...]], list[Any]] = {}
+        #: Queue and priority → the group of what has nothing but these.
+        lists: dict[tuple[str, int], list[Any]] = {}
         for message in messages:
-            _queue, raw, priority, due, _fair, once = message
+            queue, raw, priority, due, fair, once = message
+            if due is None and fair is False and not once:  # most bulks have no others
+                if (args := lists.get((queue, priority))) is None:
+                    args = lists[queue, priority] = groups.setdefault(self._door(message), [])
+                args.append(raw)
+                continue
             door = self._door(message)
             if (args := groups.get(door)) is None:
                 args = groups[door] = (

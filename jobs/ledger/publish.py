@@ -39,7 +39,7 @@ from jobs.conf import RetryPolicy
 from jobs.exceptions import BrokerUnavailable, MessageError, NotReplicated, QueueRefused
 from jobs.ledger import outcomes
 from jobs.ledger.outcomes import chunks, lock_rows
-from jobs.message import Message, sent_by
+from jobs.message import Calls, Message, sent_by
 from jobs.models import TaskResult
 from jobs.models.moments import stored
 from jobs.states import State
@@ -140,6 +140,36 @@ def send(
     return True
 
 
+def send_calls(
+    calls: Calls,
+    *,
+    durable: bool = True,
+    using: str | None = None,
+    retry_policy: RetryPolicy | None = None,
+) -> None:
+    """`send` for calls that have all but ids and arguments in common. Outside a transaction no
+    messages are made of them, unless somebody else wants to see these."""
+    common, settings = calls.common, conf.get()
+    if (
+        not message.are_plain(calls)
+        or _connection(using or router.db_for_write(TaskResult)).in_atomic_block
+        or common.queue in conf.foreign_queues()
+        or settings.create_missing_queues
+        or settings.always_eager
+        or sent_by
+        or signals.task_sending.receivers
+        or signals.task_enqueued.receivers
+    ):
+        send(calls.messages(), durable=durable, using=using, retry_policy=retry_policy)
+        return
+    outgoing = _EncodedCalls(common, message.EncodedCalls(calls))
+    try:
+        _push(outgoing, retry_policy or settings.retry_policy, settings.broker_wait_replicas)
+    except NotReplicated as error:
+        error.ids = tuple(task_id for task_id, _, _ in calls.own)
+        raise
+
+
 def _connection(alias: str) -> BaseDatabaseWrapper:
     """This thread's ``connections[alias]``, where no event loop runs. To learn that none does,
     asgiref raises an error and catches it, which would be a tenth of a send."""
@@ -187,16 +217,17 @@ def _remember(queues: Collection[str]) -> None:
         log.debug("the queues %s are not remembered: %s", undeclared, error)
 
 
-def outgoing_of(sent: Message) -> Outgoing:
-    """A message in the form in which the broker takes it."""
+def outgoing_of(sent: Message, raw: bytes | None = None) -> Outgoing:
+    """A message in the form in which the broker takes it. ``raw``: its wire form, if that is known
+    already."""
     queue = sent.queue
     if sent.shard_key:
         queue = broker.get().address_for(queue, sent.shard_key)
     due = None if sent.eta is None else _due(sent.eta)
+    if raw is None:
+        raw = message.encode(sent)
     # `Outgoing(…)` itself takes twice as long.
-    return tuple.__new__(
-        Outgoing, (queue, message.encode(sent), sent.priority, due, bool(sent.fair), "")
-    )
+    return tuple.__new__(Outgoing, (queue, raw, sent.priority, due, bool(sent.fair), ""))
 
 
 class _Encoded:
@@ -208,6 +239,19 @@ class _Encoded:
 
     def __iter__(self) -> Iterator[Outgoing]:
         return map(outgoing_of, self._messages)
+
+
+class _EncodedCalls:
+    """The same for calls that have all but ids and arguments in common."""
+
+    def __init__(self, common: Message, encoded: Iterable[bytes]) -> None:
+        self._common = common
+        self._encoded = encoded
+
+    def __iter__(self) -> Iterator[Outgoing]:
+        queue, _, priority, due, fair, once = outgoing_of(self._common, b"")
+        for raw in self._encoded:
+            yield tuple.__new__(Outgoing, (queue, raw, priority, due, fair, once))
 
 
 def addressed(outgoing: Outgoing) -> Outgoing:

@@ -30,6 +30,7 @@ from jobs.message.call import (
     LONGEST,
     NO_MARKS,
     UNMARKED,
+    Calls,
     Killed,
     Marks,
     Message,
@@ -47,6 +48,8 @@ from jobs.message.call import (
 )
 from jobs.message.handing import for_celery
 from jobs.message.wire import (
+    EncodedCalls,
+    are_plain,
     check,
     decode,
     encode,
@@ -62,9 +65,12 @@ __all__ = [
     "LONGEST",
     "NO_MARKS",
     "UNMARKED",
+    "Calls",
+    "EncodedCalls",
     "Killed",
     "Marks",
     "Message",
+    "are_plain",
     "check",
     "decode",
     "derived_id",

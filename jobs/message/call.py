@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypedDict, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypedDict, TypeGuard
 
 import msgspec
 from django.db import connections
@@ -205,6 +205,27 @@ class Message(msgspec.Struct, kw_only=True, gc=False):
                 found = msgspec.json.decode(self.wire_headers, type=dict[str, Any])
             self.own_headers = {k: v for k, v in found.items() if k not in HEADERS}
         return self.own_headers
+
+
+class Calls(NamedTuple):
+    """Calls of one task that have all but ids and arguments in common. Where nothing is to be done
+    with each message, none is made."""
+
+    #: The message of any of them, without id and arguments.
+    common: Message
+    #: The id of each, made by `new_id`, and its positional and keyword arguments.
+    own: list[tuple[str, tuple[Any, ...], Mapping[str, Any]]]
+
+    def messages(self) -> list[Message]:
+        """The message of each."""
+        # `copy.copy` looks for this method, for longer than it takes.
+        anew = self.common.__copy__  # type: ignore[attr-defined]
+        made = []
+        for task_id, args, kwargs in self.own:
+            one: Message = anew()
+            one.id, one.args, one.kwargs = task_id, [*args], {**kwargs}
+            made.append(one)
+        return made
 
 
 #: Id of a call of Celery's clients that runs in this process → the calls that it has sent: the id

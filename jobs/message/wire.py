@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import binascii
 import contextlib
+import copy
 import datetime as dt
 import functools
 import hashlib
@@ -11,7 +12,7 @@ import hmac
 import json
 import os
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
 import msgspec
@@ -22,7 +23,7 @@ from jobs.conf.values import LONGEST_LABEL, LONGEST_TENANT, check_label
 from jobs.exceptions import BadSignature, MalformedMessage, MessageTooLarge, NotSerializable
 from jobs.message import behind, foreign
 from jobs.message.behind import Behind
-from jobs.message.call import HEADERS, Marks, Message, is_name
+from jobs.message.call import HEADERS, Calls, Marks, Message, is_name
 
 _REPR_MAX = 1024
 #: Upper bound on the bytes around a body when the caller gives no headers of his own.
@@ -107,7 +108,7 @@ def encode(message: Message) -> bytes:
     """
     body = message.body
     if body is None:
-        body = message.body = _encode_body(message)
+        body = message.body = _body_of(message)
     try:
         fields = astuple(message)
         if fields[_PARTICULAR:] == _NOTHING_PARTICULAR:
@@ -115,9 +116,7 @@ def encode(message: Message) -> bytes:
         else:
             raw = _written(message, body)
     except (TypeError, ValueError, RecursionError) as error:
-        raise NotSerializable(
-            f"The headers {message.headers!r} of task {message.task!r} can't be sent: {error}."
-        ) from error
+        raise _refused(message, error) from error
     limit = conf.get().message_max_bytes
     if len(raw) > limit:
         raise MessageTooLarge(
@@ -125,6 +124,13 @@ def encode(message: Message) -> bytes:
             f"JOBS['MESSAGE_MAX_BYTES'] allows {limit:,}. Store the data and send its key."
         )
     return raw
+
+
+def _refused(message: Message, error: Exception) -> NotSerializable:
+    headers = message.headers
+    return NotSerializable(
+        f"The headers {headers!r} of task {message.task!r} can't be sent: {error}."
+    )
 
 
 def check(messages: Iterable[Message]) -> None:
@@ -135,7 +141,7 @@ def check(messages: Iterable[Message]) -> None:
     most = conf.get().message_max_bytes - _AROUND
     for message in messages:
         if message.body is None:
-            message.body = _encode_body(message)
+            message.body = _body_of(message)
         if message.own_headers or len(message.body) > most:
             encode(message)
 
@@ -209,12 +215,16 @@ def _shown(message: Message) -> tuple[str, str]:
     if args is None:
         args = repr(tuple(message.shown_args if message.sensitive else message.args))
         if len(args) > _REPR_MAX:
-            args = args[:_REPR_MAX] + "…"
+            args = _cut(args)
     if kwargs is None:
         kwargs = repr(message.shown_kwargs) if message.kwargs else "{}"
         if len(kwargs) > _REPR_MAX:
-            kwargs = kwargs[:_REPR_MAX] + "…"
+            kwargs = _cut(kwargs)
     return args, kwargs
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _REPR_MAX else text[:_REPR_MAX] + "…"
 
 
 # Most calls say nothing but their arguments. All that their messages have in common is written
@@ -229,34 +239,97 @@ _NOTHING_PARTICULAR = astuple(Message(task="", id="", queue=""))[_PARTICULAR:]
 def _filled_in(message: Message, body: str, common: tuple[Any, ...]) -> bytes:
     """`_written`, for a message that says nothing particular. ``common``: what it has in common
     with others."""
-    headers_form, form = _forms(*common)
+    headers_form, form = _known_forms(*common)
     args, kwargs = _shown(message)
     task_id = _plain(message.id)[1:-1]
     headers: bytes = headers_form % (task_id, task_id, _plain(args), _plain(kwargs))
-    signature = sign(headers, body)
-    return form % (_plain(body), headers, task_id, task_id, signature.encode())
+    signature = _signed(_keyed(conf.signing_keys()[0]), headers + b"\n" + body.encode())
+    return form % (_plain(body)[1:-1], headers, task_id, task_id, signature.encode())
 
 
 # Typed, since 1 and True are equal, and written differently.
 @functools.lru_cache(maxsize=512, typed=True)
-def _forms(*common: Any) -> tuple[bytes, bytes]:
-    """Headers and envelope of messages that have this in common, with a %b in each place that
-    `_filled_in` fills."""
-    task_id, args, kwargs, body, headers, signature = _PLACES
-    blank = Message(id=task_id, **dict(zip(_FIELDS[:_OWN], common, strict=True)))
+def _known_forms(*common: Any) -> tuple[bytes, bytes]:
+    return _forms(Message(id="", **dict(zip(_FIELDS[:_OWN], common, strict=True))))
+
+
+def _forms(blank: Message) -> tuple[bytes, bytes]:
+    """Headers and envelope of messages that have all but ids and arguments in common with this one,
+    with a %b in each place that is filled in: id, root id, arguments; body, headers, twice the id,
+    signature."""
+    task_id, root_id, args, kwargs, body, headers, signature = _PLACES
+    blank.id, blank.root_id = task_id, root_id
     written = _headers(blank, args, kwargs), _envelope_of(blank, body, headers.encode(), signature)
     forms = [text.replace(b"%", b"%%") for text in written]
-    for place in (f'"{args}"', f'"{kwargs}"', task_id, f'"{body}"', headers, signature):
+    for place in (f'"{args}"', f'"{kwargs}"', task_id, root_id, body, headers, signature):
         forms = [text.replace(place.encode(), b"%b") for text in forms]
     return forms[0], forms[1]
 
 
 #: Texts that stand in these places at first. They are random, so that no name contains them.
-_PLACES = tuple(os.urandom(16).hex() for _ in range(6))
+_PLACES = tuple(os.urandom(16).hex() for _ in range(7))
 
 
-def _encode_body(message: Message) -> str:
-    args, kwargs, embed = message.args, message.kwargs, message.embed
+class EncodedCalls:
+    """The wire forms of calls. All calls are checked at once, and each is encoded when its turn
+    comes, in two thirds of the time that `encode` takes. They can be gone through again."""
+
+    def __init__(self, calls: Calls) -> None:
+        """Raises what `encode` raises for any of them. Not for calls that have headers of the
+        caller's own, or arguments that are hidden: see `are_plain`."""
+        common = calls.common
+        most = conf.get().message_max_bytes - _AROUND
+        self._own = calls.own
+        self._bodies: list[bytes] = []
+        for own in calls.own:
+            _, args, kwargs = own
+            body = _encode_body(common.task, args, kwargs, common.embed)
+            if len(body) > most:
+                encode(*Calls(common, [own]).messages())
+            self._bodies.append(body)
+        fields = astuple(common)
+        try:
+            if fields[_PARTICULAR:] == _NOTHING_PARTICULAR:
+                self._forms = _known_forms(*fields[:_OWN])
+            else:
+                self._forms = _forms(copy.copy(common))
+            #: None: that of each is its own id.
+            self._root_id = _plain(common.root_id)[1:-1] if common.root_id else None
+        except (TypeError, ValueError, RecursionError) as error:
+            raise _refused(common, error) from error
+
+    def __iter__(self) -> Iterator[bytes]:
+        (headers_form, form), root_id = self._forms, self._root_id
+        keyed = _keyed(conf.signing_keys()[0])
+        for (task_id, args, kwargs), body in zip(self._own, self._bodies, strict=True):
+            written_id = task_id.encode()
+            root = written_id if root_id is None else root_id
+            shown, named = repr(args), repr(kwargs) if kwargs else "{}"
+            if len(shown) + len(named) > _REPR_MAX:
+                shown, named = _cut(shown), _cut(named)
+            headers = headers_form % (written_id, root, _plain(shown), _plain(named))
+            signature = _signed(keyed, headers + b"\n" + body).encode()
+            yield form % (body, headers, written_id, written_id, signature)
+
+
+def are_plain(calls: Calls) -> bool:
+    """Whether `EncodedCalls` takes them: they have no headers of the caller's own, all of their
+    arguments are shown, and each is one message."""
+    common = calls.common
+    shown = common.argsrepr is None and common.kwargsrepr is None and not common.sensitive
+    return shown and not common.own_headers and not common.copies
+
+
+def _body_of(message: Message) -> str:
+    return _encode_body(message.task, message.args, message.kwargs, message.embed).decode()
+
+
+def _encode_body(
+    task: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    embed: Mapping[str, Any] | None = None,
+) -> bytes:
     # Several times as fast, for arguments that are plain keys. What follows the call has arguments
     # of its own, of any type, which only `dumps` is trusted to write.
     if (
@@ -265,24 +338,26 @@ def _encode_body(message: Message) -> str:
         and (not kwargs or _PLAIN.issuperset(map(type, kwargs.values())))
     ):
         try:  # `contextlib.suppress` would be a fifth of the whole
-            return _base64(_plain((args, kwargs, _WRITTEN_NO_EMBED)), newline=False).decode()
+            return _base64(_plain((args, kwargs, _WRITTEN_NO_EMBED)), newline=False)
         except (ValueError, OverflowError):
             pass  # a number or a text that only `dumps` can write
     try:
-        if isinstance(rest := embed.get("chain"), Behind):
+        if embed and isinstance(rest := embed.get("chain"), Behind):
             parts = [serialization.dumps(value) for value in (args, kwargs)]
             others = serialization.dumps({k: v for k, v in embed.items() if k != "chain"})
             text = f'[{parts[0]},{parts[1]},{others[:-1]},"chain":{rest.text()}}}]'
         else:
             text = serialization.dumps([args, kwargs, embed or NO_EMBED])
     except (TypeError, ValueError, RecursionError) as error:
-        _name_culprit(message, error)
-    return _base64(text.encode(), newline=False).decode()
+        _name_culprit([(task, args, kwargs), *_calls(embed)], error)
+    return _base64(text.encode(), newline=False)
 
 
-def _name_culprit(message: Message, error: Exception) -> NoReturn:
-    """Raise `NotSerializable` that names the argument, perhaps of a call that follows."""
-    calls = [(message.task, message.args, message.kwargs), *_calls(message.embed)]
+def _name_culprit(
+    calls: Sequence[tuple[str, Iterable[Any], Mapping[str, Any]]], error: Exception
+) -> NoReturn:
+    """Raise `NotSerializable` that names the argument of one of these calls; the first is sent, the
+    others follow it."""
     for task, args, kwargs in calls:
         named = [(f"argument {n}", value) for n, value in enumerate(args, 1)]
         named += [(f"argument {name!r}", value) for name, value in kwargs.items()]
@@ -295,7 +370,7 @@ def _name_culprit(message: Message, error: Exception) -> NoReturn:
                     f"{name} of task {task!r}, a {type(value).__name__}, "
                     f"can't be sent: {culprit}.{hint}"
                 ) from error
-    raise NotSerializable(f"task {message.task!r} can't be sent: {error}") from error
+    raise NotSerializable(f"task {calls[0][0]!r} can't be sent: {error}") from error
 
 
 def _calls(found: Any) -> Iterator[tuple[str, Iterable[Any], dict[str, Any]]]:
@@ -785,9 +860,13 @@ def sign(headers: bytes, body: str, key: bytes | None = None) -> str:
 
     ``key``: by default the project's present one.
     """
-    before, after = _keyed(key or conf.signing_keys()[0])
+    return _signed(_keyed(key or conf.signing_keys()[0]), headers + b"\n" + body.encode())
+
+
+def _signed(keyed: tuple[hashlib._Hash, hashlib._Hash], text: bytes) -> str:
+    before, after = keyed
     before, after = before.copy(), after.copy()
-    before.update(headers + b"\n" + body.encode())
+    before.update(text)
     after.update(before.digest())
     return after.hexdigest()
 

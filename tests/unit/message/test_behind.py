@@ -70,7 +70,7 @@ def test_each_message_is_what_it_would_be_otherwise() -> None:
         fully = after_success(at_once(found), "result").messages
         assert [one.id for one in lazily] == [one.id for one in fully]
         for one, other in zip(lazily, fully, strict=True):
-            body, expected = wire._encode_body(one), wire._encode_body(other)
+            body, expected = wire._body_of(one), wire._body_of(other)
             read, wanted = (received(m) for m in (one, other))
             assert (read.task, read.args, read.kwargs) == (wanted.task, wanted.args, wanted.kwargs)
             assert {**read.embed, "chain": list(read.embed.get("chain") or ())} == {

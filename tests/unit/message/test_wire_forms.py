@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 
 from jobs.exceptions import NotSerializable
-from jobs.message import Marks, Message, encode, wire
+from jobs.message import (
+    Calls,
+    EncodedCalls,
+    Marks,
+    Message,
+    are_plain,
+    encode,
+    new_id,
+    wire,
+)
 from tests.unit.message.wire import SOME, a_message, json_values
 
 names = st.text(st.characters(exclude_categories=["Cs"])) | st.sampled_from(
@@ -106,6 +115,51 @@ def test_equal_values_of_other_types() -> None:
         written = encode(one)
         assert one.body is not None
         assert written == wire._written(one, one.body)
+
+
+#: What `EncodedCalls` leaves to the messages themselves.
+LOOKED_AT = {"own_headers", "sensitive", "argsrepr", "kwargsrepr", "copies"}
+
+
+@SOME
+@given(
+    names=st.fixed_dictionaries(
+        dict.fromkeys(["task", "queue", "exchange", "routing_key", "label", "fair"], names)
+    ),
+    own=st.lists(
+        st.tuples(
+            st.lists(json_values | st.dates() | st.just("long" * 300), max_size=3).map(tuple),
+            st.dictionaries(names, json_values, max_size=2),
+        ),
+        max_size=4,
+    ),
+)
+def test_calls_are_written_as_their_messages_are(names: dict[str, Any], own: list[Any]) -> None:
+    calls = Calls(a_message(**names, id=""), [(new_id(), *arguments) for arguments in own])
+    encoded = EncodedCalls(calls)
+    assert list(encoded) == [encode(one) for one in calls.messages()] == list(encoded)
+
+
+@pytest.mark.parametrize(
+    "field", sorted(OTHERS.keys() - LOOKED_AT - {"id", "args", "kwargs", "body"})
+)
+def test_what_calls_have_in_common(field: str) -> None:
+    common = a_message(id="", **{field: OTHERS[field]})
+    calls = Calls(common, [(new_id(), (1,), {}), (new_id(), (), {"a": 2})])
+    assert are_plain(calls)
+    assert list(EncodedCalls(calls)) == [encode(one) for one in calls.messages()]
+    assert common.id == ""
+
+
+@pytest.mark.parametrize("field", sorted(LOOKED_AT))
+def test_calls_that_are_not_plain(field: str) -> None:
+    assert not are_plain(Calls(a_message(**{field: OTHERS[field]}), []))
+
+
+@pytest.mark.parametrize("field", ["task", "queue", "label", "parent_id", "root_id"])
+def test_calls_with_a_lone_surrogate_are_refused(field: str) -> None:
+    with pytest.raises(NotSerializable, match="can't be sent"):
+        EncodedCalls(Calls(a_message(**{field: "\ud800"}), []))
 
 
 @pytest.mark.parametrize("field", ["task", "id", "queue", "label", "exchange"])
