@@ -9,12 +9,22 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 #: What the names of Celery's keys and channels begin with.
 PREFIX = "celery-task-meta-"
 
-#: Receives the next id within so many seconds; "" when none comes.
-Hear = Callable[[float], str]
+
+class Said(NamedTuple):
+    """A result as it was published."""
+
+    task_id: str
+    #: JSON in Celery's form, if it is Celery that has published it.
+    text: bytes
+
+
+#: Receives the next one within so many seconds; None when none comes.
+Hear = Callable[[float], Said | None]
 
 
 class CeleryEnds(ABC):
@@ -22,8 +32,8 @@ class CeleryEnds(ABC):
 
     @abstractmethod
     def listen(self) -> contextlib.AbstractContextManager[Hear]:
-        """Hear of the calls, by their ids, whose results are stored from the moment the context is
-        entered. Raises `BrokerUnavailable`."""
+        """Hear the results that are stored from the moment the context is entered. Raises
+        `BrokerUnavailable`."""
 
     @abstractmethod
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:

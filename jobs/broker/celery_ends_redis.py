@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from redis.exceptions import RedisError
-
-from jobs.broker.celery_ends import PREFIX, CeleryEnds, Hear
-from jobs.broker.connection import Connections, has_answer, said
-from jobs.exceptions import BrokerUnavailable
-
-#: After so many seconds of silence the server is asked whether it is there, and after as many more
-#: without an answer it isn't: firewalls forget idle connections.
-_SILENCE = 20.0
+from jobs.broker.celery_ends import PREFIX, CeleryEnds, Said
+from jobs.broker.connection import Connections
+from jobs.broker.watched import WatchedSubscription
 
 
 class RedisCeleryEnds(CeleryEnds):
     def __init__(self, redis: Connections) -> None:
         self._redis = redis
 
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[Hear]:
-        connection = self._redis.subscribe([])
-        try:
-            try:
-                connection.send_command("PSUBSCRIBE", f"{PREFIX}*")
-                said(connection)
-            except (RedisError, OSError) as error:
-                raise self._redis.translated(error) from error
-            yield _Heard(connection, self._redis.address)
-        finally:
-            connection.disconnect()
+    def listen(self) -> Results:
+        return Results(self._redis, f"{PREFIX}*", pattern=True)
 
     def read(self, ids: Sequence[str]) -> dict[str, bytes]:
         if not ids:
@@ -48,35 +29,12 @@ class RedisCeleryEnds(CeleryEnds):
         self._redis.close()
 
 
-class _Heard:
+class Results(WatchedSubscription):
     """A subscription to all results."""
 
-    def __init__(self, connection: Any, address: str) -> None:
-        self._connection = connection
-        self._address = address
-        #: When something last came, and whether an answer of the server is awaited (monotonic).
-        self._heard_at = time.monotonic()
-        self._asked = False
-
-    def __call__(self, timeout: float) -> str:
-        try:
-            if not has_answer(self._connection, timeout):
-                self._ask_if_silent()
-                return ""
-            kind, *names = said(self._connection)
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
-        self._heard_at, self._asked = time.monotonic(), False
-        if kind != b"pmessage":
-            return ""
-        channel: bytes = names[1]
-        return channel.decode("utf-8", "replace").removeprefix(PREFIX)
-
-    def _ask_if_silent(self) -> None:
-        now = time.monotonic()
-        if now - self._heard_at < _SILENCE:
-            return
-        if self._asked:
-            raise BrokerUnavailable(f"Redis at {self._address} doesn't answer any more.")
-        self._connection.send_command("PING", check_health=False)
-        self._heard_at, self._asked = now, True
+    def __call__(self, timeout: float) -> Said | None:
+        found = self.receive(timeout)
+        if found is None or found[0] != b"pmessage":
+            return None
+        _, _, channel, text = found
+        return Said(channel.decode("utf-8", "replace").removeprefix(PREFIX), text)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
-
-from redis.exceptions import RedisError
 
 from jobs.broker import scripts
 from jobs.broker.celery import (
@@ -21,8 +17,8 @@ from jobs.broker.celery import (
     packed,
     unpacked,
 )
-from jobs.broker.connection import Connections, has_answer, said
-from jobs.exceptions import BrokerUnavailable
+from jobs.broker.connection import Connections
+from jobs.broker.watched import WatchedSubscription
 
 #: What a client calls itself: kombu makes it with `uuid`. It becomes part of a key's name.
 _CLIENT = re.compile(r"[0-9A-Za-z-]{1,64}")
@@ -30,10 +26,6 @@ _CLIENT = re.compile(r"[0-9A-Za-z-]{1,64}")
 #: Most answers that wait for one client, and seconds for which they are kept: a client waits for
 #: about a second, but one that died may have left its list behind.
 _ANSWERS, _KEPT = 10_000, 60
-
-#: After so many seconds of silence the server is asked whether it is there, and after as many more
-#: without an answer it isn't: firewalls forget idle connections.
-_SILENCE = 20.0
 
 
 class RedisCeleryChannels(CeleryChannels):
@@ -43,13 +35,8 @@ class RedisCeleryChannels(CeleryChannels):
         self._prefix = prefix
         self._fanout = f"{prefix}/{redis.database}."
 
-    @contextlib.contextmanager
-    def listen(self) -> Iterator[Commands]:
-        connection = self._redis.subscribe([self._fanout + PIDBOX])
-        try:
-            yield Commands(connection, self._redis.address)
-        finally:
-            connection.disconnect()
+    def listen(self) -> Commands:
+        return Commands(self._redis, self._fanout + PIDBOX)
 
     def order(self, method: str, arguments: Mapping[str, Any]) -> None:
         body = {"method": method, "arguments": dict(arguments), "destination": None}
@@ -69,36 +56,13 @@ class RedisCeleryChannels(CeleryChannels):
         return int(self._redis.call("PUBLISH", f"{self._fanout}{EVENTS}/{kind}", text))
 
 
-class Commands:
+class Commands(WatchedSubscription):
     """A subscription to what clients send."""
-
-    def __init__(self, connection: Any, address: str) -> None:
-        self._connection = connection
-        self._address = address
-        #: When something last came, and whether an answer of the server is awaited (monotonic).
-        self._heard_at = time.monotonic()
-        self._asked = False
 
     def __call__(self, timeout: float) -> Broadcast | None:
         """The next one that comes within ``timeout`` seconds.
 
         Raises `ValueError` for one that can't be read, and `BrokerUnavailable`.
         """
-        try:
-            if not has_answer(self._connection, timeout):
-                self._ask_if_silent()
-                return None
-            kind, *_, data = said(self._connection)
-        except (RedisError, OSError) as error:
-            raise BrokerUnavailable(f"Redis at {self._address}: {error}") from error
-        self._heard_at, self._asked = time.monotonic(), False
-        return unpacked(data) if kind == b"message" else None
-
-    def _ask_if_silent(self) -> None:
-        now = time.monotonic()
-        if now - self._heard_at < _SILENCE:
-            return
-        if self._asked:
-            raise BrokerUnavailable(f"Redis at {self._address} doesn't answer any more.")
-        self._connection.send_command("PING", check_health=False)
-        self._heard_at, self._asked = now, True
+        found = self.receive(timeout)
+        return unpacked(found[-1]) if found and found[0] == b"message" else None

@@ -460,13 +460,14 @@ class Connections:
             raise self.translated(error) from error
         return connection
 
-    def subscribe(self, channels: Sequence[str]) -> Any:
+    def subscribe(self, channels: Sequence[str], *, pattern: bool = False) -> Any:
         """A connection of its own that is subscribed to these channels; the caller disconnects
-        it."""
+        it. ``pattern``: whether they are patterns of names."""
         connection = self._new()
         try:
             if channels:
-                write(connection, _pack(("SUBSCRIBE", *channels)))
+                command = "PSUBSCRIBE" if pattern else "SUBSCRIBE"
+                write(connection, _pack((command, *channels)))
                 for _ in channels:
                     said(connection)
             else:

@@ -58,10 +58,15 @@ class Theirs:
 
     def say(self, task_id: str, status: str, result: Any = None, **more: Any) -> None:
         """Store a state as Celery does, and have it brought into the ledger."""
+        self.store(task_id, status, result, **more)
+        self.ends.bring({task_id: b""})
+
+    def store(self, task_id: str, status: str, result: Any = None, **more: Any) -> None:
+        """Store a state as Celery does."""
         told = {"status": status, "result": result, "traceback": None, "children": []}
         told |= {"date_done": "2026-01-02T03:04:05+00:00", "task_id": task_id, **more}
-        self.client.set(f"celery-task-meta-{task_id}", json.dumps(told), ex=60)
-        self.ends.bring([task_id])
+        key, text = f"celery-task-meta-{task_id}", json.dumps(told)
+        self.client.pipeline().set(key, text, ex=60).publish(key, text).execute()
 
     def fail(self, task_id: str, status: str = "FAILURE", text: str = "broken") -> None:
         error = {"exc_type": "ValueError", "exc_message": [text], "exc_module": "builtins"}
@@ -193,7 +198,7 @@ def test_what_is_no_result_ends_it_all_the_same(theirs: Theirs) -> None:
     for text in ("{", "[]", '{"result": 1}', '{"status": "SUCCESS", "result": NaN}'):
         result = send(1)
         theirs.client.set(f"celery-task-meta-{result.id}", text)
-        theirs.ends.bring([result.id])
+        theirs.ends.bring({result.id: b""})
         assert row(result).state == State.FAILURE
         assert "can't be used" in row(result).error
 
@@ -339,13 +344,48 @@ def test_looks_page_by_page(theirs: Theirs, monkeypatch: pytest.MonkeyPatch) -> 
     assert TaskResult.objects.filter(state=State.SUCCESS).count() == 5
 
 
-def test_hears_of_results(theirs: Theirs) -> None:
+def test_hears_results(theirs: Theirs) -> None:
     with broker.celery_ends().listen() as hear:
-        assert hear(0) == ""
+        assert hear(0) is None
         theirs.client.publish("celery-task-meta-a-b", "{}")
         theirs.client.publish("celery-taskset-meta-c", "{}")
-        assert hear(5) == "a-b"
-        assert hear(0) == ""
+        assert hear(5) == ("a-b", b"{}")
+        assert hear(0) is None
+
+
+def test_an_end_stays_whatever_is_stored_after_it(theirs: Theirs) -> None:
+    """Celery's worker sends the next attempt, and stores then that this one is retried."""
+    results = [send(n) for n in range(2)]
+    error = {"exc_type": "KeyError", "exc_message": [0], "exc_module": "builtins"}
+    with broker.celery_ends().listen() as hear:
+        theirs.store(results[0].id, "SUCCESS", 7)
+        theirs.store(results[1].id, "FAILURE", error)
+        for result in results:
+            theirs.store(result.id, "RETRY", error)
+        theirs.ends.bring(theirs.ends._heard(hear))
+    assert [row(result).state for result in results] == ["SUCCESS", "FAILURE"]
+
+
+def test_all_that_comes_is_heard(theirs: Theirs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("jobs.worker.celery.ends._PAGE", 2)
+    results = [send(n) for n in range(5)]
+    with broker.celery_ends().listen() as hear:
+        for result in results:
+            theirs.store(result.id, "STARTED")
+            theirs.store(result.id, "SUCCESS", 7)
+        while said := theirs.ends._heard(hear):
+            theirs.ends.bring(said)
+    assert [row(result).state for result in results] == ["SUCCESS"] * 5
+
+
+def test_what_is_published_and_is_no_end_is_read(theirs: Theirs) -> None:
+    result = send(1)
+    theirs.say(result.id, "STARTED")
+    with broker.celery_ends().listen() as hear:
+        for text in ("", "{", "[]", '{"status": []}', '{"status": "SUCCESS", "result": NaN}'):
+            theirs.client.publish(f"celery-task-meta-{result.id}", text)
+            theirs.ends.bring(theirs.ends._heard(hear))
+    assert row(result).state == State.STARTED
 
 
 def test_one_listens_at_a_time(theirs: Theirs) -> None:
@@ -362,7 +402,7 @@ def test_results_on_another_server(theirs: Theirs, own_valkey: Valkey, settings:
     result = send(1)
     with own_valkey.client() as client:
         client.set(f"celery-task-meta-{result.id}", '{"status": "SUCCESS", "result": 7}')
-    Ends("here").bring([result.id])
+    Ends("here").bring({result.id: b""})
     assert result.get(timeout=5) == 7
 
 
@@ -377,6 +417,21 @@ def test_while_their_server_is_away(theirs: Theirs, own_valkey: Valkey, settings
         ends.read(["a"])
     with pytest.raises(BrokerUnavailable), ends.listen():
         pass
+
+
+def test_a_silent_server_is_asked_and_given_up(
+    theirs: Theirs, own_valkey: Valkey, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jobs.broker.watched._SILENCE", 0)
+    settings.JOBS = {**settings.JOBS, "CELERY_RESULT_BACKEND": own_valkey.url}
+    with broker.celery_ends().listen() as hear:
+        for _ in range(2):
+            assert hear(0) is None  # asks
+            assert hear(60) is None  # its answer
+        with own_valkey.frozen():
+            assert hear(0) is None
+            with pytest.raises(BrokerUnavailable, match="doesn't answer any more"):
+                hear(0)
 
 
 # ------------------------------------------------------------------------------ never twice
@@ -420,7 +475,7 @@ def test_run_again(theirs: Theirs) -> None:
     result = send(1)
     theirs.fail(theirs.take()["headers"]["id"])
     assert control.retry(result.id)
-    theirs.ends.bring([result.id])  # its old result is gone
+    theirs.ends.bring({result.id: b""})  # its old result is gone
     assert row(result).state == State.PENDING
     assert theirs.run(5) == result.id
     assert (row(result).state, row(result).attempts) == (State.SUCCESS, 2)

@@ -1,7 +1,7 @@
 """The thread of a supervisor that brings the ends of calls on Celery's workers into the ledger.
 
-It hears of results by their notifications, and looks through all calls that wait for one every
-half minute: notifications may be lost. One supervisor of the fleet does it at a time. Should two,
+It hears results as they are published, and looks through all calls that wait for one every half
+minute: what is published may be missed. One supervisor of the fleet does it at a time. Should two,
 for a moment, the ledger takes each end once.
 """
 
@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from django.db import close_old_connections, connections
 
@@ -25,7 +25,7 @@ from jobs.message import is_name
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 from jobs.worker.loops import AWAY, Backoff
-from jobs.worker.record.celery_ends import outcome_of, revoked
+from jobs.worker.record.celery_ends import is_end, outcome_of, revoked
 from jobs.worker.record.recorder import Recorder
 
 log = logging.getLogger("jobs.worker")
@@ -110,8 +110,8 @@ class Ends:
 
     def _serve(self) -> None:
         with self._ends.listen() as hear:
-            self._sweep_at = 0.0  # what has ended before isn't heard of any more
-            self._states = []
+            # At once: what has ended before isn't heard any more.
+            self._states, self._after = list(_OPEN), ""
             while not self._stopping.is_set() and self._leads():
                 self.bring(self._heard(hear))
                 self.sweep()
@@ -119,22 +119,32 @@ class Ends:
                 self._patience.back()
                 close_old_connections()
 
-    def _heard(self, hear: Hear) -> set[str]:
-        """The ids of calls that results have come for; waits for the first of them unless a look
+    def _heard(self, hear: Hear) -> dict[str, bytes]:
+        """What is said of calls, as `bring` takes it; waits for the first of it unless a look
         through all calls is under way."""
-        first = hear(0.0 if self._states else _RENEW)
-        found = {first}
-        ends = time.monotonic() + _LINGER
-        while first and len(found) < _PAGE and (more := hear(ends - time.monotonic())):
-            found.add(more)
-        return {task_id for task_id in found if is_name(task_id)}
+        found: dict[str, bytes] = {}
+        pause, ends = 0.0 if self._states else _RENEW, 0.0
+        for _ in range(_PAGE):
+            said = hear(pause)
+            if said is None:
+                break
+            if is_name(said.task_id) and not found.get(said.task_id):
+                found[said.task_id] = said.text if is_end(said.text) else b""
+            ends = ends or time.monotonic() + _LINGER
+            pause = ends - time.monotonic()
+        return found
 
-    def bring(self, ids: Collection[str]) -> None:
-        """Record what Celery's workers say of these calls, those left out that are not theirs."""
-        if not ids:
+    def bring(self, said: Mapping[str, bytes]) -> None:
+        """Record what Celery's workers say of these calls, those left out that are not theirs.
+
+        ``said``: the end of each as it was published; empty for what is to be read. An end that was
+        heard is not read again: Celery's worker sends the next attempt before it stores that this
+        one is retried, and so may have written that over the end.
+        """
+        if not said:
             return
-        rows = ledger.results().filter(id__in=list(ids), queue__in=conf.foreign_queues())
-        self._record(list(rows.exclude(state__in=TERMINAL)))
+        rows = ledger.results().filter(id__in=list(said), queue__in=conf.foreign_queues())
+        self._record(list(rows.exclude(state__in=TERMINAL)), said)
 
     def sweep(self) -> None:
         """Look at the next calls that wait, if it is time to."""
@@ -144,7 +154,7 @@ class Ends:
             self._states, self._after = list(_OPEN), ""
         rows = ledger.results().in_state(self._states[0]).filter(queue__in=conf.foreign_queues())
         page = list(rows.filter(id__gt=self._after).order_by("id")[:_PAGE])
-        self._record(page)
+        self._record(page, {})
         self._end_revoked(page)
         if len(page) == _PAGE:
             self._after = page[-1].id
@@ -170,10 +180,12 @@ class Ends:
                     self._recorder.add(revoked(row))
         self._recorder.step()
 
-    def _record(self, rows: Sequence[TaskResult]) -> None:
+    def _record(self, rows: Sequence[TaskResult], said: Mapping[str, bytes]) -> None:
         known = {row.id: row for row in rows}
         for ids in ledger.chunks(list(known), _READ):
-            for task_id, text in self._ends.read(ids).items():
+            texts = {task_id: said[task_id] for task_id in ids if said.get(task_id)}
+            texts |= self._ends.read([task_id for task_id in ids if task_id not in texts])
+            for task_id, text in texts.items():
                 if outcome := outcome_of(known[task_id], text):
                     self._recorder.add(outcome)
             self._recorder.step()

@@ -55,6 +55,14 @@ _ENDS = {
 _COUNTS = {State.SUCCESS: SUCCEEDED, State.FAILURE: FAILED, State.REVOKED: REVOKED}
 
 
+def is_end(text: bytes) -> bool:
+    """Whether Celery's JSON says that a call has ended."""
+    try:
+        return serialization.loads(text)["status"] in _ENDS
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
+
+
 def outcome_of(row: TaskResult, text: bytes) -> Outcome | None:
     """What Celery's JSON says of this call, which has not ended in the ledger. None: nothing that
     the row doesn't say.
