@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import os
@@ -464,6 +465,13 @@ def valkey_cluster(folder: Path) -> Iterator[ValkeyCluster]:
 
 #: Each keeps a port from being given to others while this process lives.
 _reserved: list[socket.socket] = []
+
+
+@atexit.register
+def _release() -> None:
+    """Close them: an interpreter that ends while warnings are on would name each as left open."""
+    for probe in _reserved:
+        probe.close()
 
 
 def free_port() -> int:

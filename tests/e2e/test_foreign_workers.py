@@ -162,7 +162,7 @@ def check_a_countdown() -> None:
     began = time.monotonic()
     result = theirs("add", 1, 2, countdown=1.5)
     assert get(result) == 3
-    assert 1.3 < time.monotonic() - began < 30
+    assert time.monotonic() - began > 1.3
 
 
 def check_expired() -> None:

@@ -23,11 +23,14 @@ def calm(worker: Process, seconds: float, outages: int = 1) -> None:
 
     ``seconds``: how long the outages lasted at most.
     """
-    wait_for(
-        lambda: 0 < _count(worker.output(), _AWAY) <= _count(worker.output(), _BACK),
-        what=f"the worker to say that all is back:\n{worker.output()}",
-    )
-    output = worker.output()
+
+    def said() -> str:
+        """What it has printed, if that is so then: a loop may notice the outage when it is over."""
+        output = worker.output()
+        return output if 0 < _count(output, _AWAY) <= _count(output, _BACK) else ""
+
+    what = f"the worker to say that all is back:\n{worker.output()}"
+    output: str = wait_for(said, what=what)
     # The supervisor, its relay, its comparison, and two loops of a child.
     loops = 3 + 2 * output.count(" ready, queues")
     assert _count(output, _AWAY) == _count(output, _BACK) <= loops * outages, output

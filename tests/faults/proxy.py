@@ -27,7 +27,8 @@ class Proxy:
         self._stuck: list[threading.Event] = []
         #: So many answers of the server are thrown away, with their connection.
         self._to_lose = 0
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     @property
     def port(self) -> int:
@@ -70,6 +71,7 @@ class Proxy:
             flowing.set()
         # Wakes the thread that accepts, which closing alone doesn't.
         self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()  # it may have accepted one that is not among the pairs yet
         self._listener.close()
         self.cut()
 
@@ -93,7 +95,11 @@ class Proxy:
         if isinstance(self.target, int):
             return socket.create_connection(("127.0.0.1", self.target))
         server = socket.socket(socket.AF_UNIX)
-        server.connect(str(self.target))
+        try:
+            server.connect(str(self.target))
+        except OSError:
+            server.close()
+            raise
         return server
 
     def _forward(

@@ -46,6 +46,11 @@ def end(ids: Sequence[str]) -> None:
     broker.get().ack("default", "nobody", [], ids)
 
 
+def threads() -> list[str]:
+    """Those that wait for results."""
+    return [one.name for one in threading.enumerate() if one.name.startswith("jobs-results")]
+
+
 async def until(condition: Callable[[], bool]) -> None:
     await asyncio.to_thread(wait_for, condition)
 
@@ -65,12 +70,10 @@ def test_a_thousand_wait_with_one_connection_and_one_thread(broker_url: str) -> 
     results = [AsyncResult[int](f"call-{n}") for n in range(1000)]
 
     async def wait() -> list[int]:
-        before = threading.active_count()
         waits = [asyncio.ensure_future(one.aget(timeout=60)) for one in results]
         await until(lambda: channels(broker_url) == 1000)
         assert len(subscribers(broker_url)) == 1
-        # One is that of `until`.
-        assert threading.active_count() <= before + 2
+        assert len(threads()) == 1
         assert waiting._of_loops[asyncio.get_running_loop()]._thread._max_workers == 1
         end([one.id for one in results])
         found = await asyncio.gather(*waits)
@@ -79,7 +82,7 @@ def test_a_thousand_wait_with_one_connection_and_one_thread(broker_url: str) -> 
 
     assert asyncio.run(wait()) == [3] * 1000
     wait_for(lambda: not subscribers(broker_url))
-    assert not [one for one in threading.enumerate() if one.name.startswith("jobs-results")]
+    assert not threads()
 
 
 def test_it_is_woken(broker_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,7 +308,7 @@ def test_a_worker_that_ends_keeps_nothing(
     result = waits.delay("a")
     work()
     assert result.get(timeout=0) == 3
-    assert not [one for one in threading.enumerate() if one.name.startswith("jobs-results")]
+    assert not threads()
     assert not subscribers(broker_url)
     assert "destroyed" not in caplog.text
 

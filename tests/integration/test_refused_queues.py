@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -239,19 +240,18 @@ def test_connecting_to_one_that_is_frozen(client: redis.Redis, own_valkey: Valke
 
 def test_an_address_that_nobody_answers_at(settings: Settings) -> None:
     # Its backlog is full: connecting is not even refused.
-    with socket.socket() as listening:
+    with contextlib.ExitStack() as opened:
+        listening = opened.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
         listening.listen(0)
         port = listening.getsockname()[1]
-        others = [socket.socket() for _ in range(3)]
-        for one in others:
+        for _ in range(3):
+            one = opened.enter_context(socket.socket())
             one.setblocking(False)
             one.connect_ex(("127.0.0.1", port))
         for scheme in ("redis", "rediss"):
             settings.JOBS = {**settings.JOBS, "BROKER_URL": f"{scheme}://127.0.0.1:{port}/0"}
             assert commit() < MOST
-        for one in others:
-            one.close()
 
 
 def test_a_tls_handshake_without_an_answer(settings: Settings) -> None:

