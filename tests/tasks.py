@@ -342,13 +342,13 @@ async def async_nap(seconds: float) -> str:
     return "done"
 
 
-@task(time_limit=0.7)
+@task(time_limit=1.5)
 def wait_within_limit(gate: str) -> int:
     """`wait_at`, for so long."""
     return wait_at(gate)
 
 
-@task(time_limit=0.7)
+@task(time_limit=1.5)
 async def async_wait_within_limit(gate: str) -> int:
     """Block the event loop, as nothing in it should."""
     return wait_at(gate)

@@ -104,9 +104,9 @@ def test_the_supervisor_is_killed(project: Project, gate: Gate) -> None:
 def test_a_task_that_blocks_its_process_keeps_its_message(project: Project) -> None:
     """The lease is the supervisor's affair: it is renewed though no thread of the child can run."""
     # Long enough for a supervisor that a busy machine holds up for seconds.
-    worker = ready_worker(project, "--processes", "2", jobs={"LEASE_SECONDS": 5.0})
-    result = hold_interpreter.delay(7.5)
-    assert result.get(timeout=60) >= 7.5
+    worker = ready_worker(project, "--processes", "2", jobs={"LEASE_SECONDS": 3.0})
+    result = hold_interpreter.delay(4.5)
+    assert result.get(timeout=60) >= 4.5
     settled()
     assert TaskResult.objects.get().attempts == 1
     assert "the lease of" not in worker.output()

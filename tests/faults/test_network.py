@@ -53,7 +53,7 @@ def test_a_worker_that_is_cut_off_for_longer_than_its_lease(
     project: Project, proxy: Proxy, gate: Gate
 ) -> None:
     """Another takes its task over; what the first has to say of it then is dropped."""
-    short: dict[str, object] = {"LEASE_SECONDS": 1.0, "SOCKET_TIMEOUT": 0.3}
+    short: dict[str, object] = {"LEASE_SECONDS": 3.0, "SOCKET_TIMEOUT": 0.5}
     cut_off = ready_worker(project, "--processes", "1", jobs={**short, "BROKER_URL": proxy.url})
     result = wait_at.delay(gate.path)
     gate.wait_for()
