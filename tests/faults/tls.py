@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import ssl
 import threading
-from typing import Any
 
 
 class TlsFront:
@@ -22,42 +21,47 @@ class TlsFront:
         ready = threading.Event()
         self._thread = threading.Thread(target=self._run, args=(ready,), daemon=True)
         self._thread.start()
-        assert ready.wait(20), "the TLS server did not start"
+        assert ready.wait(60), "the TLS server did not start"
 
     def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._main.cancel)
-        self._thread.join(20)
+        self._loop.call_soon_threadsafe(self._closing.set)
+        self._thread.join(60)
         assert not self._thread.is_alive(), "the TLS server did not end"
 
     def _run(self, ready: threading.Event) -> None:
-        with contextlib.closing(self._loop), contextlib.suppress(asyncio.CancelledError):
-            self._main = self._loop.create_task(self._serve(ready))
-            self._loop.run_until_complete(self._main)
+        with contextlib.closing(self._loop):
+            self._loop.run_until_complete(self._serve(ready))
 
     async def _serve(self, ready: threading.Event) -> None:
-        async with asyncio.TaskGroup() as connections:
-
-            def accepted(*ends: Any) -> None:
-                connections.create_task(self._forward(*ends))
-
-            server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=self._certificate)
-            self.port = server.sockets[0].getsockname()[1]
-            ready.set()
-            try:
-                await asyncio.Future()  # until `close`
-            finally:
-                # Not waited for: its connections, which it would wait for, end with the group.
-                server.close()
+        self._closing = asyncio.Event()
+        server = await asyncio.start_server(self._forward, "127.0.0.1", 0, ssl=self._certificate)
+        self.port = server.sockets[0].getsockname()[1]
+        ready.set()
+        await self._closing.wait()
+        # Nothing more is accepted. What was accepted just now has to begin its handshake, which
+        # takes two turns of the loop, or neither closing nor cancelling would close its socket.
+        for one in server.sockets:
+            self._loop.remove_reader(one)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        server.close()
+        while others := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in others:
+                task.cancel()
+            await asyncio.wait(others)
+        await asyncio.sleep(0)  # transports close at the next turn
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        there = await asyncio.open_connection("127.0.0.1", self._target)
         try:
-            async with asyncio.TaskGroup() as directions:
-                directions.create_task(_pump(reader, there[1]))
-                directions.create_task(_pump(there[0], writer))
+            there = await asyncio.open_connection("127.0.0.1", self._target)
+            try:
+                async with asyncio.TaskGroup() as directions:
+                    directions.create_task(_pump(reader, there[1]))
+                    directions.create_task(_pump(there[0], writer))
+            finally:
+                there[1].transport.abort()
         finally:
-            for end in (writer, there[1]):
-                end.transport.abort()
+            writer.transport.abort()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

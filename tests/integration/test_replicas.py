@@ -23,7 +23,7 @@ def only(label: str) -> str:
 @pytest.fixture(autouse=True)
 def _alone(broker_url: str, settings: Settings) -> None:
     """The server has no replica."""
-    settings.JOBS = {**settings.JOBS, "BROKER_WAIT_REPLICAS": 1, "SOCKET_TIMEOUT": 0.4}
+    settings.JOBS = {**settings.JOBS, "BROKER_WAIT_REPLICAS": 1, "SOCKET_TIMEOUT": 2.0}
 
 
 def test_it_is_sent_once_and_says_that_it_is_not_safe() -> None:

@@ -170,5 +170,5 @@ def test_each_node_waits_for_its_replica(
     cluster_broker.push(messages, replicas=1)
     cluster_broker.push((Outgoing("mail", b"one"),), replicas=1)
     with pytest.raises(NotReplicated, match=r"in time: 1$"):
-        RedisBroker(valkey_cluster.url, timeout=0.5).push(messages, replicas=2)
+        RedisBroker(valkey_cluster.url, timeout=3).push(messages, replicas=2)
     assert cluster_broker.stats("mail").waiting == 1
