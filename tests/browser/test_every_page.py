@@ -39,6 +39,12 @@ SIZES = """
     })).then(done);
 """
 
+#: The top and the navigation are the same on all pages, and on many most of the elements. axe-core
+#: sees them on the first two: the very first has no navigation.
+SAME = ("#header", "#nav-sidebar")
+#: The rows of a long table are alike.
+MORE_ROWS = "#content tbody tr:nth-child(n + 21)"
+
 #: Put on the dark theme, as the button at the top does. The colours change at once, without the
 #: transitions of Django's style sheet: half-way there is no contrast.
 DARK = """
@@ -65,7 +71,8 @@ def test_a_page_is_light_fits_and_has_no_serious_finding(
     sizes: dict[str, tuple[int, int]] = {}
     heavy, strangers, cut_off, found, dark = {}, set(), {}, [], []
     set_width(browser, 390)
-    for page in open_each(browser, live_server.url, full):
+    for number, page in enumerate(open_each(browser, live_server.url, full)):
+        seen = [MORE_ROWS, *(SAME if number > 1 else ())]
         fits(browser, 390)
         # What acts is reached without scrolling sideways.
         if cut := overflow(browser, "button, .button, input[type=submit]", 390):
@@ -83,9 +90,9 @@ def test_a_page_is_light_fits_and_has_no_serious_finding(
                 largest = sorted(files, key=lambda file: -sizes[file][1])[:5]
                 heavy[page] = (packed, plain, {file: sizes[file] for file in largest})
             strangers |= {file for file in files if not file.startswith(live_server.url)}
-        found += [f"{page} {one}" for one in findings(browser)]
+        found += [f"{page} {one}" for one in findings(browser, exclude=seen)]
         browser.execute_script(DARK)
-        dark += [f"{page} {one}" for one in findings(browser, ["color-contrast"])]
+        dark += [f"{page} {one}" for one in findings(browser, ["color-contrast"], seen)]
         set_width(browser, 390)
     assert not cut_off
     assert not heavy
