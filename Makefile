@@ -123,7 +123,9 @@ contract: $(INSTALLED) ## Run Django's own tests of django.tasks on our backend,
 storm: $(INSTALLED) ## Kill everything at random while tasks run (STORM=--cluster, --sentinel, --users)
 	$(BIN)/python -m tests.storm $(STORM)
 
+# Mypy reads the same stubs, as for the oldest Python, with each version.
 check: $(INSTALLED) lint check-version ## Check style, types, the documentation's links, settings, migrations, packages and the budget
+	$(BIN)/mypy
 	$(BIN)/python -m tests.check_docs
 	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
@@ -134,7 +136,6 @@ check: $(INSTALLED) lint check-version ## Check style, types, the documentation'
 
 check-version: $(INSTALLED) ## Check what depends on the version of Python or Django
 	$(BIN)/python -m tests.check_packages
-	$(BIN)/mypy
 	$(HERMETIC) $(BIN)/python manage.py check --fail-level WARNING
 	$(HERMETIC) $(BIN)/python manage.py makemigrations --check --dry-run
 	$(BIN)/python -m benchmarks.budget
