@@ -93,6 +93,13 @@ def no_counting(django_assert_num_queries: Any) -> Callable[[Any], None]:
     return check
 
 
+@pytest.fixture
+def short_lists(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five tasks are on a page of their list, which takes as long as ten other pages otherwise: for
+    tests that open every page again and again."""
+    monkeypatch.setattr("jobs.admin.tasks.admin._PAGE", 5)
+
+
 @pytest.fixture(autouse=True)
 def _nothing_shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each page is as of now: tests change things and look at once."""

@@ -24,6 +24,7 @@ pytestmark = [
     pytest.mark.django_db,
     pytest.mark.one_database,
     pytest.mark.urls(__name__),
+    pytest.mark.usefixtures("short_lists"),
 ]
 
 PREFIX = "/back/office/"

@@ -24,7 +24,7 @@ from tests.integration.commands.helpers import run
 from tests.tasks import add, fail
 from tests.workers import work
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.usefixtures("short_lists")]
 
 
 def span(resolution: Resolution, ending: str = "") -> str:

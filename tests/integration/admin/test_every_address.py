@@ -18,7 +18,7 @@ from tests.integration.admin.test_hostile import MODELS, filled, routes, things
 
 __all__ = ["things"]
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("short_lists")]
 
 #: Fields with which some form would act at once.
 PRESSED = {

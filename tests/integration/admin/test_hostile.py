@@ -28,7 +28,7 @@ from tests.integration.admin.conftest import bury, letter, row
 from tests.integration.admin.schedules import ADD, errors, form, made, page_of, ran
 from tests.tasks import trace
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("short_lists")]
 
 #: Values of parameters and fields, as they are sent: percent-encoded bytes.
 VALUES = [

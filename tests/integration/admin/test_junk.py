@@ -21,7 +21,12 @@ from jobs.timing import clock
 from tests.integration.admin.conftest import row
 from tests.tasks import trace
 
-pytestmark = pytest.mark.django_db
+pytestmark = [
+    pytest.mark.django_db,
+    # What is read is no different, and other tests open these pages.
+    pytest.mark.one_version,
+    pytest.mark.usefixtures("short_lists"),
+]
 
 EVIL = "<script>alert(1)</script>"
 PAGES = (

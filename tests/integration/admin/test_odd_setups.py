@@ -20,7 +20,7 @@ from tests.integration.admin.test_junk import PAGES
 from tests.services import Valkey
 from tests.tasks import trace
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("short_lists")]
 
 EVERY = (
     *PAGES,
@@ -62,6 +62,7 @@ def test_without_time_zones(root: Client, broker_url: str, settings: Settings) -
     assert one.pk
 
 
+@pytest.mark.one_version
 def test_a_thousand_queues(root: Client, broker_url: str, settings: Settings) -> None:
     queues = {f"q{n}": {} for n in range(1000)}
     settings.JOBS = {**settings.JOBS, "QUEUES": {"default": {}, **queues}}

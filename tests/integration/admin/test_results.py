@@ -30,13 +30,25 @@ LIST = "/admin/jobs/taskresult/"
 SCRIPT = "<script>alert('x')</script>"
 
 
+def shown(client: Client, url: str) -> str:
+    return client.get(url).content.decode()
+
+
+def ids_in(page: str) -> list[str]:
+    return re.findall(r'class="jobs-id" title="([^"]+)"', page)
+
+
 def ids_on(client: Client, url: str) -> list[str]:
-    return re.findall(r'class="jobs-id" title="([^"]+)"', client.get(url).content.decode())
+    return ids_in(shown(client, url))
+
+
+def link_in(page: str, rel: str) -> str | None:
+    found = re.search(rf'<a href="([^"]+)" rel="{rel}"', page)
+    return LIST + found[1].replace("&amp;", "&") if found else None
 
 
 def link(client: Client, url: str, rel: str) -> str | None:
-    found = re.search(rf'<a href="([^"]+)" rel="{rel}"', client.get(url).content.decode())
-    return LIST + found[1].replace("&amp;", "&") if found else None
+    return link_in(shown(client, url), rel)
 
 
 def detail(client: Client, result: TaskResult) -> str:
@@ -107,15 +119,17 @@ def test_pages_go_through_all_rows_and_back(root: Client) -> None:
     url: str | None = LIST
     down: list[list[str]] = []
     while url:
-        down.append(ids_on(root, url))
-        last, url = url, link(root, url, "next")
+        page = shown(root, url)
+        down.append(ids_in(page))
+        url = link_in(page, "next")
     assert [len(page) for page in down] == [50, 50, 50, 50, 20]
     assert [pk for page in down for pk in page] == expected
-    url = link(root, last, "prev")
+    url = link_in(page, "prev")
     up: list[list[str]] = []
     while url:
-        up.append(ids_on(root, url))
-        url = link(root, url, "prev")
+        page = shown(root, url)
+        up.append(ids_in(page))
+        url = link_in(page, "prev")
     assert up == down[:-1][::-1]
 
 

@@ -392,6 +392,10 @@ def test_acts_need_the_token(root: Client) -> None:
 # ------------------------------------------------------------------------------ hostile values
 
 
+# With every version, test_hostile.py has some of these values for each page and field.
+
+
+@pytest.mark.one_version
 @pytest.mark.parametrize("field", [*(f"arg-{n}" for n in TYPED), "queue", "countdown"])
 def test_hostile_values_of_the_form(root: Client, typed: Any, field: str) -> None:
     usual = "".join(f"&arg-{n}={v}" for n, v in TYPED.items() if field != f"arg-{n}" and v)
@@ -399,6 +403,8 @@ def test_hostile_values_of_the_form(root: Client, typed: Any, field: str) -> Non
         assert not asked(root, "post", f"{LIST}run/{typed.name}/", f"{field}={value}{usual}")
 
 
+@pytest.mark.one_version
+@pytest.mark.usefixtures("short_lists")
 def test_hostile_values_elsewhere(root: Client) -> None:
     wrong = [
         asked(root, "post", f"{LIST}rate/{add.name}/", f"{name}={value}&{besides}")
