@@ -54,16 +54,17 @@ ONE_DATABASE := unit browser integration/admin integration/broker integration/ce
 	integration/test_celery_control.py integration/test_celery_forms.py integration/test_embedded.py \
 	integration/test_every_call_ends.py integration/test_foreign_messages.py \
 	integration/test_inspecting.py integration/test_moving.py integration/test_moving_here.py \
-	integration/test_polling_page.py e2e/test_tutorial.py \
+	integration/test_polling_page.py integration/test_pytest_plugin.py e2e/test_tutorial.py \
 	integration/test_rate_limits.py integration/test_rate_overrides.py \
 	integration/test_routing.py integration/test_stamps.py \
-	integration/test_time_limit_overrides.py \
+	integration/test_thread_timer.py integration/test_time_limit_overrides.py \
 	integration/test_types_of_arguments.py integration/test_waiting_in_tasks.py \
 	e2e/test_ascii_locale.py e2e/test_both_kinds.py e2e/test_celery_clients.py \
 	e2e/test_celery_control.py e2e/test_moving_from_celery.py \
 	e2e/test_control.py e2e/test_dev.py e2e/test_foreign_workers.py e2e/test_forkserver.py \
 	e2e/test_isolation.py e2e/test_keys_left.py e2e/test_limits.py e2e/test_package.py \
-	e2e/test_processes.py e2e/test_release.py e2e/test_signals.py faults/test_batches.py \
+	e2e/test_processes.py e2e/test_release.py e2e/test_rundev.py e2e/test_signals.py \
+	faults/test_batches.py \
 	faults/test_iteration.py faults/test_network.py faults/test_outages.py \
 	faults/test_refusals.py faults/test_security.py
 

@@ -59,6 +59,7 @@ with limits.concurrency("imports", 1):
 """
 
 
+@pytest.mark.one_database
 def test_a_process_that_is_no_worker_is_killed(project: Project) -> None:
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD],
@@ -101,6 +102,7 @@ print(f"accepted: {mine}")
 """
 
 
+@pytest.mark.one_database
 @pytest.mark.timeout(300)
 def test_of_ten_thousand_attempts_by_eight_processes_one_is_accepted(
     project: Project, tmp_path: Path

@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
 _SETTINGS = """
@@ -79,7 +77,6 @@ class Mixed(JobsMixin, TestCase):
 """
 
 
-@pytest.mark.one_database
 def test_a_project_with_the_plugin(tmp_path: Path) -> None:
     (tmp_path / "plugged.py").write_text(_SETTINGS)
     (tmp_path / "test_it.py").write_text(_TESTS)
