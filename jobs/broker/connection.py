@@ -17,12 +17,13 @@ from typing import Any, cast
 
 import redis
 from hiredis import pack_command
-from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis._parsers.hiredis import NOT_ENOUGH_DATA, _HiredisParser
 from redis.exceptions import (
     AskError,
     ClusterCrossSlotError,
     ClusterDownError,
     MasterDownError,
+    MovedError,
     NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
@@ -652,7 +653,8 @@ class Connections:
         where = self._sentinels.master(seconds) if self._sentinels else {}
         once = min(seconds, _DOUBT) if self._replaced else seconds
         timeouts = {"socket_timeout": once, "socket_connect_timeout": once}
-        connection = self._kind(**{**self._kwargs, **where}, **timeouts, protocol=2)
+        kwargs = {**self._kwargs, **where, **timeouts, "parser_class": Parser}
+        connection = self._kind(**kwargs, protocol=2)
         # Of ours, for `_is_over`: seconds for an answer in all, and whom to ask in between.
         connection.patience, connection.replaced = seconds, self._replaced
         return connection
@@ -707,6 +709,21 @@ def in_our_words(error: Exception, at: str) -> Exception:
     away = kind(f"Redis at {at} can't be used: {said}")
     away.cut = isinstance(error, redis.ConnectionError)
     return away
+
+
+class Parser(_HiredisParser):
+    """redis-py's own, with classes for what the nodes of a Cluster answer: before version 6, only
+    its client for a Cluster has them."""
+
+    EXCEPTION_CLASSES = {
+        **_HiredisParser.EXCEPTION_CLASSES,
+        "ASK": AskError,
+        "CLUSTERDOWN": ClusterDownError,
+        "CROSSSLOT": ClusterCrossSlotError,
+        "MASTERDOWN": MasterDownError,
+        "MOVED": MovedError,
+        "TRYAGAIN": TryAgainError,
+    }
 
 
 def client(where: address.Address) -> tuple[type[Any], dict[str, Any]]:

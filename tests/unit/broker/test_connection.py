@@ -5,9 +5,18 @@ from types import SimpleNamespace
 
 import pytest
 from hiredis import Reader, pack_command
+from redis.exceptions import (
+    AskError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    NoScriptError,
+    TryAgainError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobs.broker.connection import NOT_ENOUGH_DATA, Ready, has_answer, said
+from jobs.broker.connection import NOT_ENOUGH_DATA, Parser, Ready, has_answer, said
 from jobs.broker.scripts import PUSH
 
 
@@ -37,3 +46,22 @@ def test_answers_that_came_together_are_all_read() -> None:
     connection._sock = None
     with pytest.raises(RedisConnectionError):
         has_answer(connection)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("ASK 4247 127.0.0.1:7001", AskError),
+        ("CLUSTERDOWN Hash slot not served", ClusterDownError),
+        ("CROSSSLOT Keys in request don't hash to the same slot", ClusterCrossSlotError),
+        ("MASTERDOWN Link with MASTER is down", MasterDownError),
+        ("MOVED 4247 127.0.0.1:7001", MovedError),
+        ("NOSCRIPT No matching script", NoScriptError),
+        ("TRYAGAIN Multiple keys request during rehashing of slot", TryAgainError),
+    ],
+)
+def test_what_the_nodes_of_a_cluster_answer(text: str, kind: type[Exception]) -> None:
+    """With every supported redis-py: version 5 alone has no classes for these."""
+    error = Parser.parse_error(text)
+    assert type(error) is kind
+    assert str(error) == text.partition(" ")[2]
