@@ -7,26 +7,51 @@ begins with a character that no id has.
 from __future__ import annotations
 
 import contextlib
-import json
+import datetime as dt
+import decimal
+import uuid
 from typing import Any
 
+from django.utils.functional import Promise
+
+from jobs import serialization
+from jobs.exceptions import shown
 from jobs.message.call import LONGEST, Message, is_name
 
 _BETWEEN = "\0"
 
 
 def mark_of(name: object, value: object) -> str:
-    """The text under which a stamp with this value is revoked. Numbers and other values are written
-    as JSON, so that 5 and ``"5"`` are the same. Raises `ValueError` if it is no name, or too long.
+    """The text under which a stamp with this value is revoked. A value that is no text is written
+    as a person types it, so that 5 and ``"5"`` are the same, and so are a date, a UUID or a Decimal
+    and their texts. Raises `ValueError` if it is no name, too long, or has no form in JSON.
     """
-    text = value if isinstance(value, str) else json.dumps(value)
-    text.encode()  # raises for half of a surrogate pair
-    if not is_name(name) or len(text) > LONGEST:
+    text = _text(value)
+    if text is None or not is_name(name) or len(text) > LONGEST:
         raise ValueError(
             f"A stamp has a name and a value of up to {LONGEST} characters each, "
-            f"not {str(name)[:60]!r} and {text[:60]!r}."
+            f"not {shown(name, 60)} and {shown(value, 60)}."
         )
     return f"{_BETWEEN}{name}{_BETWEEN}{text}"
+
+
+def _text(value: object) -> str | None:
+    """None for what has no form in JSON or UTF-8."""
+    match value:
+        case str() | Promise() | uuid.UUID() | decimal.Decimal():
+            text = str(value)
+        case dt.date() | dt.time():  # datetimes are dates
+            text = value.isoformat()
+        case _:
+            try:
+                text = serialization.dumps(value)
+            except (TypeError, ValueError, RecursionError):
+                return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+    return text
 
 
 def marks_of(sent: Message) -> list[str]:
@@ -41,7 +66,7 @@ def marks_of(sent: Message) -> list[str]:
     for name in names:
         value = stamps.get(name) if isinstance(name, str) else None
         for one in value if isinstance(value, list) else [value]:
-            with contextlib.suppress(ValueError, RecursionError):  # nobody can revoke it either
+            with contextlib.suppress(ValueError):  # nobody can revoke it either
                 if one is not None:
                     found.append(mark_of(name, one))
     return found
@@ -57,7 +82,8 @@ def read_mark(text: str) -> tuple[str, str] | None:
 
 def listed(stamps: Any) -> list[tuple[str, Any]]:
     """Each stamp with one of its values, from what Celery takes: a dict of values or lists of them,
-    or a list of texts ``name=value``. Raises `ValueError` for anything else, and for none."""
+    or a list of texts ``name=value``. Raises `ValueError` for anything else, for None, which no
+    call is stamped with, and for no stamps."""
     if isinstance(stamps, dict):
         found = [
             (name, one)
@@ -70,6 +96,8 @@ def listed(stamps: Any) -> list[tuple[str, Any]]:
         found = [(name, value) for name, _, value in (one.partition("=") for one in stamps)]
     else:
         found = []
-    if not found:
-        raise ValueError("Name stamps and their values, such as {'customer': 'acme'}.")
+    if not found or any(value is None for _, value in found):
+        raise ValueError(
+            "Name stamps and their values, such as {'customer': 'acme'} or ['customer=acme']."
+        )
     return found

@@ -3,6 +3,8 @@ them."""
 
 from __future__ import annotations
 
+import datetime as dt
+import uuid
 from typing import Any
 
 import pytest
@@ -148,6 +150,23 @@ def test_revoked_by_a_stamp(headers: Any) -> None:
     assert state_of(later) == State.REVOKED
 
 
+@pytest.mark.parametrize(
+    ("value", "typed"),
+    [(dt.date(2026, 3, 1), "2026-03-01"), (uuid.UUID(int=7), str(uuid.UUID(int=7))), (b"x", None)],
+    ids=str,
+)
+def test_revoked_by_a_stamp_that_is_no_text(value: Any, typed: str | None) -> None:
+    """Nor does its value keep its call, and others beside it, from running."""
+    stamped, other = see.si("a").stamp(x=value).delay(), see.si("b").stamp(x=[value, 1]).delay()
+    control.revoke_by_stamped_headers({"y": "z"})
+    run_jobs()
+    assert [state_of(one) for one in (stamped, other)] == [State.SUCCESS] * 2
+    control.revoke_by_stamped_headers({"x": typed or value})
+    stamped = see.si("a").stamp(x=value).delay()
+    run_jobs()
+    assert state_of(stamped) == State.REVOKED
+
+
 def test_a_call_whose_id_looks_like_a_stamp() -> None:
     result = see.apply_async(("a",), task_id="customer=acme")
     control.revoke_by_stamped_headers({"customer": "acme"})
@@ -192,9 +211,12 @@ def test_the_command() -> None:
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, [], "a=b", ["a"], ["=b"], {"": "x"}, {"a\0": "x"}, {"a": "x" * 300}, {"a": "\ud800"}],
+    [
+        *({}, [], "a=b", ["a"], ["=b"], {"": "x"}, {"a\0": "x"}, {"a": "x" * 300}, {"a": "\ud800"}),
+        *({"a": None}, {"a": ["x", None]}, {"a": object()}),
+    ],
 )
 def test_what_names_no_stamps(headers: Any) -> None:
-    with pytest.raises(ValueError, match=r"stamp|surrogate"):
+    with pytest.raises(ValueError, match="stamp"):
         control.revoke_by_stamped_headers(headers)
     assert inspect.revoked_stamps() == []
