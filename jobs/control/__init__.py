@@ -22,6 +22,7 @@ from jobs import (
     registry,
 )
 from jobs.broker.base import Outgoing, Pause
+from jobs.conf.values import seconds_ahead
 from jobs.control import inspecting as inspect
 from jobs.control import workers
 from jobs.control.moving import (
@@ -149,7 +150,10 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
     revocation; a call that is due later needs more. What is due later ends soon if it has a row in
     the ledger: if it was sent in a transaction, or waits for its next attempt. Otherwise it ends
     when it is due. Celery's workers, where a queue has them, are told as `celery control` does.
+    Raises `TypeError` or `ValueError` for what can't be the id of a call or a number of seconds.
     """
+    task_id = message.checked_id(task_id)
+    remember = seconds_ahead("remember", remember)
     for queue in conf.get().queues:
         broker.get().revoke(queue, task_id, remember, terminate=terminate)
     if conf.foreign_queues():
@@ -180,8 +184,10 @@ def revoke_by_stamped_headers(
     ``headers``: name → value or list of values, or texts ``name=value``. Numbers are the same as
     their texts. ``by``: who does it, for the log. Calls end as REVOKED when a worker claims them:
     those that are due later, when they are due. A call that is run again by hand ends likewise.
-    Raises `ValueError` for what names no stamps.
+    Raises `ValueError` for what names no stamps, and `TypeError` or `ValueError` for a time that
+    is no number of seconds.
     """
+    remember = seconds_ahead("remember", remember)
     said = _stamps(headers)
     for queue in conf.get().queues:
         for mark in said:

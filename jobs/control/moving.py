@@ -94,18 +94,19 @@ def hand_over(queue: str) -> int:
     return count
 
 
-def move(queue: str, to: str, *, task_id: str = "") -> int:
+def move(queue: str, to: str, *, task_id: str | None = None) -> int:
     """Move what waits on a queue now to another one, in the same order; with ``task_id``, only that
     message, even if it is due later. How many messages. Of a queue of Celery's workers, those that
     these have not taken yet.
 
     Raises `JobsError` when only one of the queues is open: unsigned messages would begin to be run,
-    or become dead letters; and when Celery's workers take the calls of the other queue.
+    or become dead letters; and when Celery's workers take the calls of the other queue. Raises
+    `TypeError` or `ValueError` for what can't be the id of a call.
     """
     _check_move(queue, to)
-    if not task_id:
+    if task_id is None:
         return _waiting(_goals(queue), functools.partial(_push_to, to, queue))
-    found = find(queue, task_id)
+    found = find(queue, message.checked_id(task_id))
     return int(move_one(queue, to, found)) if found else 0
 
 

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypedDict, TypeGuard
+from typing import Any, NamedTuple, Protocol, TypedDict, TypeGuard, cast
 
 import msgspec
 from django.db import connections
@@ -346,6 +346,15 @@ def is_name(value: object) -> TypeGuard[str]:
     except UnicodeEncodeError:
         return False  # a lone surrogate
     return True
+
+
+def checked_id(value: object) -> str:
+    """The id of a call as text, from text or a UUID. Raises `TypeError` or `ValueError` for what
+    can't be the id of any call."""
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    check_text("The id of a call", value)
+    return cast(str, value)
 
 
 def new_id() -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -199,6 +200,15 @@ def test_one_is_moved() -> None:
     assert (row.queue, due.due) == ("low", pytest.approx(row.eta.timestamp(), abs=0.01))
     work(["low"])
     assert ran() == ["1"]
+
+
+@pytest.mark.parametrize("wrong", ["", 7, "a\0b"])
+def test_an_id_that_can_be_none_moves_nothing(wrong: Any) -> None:
+    """Such as that of a variable in a shell that has no value: not all that waits is meant."""
+    send(2)
+    with pytest.raises((TypeError, ValueError), match="The id of a call"):
+        control.move("default", "low", task_id=wrong)
+    assert broker.get().stats("default").waiting == 2
 
 
 def test_killed_after_it_has_pushed_a_call_runs_once() -> None:

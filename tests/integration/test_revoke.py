@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from typing import Any
 
 import pytest
@@ -175,6 +176,28 @@ def test_in_memory_as_well(settings: Settings) -> None:
     work()
     is_revoked(result)
     assert row_of(other).state == State.SUCCESS
+
+
+@on_broker
+@pytest.mark.parametrize("wrong", ["", 7, None, "a\0b", "\ud800", "x" * 256])
+def test_what_is_no_id(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="The id of a call"):
+        control.revoke(wrong)
+    assert control.inspect.revoked() == []
+    known = uuid.uuid4()
+    control.revoke(known)  # type: ignore[arg-type]  # like AsyncResult
+    assert [one.id for one in control.inspect.revoked()] == [str(known)]
+
+
+@on_broker
+@pytest.mark.parametrize("wrong", ["60", None, float("nan"), float("inf"), 1e300, True])
+def test_a_time_that_is_no_number_of_seconds(wrong: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="remember must be"):
+        control.revoke("an-id", remember=wrong)
+    with pytest.raises((TypeError, ValueError), match="remember must be"):
+        control.revoke_by_stamped_headers({"a": "x"}, remember=wrong)
+    control.revoke("another", remember=60)  # nothing of it is left to be in the way
+    assert [one.id for one in control.inspect.revoked()] == ["another"]
 
 
 # ------------------------------------------------------------- an operator's second chance
