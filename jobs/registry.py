@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from jobs import conf
-from jobs.exceptions import ConfigurationError, UnknownQueue, UnknownTask
+from jobs.exceptions import ConfigurationError, UnknownQueue, UnknownTask, shown
 
 
 class Sendable(Protocol):
@@ -49,11 +49,11 @@ def find(name: str) -> Sendable:
     """The task of this name. Raises `UnknownTask`."""
     try:
         found: Sendable = tasks[name]
-    except KeyError:
+    except (KeyError, TypeError):  # the latter: it can't be a key, and so no name
         raise UnknownTask(
-            f"No task {name!r} is known here.{conf.nearest(name, tasks)} Import the module that "
-            "has it, or correct the name. If only another service has it, say where its calls go: "
-            "by queue=, in JOBS['TASK_ROUTES'], or by jobs.send_task(…)."
+            f"No task {shown(name)} is known here.{conf.nearest(name, tasks)} Import the module "
+            "that has it, or correct the name. If only another service has it, say where its calls "
+            "go: by queue=, in JOBS['TASK_ROUTES'], or by jobs.send_task(…)."
         ) from None
     return found
 
@@ -76,9 +76,9 @@ def routed_as(name: str, kwargs: Mapping[str, Any], task: Any = None) -> tuple[s
 def queue(name: str) -> str:
     """The name, if a queue of this name is declared. Raises `UnknownQueue`."""
     settings = conf.get()
-    if not settings.knows(name):
+    if not isinstance(name, str) or not settings.knows(name):
         near = conf.nearest(name, settings.queues)
-        raise UnknownQueue(f"Queue {name!r} is not declared in JOBS['QUEUES'].{near}")
+        raise UnknownQueue(f"Queue {shown(name)} is not declared in JOBS['QUEUES'].{near}")
     return name
 
 

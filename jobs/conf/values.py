@@ -54,8 +54,10 @@ class Queue:
     foreign_workers: bool = False
 
 
-def nearest(word: str, known: Any) -> str:
+def nearest(word: object, known: Any) -> str:
     """`` Did you mean 'x'?`` for the known word closest to this one, or nothing."""
+    if not isinstance(word, str):
+        return ""
     close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     if not close and word.upper() in known:
         close = [word.upper()]

@@ -15,7 +15,7 @@ import secrets
 from typing import Any, NamedTuple
 
 from jobs import broker, conf, registry
-from jobs.exceptions import UnknownWorker
+from jobs.exceptions import UnknownWorker, shown
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.control")
@@ -151,8 +151,10 @@ def command(worker: str, act: Act, *, by: str = "", queue: str = "") -> tuple[st
     """Ask something of a worker. The queue and the id under which `answered` finds its answer.
 
     ``queue``: for the acts `ABOUT_QUEUE`. Raises `UnknownWorker` when no worker of this name
-    reports, and for these acts `UnknownQueue`.
+    reports, for these acts `UnknownQueue`, and `ValueError` for what is no act: a worker would drop
+    it without an answer.
     """
+    act = Act(act)
     if act in ABOUT_QUEUE:
         registry.queue(queue)
     where = queue_of(worker)
@@ -193,11 +195,11 @@ def queue_of(worker: str) -> str:
     names: list[str] = []
     for queue in conf.get().queues:
         reporting = broker.get().reports(queue)
-        if worker in reporting:
+        if worker in list(reporting):
             return queue
         names += reporting
     near = conf.nearest(worker, names)
-    raise UnknownWorker(f"No worker {worker!r} reports on the queues of JOBS['QUEUES'].{near}")
+    raise UnknownWorker(f"No worker {shown(worker)} reports on the queues of JOBS['QUEUES'].{near}")
 
 
 def gone() -> list[Gone]:

@@ -21,7 +21,7 @@ from jobs import (
     serialization,
 )
 from jobs.broker.base import About, CeleryResult, Note
-from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable
+from jobs.exceptions import BrokerUnavailable, MessageTooLarge, NotSerializable, shown
 from jobs.message import Message
 from jobs.running import notes
 from jobs.running.request import (
@@ -33,6 +33,8 @@ from jobs.states import TERMINAL, State
 
 #: Longer messages are cut to so many characters.
 _SHOWN = 1000
+#: Most characters of a task's own state: the admin shows it among the others.
+_STATE_MOST = 255
 #: States that a task can't give itself.
 _NOT_ITS_OWN = (str(State.PENDING), str(State.RETRY))
 #: All numbers must be smaller than this.
@@ -135,12 +137,12 @@ def update_state_of(
 ) -> None:
     """Report a state of another call, at once. ``find``: its `TaskResult`, or None. One that has
     ended keeps its end."""
+    _check_state(state)
     if state in TERMINAL:
         raise ValueError(
             f"{state} is an end, which only a call's own worker gives it: revoke the call "
             f"{task_id!r} by jobs.control.revoke, or choose another state."
         )
-    _check_state(state)
     text = _meta(f"the call {task_id}", meta)
     row = find(task_id)
     if row is not None and row.state in TERMINAL:
@@ -159,10 +161,12 @@ def update_state_of(
 
 
 def _check_state(state: str | None) -> None:
-    if state is not None and (not isinstance(state, str) or not state or state in _NOT_ITS_OWN):
+    if state is None:
+        return
+    if not isinstance(state, str) or not 0 < len(state) <= _STATE_MOST or state in _NOT_ITS_OWN:
         raise ValueError(
-            f"A task's own state can't be {state!r}: it is text, and none of "
-            f"{', '.join(_NOT_ITS_OWN)}."
+            f"A task's own state can't be {shown(state)}: it is text of up to {_STATE_MOST} "
+            f"characters, and none of {', '.join(_NOT_ITS_OWN)}."
         )
 
 

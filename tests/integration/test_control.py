@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from django.db import transaction
@@ -13,7 +14,7 @@ from jobs import (
     control,
     registry,
 )
-from jobs.exceptions import UnknownQueue
+from jobs.exceptions import UnknownQueue, UnknownTask, UnknownWorker
 from jobs.models import TaskResult
 from jobs.states import State
 from tests.models import Run
@@ -85,6 +86,24 @@ def test_what_is_gone_is_told() -> None:
     assert control.discard("default", letter.key) is False
     assert control.requeue("default", letter.key) is False
     assert on_redis() == (0, 0)
+
+
+@pytest.mark.parametrize("wrong", [None, 7, ["default"], b"default", "x" * 100_000])
+def test_what_is_no_name(wrong: Any) -> None:
+    with pytest.raises(UnknownQueue, match="is not declared") as of_queue:
+        control.pause(wrong)
+    with pytest.raises(UnknownTask, match="is known here") as of_task:
+        control.time_limit(wrong, soft=1)
+    with pytest.raises(UnknownTask, match="is known here"):
+        control.rate_limit(wrong, "1/s")
+    with pytest.raises(UnknownWorker):
+        control.workers.command(wrong, control.workers.Act.QUIET)
+    assert max(len(str(one.value)) for one in (of_queue, of_task)) < 500
+
+
+def test_what_is_no_act() -> None:
+    with pytest.raises(ValueError, match="fly"):
+        control.workers.command("w", "fly")  # type: ignore[arg-type]
 
 
 def test_an_undeclared_queue_is_refused() -> None:

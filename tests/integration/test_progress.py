@@ -267,6 +267,9 @@ def test_an_end_of_another_call(broker_url: str, state: str, match: str) -> None
         add.update_state(task_id="another", state="X", meta=object())
     with pytest.raises(TypeError):
         add.update_state(task_id=5, state="X")  # type: ignore[arg-type]
+    for wrong in ("", "X" * 256, 7, ["X"]):
+        with pytest.raises(ValueError, match="A task's own state can't be"):
+            add.update_state(task_id="another", state=wrong)  # type: ignore[arg-type]
     assert AsyncResult("another").state == State.PENDING
 
 

@@ -22,7 +22,7 @@ from jobs import broker, conf
 from jobs.broker.celery import OURS, Broadcast
 from jobs.control.inspecting import Place
 from jobs.control.remote import commands
-from jobs.exceptions import BrokerUnavailable
+from jobs.exceptions import BrokerUnavailable, shown
 from jobs.worker.celery import events
 from jobs.worker.celery.panel import load_average
 from jobs.worker.celery.state import WorkerState
@@ -154,6 +154,8 @@ class Listener:
         command = commands.get(method)
         if command is None:
             return {"error": f"This worker knows no command {method[:_SHOWN]!r}."}
+        if not isinstance(arguments, dict):
+            return {"error": f"Arguments are given by name, not as {shown(arguments)}."}
         if command.changes:
             if not self._changes:
                 return {

@@ -22,7 +22,7 @@ from jobs.control import inspecting
 from jobs.control.inspecting import Call
 from jobs.control.remote import control_command, inspect_command
 from jobs.control.workers import Act
-from jobs.exceptions import JobsError, UnknownTask
+from jobs.exceptions import JobsError, UnknownTask, shown
 from jobs.worker.celery.state import Active, WorkerState
 
 #: Most calls of a queue that one answer lists.
@@ -377,18 +377,20 @@ def cancel_consumer(state: WorkerState, queue: str, **_: Any) -> _Answer:
 @control_command
 def pool_grow(state: WorkerState, n: int = 1, **_: Any) -> _Answer:
     """Until the worker is restarted."""
-    return _resized(state, n, "pool will grow")
+    return _resized(state, n, 1, "pool will grow")
 
 
 @control_command
 def pool_shrink(state: WorkerState, n: int = 1, **_: Any) -> _Answer:
     """Until the worker is restarted. Those that go finish what they run."""
-    return _resized(state, -n, "pool will shrink")
+    return _resized(state, n, -1, "pool will shrink")
 
 
-def _resized(state: WorkerState, by: int, text: str) -> _Answer:
+def _resized(state: WorkerState, n: Any, sign: int, text: str) -> _Answer:
+    if not isinstance(n, int) or isinstance(n, bool):
+        return _error(f"A worker gets or loses a whole number of processes, not {shown(n)}.")
     try:
-        state.size.change(by)
+        state.size.change(sign * n)
     except JobsError as error:
         return _error(str(error))
     return _ok(text)
