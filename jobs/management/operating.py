@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import datetime as dt
 import getpass
 import json
+import math
 import re
 import select
 import sys
@@ -31,14 +33,20 @@ from jobs.management.processes import refuse_memory, to_nowhere
 TELL = 0.2
 
 
-#: What a terminal would obey instead of showing it, line breaks and tabs aside.
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+#: What a terminal would obey instead of showing it, line breaks and tabs aside; what turns round
+#: the order in which a line is shown; and halves of surrogate pairs, which no stream takes.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
     """The text with control characters escaped, as in ``\\x1b``: names, arguments and errors are
     anybody's, and a terminal must not obey them."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    return _CONTROL.sub(_escaped, text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 class Output(OutputWrapper):
@@ -132,6 +140,25 @@ class OperatorCommand(JobsCommand):
 
     def operate(self, **options: Any) -> None:
         raise NotImplementedError
+
+
+def not_empty(text: str) -> str:
+    """``type`` of an option or argument that means something by being there. An empty one is mostly
+    a variable of a shell that has no value: to take it for none would widen what is asked for."""
+    if not text:
+        raise argparse.ArgumentTypeError(_("it is empty: give it a value, or leave it out"))
+    return text
+
+
+def seconds(text: str) -> float:
+    """``type`` of an option that is a number of seconds, from 0; infinity is one."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not found >= 0:
+        raise argparse.ArgumentTypeError(_("%r is not a number of seconds") % text)
+    return found
 
 
 def plain(value: Any) -> Any:

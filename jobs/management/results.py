@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from django.utils.translation import gettext as _
 from jobs import ledger
 from jobs.api.results import AsyncResult
 from jobs.exceptions import ResultTimeout
-from jobs.management.operating import time_of
+from jobs.management.operating import seconds, time_of
 from jobs.models import TaskResult
 from jobs.states import TERMINAL, State
 
@@ -36,28 +35,18 @@ def add_wait(parser: CommandParser) -> None:
     parser.add_argument(
         "--wait",
         nargs="?",
-        type=_seconds,
+        type=seconds,
         const=math.inf,
         metavar="SECONDS",
         help=_("wait for its end, for so many seconds at most; default: however long it takes"),
     )
 
 
-def _seconds(text: str) -> float:
-    try:
-        found = float(text)
-    except ValueError:
-        found = math.nan
-    if not found >= 0:
-        raise argparse.ArgumentTypeError(_("%r is not a number of seconds") % text)
-    return found
-
-
-def wait(result: AsyncResult, seconds: float) -> None:
+def wait(result: AsyncResult, longest: float) -> None:
     """Return when the call has ended. Raises `CommandError` when it doesn't in this time, or when
     Ctrl-C ends the waiting."""
     try:
-        result.get(None if math.isinf(seconds) else seconds, propagate=False)
+        result.get(None if math.isinf(longest) else longest, propagate=False)
     except ResultTimeout as error:
         raise CommandError(str(error), returncode=UNFINISHED) from error
     except KeyboardInterrupt:

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from jobs import registry
 from jobs.exceptions import UnknownTask
 from jobs.management import results
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, not_empty
 
 
 class Command(OperatorCommand):
@@ -38,12 +38,12 @@ revoked; 3 it has not ended within the time of --wait."""
             help=_("list of arguments"),
         )
         add("-k", "--kwargs", default="{}", metavar="JSON", help=_("arguments by name"))
-        add("--queue", help=_("default: as the task and TASK_ROUTES say"))
+        add("--queue", type=not_empty, help=_("default: as the task and TASK_ROUTES say"))
         add("--priority", type=int, help=_("from 0, the most urgent, to 9"))
         add("--countdown", type=float, metavar="SECONDS", help=_("not before so many seconds"))
         add("--eta", metavar="TIME", help=_("not before then: %s") % when)
         add("--expires", metavar="WHEN", help=_("not later than then: seconds, or a time"))
-        add("--label", help=_("a word to find the call by"))
+        add("--label", type=not_empty, help=_("a word to find the call by"))
         results.add_wait(parser)
         self.add_json(parser)
 

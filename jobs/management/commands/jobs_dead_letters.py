@@ -14,7 +14,7 @@ from django.utils.translation import ngettext
 from jobs import broker, conf, control, message, registry
 from jobs.broker.base import DeadLetter
 from jobs.exceptions import MessageError
-from jobs.management.operating import OperatorCommand, is_sure, time_of, user
+from jobs.management.operating import OperatorCommand, is_sure, not_empty, time_of, user
 
 #: Dead letters read at once.
 _PAGE = 100
@@ -32,8 +32,12 @@ Newest first: queue, key, when, which task, why."""
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queue", nargs="?", help=_("default: all that are declared"))
         what = parser.add_mutually_exclusive_group()
-        what.add_argument("--requeue", metavar="KEY", help=_("put back this one, or 'all'"))
-        what.add_argument("--discard", metavar="KEY", help=_("delete this one, or 'all'"))
+        what.add_argument(
+            "--requeue", type=not_empty, metavar="KEY", help=_("put back this one, or 'all'")
+        )
+        what.add_argument(
+            "--discard", type=not_empty, metavar="KEY", help=_("delete this one, or 'all'")
+        )
         parser.add_argument("--yes", action="store_true", help=_("don't ask before deleting"))
         self.add_count(parser)
         self.add_json(parser)

@@ -19,7 +19,7 @@ from jobs.control.inspecting import (
     Running,
     Worker,
 )
-from jobs.management.operating import OperatorCommand, time_of
+from jobs.management.operating import OperatorCommand, not_empty, seconds, time_of
 
 _LOOKS = ("active", "waiting", "due", "revoked", "stamps", "registered", "workers")
 
@@ -41,11 +41,13 @@ workers     every worker: where, since when, how many tasks it has run, what it 
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("what", choices=_LOOKS)
-        parser.add_argument("queue", nargs="?", help=_("default: all that are declared"))
+        parser.add_argument(
+            "queue", nargs="?", type=not_empty, help=_("default: all that are declared")
+        )
         self.add_count(parser)
         parser.add_argument(
             "--timeout",
-            type=float,
+            type=seconds,
             default=5.0,
             metavar="S",
             help=_("registered: wait so many seconds for the workers; default: %(default)g"),

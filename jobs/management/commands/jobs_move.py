@@ -13,7 +13,7 @@ from jobs import (
     control,
     registry,
 )
-from jobs.management.operating import OperatorCommand
+from jobs.management.operating import OperatorCommand, not_empty
 
 
 class Command(OperatorCommand):
@@ -27,7 +27,7 @@ twice. Start the command again for the rest."""
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("queue", help=_("name of the queue"))
         parser.add_argument("to", help=_("name of the other queue"))
-        parser.add_argument("--id", default="", help=_("id of the only call to move"))
+        parser.add_argument("--id", type=not_empty, help=_("id of the only call to move"))
         parser.add_argument("--dry-run", action="store_true", help=_("only count"))
         self.add_json(parser)
 

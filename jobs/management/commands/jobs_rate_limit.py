@@ -9,7 +9,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from jobs import control, registry
-from jobs.management.operating import OperatorCommand, time_of, user
+from jobs.management.operating import OperatorCommand, not_empty, time_of, user
 
 
 class Command(OperatorCommand):
@@ -20,9 +20,9 @@ It holds for every worker, also for one that starts later, until --reset. Withou
 is set, by whom and when."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("task", nargs="?", default="", help=_("name of a task"))
+        parser.add_argument("task", nargs="?", type=not_empty, help=_("name of a task"))
         parser.add_argument(
-            "rate", nargs="?", default="", help=_("like 100/s, 100/m, 100/h; or: unlimited")
+            "rate", nargs="?", type=not_empty, help=_("like 100/s, 100/m, 100/h; or: unlimited")
         )
         parser.add_argument("--burst", type=int, help=_("so many starts at once after a pause"))
         parser.add_argument("--reset", action="store_true", help=_("back to the rate in the code"))

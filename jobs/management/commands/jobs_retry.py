@@ -11,7 +11,7 @@ from django.utils.translation import ngettext
 
 from jobs import ledger
 from jobs.control import acts, selecting
-from jobs.management.operating import OperatorCommand, Progress
+from jobs.management.operating import OperatorCommand, Progress, not_empty
 from jobs.states import State
 from jobs.timing import clock
 
@@ -32,22 +32,30 @@ fail while the command runs are left out, and so are dead letters: see jobs_dead
             "a time such as 2026-03-01T14:30 in the project's time zone, or an age such as 90m"
         )
         parser.add_argument("id", nargs="*", help=_("id of the call"))
-        parser.add_argument("--task", default="", help=_("calls of this task"))
-        parser.add_argument("--queue", default="", help=_("calls on this queue"))
-        parser.add_argument("--label", default="", help=_("calls that were sent with this label"))
+        parser.add_argument("--task", type=not_empty, help=_("calls of this task"))
+        parser.add_argument("--queue", type=not_empty, help=_("calls on this queue"))
         parser.add_argument(
-            "--error", default="", metavar="CLASS", help=_("calls that failed with this exception")
+            "--label", type=not_empty, help=_("calls that were sent with this label")
         )
         parser.add_argument(
-            "--since", default="", metavar="TIME", help=_("calls sent from then on: %s") % when
+            "--error",
+            type=not_empty,
+            metavar="CLASS",
+            help=_("calls that failed with this exception"),
         )
-        parser.add_argument("--until", default="", metavar="TIME", help=_("calls sent before then"))
+        parser.add_argument(
+            "--since", type=not_empty, metavar="TIME", help=_("calls sent from then on: %s") % when
+        )
+        parser.add_argument(
+            "--until", type=not_empty, metavar="TIME", help=_("calls sent before then")
+        )
         parser.add_argument("--dry-run", action="store_true", help=_("only count them"))
         self.add_json(parser)
 
     def operate(self, **options: Any) -> None:
-        filters = {name: options[name] for name in ("task", "queue", "label", "since", "until")}
-        filters["error_type"] = options["error"]
+        names = ("task", "queue", "label", "since", "until")
+        filters = {name: options[name] or "" for name in names}
+        filters["error_type"] = options["error"] or ""
         if not options["id"] and not any(filters.values()):
             raise CommandError(_("Say which calls: give ids, or one of the filters."))
         now = clock.now()

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
-from jobs import control, ledger
+from jobs import control, ledger, message
 from jobs.management.operating import OperatorCommand, user
 from jobs.models import TaskResult
 from jobs.states import TERMINAL
@@ -49,6 +49,8 @@ takes that back."""
             raise CommandError(
                 _("--undo is for a --stamp alone; jobs_retry runs a revoked call again.")
             )
+        for task_id in options["id"]:
+            message.checked_id(task_id)  # before any of them is revoked
         if options["stamp"]:
             self._by_stamps(options)
         rows = TaskResult.objects.using(ledger.alias()).filter(id__in=options["id"])

@@ -8,7 +8,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.utils.translation import gettext as _
 
 from jobs import control, registry
-from jobs.management.operating import OperatorCommand, time_of, user
+from jobs.management.operating import OperatorCommand, not_empty, time_of, user
 
 
 class Command(OperatorCommand):
@@ -19,7 +19,7 @@ They hold for calls that start later, for every worker, also for one that starts
 --reset. Without limits, show what is set, by whom and when."""
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("task", nargs="?", default="", help=_("name of a task"))
+        parser.add_argument("task", nargs="?", type=not_empty, help=_("name of a task"))
         parser.add_argument(
             "--soft", type=float, metavar="S", help=_("SoftTimeLimitExceeded after so many seconds")
         )

@@ -10,7 +10,7 @@ from django.utils.translation import gettext as _
 
 from jobs import control
 from jobs.control.workers import ABOUT_QUEUE, Act
-from jobs.management.operating import OperatorCommand, user
+from jobs.management.operating import OperatorCommand, seconds, user
 
 #: Seconds between two looks for the answer.
 _PAUSE = 0.1
@@ -39,7 +39,7 @@ tasks    print the names of the tasks that it knows"""
         parser.add_argument("--by", default="", help=_("who; by default whose session this is"))
         parser.add_argument(
             "--timeout",
-            type=float,
+            type=seconds,
             default=60.0,
             metavar="S",
             help=_("wait so many seconds for the answer; default: %(default)g"),

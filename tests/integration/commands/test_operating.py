@@ -7,6 +7,7 @@ import builtins
 import datetime as dt
 import getpass
 import json
+import re
 
 import pytest
 from django.db import transaction
@@ -78,6 +79,30 @@ def test_pausing_and_resuming_tasks() -> None:
 def test_what_is_wrong_is_said(args: tuple[str, ...], wrong: str) -> None:
     status, _, said = fail(*args)
     assert (status, wrong in said) == (1, True), said
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("jobs_move", "default", "low", "--id", ""),
+        ("jobs_retry", "--since", "1h", "--task", ""),
+        ("jobs_retry", "--since", "1h", "--queue="),
+        ("jobs_dead_letters", "--requeue", ""),
+        ("jobs_dead_letters", "--discard", "", "--yes"),
+        ("jobs_rate_limit", add.name, ""),
+        ("jobs_time_limit", ""),
+        ("jobs_call", add.name, "--args", "[1, 2]", "--queue", ""),
+        ("jobs_inspect", "waiting", ""),
+        ("jobs_revoke", "a-call", ""),
+    ],
+    ids=" ".join,
+)
+def test_an_empty_value_is_not_taken_for_none(args: tuple[str, ...]) -> None:
+    """A variable in a shell that has no value must not widen what is asked for."""
+    waiting = add.delay(1, 2)
+    assert re.search("empty|1 to 255", fail(*args)[2])
+    assert (on_redis(), control.inspect.revoked()) == ((1, 0), [])
+    assert control.find("default", waiting.id)
 
 
 def test_purging_asks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import os
 import sys
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jobs.management.operating import JobsCommand, Progress, printable
+from jobs.management.operating import JobsCommand, Progress, not_empty, printable, seconds
 
 
 class Says(JobsCommand):
@@ -47,6 +48,20 @@ def test_progress_draws_on_its_line() -> None:
     progress.tell("1 of 2 \x1b[2J")
     progress.clear()
     assert out.getvalue().startswith("\r1 of 2 \\x1b[2J\r")
+
+
+def test_printable_escapes_what_turns_a_line_round_and_what_no_stream_takes() -> None:
+    assert printable("a\u202egpj.exe\u2066 \udcff") == r"a\u202egpj.exe\u2066 \udcff"
+
+
+def test_options_that_are_empty_or_no_time() -> None:
+    assert not_empty("x") == "x"
+    with pytest.raises(argparse.ArgumentTypeError, match="is empty"):
+        not_empty("")
+    assert (seconds("1.5"), seconds("inf")) == (1.5, float("inf"))
+    for wrong in ("nan", "-1", "", "soon"):
+        with pytest.raises(argparse.ArgumentTypeError, match="not a number of seconds"):
+            seconds(wrong)
 
 
 def test_printable_leaves_text_as_it_is() -> None:
