@@ -20,6 +20,7 @@ from jobs.beat.ticking import sweep, tick
 from jobs.broker.base import SCHEDULES, Subscription
 from jobs.exceptions import BrokerUnavailable
 from jobs.ledger import publish
+from jobs.ledger.refusals import told
 from jobs.timing import clock
 
 log = logging.getLogger("jobs.beat")
@@ -173,7 +174,7 @@ class Beat:
                 log.error(
                     "beat could not %s and will keep trying: %s",
                     what,
-                    error,
+                    told(error),
                     exc_info=None if expected else error,
                 )
             return False, None

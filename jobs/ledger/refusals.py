@@ -61,6 +61,21 @@ def is_from_server(error: BaseException) -> bool:
     return bool(sqlstate(error))
 
 
+#: SQLSTATEs and numbers of missing tables and columns, and how SQLite's sentences begin or go on.
+_MISSING, _MISSING_NUMBERS = frozenset({"42P01", "42703"}), frozenset({1054, 1146})
+_MISSING_TEXTS = ("no such table", "no such column", "has no column named")
+
+
+def told(error: BaseException) -> str:
+    """The text of an error; of one about a missing table or column, with what to do about it."""
+    number = error.args[0] if error.args else None
+    text = str(error).strip()
+    missing = sqlstate(error) in _MISSING or number in _MISSING_NUMBERS
+    if missing or any(mark in text for mark in _MISSING_TEXTS):
+        return f"a table or column is missing, so run manage.py migrate: {text}"
+    return text
+
+
 def sqlstate(error: BaseException) -> str:
     """The SQLSTATE of an error, or of its cause: Django's errors have the driver's as that."""
     for one in (error, error.__cause__):

@@ -22,11 +22,13 @@ from django.core.management.base import (
     CommandParser,
     OutputWrapper,
 )
+from django.db import Error as DatabaseError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from jobs.control import Pause
 from jobs.exceptions import JobsError
+from jobs.ledger.refusals import told
 from jobs.management.processes import refuse_memory, to_nowhere
 
 #: Seconds between two lines of progress.
@@ -67,7 +69,8 @@ READER_GONE = 141
 
 class JobsCommand(BaseCommand):
     """A command whose help keeps its line breaks, and whose output obeys nobody. It ends quietly
-    when nobody reads its output any more, as with ``| head``."""
+    when nobody reads its output any more, as with ``| head``, and with a sentence when the database
+    is away."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -82,7 +85,10 @@ class JobsCommand(BaseCommand):
             if options.get(name):
                 setattr(self, name, Output(options[name]))
                 options[name] = None  # or it would be replaced
-        return super().execute(*args, **options)
+        try:
+            return super().execute(*args, **options)
+        except DatabaseError as error:
+            raise CommandError(_("The database: %s") % told(error)) from error
 
     def run_from_argv(self, argv: list[str]) -> None:
         try:

@@ -15,6 +15,7 @@ from django.db import Error as DatabaseError
 
 from jobs import signals
 from jobs.exceptions import BrokerUnavailable
+from jobs.ledger.refusals import told
 from jobs.timing.clock import growing_pause
 
 log = logging.getLogger("jobs.worker")
@@ -67,7 +68,7 @@ class Backoff:
         if what != self.missing:
             self._end_outage()
             self.missing = what
-            self._log.warning("%s: %s", self._away.replace("{what}", what), error)
+            self._log.warning("%s: %s", self._away.replace("{what}", what), told(error))
         pause = growing_pause(self._tries, self._shortest, self._longest)
         self._tries += 1
         # At random, so that many processes don't come back all at once.

@@ -20,6 +20,7 @@ from jobs.control import Pause, attention, inspecting, metrics
 from jobs.control.metrics import Range
 from jobs.exceptions import BrokerUnavailable, ConfigurationError
 from jobs.ledger import recovery
+from jobs.ledger.refusals import told
 from jobs.management.operating import JobsCommand, pause_lines, pauses_as_json
 from jobs.management.processes import refuse_memory
 from jobs.models import Schedule, TaskResult
@@ -93,7 +94,7 @@ enabled and no beat runs; 2 the broker is away."""
         except BrokerUnavailable as error:
             problems, status = [str(error)], _AWAY
         except (ConfigurationError, DatabaseError) as error:
-            problems = [str(error)]
+            problems = [told(error)]
         if options["json"]:
             said = {
                 "queues": {

@@ -6,7 +6,7 @@ import pytest
 from django.db import DatabaseError, DataError, IntegrityError, OperationalError, ProgrammingError
 
 from jobs.exceptions import BrokerUnavailable
-from jobs.ledger.refusals import is_cut, is_from_server, is_refusal
+from jobs.ledger.refusals import is_cut, is_from_server, is_refusal, told
 
 BROKER = BrokerUnavailable("nobody listens")
 DATABASE = OperationalError("the server has closed the connection")
@@ -44,6 +44,25 @@ def with_state(error: Exception, state: str) -> Exception:
 )
 def test_what_is_refused_is_told_from_an_outage(error: Exception, refused: bool) -> None:
     assert is_refusal(error) is refused
+
+
+@pytest.mark.parametrize(
+    ("error", "migrate"),
+    [
+        (OperationalError("no such table: jobs_taskresult"), True),
+        (OperationalError("table jobs_taskresult has no column named label"), True),
+        (with_state(ProgrammingError("relation does not exist\n"), "42P01"), True),
+        (with_state(ProgrammingError("column does not exist"), "42703"), True),
+        (ProgrammingError(1146, "Table doesn't exist"), True),
+        (DATABASE, False),
+        (BROKER, False),
+        (with_state(OperationalError("terminated"), "57P01"), False),
+    ],
+)
+def test_what_a_migration_ends_is_told(error: Exception, migrate: bool) -> None:
+    text = str(error).strip()
+    before = "a table or column is missing, so run manage.py migrate: " if migrate else ""
+    assert told(error) == f"{before}{text}"
 
 
 @pytest.mark.parametrize("state", ["57014", "55P03", "53200"])

@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 import pytest
+from django.core.management import CommandError
+from django.db import OperationalError
 
 from jobs.management.operating import JobsCommand, Progress, not_empty, printable, seconds
 
@@ -29,6 +31,18 @@ def test_a_terminal_obeys_nothing_of_it() -> None:
     command = Says(stdout=out, stderr=err, no_color=True)  # type: ignore[arg-type]
     command.execute(force_color=False, no_color=False, skip_checks=True)
     assert (out.getvalue(), err.getvalue()) == (SAID, "back\\x08\n")
+
+
+class Reads(JobsCommand):
+    requires_system_checks = []
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        raise OperationalError("no such table: jobs_taskresult")
+
+
+def test_a_database_that_is_away_is_told_in_a_sentence() -> None:
+    with pytest.raises(CommandError, match=r"run manage\.py migrate: no such table"):
+        Reads().execute(force_color=False, no_color=True, skip_checks=True)
 
 
 def test_as_another_program_calls_it() -> None:
