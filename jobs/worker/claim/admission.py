@@ -140,12 +140,32 @@ def _lost(sent: Message, task: Task[..., Any]) -> TaskEnded | TaskRevoked | None
     return None
 
 
+#: Tasks of which this process has said that it doesn't know them; the names are anybody's.
+_told_unknown: set[str] = set()
+_TOLD_MOST = 1000
+
+
+def _tell_unknown(name: str) -> None:
+    """Say once what a worker that runs older code than the sender, or other code, can't run."""
+    if name in _told_unknown or len(_told_unknown) >= _TOLD_MOST:
+        return
+    _told_unknown.add(name)
+    log.warning(
+        "no task %.200r is known to this process;%s its calls are offered again for %g seconds, "
+        "to workers with other code. Restart this one if its code is old",
+        name,
+        conf.nearest(name, tasks),
+        conf.get().unknown_task_seconds,
+    )
+
+
 def _unknown(queue: str, number: int, raw: bytes, sent: Message, run: Run) -> Outcome:
     """While new code is being rolled out, other workers may know the task: offer the message
     again. Later it is a dead letter."""
     # No signature covers this mark: a time in the future would have it offered for ever.
     first_seen = min(sent.marks.unknown_since or run.started, run.started)
     if run.started - first_seen < conf.get().unknown_task_seconds:
+        _tell_unknown(sent.task)
         return Later(
             queue,
             number,

@@ -152,9 +152,13 @@ def test_a_mark_that_nobody_knows_is_passed_by() -> None:
 
 
 def test_an_unknown_task_is_offered_again(
-    settings: Settings, tasks: dict[str, Task[..., Any]]
+    settings: Settings,
+    tasks: dict[str, Task[..., Any]],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     settings.JOBS = {**settings.JOBS, "UNKNOWN_TASK_SECONDS": 60}
+    monkeypatch.setattr(admission, "_told_unknown", set())
     one = sent("newer", priority=6)
     first = ended(one, 1_000_000.0)
     assert (type(first), first.priority, first.record) == (Later, 6, None)
@@ -165,6 +169,8 @@ def test_an_unknown_task_is_offered_again(
     assert isinstance(again, Later)
     seen = message.decode(again.raw, "default")
     assert (seen.marks.unknown_since, seen.held) == (1_000_000.0, True)
+    (said,) = caplog.messages  # once, however often it is offered
+    assert "no task 'newer' is known to this process; its calls are offered again" in said
     last = admission.prepare("default", 9, again.raw, worker="w/1", now=1_000_060.0)
     assert isinstance(last, Outcome)
     assert (type(last), last.ended) == (Dead, one.id)
