@@ -138,6 +138,22 @@ _UNKNOWN_TO_CELERY = (
 
 
 @register("jobs")
+def check_task_options(**_: Any) -> list[CheckMessage]:
+    """Tasks that JOBS["TASK_OPTIONS"] names and that there are not: nothing else would say so."""
+    current, wrong = conf.parse(getattr(settings, "JOBS", {}))
+    return [
+        Doubt(
+            f"JOBS['TASK_OPTIONS'] has options for {name!r}, and no task is called so."
+            f"{conf.nearest(name, registry.tasks)}",
+            hint="Correct the name, or import the module that has the task.",
+            id="jobs.W019",
+        )
+        for name in ({} if wrong else current.task_options)
+        if name != "*" and name not in registry.tasks
+    ]
+
+
+@register("jobs")
 def check_imports(**_: Any) -> list[CheckMessage]:
     """Task modules that were imported under two names."""
     functions: dict[tuple[str, int, str], list[str]] = {}

@@ -364,6 +364,8 @@ def _of_django(namespace: str) -> tuple[dict[str, Any], list[str]]:
             values[known] = getattr(settings, name)
         else:
             notes.append(f"{name} isn't a setting of Celery's, and is left alone.")
+    if not (values or notes):
+        notes.append(f"no setting of Django's begins with {namespace!r}.")
     return values, notes
 
 
@@ -376,7 +378,10 @@ def _read_broker(values: Mapping[str, Any], jobs: dict[str, Any], notes: list[st
             "broker_url isn't the address of one server of Redis; give JOBS['BROKER_URL'], which "
             "may also name Sentinels (redis+sentinel://) or a Cluster."
         )
-    options = dict(values.get("broker_transport_options") or {})
+    options = values.get("broker_transport_options") or {}
+    if not isinstance(options, Mapping):
+        raise TypeError(f"has broker_transport_options {shown(options)}, which must be a dict")
+    options = dict(options)
     options.pop("visibility_timeout", None)
     for name, ours in (("global_keyprefix", "KEY_PREFIX"), ("priority_steps", "PRIORITY_STEPS")):
         if options.get(name):

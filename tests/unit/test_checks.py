@@ -328,6 +328,16 @@ def test_options_that_celery_s_workers_do_not_know(settings: Settings) -> None:
     ]
 
 
+def test_options_of_a_task_that_there_is_not(settings: Settings) -> None:
+    @task(name="checked.task")
+    def checked() -> None: ...
+
+    options = {"checked.task": {"priority": 1}, "chekced.task": {"priority": 1}, "*": {}}
+    settings.JOBS = {**GOOD, "TASK_OPTIONS": options}
+    text = "JOBS['TASK_OPTIONS'] has options for 'chekced.task', and no task is called so."
+    assert found() == [("jobs.W019", f"{text} Did you mean 'checked.task'?")]
+
+
 def test_the_broker_of_tests(settings: Settings) -> None:
     settings.JOBS = {**GOOD, "BROKER_URL": "memory://"}
     assert [found_id for found_id, _ in doubts()] == ["jobs.W006"]

@@ -128,6 +128,11 @@ def test_a_namespace_of_ones_own(settings: Settings) -> None:
     assert notes("SHOP") == ["SHOP_NAME isn't a setting of Celery's, and is left alone."]
 
 
+def test_a_namespace_that_no_setting_has(settings: Settings) -> None:
+    settings.CELERY_TASK_TRACK_STARTED = True
+    assert notes("CELERI") == ["no setting of Django's begins with 'CELERI'."]
+
+
 def test_own_settings_count_more() -> None:
     read = parsed(
         {**GIVEN, "task_annotations": {"a": {"rate_limit": 1, "expires": 5}}},
@@ -166,6 +171,8 @@ def test_what_has_no_equal_is_named(given: dict[str, Any], told: str, settings: 
 
 def test_what_cant_be_read() -> None:
     assert "JOBS['CELERY'] must be a dict of Celery's settings" in parse({"CELERY": 5})[1][0]
+    wrong = parse({"CELERY": {"broker_transport_options": 5}})[1]
+    assert wrong == ["JOBS['CELERY'] has broker_transport_options 5, which must be a dict."]
     assert (
         "JOBS['MAX_TASKS_PER_CHILD']"
         in parse({"CELERY": {"worker_max_tasks_per_child": "x"}})[1][0]
