@@ -10,7 +10,7 @@ import contextlib
 import datetime as dt
 import itertools
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from jobs import (
@@ -138,6 +138,11 @@ class Worker(NamedTuple):
         return sum(part.memory for part in self.parts)
 
     @property
+    def claims(self) -> bool:
+        """Whether it takes calls, now or when it has restarted its children."""
+        return self.state not in ("quiet", "draining", "stopping")
+
+    @property
     def silent(self) -> bool:
         """Whether it has missed two reports: its supervisor is suspended, cut off, or gone."""
         return self.age is not None and self.every > 0 and self.age > 2 * self.every + 2
@@ -181,20 +186,28 @@ def due(queue: str, count: int = 100) -> list[Call]:
 
 def revoked(count: int = 100) -> list[Revoked]:
     """Up to ``count`` revoked calls, those remembered longest first."""
-    return [one for one in _revocations(count) if not read_mark(one.id)][:count]
+    return _revocations(count, lambda one: read_mark(one.id) is None)
 
 
 def revoked_stamps(count: int = 100) -> list[RevokedStamp]:
     """Up to ``count`` stamps whose calls are revoked, those remembered longest first."""
-    said = [(read_mark(one.id), one) for one in _revocations(count)]
-    found = [RevokedStamp(*stamp, one.terminate, one.until) for stamp, one in said if stamp]
-    return found[:count]
+    said = _revocations(count, lambda one: read_mark(one.id) is not None)
+    stamps = [(read_mark(one.id), one) for one in said]
+    return [RevokedStamp(*stamp, one.terminate, one.until) for stamp, one in stamps if stamp]
 
 
-def _revocations(count: int) -> list[Revoked]:
-    # A call is revoked on every queue, since nobody knows on which one it is.
-    said = {r.id: r for q in conf.get().queues for r in broker.get().revocations(q, count)}
-    return sorted(said.values(), key=lambda one: -one.until)
+def _revocations(count: int, wanted: Callable[[Revoked], bool]) -> list[Revoked]:
+    """The first of those that are wanted. The broker keeps ids and stamps together, so that there
+    may be any number of others among them."""
+    asked = count
+    while True:
+        pages = [broker.get().revocations(queue, asked) for queue in conf.get().queues]
+        # A call is revoked on every queue, since nobody knows on which one it is.
+        said = {one.id: one for page in pages for one in page}
+        found = sorted(filter(wanted, said.values()), key=lambda one: -one.until)[:count]
+        if len(found) == count or max(map(len, pages)) < asked:
+            return found
+        asked *= 4
 
 
 def registered() -> list[str]:

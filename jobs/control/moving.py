@@ -23,6 +23,7 @@ from jobs import (
     registry,
 )
 from jobs.broker.base import Outgoing, Returned, Waiting
+from jobs.control import inspecting
 from jobs.exceptions import JobsError, MessageError
 from jobs.ledger import publish
 from jobs.message import Killed, Message
@@ -73,10 +74,18 @@ def hand_over(queue: str) -> int:
     """Put what is due later on a queue where Celery's workers take it: on the list of what waits.
     They wait for its time themselves. How many messages.
 
-    Workers of this program that serve the queue would take them back, so stop these first. The
-    ledger doesn't hear of the ends of calls that Celery's workers run.
+    Workers of this program that serve the queue would take them back: raises `JobsError` while one
+    does. The ledger doesn't hear of the ends of calls that Celery's workers run.
     """
-    goal = broker.get().stats(registry.queue(queue)).due
+    registry.queue(queue)
+    serve = [one.name for one in inspecting.workers() if queue in one.queues and one.claims]
+    if serve:
+        raise JobsError(
+            f"Workers of this program claim from queue {queue!r}, and would take back what is "
+            f"handed over: {', '.join(serve)}. Stop them first. One that was killed is forgotten "
+            "when its lease has ended."
+        )
+    goal = broker.get().stats(queue).due
     count = 0
     while count < goal:
         page = list(

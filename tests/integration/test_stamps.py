@@ -189,6 +189,17 @@ def test_what_is_remembered() -> None:
     assert [found.name for found in broker.get().revoked("low", [mark])] == ["TERMINATE"]
 
 
+def test_many_stamps_hide_no_revoked_call_and_the_reverse() -> None:
+    control.revoke("an-id", remember=10)
+    control.revoke_by_stamped_headers({"a": list(range(9))}, remember=60)
+    for n in range(9):
+        control.revoke(f"id-{n}", remember=30)
+    control.revoke_by_stamped_headers({"last": "x"}, remember=5)
+    assert [one.id for one in inspect.revoked(10)][-1] == "an-id"
+    assert [one.name for one in inspect.revoked_stamps(10)] == ["a"] * 9 + ["last"]
+    assert (inspect.revoked(0), len(inspect.revoked(1)), len(inspect.revoked(99))) == ([], 1, 10)
+
+
 def test_the_command() -> None:
     stamped = see.si("a").stamp(customer="acme").delay()
     printed = run("jobs_revoke", "--stamp", "customer=acme")

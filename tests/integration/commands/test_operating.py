@@ -155,6 +155,19 @@ def test_handing_over() -> None:
     assert run("jobs_hand_over", "low") == "0 messages handed over.\n"
 
 
+def test_handing_over_what_a_worker_would_take_back() -> None:
+    trace.apply_async(("later",), countdown=900)
+    report = {"host": "h", "pid": 1, "started": 0, "queues": ["default", "low"], "processes": 1}
+    for state in ("running", "restarting"):
+        broker.get().report("low", "web-1", json.dumps({**report, "state": state}).encode())
+        said = fail("jobs_hand_over", "default")[2]
+        assert "claim from queue 'default'" in said
+        assert "web-1. Stop them first" in said
+    assert run("jobs_hand_over", "high") == "0 messages handed over.\n"
+    broker.get().report("low", "web-1", json.dumps({**report, "state": "draining"}).encode())
+    assert run("jobs_hand_over", "default") == "1 message handed over.\n"
+
+
 def test_another_priority() -> None:
     with transaction.atomic():
         task_id = trace.apply_async(("a",), priority=9).id
