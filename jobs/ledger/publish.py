@@ -20,6 +20,7 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from typing import NamedTuple
 
 import redis.exceptions
+from django.apps import apps
 from django.db import Error as DatabaseError
 from django.db import connections, router, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -82,6 +83,8 @@ def send(
     `QueueRefused` when the broker takes nothing for one of the queues; `NotReplicated` when they
     are sent, but too few replicas have them.
     """
+    if not apps.ready:
+        _tell_loading(messages)
     for sent in messages:
         if sent.copies:
             messages = [each for one in messages for each in message.spread(one)]
@@ -156,6 +159,7 @@ def send_calls(
         or common.queue in conf.foreign_queues()
         or settings.create_missing_queues
         or settings.always_eager
+        or not apps.ready
         or sent_by
         or signals.task_sending.receivers
         or signals.task_enqueued.receivers
@@ -187,6 +191,16 @@ def _threads_of(local: object) -> threading.local | None:
 
 
 _of_threads = _threads_of(connections._connections)  # type: ignore[attr-defined]
+
+
+def _tell_loading(messages: Sequence[Message]) -> None:
+    """Say that calls are sent by a module that is imported, which is hardly ever meant."""
+    for name in dict.fromkeys(sent.task for sent in messages):
+        log.warning(
+            "task %s is sent while the project loads: each process that imports the module sends "
+            "it, workers as well. Send it from a function that is called later",
+            name,
+        )
 
 
 def _announce_sending(

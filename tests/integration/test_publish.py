@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis.exceptions
 from asgiref.sync import async_to_sync
+from django.apps import apps
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
@@ -104,6 +105,18 @@ def test_outside_a_transaction_there_is_no_row_before_the_end(broker_url: str) -
     assert (rows(), on_redis()) == ([], (1, 0))
     work()
     assert rows() == [result.id]
+
+
+def test_what_a_module_sends_that_is_imported(
+    broker_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each process that loads the project sends it."""
+    trace.delay("later")
+    assert caplog.messages == []
+    monkeypatch.setattr(apps, "ready", False)
+    trace.enqueue_many([("a",), ("b",)])
+    (said,) = caplog.messages
+    assert said.startswith("task tests.tasks.trace is sent while the project loads")
 
 
 def test_rolled_back_nothing_is_sent(broker_url: str) -> None:
