@@ -299,7 +299,7 @@ class ClaimSize:
 
     def until_search(self) -> float:
         """Seconds until the next search; infinity when there is none to come."""
-        if len(self._full) in (0, len(self._runners)):
+        if not self._full or all(one in self._full for one in self._runners if one.wanted):
             return float("inf")
         return max(0.0, self._search_at - time.monotonic())
 

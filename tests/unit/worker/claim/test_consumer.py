@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,7 +19,7 @@ from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Marks, Message
 from jobs.worker.board import Board
-from jobs.worker.claim.consumer import Consumer, Gathering, Order, Quarantine
+from jobs.worker.claim.consumer import ClaimSize, Consumer, Gathering, Order, Quarantine
 from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
@@ -385,6 +386,25 @@ def test_a_call_is_running_as_soon_as_the_event_loop_is_handed_it(house: House) 
     house.go.release(2)
     wait_for(lambda: house.loop.idle, what="both to end")
     assert not house.loop.running
+
+
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_child_searches_only_for_calls_that_another_kind_of_runner_could_run(
+    house: House, awaited: bool
+) -> None:
+    """Where there is no ``async def`` task, it would look again and again until a place is free."""
+    house.loop.wanted = awaited
+    size = ClaimSize(house.runners, house.recorder, Gathering(1))
+    for number in range(house.sync.width):
+        house.sync.submit([house.delivery(number, 0)])
+    wait_for(lambda: house.sync.busy == house.sync.width)
+    size.came_back(house.sync)
+    assert size.room() == 0
+    assert (size.until_search() < math.inf) is awaited
+    house.go.release()
+    wait_for(lambda: house.sync.busy < house.sync.width)
+    assert size.room() > 0
+    assert size.until_search() == math.inf
 
 
 class Coming(MemoryBroker):
