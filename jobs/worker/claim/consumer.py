@@ -37,7 +37,7 @@ from jobs.worker.machine import own_memory
 from jobs.worker.record.outcome import Delivery, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
-from jobs.worker.run.runners import AHEAD, Runner, Runners
+from jobs.worker.run.runners import Runner, Runners
 
 log = logging.getLogger("jobs.worker")
 
@@ -236,7 +236,7 @@ class Quarantine:
 
 
 class ClaimSize:
-    """How many messages to claim: about as many as the runners finish in `AHEAD` seconds.
+    """How many messages to claim: about as many as the runners finish in `runners.AHEAD` seconds.
 
     A claim can't tell synchronous calls from ``async def`` ones. When all runners of one kind are
     busy, the child searches for calls of the other kind behind them: each claim reaches farther
@@ -328,9 +328,23 @@ class Idling:
         """Whether something was claimed and is not started."""
         return bool(self._gathering) or any(runner.unstarted for runner in self._runners)
 
+    @property
+    def taken(self) -> bool:
+        """Whether a call that came now would have to wait for others here."""
+        return all(
+            runner.busy + len(runner.unstarted) >= runner.width
+            for runner in self._runners
+            if runner.wanted
+        )
+
+    @property
+    def patience(self) -> float:
+        """Seconds after which to look whether what waits here has to go back."""
+        return min(runner.patience for runner in self._runners)
+
     def for_runner(self) -> float:
         """Seconds to wait for a free runner."""
-        return AHEAD if self.holds else 1.0
+        return self.patience if self.holds else 1.0
 
     def for_bell(self, until: float) -> float:
         """Seconds to wait for a bell. ``until``: those until a queue is to be asked without one."""
@@ -339,7 +353,7 @@ class Idling:
         timeout = self.poll if idle else min(self.poll, 1.0)
         if self._burst or any(runner.unstarted for runner in self._runners):
             # With nothing running, only the recorder has to finish before a burst is over.
-            timeout = _RECORDED if self._burst and idle else AHEAD
+            timeout = _RECORDED if self._burst and idle else self.patience
         timeout = min(timeout, until)
         if self._gathering:
             timeout = min(timeout, self._gathering.wait(time.monotonic()))
@@ -448,6 +462,8 @@ class Consumer:
         self._look_at = 0.0
         #: The only queue was just seen to be empty: whatever comes from then on rings the bell.
         self._empty = False
+        #: All queues were empty when they were last asked.
+        self._drained = False
         self._quarantine = Quarantine(runners)
         self._gathering = Gathering(runners.sync.batch)
         self._size = ClaimSize(runners, recorder, self._gathering)
@@ -578,16 +594,18 @@ class Consumer:
             if over and self._until_due() > _AT_ONCE:
                 self._stop()
                 return
-            self._wait(room)
+            self._note_drained(True)
+            if not self._idling.taken:
+                self._wait(room)
         else:
             # By then, others may have taken the bells of what is there.
             self._empty = self._rang = False
             self._recorder.freed.clear()
             if self._room() <= 0:  # Check again: a runner may have become free before clear().
-                # Ended by a runner that has little left to do, by the event loop after each task,
-                # and by the recorder when it is no longer full. The time limit is for what no
-                # other thread can tell: tasks that take long, revocations, and the end of the
-                # child, since a signal handler may not set an event.
+                # Ended by a runner that is idle or has little left to do, by the event loop after
+                # each task, and by the recorder when it is no longer full. The time limit is for
+                # what no other thread can tell: tasks that take long, revocations, and the end of
+                # the child, since a signal handler may not set an event.
                 limit = min(self._idling.for_runner(), self._size.until_search())
                 self._recorder.freed.wait(limit)
         now = time.monotonic()
@@ -627,7 +645,17 @@ class Consumer:
 
     def _room(self) -> int:
         """How many messages to claim now."""
-        return 0 if self._quarantine.busy or self._board.quiet else self._size.room()
+        if self._quarantine.busy or self._board.quiet:
+            return 0
+        # What comes to an empty queue is for a child that can begin it at once: here it might wait
+        # for a long call to end. So a child that can't neither claims it nor hears the bell.
+        return 0 if self._drained and self._idling.taken else self._size.room()
+
+    def _note_drained(self, drained: bool) -> None:
+        if drained != self._drained:
+            self._drained = drained
+            for runner in self._runners:
+                runner.drained = drained
 
     # ------------------------------------------------------------------ claiming
 
@@ -718,6 +746,8 @@ class Consumer:
             self._size.searched(began, kept=kept, returned=returned)
         elif claimed:
             self._size.last = claimed
+        if claimed:
+            self._note_drained(False)
         return again or claimed > 0
 
     def _rouse(self, now: float) -> None:
@@ -960,6 +990,8 @@ class Consumer:
         # It gave less than was asked for: to claim again at once would bring nothing, and only
         # compete with the task that was handed over just now. (Foreign senders ring no bell.)
         short = len(claim.messages) < min(room, CLAIM_MOST)
+        if not short:
+            self._note_drained(False)
         alone = len(self._cursors) == 1  # it may have taken on another meanwhile
         self._empty = (
             short and alone and claim.resume is None and not (cursor.open and claim.messages)

@@ -51,6 +51,9 @@ log = logging.getLogger("jobs.worker")
 AHEAD = 0.05
 #: Most deliveries of one claim.
 MOST = 500
+#: While the queues are empty, other workers may be idle. Then a call that takes so many times as
+#: long as the average, and at least so many seconds, keeps nothing waiting behind it.
+_LONG, _LONG_LEAST = 3, 0.002
 
 
 class Pace:
@@ -68,6 +71,11 @@ class Pace:
     def target(self) -> int:
         return max(1, min(MOST, int(AHEAD / max(self._average, 1e-6))))
 
+    @property
+    def long(self) -> float:
+        """How long a call takes, in seconds, that takes unusually long; `AHEAD` at most."""
+        return min(AHEAD, max(_LONG_LEAST, _LONG * self._average))
+
 
 class Runner(Protocol):
     """Runs the deliveries of one kind: synchronous tasks, or ``async def`` ones."""
@@ -78,6 +86,9 @@ class Runner(Protocol):
     finished: int
     #: Most calls that it runs as one delivery.
     batch: int
+    #: Set by the consumer: whether the queues were empty when it last asked them. Then it has
+    #: nothing to give before the runner is idle, and others may be waiting for what waits here.
+    drained: bool
 
     @property
     def wanted(self) -> bool:
@@ -98,6 +109,10 @@ class Runner(Protocol):
     @property
     def idle(self) -> bool:
         """Whether all that was submitted has ended."""
+
+    @property
+    def patience(self) -> float:
+        """Seconds that a call may take before what waits behind it goes back."""
 
     def overrun(self) -> bool:
         """Whether deliveries that haven't started would wait for long."""
@@ -150,6 +165,7 @@ class SyncRunners:
         #: When each busy runner started its task (monotonic), by thread id.
         self._started: dict[int, float] = {}
         self.finished = 0
+        self.drained = False
 
     @property
     def width(self) -> int:
@@ -164,10 +180,14 @@ class SyncRunners:
         # In this order: a runner is busy before it takes a delivery away from the unstarted ones.
         return not self.unstarted and not self._started
 
+    @property
+    def patience(self) -> float:
+        return self.pace.long if self.drained else AHEAD
+
     def overrun(self) -> bool:
-        """Whether every runner has been in its task for longer than `AHEAD`."""
+        """Whether every runner has been in its task for longer than `patience`."""
         started = list(self._started.values())
-        return len(started) == self.width and time.monotonic() - max(started) > AHEAD
+        return len(started) == self.width and time.monotonic() - max(started) > self.patience
 
     def room(self, most: int, missing: int) -> int:
         if self.overrun():
@@ -247,7 +267,10 @@ class SyncRunners:
                     care.now()
                 else:
                     care.between_tasks(ended)
-                if not freed.is_set() and len(self.unstarted) * 2 < self.pace.target:
+                if (
+                    not (self.drained or freed.is_set())
+                    and len(self.unstarted) * 2 < self.pace.target
+                ):
                     freed.set()
             self._started.pop(me, None)
             freed.set()
@@ -343,6 +366,8 @@ class AsyncRunner:
         self._look: asyncio.TimerHandle | None = None
 
     batch = 1
+    drained = False
+    patience = AHEAD
     #: The loop begins what is submitted as soon as it can, so nothing is there to be taken back.
     unstarted: Collection[Delivery] = ()
 

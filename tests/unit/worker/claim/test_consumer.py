@@ -451,6 +451,40 @@ def test_a_queue_that_gave_less_than_was_asked_for_is_waited_for_at_once(
     wait_for(lambda: sorted(house.started) == [0, 1, 2, 3])
 
 
+@pytest.mark.parametrize("queues", [["default"], ["default", "low"]])
+def test_a_child_that_can_begin_nothing_leaves_an_empty_queue_to_others(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch, queues: list[str]
+) -> None:
+    """However short its calls were until now: one of those that it runs may take long."""
+    port = MemoryBroker()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    waits: list[Any] = []
+    monkeypatch.setattr(port, "wait", lambda *args: waits.append(args))
+    monkeypatch.setattr(
+        port, "wait_and_claim", lambda *args: waits.append(args) or port.claim(*args[:-1])
+    )
+    recorder = Recorder("w")
+    consumer = Consumer(
+        "w", Order(queues, []), house.runners, recorder, board, burst=False, stop=lambda: None
+    )
+    monkeypatch.setattr(recorder.freed, "wait", lambda timeout: None)
+    house.sync.pace._average = 0.0001
+    for number in range(3):
+        port.push([Outgoing("default", message.encode(house.delivery(number, 0).message))])
+    while len(house.started) < 3:
+        consumer.step()
+    consumer.step()  # it finds that there is no more
+    waits.clear()
+    port.push([Outgoing("default", message.encode(house.delivery(3, 0).message))])
+    for _ in range(3):
+        consumer.step()
+    assert not waits
+    assert port.stats("default").waiting == 1
+    # Whoever is free looks whether there is any, since others may have taken the bells.
+    house.go.release()
+    wait_for(lambda: consumer.step() or len(house.started) == 4)
+
+
 class Rung(MemoryBroker):
     """The bell of the first queue rings, for what another consumer has taken already."""
 
