@@ -9,6 +9,7 @@ others of its batch (`Gathering`), what runs alone (`Quarantine`), how much to c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import math
@@ -62,6 +63,9 @@ _RECORDED = 0.005
 #: Seconds for which the consumer of an idle child leaves the interpreter to the runner that it has
 #: woken.
 _YIELD = 0.0001
+
+#: Seconds until another try to open a connection to the ledger that no call needs yet.
+_OPEN_AGAIN = 60.0
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
@@ -472,6 +476,8 @@ class Consumer:
             poll = min(poll, 1.0)
         self._idling = Idling(runners, self._gathering, poll, burst=burst)
         self._overrides = Overrides()
+        #: When the connection to the ledger may be opened before a call needs it (monotonic).
+        self._open_at = 0.0
         #: On their way back to their queues: they stay here until the broker has them.
         self._returning: list[Delivery] = []
         #: When to look for revocations of what runs, and for losses of the broker (monotonic).
@@ -931,6 +937,8 @@ class Consumer:
         """Wait for a bell, or until something else is to be done. With one queue, claim what the
         bell rang for in the same round trip."""
         until = self._until_due()
+        if until < math.inf and self._idling.idle:
+            self._open_ledger()
         if self._lets_sleep:
             until = min(until, max(0.0, self._look_at - time.monotonic()))
         # While a server is away, only learn whether waiting works again.
@@ -999,6 +1007,18 @@ class Consumer:
         self._size.last = len(claim.messages) or self._size.last
         if self._size.searching and self._returning:
             self._return()
+
+    def _open_ledger(self) -> None:
+        """Open the connection by which calls that become due are looked up, if Django keeps it.
+
+        To open it takes ten times as long as the question, and the call would begin so much later.
+        """
+        connection, now = connections[ledger.alias()], time.monotonic()
+        kept = connection.settings_dict["CONN_MAX_AGE"] != 0
+        if connection.connection is None and kept and now >= self._open_at:
+            self._open_at = now + _OPEN_AGAIN
+            with contextlib.suppress(DatabaseError):  # whoever needs it says that it is away
+                ledger.ended([""])
 
     def _hold_again(self) -> None:
         """Put what is held here back into flight, if the broker may have lost it, and give back

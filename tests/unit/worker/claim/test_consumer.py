@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 from msgspec.structs import replace
 
-from jobs import broker, message, task
+from jobs import broker, ledger, message, task
 from jobs.api.task import Task
 from jobs.broker.base import Claim, Outgoing
 from jobs.broker.memory import MemoryBroker
@@ -483,6 +486,52 @@ def test_a_child_that_can_begin_nothing_leaves_an_empty_queue_to_others(
     # Whoever is free looks whether there is any, since others may have taken the bells.
     house.go.release()
     wait_for(lambda: consumer.step() or len(house.started) == 4)
+
+
+@pytest.mark.parametrize(
+    ("due", "age", "opened", "asked"),
+    [
+        (True, 60, False, 1),
+        (True, None, False, 1),
+        (True, 0, False, 0),
+        (True, 60, True, 0),
+        (False, 60, False, 0),
+    ],
+)
+def test_the_ledger_is_opened_while_a_call_is_waited_for_that_becomes_due(
+    house: House,
+    board: Board,
+    monkeypatch: pytest.MonkeyPatch,
+    due: bool,
+    age: int | None,
+    opened: bool,
+    asked: int,
+) -> None:
+    port = MemoryBroker()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    monkeypatch.setattr(port, "wait_and_claim", lambda *args: port.claim(*args[:-1]))
+    connection = SimpleNamespace(
+        connection=object() if opened else None, settings_dict={"CONN_MAX_AGE": age}
+    )
+    monkeypatch.setattr(
+        "jobs.worker.claim.consumer.connections", {ledger.alias(): connection, "other": None}
+    )
+    questions: list[Any] = []
+
+    def ended(ids: Sequence[str]) -> set[str]:
+        questions.append(ids)
+        raise OperationalError("the database is away")
+
+    monkeypatch.setattr(ledger, "ended", ended)
+    if due:
+        raw = message.encode(house.delivery(1, 0).message)
+        port.push([Outgoing("default", raw, due=time.time() + 60)])
+    consumer = Consumer(
+        "w", Order(["default"], []), house.runners, Recorder("w"), board, burst=False, stop=int
+    )
+    for _ in range(3):  # nobody needs it yet, so that it is away stops nothing
+        consumer.step()
+    assert len(questions) == asked
 
 
 class Rung(MemoryBroker):
