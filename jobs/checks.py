@@ -98,7 +98,26 @@ def check_tasks(**_: Any) -> list[CheckMessage]:
     hint = "The queue decides. Take the other out, or name the one that the queue is bound with."
     for text in router.doubts(registry.tasks.values()):
         found.append(Doubt(text, hint=hint, id="jobs.W007"))
+    hint = "Correct the name. If another service has a task of this name, silence this check."
+    for name, near in router.misspelt(registry.tasks):
+        text = f"JOBS['TASK_ROUTES'] has a route for {name!r}, and no task is called so."
+        found.append(Doubt(f"{text} Did you mean {near!r}?", hint=hint, id="jobs.W020"))
     return found
+
+
+@register("jobs")
+def check_time_limits(**_: Any) -> list[CheckMessage]:
+    """Soft time limits that never strike."""
+    return [
+        Doubt(
+            f"Task {name!r} has the soft time limit of {soft:g} seconds, and never reaches it: the "
+            f"hard one ends it after {hard:g}.",
+            hint="Make the soft limit the shorter one.",
+            id="jobs.W021",
+        )
+        for name, task in registry.tasks.items()
+        if (soft := task.soft_time_limit) and (hard := task.time_limit) and soft >= hard
+    ]
 
 
 @register("jobs")

@@ -6,8 +6,9 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from django.core.signals import setting_changed
@@ -143,6 +144,12 @@ class Router:
             why = self._exchanges.contradiction(route.queue, route.exchange, route.routing_key)
             if why:
                 yield f"{what} is for the queue {route.queue!r}, and names {why}."
+
+    def misspelt(self, tasks: Collection[str]) -> Iterator[tuple[str, str]]:
+        """Each name in ``JOBS["TASK_ROUTES"]`` that no task has, but nearly, and the task's."""
+        for name in self._routes.names():
+            if name not in tasks and (near := difflib.get_close_matches(name, tasks, 1, 0.85)):
+                yield name, near[0]
 
     def _problem(self, what: str, route: Route) -> str:
         try:

@@ -71,6 +71,12 @@ class Routes:
                 return Said(tuple(functions), found)
         return Said(tuple(functions), Route())
 
+    def names(self) -> Iterator[str]:
+        """Every name of a single task that has a route."""
+        for router in self._routers:
+            if isinstance(router, _Map):
+                yield from router.names
+
     def __iter__(self) -> Iterator[tuple[str, Route]]:
         """Every pattern with its route, for checks."""
         for router in self._routers:
@@ -118,7 +124,7 @@ class _Map:
     """Names and patterns with their routes: names first, then patterns in their order."""
 
     def __init__(self, entries: Sequence[Any]) -> None:
-        self._names: dict[str, Route] = {}
+        self.names: dict[str, Route] = {}
         self._patterns: list[tuple[re.Pattern[str], Route]] = []
         #: The patterns as they were written, for checks.
         self.said: list[tuple[str, Route]] = []
@@ -137,11 +143,11 @@ class _Map:
             elif set(pattern) & set("*?["):
                 self._patterns.append((re.compile(fnmatch.translate(pattern)), found))
             else:
-                self._names.setdefault(pattern, found)
+                self.names.setdefault(pattern, found)
 
     def find(self, name: str) -> Route | None:
-        if name in self._names:
-            return self._names[name]
+        if name in self.names:
+            return self.names[name]
         return next((route for pattern, route in self._patterns if pattern.match(name)), None)
 
 

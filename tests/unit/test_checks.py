@@ -338,6 +338,23 @@ def test_options_of_a_task_that_there_is_not(settings: Settings) -> None:
     assert found() == [("jobs.W019", f"{text} Did you mean 'checked.task'?")]
 
 
+def test_a_route_for_a_name_that_is_nearly_a_task_s(settings: Settings) -> None:
+    @task(name="checked.task")
+    def checked() -> None: ...
+
+    names = ("checked.task", "chekced.task", "billing.charge", "checked.tas*")
+    settings.JOBS = {**GOOD, "TASK_ROUTES": dict.fromkeys(names, "default")}
+    text = "JOBS['TASK_ROUTES'] has a route for 'chekced.task', and no task is called so."
+    assert found() == [("jobs.W020", f"{text} Did you mean 'checked.task'?")]
+
+
+def test_a_soft_time_limit_that_never_strikes() -> None:
+    for name, soft, hard in (("a", 30, 30), ("b", 29, 30), ("c", 30, None), ("d", None, 30)):
+        task(name=name, soft_time_limit=soft, time_limit=hard)(lambda: None)
+    text = "has the soft time limit of 30 seconds, and never reaches it: the hard one ends it after"
+    assert found() == [("jobs.W021", f"Task 'a' {text} 30.")]
+
+
 def test_the_broker_of_tests(settings: Settings) -> None:
     settings.JOBS = {**GOOD, "BROKER_URL": "memory://"}
     assert [found_id for found_id, _ in doubts()] == ["jobs.W006"]
