@@ -15,6 +15,7 @@ from jobs import (
     conf,
     message,
     registry,
+    routing,
 )
 from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
@@ -79,14 +80,15 @@ def rate_limit(
 
     ``rate``: as for a task; "unlimited": no limit; None or "": back to the rate in the code.
     ``burst``: as for a task; the code's burst doesn't apply. ``by``: who sets it, for others to
-    see. Raises `UnknownTask`, and `TypeError` or `ValueError` for a wrong rate.
+    see. Raises `UnknownTask`, `TypeError` or `ValueError` for a wrong rate, and
+    `ConfigurationError` for a task whose calls Celery's workers take.
     """
     if rate is None or rate == "":
         if burst is not None:
             raise ValueError("burst is for a rate, and there is none: the code's holds again.")
         _reset(task, "rate", field=task)
         return
-    registry.find(task)
+    routing.check_own_task(task)
     rate = rate.strip() if isinstance(rate, str) else rate
     if rate == UNLIMITED and burst is not None:
         raise ValueError(f"burst is for a rate, and {UNLIMITED!r} is none.")
@@ -113,14 +115,17 @@ def time_limit(
 
     ``soft``, ``hard``: seconds; one of them alone is the only limit, except for the worker's own.
     Neither: back to the limits in the code. ``by``: who sets them, for others to see. Raises
-    `UnknownTask`, and `TypeError` or `ValueError` for wrong limits.
+    `UnknownTask`, `TypeError` or `ValueError` for wrong limits, and `ConfigurationError` for a task
+    whose calls Celery's workers take.
     """
     if soft is None and hard is None:
         _reset(task, "time limits", field=f"{_TIME}{task}")
         return
-    registry.find(task)
+    routing.check_own_task(task)
     check_time_limit("soft", soft)
     check_time_limit("hard", hard)
+    if soft is not None and hard is not None and soft >= hard:
+        raise ValueError(f"The soft limit, {soft:g} seconds, must be shorter than the hard one.")
     said = TimeLimitOverride(task, soft, hard, by, clock.now())
     _set(said, "time limits", field=f"{_TIME}{task}")
 

@@ -15,12 +15,12 @@ from django.core.signals import setting_changed
 
 from jobs import conf, registry
 from jobs.conf import Conf
-from jobs.exceptions import NoRoute, UnknownQueue
+from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
 from jobs.message import Message
 from jobs.routing.exchanges import Address, Exchanges
 from jobs.routing.routes import Route, Routes, route_of
 
-__all__ = ["Address", "Plan", "Routable", "Route", "Router", "get"]
+__all__ = ["Address", "Plan", "Routable", "Route", "Router", "check_own_task", "get"]
 
 
 class Routable(Protocol):
@@ -159,6 +159,21 @@ class Router:
                 return ""  # a call may name the key
             return str(error).replace("Task ''", what, 1)
         return ""
+
+
+def check_own_task(name: str) -> None:
+    """Raise `UnknownTask` if there is no task of this name, and `ConfigurationError` if all of its
+    calls go to queues of Celery's workers, which do nothing that this program's workers are told
+    about it."""
+    registry.find(name)
+    address = get().plan(registry.tasks[name]).address
+    theirs = conf.foreign_queues().intersection(address.queues if address else ())
+    if address and theirs.issuperset(address.queues):
+        raise ConfigurationError(
+            f"Celery's workers take the calls of task {name!r}: they go to the queue "
+            f"{', '.join(sorted(theirs))} ('foreign_workers' in JOBS['QUEUES']). Ask those "
+            "workers: celery control."
+        )
 
 
 @functools.cache

@@ -19,7 +19,7 @@ from django.db import transaction
 from pytest_django import Settings
 
 from jobs import AsyncResult, broker, chain, chord, control, group, send_task, signature, task
-from jobs.exceptions import BrokerUnavailable, JobsError, TaskRevoked
+from jobs.exceptions import BrokerUnavailable, ConfigurationError, JobsError, TaskRevoked
 from jobs.ledger import publish, recovery
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
@@ -523,6 +523,27 @@ def test_what_celery_has_dropped_ends_by_revoking_it(
 )
 def test_what_they_do_not_do_is_refused(theirs: Theirs, act: Callable[[], object]) -> None:
     with pytest.raises(JobsError, match="Celery's workers take the calls of queue 'theirs'"):
+        act()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda: control.pause_task(add.name),
+        lambda: control.rate_limit(add.name, "1/s"),
+        lambda: control.time_limit(add.name, hard=5),
+    ],
+)
+@pytest.mark.usefixtures("theirs")
+def test_what_they_do_not_know_of_a_task_is_refused(
+    settings: Settings, act: Callable[[], object]
+) -> None:
+    act()  # its calls go to this program's workers
+    control.resume_task(add.name)
+    control.rate_limit(add.name, None)
+    control.time_limit(add.name)
+    settings.JOBS = {**settings.JOBS, "TASK_ROUTES": {add.name: "theirs"}}
+    with pytest.raises(ConfigurationError, match=f"take the calls of task '{add.name}'"):
         act()
 
 

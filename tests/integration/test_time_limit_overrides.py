@@ -40,6 +40,11 @@ def test_they_hold_until_they_are_taken_back() -> None:
     assert run_one() == [20, 30]
 
 
+def test_a_soft_one_that_would_never_strike() -> None:
+    with pytest.raises(ValueError, match="5 seconds, must be shorter than the hard one"):
+        control.time_limit(seen.name, soft=5, hard=5)
+
+
 def test_a_worker_that_goes_on_follows_them() -> None:
     overrides = Overrides()
     for now, limits in ((0.0, {"soft": 2}), (10.0, {}), (20.0, {"hard": 3})):

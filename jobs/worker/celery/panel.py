@@ -22,7 +22,7 @@ from jobs.control import inspecting
 from jobs.control.inspecting import Call
 from jobs.control.remote import control_command, inspect_command
 from jobs.control.workers import Act
-from jobs.exceptions import JobsError, UnknownTask, shown
+from jobs.exceptions import ConfigurationError, JobsError, UnknownTask, shown
 from jobs.worker.celery.state import Active, WorkerState
 
 #: Most calls of a queue that one answer lists.
@@ -332,6 +332,8 @@ def rate_limit(
         return _error("unknown task")
     except (TypeError, ValueError) as error:
         return _error(f"Invalid rate limit string: {error}")
+    except ConfigurationError as error:  # only Celery's workers run it
+        return _error(str(error))
     return _ok("rate limit disabled successfully" if off else "new rate limit set successfully")
 
 
@@ -348,7 +350,7 @@ def time_limit(
         control.time_limit(task_name, soft=soft or None, hard=hard or None, by=BY)
     except UnknownTask:
         return _error("unknown task")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ConfigurationError) as error:
         return _error(str(error))
     return _ok("time limits set successfully")
 
