@@ -125,7 +125,7 @@ def test_every_block(
                 check_data(block, broker_url)
         if "around" not in names:
             work()
-        assert [found.msg for found in run_checks(tags=["jobs"])] == []
+        assert problems() == []
         if "afterwards" in names:
             names["afterwards"](types.SimpleNamespace(**names))
 
@@ -187,8 +187,18 @@ def take_settings(names: dict[str, Any], url: str, settings: Settings) -> None:
         assert "jobs" in names["INSTALLED_APPS"]
     if "LOGGING" in names:
         logging.config.dictConfig(names["LOGGING"])
-    wrong = run_checks(tags=["jobs"])
-    assert [str(found) for found in wrong] == []
+    assert problems() == []
+
+
+def problems() -> list[str]:
+    """What the checks say, but for tasks and settings of Celery's that they miss, since only the
+    reader's project has them."""
+    no_settings = "JOBS['CELERY']: no setting of Django's begins with"
+    return [
+        str(found)
+        for found in run_checks(tags=["jobs"])
+        if found.id not in ("jobs.W019", "jobs.W020") and not found.msg.startswith(no_settings)
+    ]
 
 
 # ------------------------------------------------------------------------------- Python
