@@ -38,7 +38,7 @@ from jobs.worker.machine import own_memory
 from jobs.worker.record.outcome import Delivery, Run, each, weighed
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.isolation import Care
-from jobs.worker.run.runners import Runner, Runners
+from jobs.worker.run.runners import AHEAD, Runner, Runners
 
 log = logging.getLogger("jobs.worker")
 
@@ -64,8 +64,9 @@ _RECORDED = 0.005
 #: woken.
 _YIELD = 0.0001
 
-#: Seconds until another try to open a connection to the ledger that no call needs yet.
-_OPEN_AGAIN = 60.0
+#: Seconds before a call is due from which on the connection to the ledger is opened for it, and
+#: until another try.
+_OPEN_BEFORE, _OPEN_AGAIN = 60.0, 60.0
 
 #: Seconds until a queue that the broker refused is asked again.
 _ASK_AGAIN = 1.0
@@ -348,16 +349,21 @@ class Idling:
 
     def for_runner(self) -> float:
         """Seconds to wait for a free runner."""
-        return self.patience if self.holds else 1.0
+        if any(runner.unstarted for runner in self._runners):
+            return self.patience
+        # What is gathered doesn't go back.
+        return min(1.0, self._gathering.wait(time.monotonic())) if self._gathering else 1.0
 
     def for_bell(self, until: float) -> float:
         """Seconds to wait for a bell. ``until``: those until a queue is to be asked without one."""
         idle = self.idle
         # What runs may be revoked meanwhile.
         timeout = self.poll if idle else min(self.poll, 1.0)
-        if self._burst or any(runner.unstarted for runner in self._runners):
+        if any(runner.unstarted for runner in self._runners):
+            timeout = self.patience
+        if self._burst:
             # With nothing running, only the recorder has to finish before a burst is over.
-            timeout = _RECORDED if self._burst and idle else self.patience
+            timeout = min(timeout, _RECORDED if idle else AHEAD)
         timeout = min(timeout, until)
         if self._gathering:
             timeout = min(timeout, self._gathering.wait(time.monotonic()))
@@ -612,8 +618,9 @@ class Consumer:
                 # each task, and by the recorder when it is no longer full. The time limit is for
                 # what no other thread can tell: tasks that take long, revocations, and the end of
                 # the child, since a signal handler may not set an event.
-                limit = min(self._idling.for_runner(), self._size.until_search())
-                self._recorder.freed.wait(limit)
+                # A search that may begin now has no place for what it would find.
+                search = max(_PAUSES[0], self._size.until_search())
+                self._recorder.freed.wait(min(self._idling.for_runner(), search))
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + 1.0
@@ -937,7 +944,7 @@ class Consumer:
         """Wait for a bell, or until something else is to be done. With one queue, claim what the
         bell rang for in the same round trip."""
         until = self._until_due()
-        if until < math.inf and self._idling.idle:
+        if until < _OPEN_BEFORE and self._idling.idle:
             self._open_ledger()
         if self._lets_sleep:
             until = min(until, max(0.0, self._look_at - time.monotonic()))

@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import OperationalError
@@ -22,7 +22,14 @@ from jobs.broker.memory import MemoryBroker
 from jobs.exceptions import BrokerUnavailable
 from jobs.message import Marks, Message
 from jobs.worker.board import Board
-from jobs.worker.claim.consumer import ClaimSize, Consumer, Gathering, Order, Quarantine
+from jobs.worker.claim.consumer import (
+    ClaimSize,
+    Consumer,
+    Gathering,
+    Idling,
+    Order,
+    Quarantine,
+)
 from jobs.worker.record.outcome import Delivery, Outcome, each
 from jobs.worker.record.recorder import Recorder
 from jobs.worker.run.executor import Limits, ThreadTimer
@@ -408,6 +415,54 @@ def test_a_child_searches_only_for_calls_that_another_kind_of_runner_could_run(
     wait_for(lambda: house.sync.busy < house.sync.width)
     assert size.room() > 0
     assert size.until_search() == math.inf
+
+
+class Gathered:
+    """A batch that is complete in so many seconds."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+
+    def __len__(self) -> int:
+        return self.seconds is not None
+
+    def wait(self, now: float) -> float:
+        return self.seconds or 0.0
+
+
+@pytest.mark.parametrize(
+    ("unstarted", "gathered", "burst", "for_runner", "for_bell"),
+    [
+        (False, None, False, 1.0, 1.0),
+        (True, None, False, 0.002, 0.002),  # what waits behind a long call goes back
+        (False, None, True, 1.0, 0.05),
+        (True, None, True, 0.002, 0.002),
+        (False, 0.3, False, 0.3, 0.3),  # nothing of it goes back
+        (False, 9.0, False, 1.0, 1.0),
+    ],
+)
+def test_how_long_a_child_with_a_long_call_waits(
+    unstarted: bool, gathered: float | None, burst: bool, for_runner: float, for_bell: float
+) -> None:
+    runner: Any = SimpleNamespace(unstarted=[1] * unstarted, idle=False, patience=0.002)
+    batch: Any = Gathered(gathered)
+    idling = Idling(cast(Any, [runner]), batch, 60.0, burst=burst)
+    assert idling.for_runner() == for_runner
+    assert idling.for_bell(math.inf) == for_bell
+
+
+def test_a_search_without_room_for_what_it_finds_does_not_spin(
+    house: House, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = MemoryBroker()
+    monkeypatch.setattr(broker, "get", lambda: port)
+    consumer, _ = consumer_of(["default"], house, board)
+    monkeypatch.setattr(consumer, "_room", lambda: 0)
+    monkeypatch.setattr(consumer._size, "until_search", lambda: 0.0)
+    waited = []
+    monkeypatch.setattr(consumer._recorder.freed, "wait", waited.append)
+    consumer.step()
+    assert waited == [0.05]
 
 
 class Coming(MemoryBroker):
