@@ -404,8 +404,8 @@ class Connections:
         if n == len(local.waiting):
             local.waiting.append(self._new_blocked())
         elif _is_stale(local.waiting[n]):
-            local.waiting[n].disconnect()
-            local.waiting[n] = self._new_blocked()
+            local.waiting.pop(n).disconnect()
+            local.waiting.insert(n, self._new_blocked())
         return local.waiting[n]
 
     def forget_waiting(self) -> None:
@@ -643,6 +643,7 @@ class Connections:
             local.used = time.monotonic()
         elif time.monotonic() - local.used > _IDLE and _is_stale(local.connection):
             local.connection.disconnect()
+            local.connection = None  # or it would be used again if there can't be a new one
             local.connection = self._new()
         return local.connection
 

@@ -47,6 +47,8 @@ class WatchedSubscription:
                 self._ask_if_silent()
                 return None
             found: list[Any] = said(self._connection)
+        except BrokerUnavailable:
+            raise
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(f"Redis at {self._redis.address}: {error}") from error
         self._heard_at, self._asked = time.monotonic(), False

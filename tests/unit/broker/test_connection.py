@@ -1,7 +1,9 @@
 """What is written to a connection, and read from it."""
 
+import os
 import socket
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hiredis import Reader, pack_command
@@ -16,8 +18,16 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from jobs.broker.connection import NOT_ENOUGH_DATA, Parser, Ready, has_answer, said
+from jobs.broker.connection import (
+    NOT_ENOUGH_DATA,
+    Connections,
+    Parser,
+    Ready,
+    has_answer,
+    said,
+)
 from jobs.broker.scripts import PUSH
+from jobs.exceptions import BrokerUnavailable
 
 
 @pytest.mark.parametrize("raw", [b"", b"message", b"$0\r\n\r\n", b"\0\xff" * 5_000])
@@ -25,6 +35,30 @@ def test_a_ready_script_is_packed_as_any_other(raw: bytes) -> None:
     keys = ("mail\x06\x163", "{mäil}:bell")
     whole = pack_command((b"EVALSHA", PUSH.sha, len(keys), *keys, raw))  # type: ignore[arg-type]
     assert Ready(PUSH, keys).packed(raw) == whole
+
+
+def test_a_connection_that_was_closed_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another server may have its address by the time that there can be a new one."""
+    redis, closed = Connections("redis://localhost:1/0", 1.0), []
+    local = redis._threads.mine
+    stale = SimpleNamespace(disconnect=lambda: closed.append(1))
+    local.connection, local.pid, local.waiting, local.waiting_pid = (
+        stale,
+        os.getpid(),
+        [stale],
+        os.getpid(),
+    )
+
+    def refuse() -> Any:
+        raise BrokerUnavailable("no server")
+
+    monkeypatch.setattr(redis, "_new", refuse)
+    monkeypatch.setattr("jobs.broker.connection._is_stale", lambda connection: True)
+    with pytest.raises(BrokerUnavailable):
+        redis.call("PING")
+    with pytest.raises(BrokerUnavailable):
+        redis.waiting(0)
+    assert (redis.current, local.waiting, closed) == (None, [], [1, 1])
 
 
 def test_answers_that_came_together_are_all_read() -> None:
