@@ -194,11 +194,12 @@ _of_threads = _threads_of(connections._connections)  # type: ignore[attr-defined
 
 
 def _tell_loading(messages: Sequence[Message]) -> None:
-    """Say that calls are sent by a module that is imported, which is hardly ever meant."""
+    """Say that calls are sent by a module that is imported, or by an app's ``ready()``, which is
+    hardly ever meant."""
     for name in dict.fromkeys(sent.task for sent in messages):
         log.warning(
-            "task %s is sent while the project loads: each process that imports the module sends "
-            "it, workers as well. Send it from a function that is called later",
+            "task %s is sent while the project loads: each process that loads it sends the call, "
+            "workers as well. Send it from a function that is called later",
             name,
         )
 
@@ -563,29 +564,18 @@ def _with_locks(pending: Sequence[_Pending], alias: str) -> Sequence[_Pending]:
 
 def _mark_published(ids: Sequence[str], alias: str) -> None:
     connection = connections[alias]
-    statement = _PUBLISHED
-    if (
-        connection.vendor == "postgresql"
-        and connection.get_autocommit()  # else it would be about the caller's transaction
-        # That takes one statement at a time.
-        and not getattr(connection.features, "uses_server_side_binding", True)
-    ):
-        statement = _UNSYNCED + _PUBLISHED
     for part in chunks(ids, _BATCH):
         # Each commit with messages does this: the ORM takes three times as much of this process's
         # time for one row.
         with connection.cursor() as cursor:
             now = stored(dt.datetime.now(dt.UTC), connection)
-            cursor.execute(f"{statement} ({', '.join(['%s'] * len(part))})", [now, *part])
+            cursor.execute(f"{_PUBLISHED} ({', '.join(['%s'] * len(part))})", [now, *part])
 
 
 _PUBLISHED = (
     f"UPDATE {TaskResult._meta.db_table} SET published_at = %s "  # noqa: S608  no values
     "WHERE published_at IS NULL AND id IN"
 )
-#: In front of it, in PostgreSQL: its commit doesn't wait for the disk. If the server crashes before
-#: it has written the mark, the relay sends the call again, marked as redelivered.
-_UNSYNCED = "SET LOCAL synchronous_commit TO OFF; "
 
 
 class _Refusals:

@@ -16,7 +16,6 @@ from django.apps import apps
 from django.db import connection, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 from django.urls import path
 from pytest_django import Settings
 
@@ -83,22 +82,6 @@ def test_a_task_is_a_pending_row_until_the_commit(broker_url: str) -> None:
     work()
     row.refresh_from_db()
     assert (row.state, row.result, row.args) == (State.SUCCESS, "3", "[1,2]")
-
-
-@pytest.mark.skipif("connection.vendor != 'postgresql'")
-def test_only_the_mark_does_not_wait_for_the_disk(broker_url: str) -> None:
-    with CaptureQueriesContext(connection) as captured, transaction.atomic():
-        result = add.delay(1, 2)
-    asked = [query["sql"] for query in captured if "jobs_taskresult" in query["sql"]]
-    insert, mark = asked[0], asked[-1]  # once there was a savepoint, the row is looked up before
-    assert "synchronous_commit" not in insert
-    assert mark.startswith("SET LOCAL synchronous_commit TO OFF; UPDATE")
-    with connection.cursor() as cursor:
-        cursor.execute("SHOW synchronous_commit")
-        assert cursor.fetchone() == ("on",)
-    with CaptureQueriesContext(connection) as captured, transaction.atomic():
-        publish._mark_published([result.id], connection.alias)  # as the relay does
-    assert not any("synchronous_commit" in query["sql"] for query in captured)
 
 
 def test_outside_a_transaction_there_is_no_row_before_the_end(broker_url: str) -> None:
