@@ -164,11 +164,11 @@ def check_task_options(**_: Any) -> list[CheckMessage]:
         Doubt(
             f"JOBS['TASK_OPTIONS'] has options for {name!r}, and no task is called so."
             f"{conf.nearest(name, registry.tasks)}",
-            hint="Correct the name, or import the module that has the task.",
+            hint="Correct the name, import the module that has the task, or take the options out.",
             id="jobs.W019",
         )
         for name in ({} if wrong else current.task_options)
-        if name != "*" and name not in registry.tasks
+        if name != "*" and name not in registry.tasks and not name.startswith("celery.")
     ]
 
 

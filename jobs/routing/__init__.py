@@ -15,12 +15,12 @@ from django.core.signals import setting_changed
 
 from jobs import conf, registry
 from jobs.conf import Conf
-from jobs.exceptions import ConfigurationError, NoRoute, UnknownQueue
+from jobs.exceptions import NoRoute, UnknownQueue
 from jobs.message import Message
 from jobs.routing.exchanges import Address, Exchanges
 from jobs.routing.routes import Route, Routes, route_of
 
-__all__ = ["Address", "Plan", "Routable", "Route", "Router", "check_own_task", "get"]
+__all__ = ["Address", "Plan", "Routable", "Route", "Router", "foreign_queue_of", "get"]
 
 
 class Routable(Protocol):
@@ -146,10 +146,14 @@ class Router:
                 yield f"{what} is for the queue {route.queue!r}, and names {why}."
 
     def misspelt(self, tasks: Collection[str]) -> Iterator[tuple[str, str]]:
-        """Each name in ``JOBS["TASK_ROUTES"]`` that no task has, but nearly, and the task's."""
-        for name in self._routes.names():
-            if name not in tasks and (near := difflib.get_close_matches(name, tasks, 1, 0.85)):
-                yield name, near[0]
+        """Each name in ``JOBS["TASK_ROUTES"]`` that no task has, but nearly, and the task's. A task
+        that has a route of its own isn't meant."""
+        names = set(self._routes.names())
+        for name in sorted(names.difference(tasks)):
+            for task in tasks:
+                if task not in names and _is_nearly(name, task):
+                    yield name, task
+                    break
 
     def _problem(self, what: str, route: Route) -> str:
         try:
@@ -161,19 +165,23 @@ class Router:
         return ""
 
 
-def check_own_task(name: str) -> None:
-    """Raise `UnknownTask` if there is no task of this name, and `ConfigurationError` if all of its
-    calls go to queues of Celery's workers, which do nothing that this program's workers are told
-    about it."""
+def foreign_queue_of(name: str) -> str:
+    """The queue of Celery's workers to which calls of the task of this name go that name no other
+    place; "" if this program's workers take them. Raises `UnknownTask`."""
     registry.find(name)
     address = get().plan(registry.tasks[name]).address
-    theirs = conf.foreign_queues().intersection(address.queues if address else ())
-    if address and theirs.issuperset(address.queues):
-        raise ConfigurationError(
-            f"Celery's workers take the calls of task {name!r}: they go to the queue "
-            f"{', '.join(sorted(theirs))} ('foreign_workers' in JOBS['QUEUES']). Ask those "
-            "workers: celery control."
-        )
+    queues = address.queues if address else ()
+    return queues[0] if queues and conf.foreign_queues().issuperset(queues) else ""
+
+
+def _is_nearly(name: str, task: str) -> bool:
+    """Whether they are the same but for a letter or two in a part: what two tasks of a module have
+    in common says nothing."""
+    parts, others = name.split("."), task.split(".")
+    return len(parts) == len(others) and all(
+        part == other or difflib.SequenceMatcher(None, part, other).ratio() >= 0.85
+        for part, other in zip(parts, others, strict=True)
+    )
 
 
 @functools.cache

@@ -333,6 +333,7 @@ def test_options_of_a_task_that_there_is_not(settings: Settings) -> None:
     def checked() -> None: ...
 
     options = {"checked.task": {"priority": 1}, "chekced.task": {"priority": 1}, "*": {}}
+    options["celery.chord_unlock"] = {}
     settings.JOBS = {**GOOD, "TASK_OPTIONS": options}
     text = "JOBS['TASK_OPTIONS'] has options for 'chekced.task', and no task is called so."
     assert found() == [("jobs.W019", f"{text} Did you mean 'checked.task'?")]
@@ -342,7 +343,11 @@ def test_a_route_for_a_name_that_is_nearly_a_task_s(settings: Settings) -> None:
     @task(name="checked.task")
     def checked() -> None: ...
 
-    names = ("checked.task", "chekced.task", "billing.charge", "checked.tas*")
+    @task(name="checked.tasks.send_email")
+    def routed() -> None: ...
+
+    names = ["chekced.task", "checked.tasks.send_sms", "checked.tas*", "checked.tasks.send_emails"]
+    names += ["checked.tasks.send_email"]
     settings.JOBS = {**GOOD, "TASK_ROUTES": dict.fromkeys(names, "default")}
     text = "JOBS['TASK_ROUTES'] has a route for 'chekced.task', and no task is called so."
     assert found() == [("jobs.W020", f"{text} Did you mean 'checked.task'?")]
