@@ -22,7 +22,7 @@ from jobs import (
     registry,
 )
 from jobs.broker.base import Outgoing, Pause
-from jobs.conf.values import seconds_ahead
+from jobs.conf.values import MOST_AHEAD, is_number, seconds_ahead
 from jobs.control import inspecting as inspect
 from jobs.control import workers
 from jobs.control.moving import (
@@ -153,7 +153,7 @@ def revoke(task_id: str, *, terminate: bool = False, remember: float = 86_400.0)
     Raises `TypeError` or `ValueError` for what can't be the id of a call or a number of seconds.
     """
     task_id = message.checked_id(task_id)
-    remember = seconds_ahead("remember", remember)
+    remember = _remembered(remember)
     for queue in conf.get().queues:
         broker.get().revoke(queue, task_id, remember, terminate=terminate)
     if conf.foreign_queues():
@@ -187,7 +187,7 @@ def revoke_by_stamped_headers(
     Raises `ValueError` for what names no stamps, and `TypeError` or `ValueError` for a time that
     is no number of seconds.
     """
-    remember = seconds_ahead("remember", remember)
+    remember = _remembered(remember)
     said = _stamps(headers)
     for queue in conf.get().queues:
         for mark in said:
@@ -211,6 +211,12 @@ def unrevoke_by_stamped_headers(
             broker.get().unrevoke(queue, mark)
     shown = ", ".join(said.values())
     log.warning("calls with the stamps %.500r are allowed by %s", shown, by or "somebody")
+
+
+def _remembered(seconds: float) -> float:
+    """At most 1,000 years: a call of Celery's clients may be due even later. Raises `TypeError` or
+    `ValueError` for what is no number of seconds."""
+    return seconds_ahead("remember", min(seconds, MOST_AHEAD) if is_number(seconds) else seconds)
 
 
 def _stamps(headers: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:

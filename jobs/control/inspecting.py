@@ -200,7 +200,7 @@ def _revocations(count: int, wanted: Callable[[Revoked], bool]) -> list[Revoked]
     """The first of those that are wanted. The broker keeps ids and stamps together, so that there
     may be any number of others among them."""
     asked = count
-    while True:
+    while count > 0:
         pages = [broker.get().revocations(queue, asked) for queue in conf.get().queues]
         # A call is revoked on every queue, since nobody knows on which one it is.
         said = {one.id: one for page in pages for one in page}
@@ -208,6 +208,7 @@ def _revocations(count: int, wanted: Callable[[Revoked], bool]) -> list[Revoked]
         if len(found) == count or max(map(len, pages)) < asked:
             return found
         asked *= 4
+    return []
 
 
 def registered() -> list[str]:

@@ -82,8 +82,9 @@ def hand_over(queue: str) -> int:
     if serve:
         raise JobsError(
             f"Workers of this program claim from queue {queue!r}, and would take back what is "
-            f"handed over: {', '.join(serve)}. Stop them first. One that was killed is forgotten "
-            "when its lease has ended."
+            f"handed over: {', '.join(serve)}. Stop them first, or have them give up the queue "
+            "(jobs_worker NAME cancel-queue). One that was killed is forgotten when its lease has "
+            "ended."
         )
     goal = broker.get().stats(queue).due
     count = 0

@@ -15,7 +15,6 @@ from jobs import (
     conf,
     message,
     registry,
-    routing,
 )
 from jobs.broker import limiting
 from jobs.broker.base import PARKED, Waiting
@@ -80,15 +79,15 @@ def rate_limit(
 
     ``rate``: as for a task; "unlimited": no limit; None or "": back to the rate in the code.
     ``burst``: as for a task; the code's burst doesn't apply. ``by``: who sets it, for others to
-    see. Raises `UnknownTask`, `TypeError` or `ValueError` for a wrong rate, and
-    `ConfigurationError` for a task whose calls Celery's workers take.
+    see. Celery's workers know nothing of it. Raises `UnknownTask`, and `TypeError` or `ValueError`
+    for a wrong rate.
     """
     if rate is None or rate == "":
         if burst is not None:
             raise ValueError("burst is for a rate, and there is none: the code's holds again.")
         _reset(task, "rate", field=task)
         return
-    routing.check_own_task(task)
+    registry.find(task)
     rate = rate.strip() if isinstance(rate, str) else rate
     if rate == UNLIMITED and burst is not None:
         raise ValueError(f"burst is for a rate, and {UNLIMITED!r} is none.")
@@ -114,14 +113,14 @@ def time_limit(
     Limits that are given at a call still come first.
 
     ``soft``, ``hard``: seconds; one of them alone is the only limit, except for the worker's own.
-    Neither: back to the limits in the code. ``by``: who sets them, for others to see. Raises
-    `UnknownTask`, `TypeError` or `ValueError` for wrong limits, and `ConfigurationError` for a task
-    whose calls Celery's workers take.
+    Neither: back to the limits in the code. ``by``: who sets them, for others to see. Celery's
+    workers know nothing of them. Raises `UnknownTask`, and `TypeError` or `ValueError` for wrong
+    limits.
     """
     if soft is None and hard is None:
         _reset(task, "time limits", field=f"{_TIME}{task}")
         return
-    routing.check_own_task(task)
+    registry.find(task)
     check_time_limit("soft", soft)
     check_time_limit("hard", hard)
     if soft is not None and hard is not None and soft >= hard:

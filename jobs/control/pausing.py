@@ -9,7 +9,6 @@ from jobs import (
     broker,
     conf,
     registry,
-    routing,
 )
 from jobs.broker.base import Pause
 from jobs.timing import clock
@@ -38,10 +37,10 @@ def resume(queue: str) -> bool:
 def pause_task(task: str, *, by: str = "", why: str = "") -> None:
     """Start no call of a task, on any queue, until it is resumed. ``by``, ``why``: as in `pause`.
 
-    Meanwhile its messages wait among the due ones. Raises `UnknownTask`, and `ConfigurationError`
-    for a task whose calls Celery's workers take.
+    Meanwhile its messages wait among the due ones. Celery's workers know nothing of it. Raises
+    `UnknownTask`.
     """
-    routing.check_own_task(task)
+    registry.find(task)
     said = Pause(task, by, why, clock.now())
     for queue in conf.get().queues:
         broker.get().pause(queue, said)

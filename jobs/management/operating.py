@@ -26,6 +26,7 @@ from django.db import Error as DatabaseError
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from jobs import registry, routing
 from jobs.control import Pause
 from jobs.exceptions import JobsError
 from jobs.ledger.refusals import told
@@ -109,6 +110,15 @@ class JobsCommand(BaseCommand):
     def add_json(self, parser: CommandParser) -> None:
         """Take the option ``--json``."""
         parser.add_argument("--json", action="store_true", help=_("print JSON"))
+
+    def note_foreign(self, task: str) -> None:
+        """Say so if Celery's workers, which know nothing of what was done, run calls of a task."""
+        if task in registry.tasks and (queue := routing.foreign_queue_of(task)):
+            said = _(
+                "Calls of %(task)s that name no queue go to %(queue)s, where Celery's workers take "
+                "them. Those know nothing of it."
+            )
+            self.stderr.write(said % {"task": task, "queue": queue})
 
     def add_count(self, parser: CommandParser) -> None:
         """Take the option ``--count``: how many of each queue to list."""

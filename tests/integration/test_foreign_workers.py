@@ -19,7 +19,7 @@ from django.db import transaction
 from pytest_django import Settings
 
 from jobs import AsyncResult, broker, chain, chord, control, group, send_task, signature, task
-from jobs.exceptions import BrokerUnavailable, ConfigurationError, JobsError, TaskRevoked
+from jobs.exceptions import BrokerUnavailable, JobsError, TaskRevoked
 from jobs.ledger import publish, recovery
 from jobs.models import TaskGroup, TaskResult
 from jobs.states import State
@@ -529,22 +529,19 @@ def test_what_they_do_not_do_is_refused(theirs: Theirs, act: Callable[[], object
 @pytest.mark.parametrize(
     "act",
     [
-        lambda: control.pause_task(add.name),
-        lambda: control.rate_limit(add.name, "1/s"),
-        lambda: control.time_limit(add.name, hard=5),
+        ("jobs_pause", "--task", add.name),
+        ("jobs_rate_limit", add.name, "1/s"),
+        ("jobs_time_limit", add.name, "--hard", "5"),
     ],
 )
 @pytest.mark.usefixtures("theirs")
-def test_what_they_do_not_know_of_a_task_is_refused(
-    settings: Settings, act: Callable[[], object]
-) -> None:
-    act()  # its calls go to this program's workers
-    control.resume_task(add.name)
-    control.rate_limit(add.name, None)
-    control.time_limit(add.name)
+def test_a_command_says_what_they_do_not_know(settings: Settings, act: tuple[str, ...]) -> None:
+    errors = StringIO()
+    call_command(*act, stdout=StringIO(), stderr=errors)
+    assert errors.getvalue() == ""  # its calls go to this program's workers
     settings.JOBS = {**settings.JOBS, "TASK_ROUTES": {add.name: "theirs"}}
-    with pytest.raises(ConfigurationError, match=f"take the calls of task '{add.name}'"):
-        act()
+    call_command(*act, stdout=StringIO(), stderr=errors)
+    assert "go to theirs, where Celery's workers take them" in errors.getvalue()
 
 
 def test_moved_to_our_workers_it_runs_with_all_that_follows(theirs: Theirs) -> None:

@@ -39,6 +39,7 @@ for one that starts later. Without a name, show what is paused, by whom, when an
                 self.stdout.write(_("Queue %s is paused.") % queue)
         for task in options["task"]:
             control.pause_task(task, **said)
+            self.note_foreign(task)
             if not options["json"]:
                 self.stdout.write(_("Task %s is paused.") % task)
         if options["json"]:

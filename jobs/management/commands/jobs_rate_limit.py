@@ -43,6 +43,7 @@ is set, by whom and when."""
             raise CommandError(_("Name a task and a rate."))
         if rate:
             control.rate_limit(task, rate, burst=burst, by=options["by"] or user())
+            self.note_foreign(task)
         elif options["reset"]:
             control.rate_limit(task, None)
         elif options["ask_again"]:

@@ -41,6 +41,7 @@ They hold for calls that start later, for every worker, also for one that starts
             raise CommandError(_("Name a task."))
         if changes or options["reset"]:
             control.time_limit(task, soft=soft, hard=hard, by=options["by"] or user())
+            self.note_foreign(task)
         limits = control.time_limits()
         if task and task not in limits:
             registry.find(task)

@@ -22,7 +22,7 @@ from jobs.control import inspecting
 from jobs.control.inspecting import Call
 from jobs.control.remote import control_command, inspect_command
 from jobs.control.workers import Act
-from jobs.exceptions import ConfigurationError, JobsError, UnknownTask, shown
+from jobs.exceptions import JobsError, UnknownTask, shown
 from jobs.worker.celery.state import Active, WorkerState
 
 #: Most calls of a queue that one answer lists.
@@ -90,7 +90,7 @@ def settings_in_force(state: WorkerState, with_defaults: bool = False, **_: Any)
 def registered(
     state: WorkerState, taskinfoitems: Iterable[str] | None = None, builtins: bool = False, **_: Any
 ) -> list[str]:
-    """``taskinfoitems``: attributes of tasks to show."""
+    """``taskinfoitems``: options and other plain attributes of tasks to show."""
     items = [
         item
         for item in taskinfoitems or ("rate_limit",)
@@ -110,12 +110,15 @@ def registered(
 
 
 def _described(name: str, items: Iterable[str], set_now: Mapping[str, Any]) -> str:
+    # Only what lies there: a property of a task's class would be run, and may show a secret.
     task = registry.tasks[name]
-    values = {item: set_now.get(item, getattr(task, item, None)) for item in items}
+    options, own = getattr(task, "options", None), vars(task)
+    here = {item: own.get(item, getattr(options, item, None)) for item in items}
+    values = {**here, **{item: set_now[item] for item in here if item in set_now}}
     said = " ".join(
         f"{item}={value}"
         for item, value in values.items()
-        if value is not None and not callable(value)
+        if isinstance(value, bool | int | float | str)
     )
     return f"{name} [{said}]" if said else name
 
@@ -332,8 +335,6 @@ def rate_limit(
         return _error("unknown task")
     except (TypeError, ValueError) as error:
         return _error(f"Invalid rate limit string: {error}")
-    except ConfigurationError as error:  # only Celery's workers run it
-        return _error(str(error))
     return _ok("rate limit disabled successfully" if off else "new rate limit set successfully")
 
 
@@ -350,7 +351,7 @@ def time_limit(
         control.time_limit(task_name, soft=soft or None, hard=hard or None, by=BY)
     except UnknownTask:
         return _error("unknown task")
-    except (TypeError, ValueError, ConfigurationError) as error:
+    except (TypeError, ValueError) as error:
         return _error(str(error))
     return _ok("time limits set successfully")
 
