@@ -214,9 +214,11 @@ def unrevoke_by_stamped_headers(
 
 
 def _remembered(seconds: float) -> float:
-    """At most 1,000 years: a call of Celery's clients may be due even later. Raises `TypeError` or
-    `ValueError` for what is no number of seconds."""
-    return seconds_ahead("remember", min(seconds, MOST_AHEAD) if is_number(seconds) else seconds)
+    """At most 1,000 years: a call of Celery's clients may be due in the year 9999. Raises
+    `TypeError` or `ValueError` for what is no number of seconds, or far more."""
+    if is_number(seconds) and MOST_AHEAD < seconds < 10 * MOST_AHEAD:
+        return MOST_AHEAD
+    return seconds_ahead("remember", seconds)
 
 
 def _stamps(headers: Mapping[str, Any] | Sequence[str]) -> dict[str, str]:

@@ -138,6 +138,9 @@ def test_what_it_can_not_obey_stops_nothing(
     }
     items = {"taskinfoitems": ["soft_time_limit", "time_limit"]}
     assert f"{add.name} [soft_time_limit=1.5]" in ask("registered", items)
+    # Options and plain attributes; no methods, properties or objects.
+    others = {"taskinfoitems": ["acks", "acks_late", "options", "request", "delay"]}
+    assert f"{add.name} [acks=late acks_late=True]" in ask("registered", others)
     assert "ok" in ask("time_limit", {"task_name": add.name, "soft": 0})
     assert add.name in ask("registered", items)
     assert "not declared" in ask("add_consumer", {"queue": "no-such"})["error"]

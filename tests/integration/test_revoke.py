@@ -29,6 +29,12 @@ def row_of(result: Any) -> TaskResult:
     return TaskResult.objects.get(id=result.id)
 
 
+def test_one_that_is_due_in_thousands_of_years(broker_url: str) -> None:
+    control.revoke("never", remember=8_000 * 366 * 86_400.0)
+    assert [one.id for one in control.inspect.revoked()] == ["never"]
+    assert control.inspect.revoked(count=-1) == []
+
+
 def is_revoked(result: Any) -> None:
     row = row_of(result)
     assert (row.state, row.error) == (State.REVOKED, "revoked")
